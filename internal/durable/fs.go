@@ -1,0 +1,78 @@
+package durable
+
+import (
+	"io"
+	"os"
+)
+
+// FS is the set of file system calls whose order decides what a crash leaves
+// behind. It is an interface so that a test can make each call fail, or stop
+// the process, before or after its effect; [OS] is the only implementation
+// that a program uses.
+type FS interface {
+	// CreateNew creates the file for writing, mode 0600, and fails with
+	// [fs.ErrExist] when there is one.
+	CreateNew(path string) (File, error)
+	Rename(oldPath, newPath string) error
+	// Link fails with [fs.ErrExist] when newPath exists: the one way to give
+	// a finished file its name without ever replacing another.
+	Link(oldPath, newPath string) error
+	Remove(path string) error
+	// Sync flushes the file at path to the disk.
+	Sync(path string) error
+	// SyncDir flushes a directory, and with it the names of its files.
+	SyncDir(dir string) error
+}
+
+// File is a file being written.
+type File interface {
+	io.Writer
+	Name() string
+	Sync() error
+	Close() error
+}
+
+// OS is the real file system.
+type OS struct{}
+
+var _ FS = OS{}
+
+// CreateNew implements [FS].
+func (OS) CreateNew(path string) (File, error) {
+	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+}
+
+// Rename implements [FS].
+func (OS) Rename(oldPath, newPath string) error { return os.Rename(oldPath, newPath) }
+
+// Link implements [FS].
+func (OS) Link(oldPath, newPath string) error { return os.Link(oldPath, newPath) }
+
+// Remove implements [FS].
+func (OS) Remove(path string) error { return os.Remove(path) }
+
+// Sync implements [FS].
+func (OS) Sync(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	err = f.Sync()
+	if e := f.Close(); err == nil {
+		err = e
+	}
+	return err
+}
+
+// SyncDir implements [FS].
+func (OS) SyncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	err = d.Sync()
+	if e := d.Close(); err == nil {
+		err = e
+	}
+	return err
+}

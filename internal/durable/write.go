@@ -1,0 +1,142 @@
+package durable
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// partInfix marks a file that is still being written: NAME + partInfix + a
+// random suffix. A killed process leaves one behind; [Parts] finds them.
+const partInfix = ".part-"
+
+// Replace puts data at path, whole or not at all, replacing what is there. If
+// it returns an error, the file at path is the old one or, when only the flush
+// of the directory failed, the new one: never a mixture.
+//
+// The order: create a part beside it, write, fsync, close, rename, fsync the
+// directory.
+func Replace(fsys FS, path string, data []byte) error {
+	return put(fsys, path, func(w io.Writer) error {
+		_, err := w.Write(data)
+		return err
+	}, fsys.Rename)
+}
+
+// Create puts data at path, whole or not at all, and fails with
+// [fs.ErrExist] when something is there.
+func Create(fsys FS, path string, data []byte) error {
+	return CreateFrom(fsys, path, func(w io.Writer) error {
+		_, err := w.Write(data)
+		return err
+	})
+}
+
+// CreateFrom is [Create] for content that write produces as a stream. When
+// write fails, its error is returned and nothing stays behind.
+//
+// The order: create a part beside it, write, fsync, close, link to the name,
+// unlink the part, fsync the directory.
+func CreateFrom(fsys FS, path string, write func(io.Writer) error) error {
+	return put(fsys, path, write, func(part, path string) error {
+		if err := fsys.Link(part, path); err != nil {
+			return err
+		}
+		return fsys.Remove(part)
+	})
+}
+
+// Copy makes a durable copy of the file at src as the new file dst, as
+// [CreateFrom] does.
+func Copy(fsys FS, src, dst string) error {
+	in, err := os.Open(src)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	return CreateFrom(fsys, dst, func(w io.Writer) error {
+		_, err := io.Copy(w, in)
+		return err
+	})
+}
+
+func put(fsys FS, path string, write func(io.Writer) error, commit func(part, path string) error) (err error) {
+	var suffix [8]byte
+	rand.Read(suffix[:])
+	part := path + partInfix + hex.EncodeToString(suffix[:])
+	f, err := fsys.CreateNew(part)
+	if err != nil {
+		return fmt.Errorf("create %q: %w", part, err)
+	}
+	defer func() {
+		if err != nil {
+			fsys.Remove(part)
+		}
+	}()
+	err = write(f)
+	if err == nil {
+		if err = f.Sync(); err != nil {
+			err = fmt.Errorf("flush %q: %w", part, err)
+		}
+	}
+	if e := f.Close(); err == nil && e != nil {
+		err = fmt.Errorf("close %q: %w", part, e)
+	}
+	if err != nil {
+		return err
+	}
+	if err := commit(part, path); err != nil {
+		return fmt.Errorf("put %q in place: %w", path, err)
+	}
+	if err := fsys.SyncDir(filepath.Dir(path)); err != nil {
+		return fmt.Errorf("flush directory of %q: %w", path, err)
+	}
+	return nil
+}
+
+// Parts returns the unfinished files that interrupted writes to path left
+// beside it. The caller must hold whatever lock keeps writers of path away
+// before it removes them.
+func Parts(path string) ([]string, error) {
+	dir, base := filepath.Split(path)
+	entries, err := os.ReadDir(filepath.Clean(dir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+	var parts []string
+	for _, e := range entries {
+		name := e.Name()
+		if len(name) > len(base)+len(partInfix) && name[:len(base)+len(partInfix)] == base+partInfix {
+			parts = append(parts, filepath.Join(dir, name))
+		}
+	}
+	return parts, nil
+}
+
+// Exists reports whether something stands at path. An error other than
+// absence is returned: a file that cannot be examined is not absent.
+func Exists(path string) (bool, error) {
+	_, err := os.Lstat(path)
+	if err == nil {
+		return true, nil
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return false, err
+}
+
+// RemoveIfExists removes the file at path and returns nil when there is none.
+func RemoveIfExists(fsys FS, path string) error {
+	if ok, err := Exists(path); err != nil || !ok {
+		return err
+	}
+	return fsys.Remove(path)
+}

@@ -1,0 +1,219 @@
+package vault
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"iter"
+	"strconv"
+	"time"
+)
+
+// Event is one change, as the audit log tells it. No field may hold a secret.
+type Event struct {
+	Action  string // "node.add"
+	Subject string // what it happened to: a node's name; may be empty
+	Detail  string // what exactly; may be empty
+}
+
+// AuditRow is a row of the audit log. Each row's hash covers the row and the
+// hash of the row before it, so no row can be changed, taken out or put in
+// without every later hash telling. What the chain alone cannot tell is that
+// its newest rows are gone: the head recorded elsewhere (a backup) can.
+type AuditRow struct {
+	Seq      int64
+	At       time.Time // whole milliseconds
+	Actor    string
+	Via      string
+	Action   string
+	Subject  string // "" is stored as NULL
+	Detail   string // "" is stored as NULL
+	PrevHash [32]byte
+	Hash     [32]byte
+}
+
+// auditRowFormat is hashed first, so that a later form of row cannot be
+// mistaken for this one.
+const auditRowFormat = 1
+
+// sum computes the row's hash: SHA-256 over the format number, the previous
+// hash and the fields, each behind a byte for presence and a 32-bit big-endian
+// length.
+func (r AuditRow) sum() [32]byte {
+	h := sha256.New()
+	h.Write([]byte{auditRowFormat})
+	h.Write(r.PrevHash[:])
+	field := func(s string, present bool) {
+		var head [5]byte
+		if present {
+			head[0] = 1
+		}
+		binary.BigEndian.PutUint32(head[1:], uint32(len(s)))
+		h.Write(head[:])
+		h.Write([]byte(s))
+	}
+	field(strconv.FormatInt(r.Seq, 10), true)
+	field(strconv.FormatInt(r.At.UnixMilli(), 10), true)
+	field(r.Actor, true)
+	field(r.Via, true)
+	field(r.Action, true)
+	field(r.Subject, r.Subject != "")
+	field(r.Detail, r.Detail != "")
+	var sum [32]byte
+	h.Sum(sum[:0])
+	return sum
+}
+
+// AuditHead is the newest row's number and hash; zero for an empty log.
+type AuditHead struct {
+	Seq  int64
+	Hash [32]byte
+}
+
+// follow checks that the row continues a log that ends at head, and returns the
+// new head. The error matches [ErrAudit].
+func (head AuditHead) follow(r AuditRow) (AuditHead, error) {
+	switch {
+	case r.Seq != head.Seq+1:
+		return head, fmt.Errorf("%w: row %d is followed by row %d", ErrAudit, head.Seq, r.Seq)
+	case r.PrevHash != head.Hash:
+		return head, fmt.Errorf("%w: row %d does not continue row %d", ErrAudit, r.Seq, head.Seq)
+	case r.sum() != r.Hash:
+		return head, fmt.Errorf("%w: row %d was changed", ErrAudit, r.Seq)
+	}
+	return AuditHead{Seq: r.Seq, Hash: r.Hash}, nil
+}
+
+// Audit appends a row to the audit log, in the transaction that makes the
+// change. An error must fail the transaction.
+func (tx *Tx) Audit(ctx context.Context, e Event) error {
+	head, err := tx.AuditHead(ctx)
+	if err != nil {
+		return err
+	}
+	actor := tx.actor(ctx)
+	r := AuditRow{
+		Seq:      head.Seq + 1,
+		At:       tx.now,
+		Actor:    actor.Name,
+		Via:      actor.Via,
+		Action:   auditText(e.Action, 64),
+		Subject:  auditText(e.Subject, 1024),
+		Detail:   auditText(e.Detail, 8192),
+		PrevHash: head.Hash,
+	}
+	r.Hash = r.sum()
+	if err := insertAuditRow(ctx, tx, r); err != nil {
+		return fmt.Errorf("write audit row: %w", err)
+	}
+	return nil
+}
+
+// AuditHead returns the head of the audit log.
+func (tx *Tx) AuditHead(ctx context.Context) (AuditHead, error) {
+	head, err := selectAuditHead(ctx, tx)
+	if err != nil {
+		return AuditHead{}, fmt.Errorf("read audit head: %w", err)
+	}
+	return head, nil
+}
+
+// AuditRows yields the audit log from row `from` on, oldest first. It checks
+// nothing: see [Tx.VerifyAudit].
+func (tx *Tx) AuditRows(ctx context.Context, from int64) iter.Seq2[AuditRow, error] {
+	return selectAuditRows(ctx, tx, from)
+}
+
+// VerifyAudit walks the whole audit log and returns its head, or an error that
+// matches [ErrAudit] and names the first row that is not what it was.
+func (tx *Tx) VerifyAudit(ctx context.Context) (AuditHead, error) {
+	var head AuditHead
+	for r, err := range tx.AuditRows(ctx, 1) {
+		if err != nil {
+			return AuditHead{}, fmt.Errorf("read audit log: %w", err)
+		}
+		if head, err = head.follow(r); err != nil {
+			return AuditHead{}, err
+		}
+	}
+	return head, nil
+}
+
+// AppendAuditRow copies a row of another vault's log, for a restore, and
+// verifies that it continues the log so far. The error then matches
+// [ErrAudit].
+func (tx *Tx) AppendAuditRow(ctx context.Context, r AuditRow) error {
+	head, err := tx.AuditHead(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := head.follow(r); err != nil {
+		return err
+	}
+	return insertAuditRow(ctx, tx, r)
+}
+
+type auditRowJSON struct {
+	Seq      int64   `json:"seq"`
+	At       string  `json:"at"`
+	Actor    string  `json:"actor"`
+	Via      string  `json:"via"`
+	Action   string  `json:"action"`
+	Subject  *string `json:"subject"`
+	Detail   *string `json:"detail"`
+	PrevHash string  `json:"prev_hash"`
+	Hash     string  `json:"hash"`
+}
+
+// MarshalJSON gives the row as backups and `audit list --json` hold it.
+func (r AuditRow) MarshalJSON() ([]byte, error) {
+	return MarshalJSON(auditRowJSON{
+		Seq:      r.Seq,
+		At:       FormatTime(r.At),
+		Actor:    r.Actor,
+		Via:      r.Via,
+		Action:   r.Action,
+		Subject:  nullable(r.Subject),
+		Detail:   nullable(r.Detail),
+		PrevHash: hex.EncodeToString(r.PrevHash[:]),
+		Hash:     hex.EncodeToString(r.Hash[:]),
+	})
+}
+
+// UnmarshalJSON parses what MarshalJSON gives. It does not verify the hash.
+func (r *AuditRow) UnmarshalJSON(data []byte) error {
+	var j auditRowJSON
+	if err := decodeStrict(bytes.NewReader(data), &j); err != nil {
+		return err
+	}
+	at, err := ParseTime(j.At)
+	if err != nil {
+		return err
+	}
+	row := AuditRow{Seq: j.Seq, At: at, Actor: j.Actor, Via: j.Via, Action: j.Action, Subject: deref(j.Subject), Detail: deref(j.Detail)}
+	if !parseHex(row.PrevHash[:], j.PrevHash) || !parseHex(row.Hash[:], j.Hash) {
+		return fmt.Errorf("%w: a hash has 64 lower-case hex digits", ErrInvalid)
+	}
+	if (j.Subject != nil && *j.Subject == "") || (j.Detail != nil && *j.Detail == "") {
+		return fmt.Errorf("%w: an absent text is null, not empty", ErrInvalid)
+	}
+	*r = row
+	return nil
+}
+
+func nullable(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
+
+func deref(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
+}

@@ -1,0 +1,113 @@
+package vault
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+)
+
+func insertAuditRow(ctx context.Context, tx *Tx, r AuditRow) error {
+	_, err := tx.ExecContext(ctx, `
+		INSERT INTO audit_log (
+			seq,
+			at,
+			actor,
+			via,
+			action,
+			subject,
+			detail,
+			prev_hash,
+			hash
+		) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		r.Seq,
+		r.At.UnixMilli(),
+		r.Actor,
+		r.Via,
+		r.Action,
+		nullable(r.Subject),
+		nullable(r.Detail),
+		r.PrevHash[:],
+		r.Hash[:],
+	)
+	return err
+}
+
+func selectAuditHead(ctx context.Context, tx *Tx) (AuditHead, error) {
+	var head AuditHead
+	var hash []byte
+	err := tx.QueryRowContext(ctx, `SELECT seq, hash FROM audit_log ORDER BY seq DESC LIMIT 1`).Scan(&head.Seq, &hash)
+	if errors.Is(err, sql.ErrNoRows) {
+		return AuditHead{}, nil
+	} else if err != nil {
+		return AuditHead{}, err
+	}
+	if copy(head.Hash[:], hash) != len(head.Hash) || len(hash) != len(head.Hash) {
+		return AuditHead{}, fmt.Errorf("%w: row %d has no hash", ErrAudit, head.Seq)
+	}
+	return head, nil
+}
+
+func selectAuditRows(ctx context.Context, tx *Tx, from int64) iter.Seq2[AuditRow, error] {
+	return func(yield func(AuditRow, error) bool) {
+		rows, err := tx.QueryContext(ctx, `
+			SELECT
+				seq,
+				at,
+				actor,
+				via,
+				action,
+				subject,
+				detail,
+				prev_hash,
+				hash
+			FROM audit_log
+			WHERE seq >= ?
+			ORDER BY seq`, from)
+		if err != nil {
+			yield(AuditRow{}, err)
+			return
+		}
+		defer rows.Close()
+		for rows.Next() {
+			r, err := scanAuditRow(rows)
+			if !yield(r, err) || err != nil {
+				return
+			}
+		}
+		if err := rows.Err(); err != nil {
+			yield(AuditRow{}, err)
+		}
+	}
+}
+
+func scanAuditRow(rows *sql.Rows) (AuditRow, error) {
+	var r AuditRow
+	var at int64
+	var subject, detail sql.NullString
+	var prev, hash []byte
+	err := rows.Scan(
+		&r.Seq,
+		&at,
+		&r.Actor,
+		&r.Via,
+		&r.Action,
+		&subject,
+		&detail,
+		&prev,
+		&hash,
+	)
+	if err != nil {
+		return AuditRow{}, err
+	}
+	if len(prev) != len(r.PrevHash) || len(hash) != len(r.Hash) {
+		return AuditRow{}, fmt.Errorf("%w: row %d has no hash", ErrAudit, r.Seq)
+	}
+	r.At = time.UnixMilli(at).UTC()
+	r.Subject, r.Detail = subject.String, detail.String
+	copy(r.PrevHash[:], prev)
+	copy(r.Hash[:], hash)
+	return r, nil
+}

@@ -1,0 +1,104 @@
+package vault
+
+import (
+	"context"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"filippo.io/age"
+
+	"github.com/rbee-keeper/rbee-vault/internal/durable"
+)
+
+// Keyring is what the vault needs of an OS keyring; [keyring.Keyring] has it.
+// Get returns [keyring.ErrNotFound] for an absent item; Set has read the item
+// back when it returns nil; Delete has seen it gone.
+type Keyring interface {
+	Get(ctx context.Context, account string) (string, error)
+	Set(ctx context.Context, account, value string) error
+	Delete(ctx context.Context, account string) error
+}
+
+// Config says where a vault is and how it may be opened. The zero value of
+// each field but Path is usable.
+type Config struct {
+	// Path of the database. Required; see [DefaultPath].
+	Path string
+
+	// Identities are tried on the slots. When there are any, no other source of
+	// the key is asked.
+	Identities []age.Identity
+	// CredentialsDir is where systemd puts a service's credentials
+	// ($CREDENTIALS_DIRECTORY). A file "rbee-vault" in it is an identity, and is
+	// asked before the keyring. Empty: none.
+	CredentialsDir string
+	// Keyring is asked last. Nil: there is none.
+	Keyring Keyring
+
+	// Wait is how long to wait for a lock that another process holds, in all
+	// the places where one is needed. 0: 10 s.
+	Wait time.Duration
+	// AcceptRollback opens a database that is older than its slots file, after
+	// copying the slots file aside.
+	AcceptRollback bool
+
+	// Actor and Via stand in the audit log: who, and by which program. Empty:
+	// the OS user, and the program's file name. A context from [WithActor]
+	// overrides them.
+	Actor, Via string
+
+	// Logger receives what was healed, swept or left behind. Nil: discarded.
+	Logger *slog.Logger
+	// Now is the clock. Nil: [time.Now].
+	Now func() time.Time
+
+	// FS is the file system for everything but SQLite's own files. Nil: the
+	// real one.
+	FS durable.FS
+	// migrations replaces the embedded schema migrations; for tests.
+	migrations fs.FS
+}
+
+// DefaultPath returns the path of the database in a home directory:
+// .rbee/beehives.db.
+func DefaultPath(home string) string { return filepath.Join(home, ".rbee", "beehives.db") }
+
+func (c Config) wait() time.Duration {
+	if c.Wait <= 0 {
+		return 10 * time.Second
+	}
+	return c.Wait
+}
+
+func (c Config) log() *slog.Logger {
+	if c.Logger == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return c.Logger
+}
+
+// now is in whole milliseconds, as times are stored.
+func (c Config) now() time.Time {
+	now := time.Now
+	if c.Now != nil {
+		now = c.Now
+	}
+	return now().UTC().Truncate(time.Millisecond)
+}
+
+func (c Config) fs() durable.FS {
+	if c.FS == nil {
+		return durable.OS{}
+	}
+	return c.FS
+}
+
+func (c Config) via() string {
+	if c.Via == "" {
+		return filepath.Base(os.Args[0])
+	}
+	return c.Via
+}

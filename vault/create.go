@@ -1,0 +1,162 @@
+package vault
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+
+	"github.com/rbee-keeper/rbee-vault/internal/durable"
+)
+
+// CreateOptions says how a new vault is opened besides by the keyring. At least
+// one of Recipients, RecoveryFile and ShowRecovery is needed.
+type CreateOptions struct {
+	// Recipients are age or SSH public keys; see [ParseRecipient].
+	Recipients []string
+	// PostQuantum makes a vault of that class: its recipients are "age1pq1...".
+	PostQuantum bool
+	// RecoveryFile is where a recovery identity is written, as a new file.
+	RecoveryFile string
+	// NoKeyring keeps the key out of cfg.Keyring, which then only loses what an
+	// interrupted run put there.
+	NoKeyring bool
+	// ShowRecovery is given the recovery identity when RecoveryFile is empty. It
+	// returns when the operator has it; an error abandons the vault.
+	ShowRecovery func(context.Context, Recovery) error
+}
+
+// Created tells of a new vault.
+type Created struct {
+	Path              string
+	VaultID           string
+	KeyID             KeyID
+	Signer            string // public key line
+	RecoveryRecipient string // "" when no recovery identity was made
+	Slots             []Slot
+}
+
+// Create makes a new vault at cfg.Path, and its directory where there is none.
+// The key goes into cfg.Keyring, where there is one, and is wrapped for the
+// recipients. An interrupted run's leavings are swept.
+//
+// Errors: [ErrExists] for any database at the path or a RecoveryFile that is
+// there ([ErrPlaintext] too for an ordinary SQLite database), [ErrMissing] where
+// a slots file tells of a database that is gone, [ErrInvalid], [ErrInsecure],
+// [ErrLocked], an error of package keyring. After any of them there is no vault.
+func Create(ctx context.Context, cfg Config, opts CreateOptions) (Created, error) {
+	class := Classic
+	if opts.PostQuantum {
+		class = PostQuantum
+	}
+	slots, err := ParseRecipients(opts.Recipients, class)
+	if err != nil {
+		return Created{}, err
+	}
+	recover := opts.RecoveryFile != "" || opts.ShowRecovery != nil
+	if len(slots) == 0 && !recover {
+		return Created{}, fmt.Errorf("%w: a vault needs a recovery identity or a recipient: a lost keyring would lose it", ErrInvalid)
+	}
+	p, err := newPaths(cfg.Path)
+	if err != nil {
+		return Created{}, err
+	}
+	if err := mustNotExist(p); err != nil {
+		return Created{}, err
+	}
+	if err := makeDir(cfg.fs(), p.dir); err != nil {
+		return Created{}, err
+	}
+	if err := p.checkPrivate(); err != nil {
+		return Created{}, err
+	}
+	lock := durable.NewLock(p.lock)
+	if err := take(ctx, cfg, lock, lock.Exclusive); err != nil {
+		return Created{}, err
+	}
+	defer lock.Unlock()
+	if err := mustNotExist(p); err != nil {
+		return Created{}, err
+	}
+	interrupted, err := clearWay(ctx, cfg, p, false)
+	if err != nil {
+		return Created{}, err
+	}
+
+	t := newTransition(cfg, p, cfg.Keyring != nil && !opts.NoKeyring)
+	t.meta.Class = class
+	for _, s := range slots {
+		t.slots = append(t.slots, newSlot(s.Kind, s.Label, s.Recipient, t.meta.Created))
+	}
+	var recovery Recovery
+	if recover {
+		var again bool
+		if recovery, again, err = makeRecovery(class, opts.RecoveryFile, interrupted); err != nil {
+			return Created{}, err
+		}
+		recovery.VaultID, recovery.Created = t.meta.VaultID, t.meta.Created
+		t.slots = append(t.slots, newSlot(SlotRecovery, "recovery", recovery.Recipient, t.meta.Created))
+		t.handOver = func(ctx context.Context) error {
+			recovery.Signer = t.meta.Signer
+			return handOver(ctx, cfg.fs(), recovery, opts.RecoveryFile, again, opts.ShowRecovery)
+		}
+		if opts.RecoveryFile != "" {
+			t.takeBack = func() { takeBack(cfg.fs(), opts.RecoveryFile, recovery) }
+		}
+	}
+	t.fill = func(ctx context.Context, tx *Tx) error {
+		return tx.Audit(ctx, Event{Action: "vault.init", Subject: t.meta.VaultID, Detail: fmt.Sprintf("%d slots, keyring %t", len(t.slots), t.meta.Keyring)})
+	}
+	if err := t.run(ctx); err != nil {
+		return Created{}, err
+	}
+	return Created{
+		Path:              p.db,
+		VaultID:           t.meta.VaultID,
+		KeyID:             t.meta.KeyID,
+		Signer:            t.meta.Signer,
+		RecoveryRecipient: recovery.Recipient,
+		Slots:             t.slots,
+	}, nil
+}
+
+// mustNotExist refuses whatever stands at the database's path.
+func mustNotExist(p paths) error {
+	ok, err := durable.Exists(p.db)
+	if err != nil || !ok {
+		return err
+	}
+	if _, err := peekKeyID(p.db); errors.Is(err, ErrPlaintext) {
+		return fmt.Errorf("%q %w: %w", p.db, ErrExists, ErrPlaintext)
+	}
+	return fmt.Errorf("%q %w", p.db, ErrExists)
+}
+
+// makeRecovery makes the recovery identity, or takes it again from the file of
+// an interrupted run.
+func makeRecovery(class Class, file string, interrupted []string) (r Recovery, again bool, err error) {
+	if file != "" {
+		r, err = readRecovery(file, interrupted)
+		switch {
+		case err == nil:
+			return r, true, nil
+		case !errors.Is(err, fs.ErrNotExist):
+			return Recovery{}, false, err
+		}
+		if err := checkDir(filepath.Dir(file)); err != nil {
+			return Recovery{}, false, err
+		}
+	}
+	r, err = newRecovery(class)
+	return r, false, err
+}
+
+// checkDir sees that a file could be written there, before anything is made.
+func checkDir(dir string) error {
+	ok, err := durable.Exists(dir)
+	if err == nil && !ok {
+		err = fmt.Errorf("directory %q: %w", dir, fs.ErrNotExist)
+	}
+	return err
+}

@@ -1,0 +1,169 @@
+package vault
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+
+	sqlite3 "github.com/mutecomm/go-sqlcipher/v4"
+)
+
+// This file alone knows the SQLCipher driver.
+
+const (
+	plaintextHeader = "SQLite format 3\x00"
+	pageSize        = 4096
+)
+
+// connector opens keyed connections. The driver's own pool entry, a DSN held
+// for the life of a pool, would keep the key in a string and its ConnectHook
+// runs too late to give it: so each connection gets its key here.
+type connector struct {
+	path string
+	key  []byte // derived for SQLCipher
+	id   KeyID
+	// inode is what the file at path must still be: opening would otherwise
+	// create an empty database where there is none.
+	inode os.FileInfo
+	mode  connMode
+}
+
+type connMode int
+
+const (
+	reading  connMode = iota // query only, takes no write lock
+	writing                  // immediate transactions in a write-ahead log
+	building                 // as writing, with a rollback journal: no side file outlives it
+)
+
+var _ driver.Connector = (*connector)(nil)
+
+// Connect implements [driver.Connector].
+func (c *connector) Connect(context.Context) (driver.Conn, error) {
+	now, err := os.Stat(c.path)
+	if err != nil {
+		return nil, fmt.Errorf("open database: %w", err)
+	}
+	if !os.SameFile(now, c.inode) {
+		return nil, fmt.Errorf("open database: the file %q was replaced while it was open", c.path)
+	}
+	if len(c.key) != 32 { // else SQLCipher would take it for a passphrase
+		return nil, ErrClosed
+	}
+	options := url.Values{
+		"_pragma_key":   {"x'" + hex.EncodeToString(c.key) + c.id.String() + "'"},
+		"_busy_timeout": {"5000"},
+		"_foreign_keys": {"on"},
+		"_synchronous":  {"FULL"},
+		"_txlock":       {"immediate"},
+	}
+	// Settings hold for one connection, so each sets all of them. Of
+	// cipher_memory_security: wiping and locking of key material stay on
+	// without it. An in-memory temp_store keeps plaintext off the disk.
+	pragmas := `PRAGMA cipher_memory_security = OFF; PRAGMA temp_store = MEMORY; PRAGMA mmap_size = 0; PRAGMA wal_autocheckpoint = 0;`
+	switch c.mode {
+	case reading:
+		options.Set("_txlock", "deferred")
+		pragmas += `PRAGMA cache_size = -16384; PRAGMA query_only = ON;`
+	case writing:
+		options.Set("_journal_mode", "WAL")
+		pragmas += `PRAGMA cache_size = -65536;`
+	case building:
+		options.Set("_journal_mode", "DELETE")
+		pragmas += `PRAGMA cache_size = -65536;`
+	}
+	d := &sqlite3.SQLiteDriver{ConnectHook: func(conn *sqlite3.SQLiteConn) error {
+		_, err := conn.Exec(pragmas, nil)
+		return err
+	}}
+	conn, err := d.Open(c.path + "?" + options.Encode())
+	if err != nil {
+		return nil, fmt.Errorf("open database: %w", mapDriverError(err))
+	}
+	return conn, nil
+}
+
+// Driver implements [driver.Connector].
+func (c *connector) Driver() driver.Driver { return &sqlite3.SQLiteDriver{} }
+
+// Close implements [io.Closer]: it is called when the pool closes.
+func (c *connector) Close() error {
+	wipe(c.key)
+	c.key = nil
+	return nil
+}
+
+var _ io.Closer = (*connector)(nil)
+
+// mapDriverError adds the sentinel for what SQLite says: [ErrDamaged] for a
+// page that fails its HMAC or makes no sense, [ErrLocked] for a lock held too
+// long.
+func mapDriverError(err error) error {
+	var e sqlite3.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	switch e.Code {
+	case sqlite3.ErrNotADB, sqlite3.ErrCorrupt:
+		if !errors.Is(err, ErrDamaged) {
+			return fmt.Errorf("%w: %w", ErrDamaged, err)
+		}
+	case sqlite3.ErrBusy, sqlite3.ErrLocked:
+		if !errors.Is(err, ErrLocked) {
+			return fmt.Errorf("%w: %w", ErrLocked, err)
+		}
+	}
+	return err
+}
+
+// OpenPlaintext opens somebody else's unencrypted SQLite database for reading.
+// It follows the file's write-ahead log, so a row that its program has not
+// checkpointed yet is seen. It returns [ErrNotPlaintext] for anything but an
+// SQLite database, and an error that matches [fs.ErrNotExist] when there is no
+// file. The caller closes it.
+func OpenPlaintext(ctx context.Context, path string) (*sql.DB, error) {
+	header, err := readHeader(path, len(plaintextHeader))
+	if err != nil {
+		return nil, err
+	}
+	if string(header) != plaintextHeader {
+		return nil, fmt.Errorf("%q: %w", path, ErrNotPlaintext)
+	}
+	uri := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: "mode=ro&_query_only=on"}
+	db := sql.OpenDB(plaintextConnector(uri.String()))
+	if err := db.PingContext(ctx); err != nil {
+		db.Close()
+		return nil, fmt.Errorf("open %q: %w", path, mapDriverError(err))
+	}
+	return db, nil
+}
+
+func readHeader(path string, n int) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	header := make([]byte, n)
+	n, err = io.ReadFull(f, header)
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil, fmt.Errorf("read %q: %w", path, err)
+	}
+	return header[:n], nil
+}
+
+type plaintextConnector string
+
+// Connect implements [driver.Connector].
+func (c plaintextConnector) Connect(context.Context) (driver.Conn, error) {
+	return c.Driver().Open(string(c))
+}
+
+// Driver implements [driver.Connector].
+func (c plaintextConnector) Driver() driver.Driver { return &sqlite3.SQLiteDriver{} }

@@ -1,0 +1,52 @@
+package vault
+
+import "errors"
+
+// The errors of this package, to be compared with [errors.Is]. Those of the
+// keyring (package keyring) pass through unchanged.
+var (
+	// ErrNoVault: there is no database at the path.
+	ErrNoVault = errors.New("no vault")
+	// ErrExists: there is a database at the path already.
+	ErrExists = errors.New("exists already")
+	// ErrPlaintext: the file at the path is an ordinary SQLite database.
+	ErrPlaintext = errors.New("not a vault but a plaintext SQLite database")
+	// ErrNotPlaintext: the file to import is not an ordinary SQLite database.
+	ErrNotPlaintext = errors.New("not a plaintext SQLite database")
+	// ErrMissing: the slots file knows a database that is not there.
+	ErrMissing = errors.New("database is missing")
+
+	// ErrLocked: another process holds the vault and did not let go in time.
+	ErrLocked = errors.New("vault is in use")
+	// ErrAlreadyOpen: this process has the vault open; share that handle.
+	ErrAlreadyOpen = errors.New("vault is already open in this process: share the handle")
+	// ErrClosed: the handle was closed.
+	ErrClosed = errors.New("vault is closed")
+	// ErrReadOnly: a file set aside is opened for reading only.
+	ErrReadOnly = errors.New("vault is a file set aside: read only")
+
+	// ErrWrongKey: the source that was asked answered, but its key is missing,
+	// is another one, or an identity opens none of the slots.
+	ErrWrongKey = errors.New("wrong key")
+	// ErrNoWayIn: no source of the key was given, or none that this vault has.
+	ErrNoWayIn = errors.New("no way in")
+
+	// ErrInsecure: a file or directory that others could read or change.
+	ErrInsecure = errors.New("insecure permissions")
+	// ErrInvalid: an argument breaks a rule that the message names.
+	ErrInvalid = errors.New("invalid")
+	// ErrNewer: the database was written by a newer program.
+	ErrNewer = errors.New("made by a newer version")
+
+	// ErrDamaged: the database fails its integrity checks.
+	ErrDamaged = errors.New("database is damaged")
+	// ErrUnknownKeyID: nobody knows a key for the id that the file begins with.
+	ErrUnknownKeyID = errors.New("unknown key id")
+	// ErrRollback: the database is older than what else is known of it.
+	ErrRollback = errors.New("database is an older copy")
+	// ErrAudit: the chain of the audit log is broken.
+	ErrAudit = errors.New("audit log is broken")
+	// ErrUnsettled: the slots file cannot be brought up to date, so nothing may
+	// change the vault.
+	ErrUnsettled = errors.New("slots file cannot be written: the vault is read only")
+)

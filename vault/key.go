@@ -1,0 +1,162 @@
+package vault
+
+import (
+	"bytes"
+	"crypto/hkdf"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/hex"
+	"fmt"
+	"os"
+)
+
+// KeyID is the SQLCipher salt, the first 16 bytes of the database file. It
+// names the key of the file to every holder of keys.
+type KeyID [16]byte
+
+func (id KeyID) String() string { return hex.EncodeToString(id[:]) }
+
+// ParseKeyID parses 32 lower-case hex digits, or returns [ErrInvalid].
+func ParseKeyID(s string) (KeyID, error) {
+	var id KeyID
+	if !parseHex(id[:], s) {
+		return KeyID{}, fmt.Errorf("%w: a key id has 32 lower-case hex digits", ErrInvalid)
+	}
+	return id, nil
+}
+
+// peekKeyID is readKeyID for a file that this process may have open: then it
+// returns [ErrAlreadyOpen].
+func peekKeyID(path string) (KeyID, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return KeyID{}, err
+	}
+	if !opened.add(info) {
+		return KeyID{}, ErrAlreadyOpen
+	}
+	defer opened.remove(info)
+	return readKeyID(path)
+}
+
+// readKeyID reads the header of the database file. No connection of this
+// process may have the file open: closing it drops the process's locks.
+func readKeyID(path string) (KeyID, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return KeyID{}, fmt.Errorf("read %q: %w", path, err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return KeyID{}, fmt.Errorf("examine %q: %w", path, err)
+	}
+	if !info.Mode().IsRegular() {
+		return KeyID{}, fmt.Errorf("%q is not a regular file: %w", path, ErrInvalid)
+	}
+	var id KeyID
+	n, err := f.ReadAt(id[:], 0)
+	switch {
+	case info.Size() == 0:
+		return KeyID{}, fmt.Errorf("%q is empty: %w", path, ErrDamaged)
+	case n == len(id) && string(id[:]) == plaintextHeader:
+		return KeyID{}, fmt.Errorf("%q: %w", path, ErrPlaintext)
+	case info.Size() < pageSize:
+		return KeyID{}, fmt.Errorf("%q is truncated to %d bytes: %w", path, info.Size(), ErrDamaged)
+	case err != nil:
+		return KeyID{}, fmt.Errorf("read %q: %w", path, err)
+	}
+	return id, nil
+}
+
+// Key is a root key with its id. It is safe for concurrent use until wiped.
+type Key struct {
+	id   KeyID
+	root [32]byte
+}
+
+// generateKey makes a new root key under a new id.
+func generateKey() *Key {
+	k := new(Key)
+	rand.Read(k.id[:])
+	rand.Read(k.root[:])
+	return k
+}
+
+// The purposes of keys derived from the root key.
+const (
+	purposeSQLCipher = "sqlcipher"
+	purposeSeal      = "seal"
+	purposeCheck     = "check"
+)
+
+// derive returns 32 bytes for a purpose, by HKDF-SHA256 with the key id as
+// salt. The caller wipes them.
+func (k *Key) derive(purpose string) []byte {
+	out, err := hkdf.Key(sha256.New, k.root[:], k.id[:], "rbee-vault/v1/"+purpose, 32)
+	if err != nil {
+		panic(err) // only for lengths that HKDF cannot give
+	}
+	return out
+}
+
+// check is a public value that tells keys apart without opening anything.
+func (k *Key) check() string {
+	c := k.derive(purposeCheck)
+	defer wipe(c)
+	return hex.EncodeToString(c[:16])
+}
+
+const keyLinePrefix = "rbk1"
+
+// line is the key's one text form: rbk1:<key id>:<root key>:<check>. The caller
+// wipes it.
+func (k *Key) line() []byte {
+	b := make([]byte, 0, keyLineLen)
+	b = append(b, keyLinePrefix+":"...)
+	b = hex.AppendEncode(b, k.id[:])
+	b = append(b, ':')
+	b = hex.AppendEncode(b, k.root[:])
+	b = append(b, ':')
+	return append(b, k.check()...)
+}
+
+const keyLineLen = len(keyLinePrefix) + 1 + 32 + 1 + 64 + 1 + 32
+
+// parseKeyLine parses a key line and verifies its check value. The error says
+// nothing of the content.
+func parseKeyLine(line []byte) (*Key, error) {
+	fields := bytes.Split(line, []byte(":"))
+	if len(line) != keyLineLen || len(fields) != 4 || string(fields[0]) != keyLinePrefix {
+		return nil, fmt.Errorf("%w: not a key line", ErrInvalid)
+	}
+	k := new(Key)
+	if !parseHex(k.id[:], string(fields[1])) || !parseHex(k.root[:], string(fields[2])) {
+		return nil, fmt.Errorf("%w: not a key line", ErrInvalid)
+	}
+	if subtle.ConstantTimeCompare([]byte(k.check()), fields[3]) != 1 {
+		k.wipe()
+		return nil, fmt.Errorf("%w: the check value of a key line does not fit it", ErrInvalid)
+	}
+	return k, nil
+}
+
+// wipe overwrites the root key: best effort, for Go may have copied it.
+func (k *Key) wipe() { wipe(k.root[:]) }
+
+func wipe(b []byte) { clear(b) }
+
+// parseHex decodes lower-case hex that fills dst exactly.
+func parseHex(dst []byte, s string) bool {
+	if len(s) != hex.EncodedLen(len(dst)) {
+		return false
+	}
+	for _, c := range s {
+		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	_, err := hex.Decode(dst, []byte(s))
+	return err == nil
+}

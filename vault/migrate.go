@@ -1,0 +1,198 @@
+package vault
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"fmt"
+	"io/fs"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/database"
+
+	"github.com/rbee-keeper/rbee-vault/internal/durable"
+)
+
+//go:embed migrations/*.sql
+var embedded embed.FS
+
+// applicationID is "RBEE", in the database's header.
+const applicationID = 0x52424545
+
+func (c Config) schema() fs.FS {
+	if c.migrations != nil {
+		return c.migrations
+	}
+	sub, err := fs.Sub(embedded, "migrations")
+	if err != nil {
+		panic(err) // the directory is embedded above
+	}
+	return sub
+}
+
+// SchemaVersion is the schema that this program writes.
+func SchemaVersion() int64 { return Config{}.schemaVersion() }
+
+// schemaVersion is the number that the newest migration's name begins with.
+func (c Config) schemaVersion() int64 {
+	var newest int64
+	names, _ := fs.Glob(c.schema(), "*.sql")
+	for _, name := range names {
+		number, _, _ := strings.Cut(name, "_")
+		n, _ := strconv.ParseInt(number, 10, 64)
+		newest = max(newest, n)
+	}
+	return newest
+}
+
+// versionStore lets goose keep its version in the header's user_version, so
+// that there is one version and no table of goose's. Each migration sets it in
+// its own transaction, which also writes the audit row.
+type versionStore struct {
+	vault *Vault
+	from  int64 // the version before the run; 0 for a new database
+}
+
+var _ database.StoreExtender = versionStore{}
+
+// Tablename implements [database.Store].
+func (versionStore) Tablename() string { return "user_version" }
+
+// TableExists implements [database.StoreExtender].
+func (versionStore) TableExists(context.Context, database.DBTxConn) (bool, error) { return true, nil }
+
+// CreateVersionTable implements [database.Store].
+func (versionStore) CreateVersionTable(context.Context, database.DBTxConn) error { return nil }
+
+// Insert implements [database.Store].
+func (s versionStore) Insert(ctx context.Context, db database.DBTxConn, req database.InsertRequest) error {
+	if _, err := db.ExecContext(ctx, fmt.Sprintf(`PRAGMA user_version = %d`, req.Version)); err != nil {
+		return err
+	}
+	if s.from == 0 {
+		return nil // what makes the database writes its first audit row
+	}
+	return s.vault.tx(db).Audit(ctx, Event{Action: "vault.migrate", Detail: fmt.Sprintf("schema %d", req.Version)})
+}
+
+// Delete implements [database.Store].
+func (versionStore) Delete(context.Context, database.DBTxConn, int64) error {
+	return database.ErrNotImplemented
+}
+
+// GetMigration implements [database.Store].
+func (s versionStore) GetMigration(ctx context.Context, db database.DBTxConn, version int64) (*database.GetMigrationResult, error) {
+	current, err := s.GetLatestVersion(ctx, db)
+	if err != nil {
+		return nil, err
+	}
+	if version > current {
+		return nil, database.ErrVersionNotFound
+	}
+	return &database.GetMigrationResult{IsApplied: true}, nil
+}
+
+// GetLatestVersion implements [database.Store].
+func (versionStore) GetLatestVersion(ctx context.Context, db database.DBTxConn) (int64, error) {
+	var version int64
+	err := db.QueryRowContext(ctx, `PRAGMA user_version`).Scan(&version)
+	return version, err
+}
+
+// ListMigrations implements [database.Store].
+func (s versionStore) ListMigrations(ctx context.Context, db database.DBTxConn) ([]*database.ListMigrationsResult, error) {
+	current, err := s.GetLatestVersion(ctx, db)
+	if err != nil {
+		return nil, err
+	}
+	var list []*database.ListMigrationsResult
+	for version := current; version >= 0; version-- {
+		list = append(list, &database.ListMigrationsResult{Version: version, IsApplied: true})
+	}
+	return list, nil
+}
+
+// migrate brings the database of this handle from a schema to the newest, one
+// transaction a migration. The write lock is held.
+func (v *Vault) migrate(ctx context.Context, from int64) error {
+	db, err := v.pool(v.mode)
+	if err != nil {
+		return err
+	}
+	p, err := goose.NewProvider(goose.DialectCustom, db, v.cfg.schema(), goose.WithStore(versionStore{vault: v, from: from}))
+	if err != nil {
+		return fmt.Errorf("read migrations: %w", err)
+	}
+	if _, err := p.Up(ctx); err != nil {
+		return fmt.Errorf("migrate: %w", mapDriverError(err))
+	}
+	return checkForeignKeys(ctx, db)
+}
+
+// upgrade migrates the vault at p, which nobody has open, after setting a
+// verified copy aside. The exclusive lock is held.
+func upgrade(ctx context.Context, cfg Config, p paths) (err error) {
+	v, version, err := openUnder(ctx, cfg, p)
+	if err != nil {
+		return err
+	}
+	if version == cfg.schemaVersion() {
+		return v.Close() // somebody else was faster
+	}
+	key := append([]byte(nil), v.dbKey...)
+	defer wipe(key)
+	if err := v.quiesce(ctx); err != nil {
+		return err
+	}
+	aside := p.before(version)
+	for _, path := range append([]string{aside, aside + ".slots"}, sideFiles(aside)...) {
+		if err := durable.RemoveIfExists(cfg.fs(), path); err != nil {
+			return fmt.Errorf("remove an earlier copy: %w", err)
+		}
+	}
+	if err := durable.Copy(cfg.fs(), p.db, aside); err != nil {
+		return fmt.Errorf("set a copy aside: %w", err)
+	}
+	if ok, err := durable.Exists(p.slots); err != nil {
+		return err
+	} else if ok {
+		if err := durable.Copy(cfg.fs(), p.slots, aside+".slots"); err != nil {
+			return fmt.Errorf("set a copy of the slots file aside: %w", err)
+		}
+	}
+	if err := verifyFile(ctx, aside, key, v.id); err != nil {
+		return fmt.Errorf("verify the copy set aside: %w", err)
+	}
+
+	v, version, err = openUnder(ctx, cfg, p)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if e := v.Close(); err == nil {
+			err = e
+		}
+	}()
+	cfg.log().Info("migrating the vault", "from", version, "to", cfg.schemaVersion(), "copy", aside)
+	return v.locked(ctx, func() error { return v.migrate(ctx, version) })
+}
+
+// verifyFile runs the integrity checks on a database that no connection has
+// open, and leaves no side file.
+func verifyFile(ctx context.Context, path string, key []byte, id KeyID) (err error) {
+	inode, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	db := sql.OpenDB(&connector{path: path, key: append([]byte(nil), key...), id: id, inode: inode, mode: reading})
+	db.SetMaxOpenConns(1)
+	defer func() {
+		if e := db.Close(); err == nil {
+			err = e
+		}
+	}()
+	return checkPages(ctx, db)
+}

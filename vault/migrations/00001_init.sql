@@ -1,0 +1,103 @@
+-- +goose Up
+
+-- "RBEE": marks the file as a vault of rbee.
+PRAGMA application_id = 1380074821;
+
+-- The registry, exactly as its users know it.
+CREATE TABLE beehives (
+    node_name TEXT PRIMARY KEY,
+    ssh_host TEXT NOT NULL,
+    ssh_port INTEGER NOT NULL DEFAULT 22,
+    ssh_user TEXT NOT NULL,
+    ssh_key_path TEXT,
+    git_repo_url TEXT NOT NULL,
+    git_branch TEXT NOT NULL,
+    install_path TEXT NOT NULL,
+    last_connected_unix INTEGER,
+    status TEXT NOT NULL DEFAULT 'unknown',
+    backends TEXT,
+    devices TEXT
+);
+
+-- Below, times are Unix milliseconds and binary values stored as text are
+-- lower-case hex.
+
+-- One row: what the vault is.
+CREATE TABLE vault_meta (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    vault_id TEXT NOT NULL,
+    key_id TEXT NOT NULL,
+    generation INTEGER NOT NULL,
+    created INTEGER NOT NULL,
+    key_created INTEGER NOT NULL,
+    class TEXT NOT NULL CHECK (class IN ('classic', 'post-quantum')),
+    keyring INTEGER NOT NULL CHECK (keyring IN (0, 1)),
+    slots_seq INTEGER NOT NULL,
+    signer TEXT NOT NULL,       -- public key line
+    signing_key BLOB NOT NULL,  -- sealed
+    origin_vault_id TEXT,       -- restored from
+    origin_signer TEXT          -- public key line
+);
+
+-- The ways in besides the keyring. The slots file is a rendering of this table.
+CREATE TABLE slots (
+    id TEXT PRIMARY KEY,
+    kind TEXT NOT NULL,
+    label TEXT NOT NULL,
+    recipient TEXT NOT NULL,
+    identity TEXT,              -- a passphrase slot's identity, encrypted
+    wrapped TEXT NOT NULL,      -- the key line, armored age
+    created INTEGER NOT NULL
+);
+
+CREATE TABLE ssh_keys (
+    fingerprint TEXT PRIMARY KEY,
+    type TEXT NOT NULL,
+    public_key TEXT NOT NULL,
+    comment TEXT NOT NULL,
+    private_key BLOB NOT NULL,  -- sealed
+    created INTEGER NOT NULL,
+    used INTEGER
+);
+
+-- A node uses one key; a key may serve many nodes.
+CREATE TABLE beehive_ssh_keys (
+    node_name TEXT PRIMARY KEY NOT NULL REFERENCES beehives (node_name) ON UPDATE CASCADE ON DELETE CASCADE,
+    fingerprint TEXT NOT NULL REFERENCES ssh_keys (fingerprint)
+);
+
+CREATE INDEX beehive_ssh_keys_fingerprint ON beehive_ssh_keys (fingerprint);
+
+CREATE TABLE host_keys (
+    node_name TEXT NOT NULL REFERENCES beehives (node_name) ON UPDATE CASCADE ON DELETE CASCADE,
+    type TEXT NOT NULL,
+    public_key TEXT NOT NULL,
+    first_seen INTEGER NOT NULL,
+    last_seen INTEGER NOT NULL,
+    PRIMARY KEY (node_name, public_key)
+);
+
+-- Each row's hash covers the row and the hash before it.
+CREATE TABLE audit_log (
+    seq INTEGER PRIMARY KEY,
+    at INTEGER NOT NULL,
+    actor TEXT NOT NULL,
+    via TEXT NOT NULL,
+    action TEXT NOT NULL,
+    subject TEXT,
+    detail TEXT,
+    prev_hash BLOB NOT NULL,
+    hash BLOB NOT NULL
+);
+
+-- A row is begun before its file is written, and completed when it is in place.
+CREATE TABLE backups (
+    sequence INTEGER PRIMARY KEY,
+    created INTEGER NOT NULL,
+    path TEXT,                  -- null: not completed; "-": standard output
+    size INTEGER,
+    sha256 TEXT,                -- of the file
+    sums_sha256 TEXT,           -- of its SHA256SUMS
+    content_hash TEXT,          -- of what it says of the registry, whenever it was made
+    restored INTEGER            -- last proven restore
+);

@@ -1,0 +1,211 @@
+package vault
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/rbee-keeper/rbee-vault/internal/durable"
+)
+
+// Open opens the vault at cfg.Path. It gets the key from the first source that
+// is present, migrates an older schema (after setting a copy aside), and
+// settles what an interrupted transition left behind.
+//
+// Errors: [ErrNoVault], [ErrMissing], [ErrPlaintext], [ErrInsecure],
+// [ErrAlreadyOpen], [ErrLocked], [ErrNoWayIn], [ErrWrongKey], an error of
+// package keyring, [ErrUnknownKeyID], [ErrDamaged], [ErrRollback], [ErrNewer].
+// After any of them the vault is as it was. The caller closes the vault.
+func Open(ctx context.Context, cfg Config) (*Vault, error) {
+	p, err := newPaths(cfg.Path)
+	if err != nil {
+		return nil, err
+	}
+	if err := mustExist(p); err != nil {
+		return nil, err
+	}
+	if err := p.checkPrivate(); err != nil {
+		return nil, err
+	}
+	lock := durable.NewLock(p.lock)
+	for {
+		if err := take(ctx, cfg, lock, lock.Shared); err != nil {
+			return nil, err
+		}
+		v, version, err := openUnder(ctx, cfg, p)
+		if err == nil && version == cfg.schemaVersion() {
+			if err = v.settleIfNeeded(ctx); err == nil {
+				v.lock = lock
+				return v, nil
+			}
+		}
+		if v != nil {
+			v.Close()
+		}
+		lock.Unlock()
+		if err != nil {
+			return nil, err
+		}
+		if p.setAside() {
+			return nil, fmt.Errorf("%w: its schema %d is older than this program's %d; put it in place to use it", ErrReadOnly, version, cfg.schemaVersion())
+		}
+		if err := take(ctx, cfg, lock, lock.Exclusive); err != nil {
+			return nil, err
+		}
+		err = upgrade(ctx, cfg, p)
+		lock.Unlock()
+		if err != nil {
+			return nil, err
+		}
+	}
+}
+
+// take takes the lock within the configured wait, or names who has it.
+func take(ctx context.Context, cfg Config, l *durable.Lock, how func(context.Context) error) error {
+	wait, cancel := context.WithTimeout(ctx, cfg.wait())
+	defer cancel()
+	if err := how(wait); err != nil {
+		return lockError(ctx, l, err)
+	}
+	return nil
+}
+
+// mustExist tells a vault that was never made from one whose database is gone.
+func mustExist(p paths) error {
+	if ok, err := durable.Exists(p.db); err != nil || ok {
+		return err
+	}
+	file, err := readSlotsFile(p.slots)
+	if err != nil {
+		return err
+	}
+	if file.present() && !file.interrupted(p) {
+		return missing(p)
+	}
+	return fmt.Errorf("%w at %q", ErrNoVault, p.db)
+}
+
+func missing(p paths) error {
+	return fmt.Errorf("%w: there is a slots file %q, but no %q", ErrMissing, p.slots, p.db)
+}
+
+// interrupted reports whether the file, with no database beside it, was left by
+// an init or restore that did not come to its end: its entries are pending and
+// a database is being built.
+func (f slotsFile) interrupted(p paths) bool {
+	for _, e := range f.entries {
+		if e.State != statePending {
+			return false
+		}
+	}
+	building, err := durable.Exists(p.fresh)
+	return f.err == nil && err == nil && building
+}
+
+// openUnder opens the database under a lock that the caller holds, proves that
+// it can be read, and returns its schema version. An older schema is no error
+// here; a newer one is.
+func openUnder(ctx context.Context, cfg Config, p paths) (*Vault, int64, error) {
+	inode, err := os.Stat(p.db)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, 0, fmt.Errorf("%w at %q", ErrNoVault, p.db)
+	} else if err != nil {
+		return nil, 0, fmt.Errorf("examine database: %w", err)
+	}
+	if !opened.add(inode) {
+		return nil, 0, ErrAlreadyOpen
+	}
+	v, err := unlockAndAttach(ctx, cfg, p)
+	if err != nil {
+		opened.remove(inode)
+		return nil, 0, err
+	}
+	version, err := v.prove(ctx)
+	if err != nil {
+		v.Close()
+		return nil, 0, err
+	}
+	return v, version, nil
+}
+
+func unlockAndAttach(ctx context.Context, cfg Config, p paths) (*Vault, error) {
+	id, err := readKeyID(p.db)
+	if err != nil {
+		return nil, err
+	}
+	file, err := readSlotsFile(p.slots)
+	if err != nil {
+		return nil, err
+	}
+	key, source, err := unlock(ctx, cfg, id, file)
+	if err != nil {
+		return nil, err
+	}
+	defer key.wipe()
+	v, err := attach(cfg, p, p.db, key, writing)
+	if err != nil {
+		return nil, err
+	}
+	v.source = source
+	v.readOnly = p.setAside()
+	return v, nil
+}
+
+// prove reads the database for the first time. The key has passed its check,
+// so what cannot be read is damaged.
+func (v *Vault) prove(ctx context.Context) (version int64, err error) {
+	var application int64
+	err = v.View(ctx, func(tx *Tx) error {
+		if err := tx.QueryRowContext(ctx, `PRAGMA application_id`).Scan(&application); err != nil {
+			return err
+		}
+		return tx.QueryRowContext(ctx, `PRAGMA user_version`).Scan(&version)
+	})
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("read %q: %w", v.paths.db, err)
+	case application != applicationID || version < 1:
+		return 0, fmt.Errorf("%w: %q is an encrypted database, but not a vault", ErrDamaged, v.paths.db)
+	case version > v.cfg.schemaVersion():
+		return 0, fmt.Errorf("%w: the vault has schema %d, this program knows %d", ErrNewer, version, v.cfg.schemaVersion())
+	}
+	return version, nil
+}
+
+// quiesce folds the write-ahead log into the database, closes every connection
+// and sees SQLite's side files gone: a log left beside a database that is then
+// replaced would be replayed into the new one and destroy it. It closes v. The
+// exclusive lock is held.
+func (v *Vault) quiesce(ctx context.Context) error {
+	err := v.locked(ctx, func() error {
+		db, err := v.pool(v.mode)
+		if err != nil {
+			return err
+		}
+		done, err := checkpoint(ctx, db)
+		if err == nil && !done {
+			err = fmt.Errorf("%w: the write-ahead log cannot be folded in", ErrLocked)
+		}
+		return err
+	})
+	if e := v.Close(); err == nil {
+		err = e
+	}
+	if err != nil {
+		return fmt.Errorf("checkpoint: %w", err)
+	}
+	return noSideFiles(v.paths.db)
+}
+
+func noSideFiles(db string) error {
+	for _, path := range sideFiles(db) {
+		if ok, err := durable.Exists(path); err != nil {
+			return err
+		} else if ok {
+			return fmt.Errorf("%w: %q is still there", ErrLocked, path)
+		}
+	}
+	return nil
+}

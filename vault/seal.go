@@ -1,0 +1,81 @@
+package vault
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"golang.org/x/crypto/chacha20poly1305"
+)
+
+// SealedKind says what a sealed value is, so that one cannot be passed off as
+// the other.
+type SealedKind string
+
+// The kinds of sealed values.
+const (
+	SealedSSHKey     SealedKind = "ssh-key"
+	SealedSigningKey SealedKind = "signing-key"
+)
+
+// sealVersion is the first byte of a sealed value.
+const sealVersion = 0x01
+
+// errSealed says no more, for there is no more to say without the key.
+var errSealed = errors.New("a sealed value does not open: it was changed, or moved from another place")
+
+// sealer encrypts single columns on top of the encrypted database, so that
+// neither an SQL dump nor a careless SELECT shows a private key.
+type sealer struct {
+	key     []byte
+	vaultID string
+}
+
+func (s sealer) additionalData(kind SealedKind, fingerprint string) []byte {
+	var b []byte
+	for _, field := range []string{"rbee-vault/v1/sealed", string(kind), s.vaultID, fingerprint} {
+		b = binary.BigEndian.AppendUint32(b, uint32(len(field)))
+		b = append(b, field...)
+	}
+	return b
+}
+
+func (s sealer) seal(kind SealedKind, fingerprint string, plaintext []byte) ([]byte, error) {
+	aead, err := chacha20poly1305.NewX(s.key)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]byte, 1+aead.NonceSize(), 1+aead.NonceSize()+len(plaintext)+aead.Overhead())
+	out[0] = sealVersion
+	rand.Read(out[1:])
+	return aead.Seal(out, out[1:], plaintext, s.additionalData(kind, fingerprint)), nil
+}
+
+func (s sealer) open(kind SealedKind, fingerprint string, sealed []byte) ([]byte, error) {
+	aead, err := chacha20poly1305.NewX(s.key)
+	if err != nil {
+		return nil, err
+	}
+	if len(sealed) < 1+aead.NonceSize() || sealed[0] != sealVersion {
+		return nil, fmt.Errorf("%w: %w", ErrDamaged, errSealed)
+	}
+	nonce, ciphertext := sealed[1:1+aead.NonceSize()], sealed[1+aead.NonceSize():]
+	plaintext, err := aead.Open(nil, nonce, ciphertext, s.additionalData(kind, fingerprint))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrDamaged, errSealed)
+	}
+	return plaintext, nil
+}
+
+// Seal encrypts a column for this vault, kind and fingerprint.
+func (tx *Tx) Seal(_ context.Context, kind SealedKind, fingerprint string, plaintext []byte) ([]byte, error) {
+	return tx.sealer.seal(kind, fingerprint, plaintext)
+}
+
+// Unseal decrypts what [Tx.Seal] gave for the same kind and fingerprint, or
+// returns an error that matches [ErrDamaged]. The caller wipes the result.
+func (tx *Tx) Unseal(_ context.Context, kind SealedKind, fingerprint string, sealed []byte) ([]byte, error) {
+	return tx.sealer.open(kind, fingerprint, sealed)
+}

@@ -1,0 +1,243 @@
+package vault
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/rbee-keeper/rbee-vault/internal/durable"
+)
+
+// Settling brings everything beside the database into agreement with it, after
+// each open that finds a difference. So an interrupted transition needs no
+// recovery of its own: the database in place decides, and the rest follows.
+//
+// The order: judge everything; write the slots file with the entry of the
+// database in place first and current (its flush also makes a rename before a
+// power cut durable); only then delete keyring items, remove what was being
+// built, and render the slots file as it is at rest.
+
+// settlement is what settling found and decided.
+type settlement struct {
+	current entry   // rendered from the tables
+	swept   []entry // their keyring items go, then they
+	foreign bool    // the file is copied aside first
+}
+
+// settleIfNeeded compares, and settles where there is a difference. A file set
+// aside is left as it is.
+func (v *Vault) settleIfNeeded(ctx context.Context) error {
+	if v.readOnly {
+		return nil
+	}
+	file, s, err := v.compare(ctx)
+	if err != nil {
+		return err
+	}
+	building, err := durable.Exists(v.paths.fresh)
+	if err != nil {
+		return fmt.Errorf("examine %q: %w", v.paths.fresh, err)
+	}
+	if !building && bytes.Equal(file.data, renderSlotsFile([]entry{s.current})) {
+		return nil
+	}
+	return v.locked(ctx, func() error { return v.settle(ctx) })
+}
+
+// compare reads table and file and judges the file's entries.
+func (v *Vault) compare(ctx context.Context) (slotsFile, settlement, error) {
+	var m Meta
+	var slots []Slot
+	err := v.View(ctx, func(tx *Tx) (err error) {
+		if m, err = tx.Meta(ctx); err != nil {
+			return err
+		}
+		slots, err = tx.Slots(ctx)
+		return err
+	})
+	if err != nil {
+		return slotsFile{}, settlement{}, err
+	}
+	if m.KeyID != v.id {
+		return slotsFile{}, settlement{}, fmt.Errorf("%w: it begins with key id %s and says that it is of %s", ErrDamaged, v.id, m.KeyID)
+	}
+	file, err := readSlotsFile(v.paths.slots)
+	if err != nil {
+		return slotsFile{}, settlement{}, err
+	}
+	s, err := v.judge(file, newEntry(m, slots, v.check, stateCurrent))
+	return file, s, err
+}
+
+// judge decides on every entry of the file but the one in place, before
+// anything is written.
+func (v *Vault) judge(file slotsFile, current entry) (settlement, error) {
+	s := settlement{current: current}
+	inPlace := file.find(current.KeyID)
+	if file.present() && inPlace == nil {
+		s.foreign = true // not this database's: nothing of it is swept
+	}
+	if inPlace != nil && inPlace.SlotsSeq > current.SlotsSeq {
+		if err := v.rollback(&s, "the slots file has seen change %d of the slots, the database only %d", inPlace.SlotsSeq, current.SlotsSeq); err != nil {
+			return s, err
+		}
+	}
+	for _, e := range file.entries {
+		switch {
+		case e.KeyID == current.KeyID:
+		case e.State == stateCurrent && e.VaultID == current.VaultID && e.Generation >= current.Generation:
+			if err := v.rollback(&s, "the slots file tells of generation %d, the database is of %d", e.Generation, current.Generation); err != nil {
+				return s, err
+			}
+		case e.State == stateCurrent && e.VaultID != current.VaultID:
+			s.foreign = true
+			v.cfg.log().Warn("the slots file told of another vault: it is copied aside", "vault_id", e.VaultID)
+		case e.State == stateReplaced:
+			// Dropped. Its keyring item stays: the file set aside needs it.
+		default: // pending: never came to be; current, ours and lower: rotated away
+			s.swept = append(s.swept, e)
+		}
+	}
+	if inPlace == nil {
+		s.swept = nil
+	}
+	return s, nil
+}
+
+// rollback refuses an older database, or, when the operator accepts it, has
+// the slots file copied aside.
+func (v *Vault) rollback(s *settlement, format string, args ...any) error {
+	if !v.cfg.AcceptRollback {
+		return fmt.Errorf("%w: %s", ErrRollback, fmt.Sprintf(format, args...))
+	}
+	s.foreign = true
+	return nil
+}
+
+// settle does it, under the shared lock and the write lock. What cannot be
+// swept is left for a later open, with a warning; but while the slots file
+// cannot be written, nothing may change the vault.
+func (v *Vault) settle(ctx context.Context) error {
+	file, s, err := v.compare(ctx) // again, under the lock
+	if err != nil {
+		return err
+	}
+	if v.cfg.AcceptRollback && s.foreign {
+		err := v.update(ctx, func(tx *Tx) error {
+			return tx.Audit(ctx, Event{Action: "vault.accept-rollback", Detail: "an older copy was accepted"})
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if err := v.writeCurrent(file, s); err != nil {
+		v.unsettled = err
+		v.cfg.log().Warn("the slots file cannot be written: nothing may change the vault until it can", "error", err)
+		return nil
+	}
+	waiting := v.sweepKeys(ctx, s)
+	if err := removeLeftovers(v.cfg.fs(), v.paths); err != nil {
+		v.cfg.log().Warn("what an interrupted run left behind cannot be removed", "error", err)
+	}
+	if err := v.writeSlotsFile(append([]entry{s.current}, waiting...)); err != nil {
+		v.cfg.log().Warn("the slots file keeps an entry that is not needed any more", "error", err)
+	}
+	return nil
+}
+
+// writeCurrent writes the slots file with the entry in place first, and those
+// yet to be swept behind it.
+func (v *Vault) writeCurrent(file slotsFile, s settlement) error {
+	if s.foreign {
+		aside := v.paths.foreignSlots(v.cfg.now())
+		if err := durable.Create(v.cfg.fs(), aside, file.data); err != nil {
+			return fmt.Errorf("copy slots file aside: %w", err)
+		}
+		v.cfg.log().Warn("the slots file was not this database's: written anew", "copy", aside)
+	} else if !file.present() {
+		v.cfg.log().Warn("the slots file was missing: written anew")
+	} else if e := file.find(v.id); !bytes.Equal(renderSlotsFile([]entry{*e}), renderSlotsFile([]entry{s.current})) && e.State != statePending {
+		v.cfg.log().Warn("the slots file differed from the database: written anew")
+	}
+	return v.writeSlotsFile(append([]entry{s.current}, s.swept...))
+}
+
+// writeSlotsFile replaces the slots file where its bytes would change.
+func (v *Vault) writeSlotsFile(entries []entry) error {
+	data := renderSlotsFile(entries)
+	if file, err := readSlotsFile(v.paths.slots); err == nil && bytes.Equal(file.data, data) {
+		return nil
+	}
+	return durable.Replace(v.cfg.fs(), v.paths.slots, data)
+}
+
+// sweepKeys deletes the keyring items of keys that are no longer anybody's, and
+// returns the entries that must wait for an open that reaches the keyring: no
+// other open may be made to wait for one.
+func (v *Vault) sweepKeys(ctx context.Context, s settlement) (waiting []entry) {
+	for _, e := range s.swept {
+		switch {
+		case !e.Keyring || v.keptFor(e.KeyID):
+		case v.source == FromKeyring:
+			if err := v.cfg.Keyring.Delete(ctx, e.KeyID.String()); err != nil {
+				v.cfg.log().Warn("a keyring item that is not needed any more cannot be deleted", "account", e.KeyID, "error", err)
+				waiting = append(waiting, e)
+				continue
+			}
+		case s.current.Keyring:
+			waiting = append(waiting, e)
+			continue
+		default:
+			v.cfg.log().Warn("a keyring item that is not needed any more is left behind", "account", e.KeyID)
+		}
+		if e.State == stateCurrent {
+			v.removeBefore()
+		}
+	}
+	return waiting
+}
+
+// keptFor reports whether a file set aside still needs the key.
+func (v *Vault) keptFor(id KeyID) bool {
+	for _, path := range v.paths.glob(".replaced-") {
+		if strings.HasSuffix(path, ".slots") {
+			continue
+		}
+		if aside, err := peekKeyID(path); errors.Is(err, ErrAlreadyOpen) || err == nil && aside == id {
+			return true
+		}
+	}
+	return false
+}
+
+// removeBefore removes the copies that migrations set aside: they are under a
+// key that was rotated away.
+func (v *Vault) removeBefore() {
+	for _, path := range v.paths.glob(".before-v") {
+		if err := v.cfg.fs().Remove(path); err != nil {
+			v.cfg.log().Warn("a copy that a migration set aside cannot be removed", "error", err)
+		}
+	}
+}
+
+// removeLeftovers removes what was being built, and unfinished writes. Nobody
+// else may be building or writing: the write lock is held.
+func removeLeftovers(fsys durable.FS, p paths) error {
+	leftovers := append([]string{p.fresh}, sideFiles(p.fresh)...)
+	for _, path := range []string{p.slots, p.fresh} {
+		parts, err := durable.Parts(path)
+		if err != nil {
+			return err
+		}
+		leftovers = append(leftovers, parts...)
+	}
+	for _, path := range leftovers {
+		if err := durable.RemoveIfExists(fsys, path); err != nil {
+			return err
+		}
+	}
+	return fsys.SyncDir(filepath.Dir(p.db))
+}

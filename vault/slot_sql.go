@@ -1,0 +1,71 @@
+package vault
+
+import (
+	"context"
+	"database/sql"
+	"time"
+)
+
+func insertSlot(ctx context.Context, tx *Tx, s Slot) error {
+	_, err := tx.ExecContext(ctx, `
+		INSERT INTO slots (
+			id,
+			kind,
+			label,
+			recipient,
+			identity,
+			wrapped,
+			created
+		) VALUES (?, ?, ?, ?, ?, ?, ?)`,
+		s.ID,
+		string(s.Kind),
+		s.Label,
+		s.Recipient,
+		nullable(s.Identity),
+		s.wrapped,
+		s.Created.UnixMilli(),
+	)
+	return err
+}
+
+// selectSlots orders as the slots file does: the recovery slot first, for the
+// commands in the manual name it by its place.
+func selectSlots(ctx context.Context, tx *Tx) ([]Slot, error) {
+	rows, err := tx.QueryContext(ctx, `
+		SELECT
+			id,
+			kind,
+			label,
+			recipient,
+			identity,
+			wrapped,
+			created
+		FROM slots
+		ORDER BY kind <> 'recovery', created, id`)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var slots []Slot
+	for rows.Next() {
+		var s Slot
+		var identity sql.NullString
+		var created int64
+		err := rows.Scan(
+			&s.ID,
+			&s.Kind,
+			&s.Label,
+			&s.Recipient,
+			&identity,
+			&s.wrapped,
+			&created,
+		)
+		if err != nil {
+			return nil, err
+		}
+		s.Identity = identity.String
+		s.Created = time.UnixMilli(created).UTC()
+		slots = append(slots, s)
+	}
+	return slots, rows.Err()
+}

@@ -1,0 +1,237 @@
+package vault
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+
+	"github.com/google/uuid"
+)
+
+// The slots file is a rendering of the slots table beside the database, for
+// whoever has an identity but no key yet. While a transition is under way it
+// holds an entry for each key that may turn out to be the current one.
+
+const slotsFormat = "rbee-vault-slots-1"
+
+// maxSlotsFile caps the file: 1 MiB is over two hundred post-quantum slots.
+const maxSlotsFile = 1 << 20
+
+type state string
+
+const (
+	stateCurrent  state = "current"
+	statePending  state = "pending"  // a transition's key, not in place yet
+	stateReplaced state = "replaced" // of a file that restore set aside
+)
+
+// entry is all that the slots file says of one key.
+type entry struct {
+	VaultID    string
+	KeyID      KeyID
+	Generation int64
+	Created    string // of the key, as FormatTime gives it
+	Check      string
+	State      state
+	Keyring    bool
+	SlotsSeq   int64
+	Slots      []Slot
+}
+
+// newEntry renders what the tables say.
+func newEntry(m Meta, slots []Slot, check string, st state) entry {
+	return entry{
+		VaultID:    m.VaultID,
+		KeyID:      m.KeyID,
+		Generation: m.Generation,
+		Created:    FormatTime(m.KeyCreated),
+		Check:      check,
+		State:      st,
+		Keyring:    m.Keyring,
+		SlotsSeq:   m.SlotsSeq,
+		Slots:      slots,
+	}
+}
+
+type slotsFileJSON struct {
+	Format  string      `json:"format"`
+	Entries []entryJSON `json:"entries"`
+}
+
+type entryJSON struct {
+	VaultID    string          `json:"vault_id"`
+	KeyID      string          `json:"key_id"`
+	Generation int64           `json:"generation"`
+	Created    string          `json:"created"`
+	Check      string          `json:"check"`
+	State      state           `json:"state"`
+	Keyring    bool            `json:"keyring"`
+	SlotsSeq   int64           `json:"slots_seq"`
+	Slots      []entrySlotJSON `json:"slots"`
+}
+
+type entrySlotJSON struct {
+	ID        string   `json:"id"`
+	Kind      SlotKind `json:"kind"`
+	Label     string   `json:"label"`
+	Recipient string   `json:"recipient"`
+	Identity  *string  `json:"identity"`
+	Age       string   `json:"age"`
+}
+
+// renderSlotsFile gives the file's bytes: the same entries always give the
+// same.
+func renderSlotsFile(entries []entry) []byte {
+	file := slotsFileJSON{Format: slotsFormat, Entries: []entryJSON{}}
+	for _, e := range entries {
+		j := entryJSON{
+			VaultID:    e.VaultID,
+			KeyID:      e.KeyID.String(),
+			Generation: e.Generation,
+			Created:    e.Created,
+			Check:      e.Check,
+			State:      e.State,
+			Keyring:    e.Keyring,
+			SlotsSeq:   e.SlotsSeq,
+			Slots:      []entrySlotJSON{},
+		}
+		for _, s := range e.Slots {
+			j.Slots = append(j.Slots, entrySlotJSON{
+				ID:        s.ID,
+				Kind:      s.Kind,
+				Label:     s.Label,
+				Recipient: s.Recipient,
+				Identity:  nullable(s.Identity),
+				Age:       s.wrapped,
+			})
+		}
+		file.Entries = append(file.Entries, j)
+	}
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	if err := enc.Encode(file); err != nil {
+		panic(err) // strings, numbers and booleans only
+	}
+	return b.Bytes()
+}
+
+// parseSlotsFile parses the file. Formatting may differ from ours; content
+// that it does not know or that breaks a rule gives an error that matches
+// [ErrInvalid].
+func parseSlotsFile(data []byte) ([]entry, error) {
+	var file slotsFileJSON
+	if err := decodeStrict(bytes.NewReader(data), &file); err != nil {
+		return nil, err
+	}
+	if file.Format != slotsFormat {
+		return nil, fmt.Errorf("%w: slots file of format %q", ErrInvalid, file.Format)
+	}
+	var entries []entry
+	for _, j := range file.Entries {
+		id, err := ParseKeyID(j.KeyID)
+		if err != nil {
+			return nil, err
+		}
+		if slices.ContainsFunc(entries, func(e entry) bool { return e.KeyID == id }) {
+			return nil, fmt.Errorf("%w: two entries for one key", ErrInvalid)
+		}
+		var check [16]byte
+		if !parseHex(check[:], j.Check) {
+			return nil, fmt.Errorf("%w: a check value has 32 lower-case hex digits", ErrInvalid)
+		}
+		if u, err := uuid.Parse(j.VaultID); err != nil || u.String() != j.VaultID {
+			return nil, fmt.Errorf("%w: a vault id is a UUID", ErrInvalid)
+		}
+		if j.State != stateCurrent && j.State != statePending && j.State != stateReplaced {
+			return nil, fmt.Errorf("%w: an entry of state %q", ErrInvalid, j.State)
+		}
+		created, err := ParseTime(j.Created)
+		if err != nil {
+			return nil, err
+		}
+		e := entry{
+			VaultID:    j.VaultID,
+			KeyID:      id,
+			Generation: j.Generation,
+			Created:    j.Created,
+			Check:      j.Check,
+			State:      j.State,
+			Keyring:    j.Keyring,
+			SlotsSeq:   j.SlotsSeq,
+		}
+		for _, s := range j.Slots {
+			slot := Slot{ID: s.ID, Kind: s.Kind, Label: s.Label, Recipient: s.Recipient, Identity: deref(s.Identity), Created: created, wrapped: s.Age}
+			if err := slot.validate(); err != nil {
+				return nil, err
+			}
+			e.Slots = append(e.Slots, slot)
+		}
+		entries = append(entries, e)
+	}
+	return entries, nil
+}
+
+// slotsFile is the file as it was read.
+type slotsFile struct {
+	data    []byte // nil: there is none
+	entries []entry
+	err     error // why it cannot be parsed
+}
+
+func (f slotsFile) present() bool { return f.data != nil }
+
+// find returns the entry of a key id, or nil.
+func (f slotsFile) find(id KeyID) *entry {
+	for i := range f.entries {
+		if f.entries[i].KeyID == id {
+			return &f.entries[i]
+		}
+	}
+	return nil
+}
+
+// readSlotsFile reads and parses the file. An unparsable file is not an error
+// here: who opens a vault by another way heals it.
+func readSlotsFile(path string) (slotsFile, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return slotsFile{}, nil
+	} else if err != nil {
+		return slotsFile{}, fmt.Errorf("read slots file: %w", err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxSlotsFile+1))
+	if err != nil {
+		return slotsFile{}, fmt.Errorf("read slots file: %w", err)
+	}
+	if data == nil {
+		data = []byte{}
+	}
+	file := slotsFile{data: data}
+	if len(data) > maxSlotsFile {
+		file.err = fmt.Errorf("%w: slots file is over %d bytes", ErrInvalid, maxSlotsFile)
+	} else {
+		file.entries, file.err = parseSlotsFile(data)
+	}
+	return file, nil
+}
+
+// decodeStrict decodes one JSON value with known fields only, to the end.
+func decodeStrict(r io.Reader, v any) error {
+	d := json.NewDecoder(r)
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return fmt.Errorf("%w: more than one JSON value", ErrInvalid)
+	}
+	return nil
+}

@@ -1,0 +1,392 @@
+package vault
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/google/uuid"
+
+	"github.com/rbee-keeper/rbee-vault/internal/durable"
+)
+
+// A transition makes a new database under a new key and puts it in place: init
+// and restore are its two forms. Its steps, in this order:
+//
+//  1. where there is a database: fold its log in, close it, see its side files
+//     gone
+//  2. build the new database beside it, and verify it
+//  3. where one is replaced: set copies of it and of its slots file aside
+//  4. write the slots file with a pending entry for the new key
+//  5. hand a new recovery identity over
+//  6. put the key into the keyring, and read it back
+//  7. put the new database in place: the commit
+//  8. open it, and settle
+//
+// Each step is durable before the next begins, so whatever a kill leaves is
+// either the old vault, with things beside it that the next open sweeps, or the
+// new one. The exclusive lock is held throughout.
+type transition struct {
+	cfg   Config
+	paths paths
+	key   *Key
+	meta  Meta
+	slots []Slot
+
+	// fill writes the rows of the new database, and completes meta and slots.
+	fill func(ctx context.Context, tx *Tx) error
+	// handOver is step 5, or nil.
+	handOver func(ctx context.Context) error
+	// takeBack undoes handOver when the vault does not come to be, or nil.
+	takeBack func()
+	// replaced is the key id of the database in place, or nil when there must
+	// be none.
+	replaced *KeyID
+	// unread says that the database in place could not be opened, so its side
+	// files are still there.
+	unread bool
+	// aside is where the replaced database was copied.
+	aside string
+}
+
+// newTransition starts a vault of generation 1.
+func newTransition(cfg Config, p paths, keyring bool) *transition {
+	key, now := generateKey(), cfg.now()
+	return &transition{cfg: cfg, paths: p, key: key, meta: Meta{
+		VaultID:    uuid.NewString(),
+		KeyID:      key.id,
+		Generation: 1,
+		Created:    now,
+		KeyCreated: now,
+		Keyring:    keyring,
+	}}
+}
+
+// run does steps 2 to 8. On an error before the commit, the vault in place is
+// untouched, and what was made is taken away as far as it can be.
+func (t *transition) run(ctx context.Context) error {
+	defer t.key.wipe()
+	before, err := readSlotsFile(t.paths.slots)
+	if err != nil {
+		return err
+	}
+	if err := t.steps(ctx, before); err != nil {
+		// A call can fail after it took effect: what stands in place says what
+		// happened. When even that cannot be read, nothing is touched.
+		id, e := readKeyID(t.paths.db)
+		switch {
+		case e == nil && id == t.key.id:
+			t.cfg.log().Warn("the vault is in place, but a step behind that failed", "error", err)
+		case e == nil, errors.Is(e, fs.ErrNotExist), t.unread:
+			t.abandon(ctx, before)
+			return err
+		default:
+			return errors.Join(err, e)
+		}
+	}
+	return t.settle(ctx)
+}
+
+func (t *transition) steps(ctx context.Context, before slotsFile) error {
+	if err := t.build(ctx); err != nil {
+		return fmt.Errorf("build the new database: %w", err)
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if t.replaced != nil {
+		if err := t.setAside(); err != nil {
+			return fmt.Errorf("set the vault in place aside: %w", err)
+		}
+	}
+	entries := []entry{newEntry(t.meta, t.slots, t.key.check(), statePending)}
+	for _, e := range before.entries {
+		if t.replaced != nil && e.KeyID == *t.replaced {
+			e.State = stateReplaced
+		}
+		if t.replaced != nil {
+			entries = append(entries, e)
+		}
+	}
+	if err := durable.Replace(t.cfg.fs(), t.paths.slots, renderSlotsFile(entries)); err != nil {
+		return fmt.Errorf("write slots file: %w", err)
+	}
+	if t.handOver != nil {
+		if err := t.handOver(ctx); err != nil {
+			return err
+		}
+	}
+	if t.meta.Keyring {
+		line := t.key.line()
+		defer wipe(line)
+		if err := t.cfg.Keyring.Set(ctx, t.key.id.String(), string(line)); err != nil {
+			return fmt.Errorf("put the key into the keyring: %w", err)
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return t.commit()
+}
+
+// build is step 2.
+func (t *transition) build(ctx context.Context) (err error) {
+	fsys, fresh := t.cfg.fs(), t.paths.fresh
+	for _, path := range sideFiles(fresh) {
+		if err := durable.RemoveIfExists(fsys, path); err != nil {
+			return err
+		}
+	}
+	// An interrupted run's database gives way to an empty file in one step: a
+	// pending entry without one beside it would say that a vault is missing.
+	if err := durable.Replace(fsys, fresh, nil); err != nil {
+		return err
+	}
+	v, err := attach(t.cfg, t.paths, fresh, t.key, building)
+	if err != nil {
+		return err
+	}
+	// Not through Close: nobody else knows this file, so there is no lock to take.
+	err = v.migrate(ctx, 0)
+	if err == nil {
+		err = v.update(ctx, func(tx *Tx) error { return t.fillAll(ctx, tx) })
+	}
+	if err == nil {
+		err = checkPages(ctx, v.writer)
+	}
+	if v.writer != nil {
+		if e := v.writer.Close(); err == nil {
+			err = e
+		}
+	}
+	wipe(v.dbKey)
+	wipe(v.sealer.key)
+	if err != nil {
+		return err
+	}
+	if err := noSideFiles(fresh); err != nil {
+		return err
+	}
+	if err := fsys.Sync(fresh); err != nil {
+		return err
+	}
+	return fsys.SyncDir(t.paths.dir)
+}
+
+// fillAll writes what every new vault has around what fill writes.
+func (t *transition) fillAll(ctx context.Context, tx *Tx) error {
+	signer, privatePEM, err := newSigningKey()
+	if err != nil {
+		return fmt.Errorf("make signing key: %w", err)
+	}
+	defer wipe(privatePEM)
+	t.meta.Signer = signer
+	if t.meta.signingKey, err = tx.Seal(ctx, SealedSigningKey, t.meta.SignerFingerprint(), privatePEM); err != nil {
+		return err
+	}
+	if err := t.fill(ctx, tx); err != nil {
+		return err
+	}
+	for i := range t.slots {
+		if err := t.slots[i].wrap(t.key); err != nil {
+			return err
+		}
+		if err := insertSlot(ctx, tx, t.slots[i]); err != nil {
+			return fmt.Errorf("write slot: %w", err)
+		}
+	}
+	if t.slots, err = tx.Slots(ctx); err != nil { // in the order of the slots file
+		return err
+	}
+	if err := insertMeta(ctx, tx, t.meta); err != nil {
+		return fmt.Errorf("write vault_meta: %w", err)
+	}
+	return nil
+}
+
+// commit is step 7: after it the new database is the vault.
+func (t *transition) commit() error {
+	fsys, p := t.cfg.fs(), t.paths
+	if t.unread {
+		for _, path := range sideFiles(p.db) {
+			if err := durable.RemoveIfExists(fsys, path); err != nil {
+				return err
+			}
+		}
+	}
+	if err := noSideFiles(p.db); err != nil {
+		return err
+	}
+	if t.replaced != nil {
+		if err := fsys.Rename(p.fresh, p.db); err != nil {
+			return fmt.Errorf("put the new database in place: %w", err)
+		}
+	} else {
+		// A link fails where a rename would replace a file that came since.
+		if err := fsys.Link(p.fresh, p.db); err != nil {
+			return fmt.Errorf("put the new database in place: %w", err)
+		}
+		if err := fsys.Remove(p.fresh); err != nil {
+			return fmt.Errorf("remove %q: %w", p.fresh, err)
+		}
+	}
+	if err := fsys.SyncDir(p.dir); err != nil {
+		return fmt.Errorf("flush directory: %w", err)
+	}
+	return nil
+}
+
+// settle is step 8. The vault is whole already; what settling leaves undone the
+// next open does.
+func (t *transition) settle(ctx context.Context) error {
+	inode, err := os.Stat(t.paths.db)
+	if err != nil {
+		return fmt.Errorf("examine database: %w", err)
+	}
+	if !opened.add(inode) {
+		return ErrAlreadyOpen
+	}
+	v, err := attach(t.cfg, t.paths, t.paths.db, t.key, writing)
+	if err != nil {
+		opened.remove(inode)
+		return err
+	}
+	if t.meta.Keyring {
+		v.source = FromKeyring
+	}
+	defer v.Close()
+	if _, err := v.prove(ctx); err != nil {
+		return err
+	}
+	return v.settleIfNeeded(ctx)
+}
+
+// abandon takes away what the steps made, best effort: what it leaves, the next
+// open or run sweeps. The keyring item goes first, for the slots file is what
+// tells of it.
+func (t *transition) abandon(ctx context.Context, before slotsFile) {
+	ctx, fsys := context.WithoutCancel(ctx), t.cfg.fs()
+	now, err := readSlotsFile(t.paths.slots)
+	if err != nil {
+		return
+	}
+	if now.find(t.key.id) == nil {
+		// Step 4 was not reached. An interrupted run's entries stand, and so
+		// must what it was building.
+		if t.replaced != nil || !before.present() {
+			removeLeftovers(fsys, t.paths)
+		}
+		t.removeAside()
+		return
+	}
+	if t.meta.Keyring {
+		if err := t.cfg.Keyring.Delete(ctx, t.key.id.String()); err != nil {
+			t.cfg.log().Warn("a key that was never used stays in the keyring until the next run", "account", t.key.id, "error", err)
+			return
+		}
+	}
+	if t.takeBack != nil {
+		t.takeBack()
+	}
+	if t.replaced != nil && before.present() {
+		err = durable.Replace(fsys, t.paths.slots, before.data)
+	} else {
+		err = durable.RemoveIfExists(fsys, t.paths.slots)
+	}
+	if err != nil {
+		return
+	}
+	removeLeftovers(fsys, t.paths)
+	t.removeAside()
+}
+
+// setAside is step 3.
+func (t *transition) setAside() error {
+	base := t.paths.replaced(t.cfg.now())
+	t.aside = base
+	for n := 2; ; n++ {
+		if ok, err := durable.Exists(t.aside); err != nil {
+			return err
+		} else if !ok {
+			break
+		}
+		t.aside = fmt.Sprintf("%s-%d", base, n)
+	}
+	// The database comes last: under its name alone a vault is set aside.
+	suffixes := []string{".slots"}
+	if t.unread {
+		suffixes = append(suffixes, "-wal")
+	}
+	for _, suffix := range append(suffixes, "") {
+		ok, err := durable.Exists(t.paths.db + suffix)
+		if err == nil && ok {
+			err = durable.Copy(t.cfg.fs(), t.paths.db+suffix, t.aside+suffix)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// removeAside removes the copies of a database that was not replaced after all.
+func (t *transition) removeAside() {
+	if t.aside == "" {
+		return
+	}
+	for _, suffix := range []string{"", "-wal", ".slots"} {
+		durable.RemoveIfExists(t.cfg.fs(), t.aside+suffix)
+	}
+}
+
+// clearWay prepares a place without a database: an interrupted run's keyring
+// items are deleted, while its entries stand until step 4 replaces them. It
+// returns the recipients of its slots.
+func clearWay(ctx context.Context, cfg Config, p paths, restoring bool) (recipients []string, err error) {
+	for _, path := range sideFiles(p.db) {
+		if ok, err := durable.Exists(path); err != nil {
+			return nil, err
+		} else if ok {
+			return nil, fmt.Errorf("%w: there is %q, but no %q", ErrMissing, path, filepath.Base(p.db))
+		}
+	}
+	file, err := readSlotsFile(p.slots)
+	if err != nil {
+		return nil, err
+	}
+	if !file.present() {
+		return nil, nil
+	}
+	if !file.interrupted(p) {
+		if !restoring {
+			return nil, missing(p)
+		}
+		aside := p.foreignSlots(cfg.now())
+		if err := cfg.fs().Link(p.slots, aside); err != nil {
+			return nil, fmt.Errorf("put slots file aside: %w", err)
+		}
+		if err := cfg.fs().Remove(p.slots); err != nil {
+			return nil, fmt.Errorf("put slots file aside: %w", err)
+		}
+		cfg.log().Warn("the slots file told of a database that is not there: it is put aside", "copy", aside)
+		return nil, cfg.fs().SyncDir(p.dir)
+	}
+	for _, e := range file.entries {
+		for _, s := range e.Slots {
+			recipients = append(recipients, s.Recipient)
+		}
+		switch {
+		case !e.Keyring:
+		case cfg.Keyring == nil:
+			cfg.log().Warn("an interrupted run left a keyring item behind", "account", e.KeyID)
+		default:
+			if err := cfg.Keyring.Delete(ctx, e.KeyID.String()); err != nil {
+				return nil, fmt.Errorf("delete the keyring item of an interrupted run: %w", err)
+			}
+		}
+	}
+	return recipients, nil
+}
