@@ -73,9 +73,9 @@ type AuditHead struct {
 	Hash [32]byte
 }
 
-// follow checks that the row continues a log that ends at head, and returns the
+// Follow checks that the row continues a log that ends at head, and returns the
 // new head. The error matches [ErrAudit].
-func (head AuditHead) follow(r AuditRow) (AuditHead, error) {
+func (head AuditHead) Follow(r AuditRow) (AuditHead, error) {
 	switch {
 	case r.Seq != head.Seq+1:
 		return head, fmt.Errorf("%w: row %d is followed by row %d", ErrAudit, head.Seq, r.Seq)
@@ -135,7 +135,7 @@ func (tx *Tx) VerifyAudit(ctx context.Context) (AuditHead, error) {
 		if err != nil {
 			return AuditHead{}, fmt.Errorf("read audit log: %w", err)
 		}
-		if head, err = head.follow(r); err != nil {
+		if head, err = head.Follow(r); err != nil {
 			return AuditHead{}, err
 		}
 	}
@@ -150,7 +150,7 @@ func (tx *Tx) AppendAuditRow(ctx context.Context, r AuditRow) error {
 	if err != nil {
 		return err
 	}
-	if _, err := head.follow(r); err != nil {
+	if _, err := head.Follow(r); err != nil {
 		return err
 	}
 	return insertAuditRow(ctx, tx, r)

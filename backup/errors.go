@@ -1,0 +1,19 @@
+package backup
+
+import "errors"
+
+// The errors of this package, to be compared with [errors.Is]. Those of vault
+// and registry pass through: [vault.ErrWrongKey] when no identity opens the
+// file, [vault.ErrNewer] for a format of a later program.
+var (
+	// ErrDamaged: the file is not what was written: cut short, altered, or with
+	// a member too many, too few or out of place.
+	ErrDamaged = errors.New("backup is damaged")
+	// ErrUntrusted: the file is whole, but nobody vouched for its signer.
+	ErrUntrusted = errors.New("backup is not trusted")
+	// ErrExists: there is a file of that name already.
+	ErrExists = errors.New("exists already")
+	// ErrNotRecorded: the backup is in place and good, but the vault could not
+	// note that it is.
+	ErrNotRecorded = errors.New("backup is written, but not recorded in the vault")
+)

@@ -1,0 +1,161 @@
+package backup
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/rbee-keeper/rbee-vault/registry"
+	"github.com/rbee-keeper/rbee-vault/vault"
+)
+
+const (
+	formatPrefix = "rbee-vault-backup-"
+	format       = formatPrefix + "1"
+)
+
+// Manifest says what a backup is of. Its JSON is the member manifest.json.
+type Manifest struct {
+	Format     string  `json:"format"`
+	VaultID    string  `json:"vault_id"`
+	Generation int64   `json:"generation"`
+	Origin     *Origin `json:"origin"`   // null: never restored
+	Sequence   int64   `json:"sequence"` // counts a vault's backups from 1
+	Created    string  `json:"created"`  // as vault.FormatTime gives it
+	Program    string  `json:"program"`
+	Schema     int64   `json:"schema"`
+	Counts     Counts  `json:"counts"`
+	AuditSeq   int64   `json:"audit_seq"`
+	AuditHash  string  `json:"audit_hash"`
+	Previous   *string `json:"previous"` // SHA-256 of the last completed backup's SHA256SUMS
+	Signer     string  `json:"signer"`   // public key line
+}
+
+// Origin is the vault whose backup a vault was restored from.
+type Origin struct {
+	VaultID string `json:"vault_id"`
+	Signer  string `json:"signer"`
+}
+
+// Counts is how many of each a backup holds.
+type Counts struct {
+	Nodes    int64 `json:"nodes"`
+	SSHKeys  int64 `json:"ssh_keys"`
+	HostKeys int64 `json:"host_keys"`
+	AuditLog int64 `json:"audit_log"`
+	Slots    int64 `json:"slots"`
+}
+
+// SignerFingerprint returns the signer as it stands on the recovery sheet,
+// "SHA256:...".
+func (m Manifest) SignerFingerprint() string { return vault.Fingerprint(m.Signer) }
+
+// newManifest describes the vault at the moment of the transaction.
+func newManifest(ctx context.Context, tx *vault.Tx, sequence int64, program string) (Manifest, error) {
+	meta, err := tx.Meta(ctx)
+	if err != nil {
+		return Manifest{}, err
+	}
+	head, err := tx.AuditHead(ctx)
+	if err != nil {
+		return Manifest{}, err
+	}
+	totals, err := registry.Counts(ctx, tx)
+	if err != nil {
+		return Manifest{}, err
+	}
+	slots, err := tx.Slots(ctx)
+	if err != nil {
+		return Manifest{}, err
+	}
+	previous, err := selectPreviousSums(ctx, tx, sequence)
+	if err != nil {
+		return Manifest{}, fmt.Errorf("read backups: %w", err)
+	}
+	m := Manifest{
+		Format:     format,
+		VaultID:    meta.VaultID,
+		Generation: meta.Generation,
+		Sequence:   sequence,
+		Created:    vault.FormatTime(tx.Now()),
+		Program:    program,
+		Schema:     vault.SchemaVersion(),
+		Counts: Counts{
+			Nodes:    int64(totals.Nodes),
+			SSHKeys:  int64(totals.SSHKeys),
+			HostKeys: int64(totals.HostKeys),
+			AuditLog: head.Seq,
+			Slots:    int64(len(slots)),
+		},
+		AuditSeq:  head.Seq,
+		AuditHash: hex.EncodeToString(head.Hash[:]),
+		Previous:  previous,
+		Signer:    meta.Signer,
+	}
+	if meta.OriginVaultID != "" {
+		m.Origin = &Origin{VaultID: meta.OriginVaultID, Signer: meta.OriginSigner}
+	}
+	return m, nil
+}
+
+func (m Manifest) encode(w io.Writer) error {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	return e.Encode(m)
+}
+
+// parseManifest parses the member. A format of a later program matches
+// [vault.ErrNewer], anything else that is wrong [ErrDamaged].
+func parseManifest(data []byte) (Manifest, error) {
+	var head struct {
+		Format string `json:"format"`
+	}
+	if err := json.Unmarshal(data, &head); err != nil {
+		return Manifest{}, fmt.Errorf("%w: manifest.json: %w", ErrDamaged, err)
+	}
+	if head.Format != format && strings.HasPrefix(head.Format, formatPrefix) {
+		return Manifest{}, fmt.Errorf("%w: backup of format %q, this program reads %q", vault.ErrNewer, head.Format, format)
+	}
+	var m Manifest
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&m); err != nil {
+		return Manifest{}, fmt.Errorf("%w: manifest.json: %w", ErrDamaged, err)
+	}
+	var again bytes.Buffer
+	if err := m.encode(&again); err != nil || !bytes.Equal(again.Bytes(), data) {
+		return Manifest{}, fmt.Errorf("%w: manifest.json is not as it was written", ErrDamaged)
+	}
+	if err := m.validate(); err != nil {
+		return Manifest{}, fmt.Errorf("%w: manifest.json: %w", ErrDamaged, err)
+	}
+	return m, nil
+}
+
+func (m Manifest) validate() error {
+	if m.Format != format {
+		return fmt.Errorf("format %q", m.Format)
+	}
+	if _, err := vault.ParseTime(m.Created); err != nil {
+		return err
+	}
+	if b, err := hex.DecodeString(m.AuditHash); err != nil || len(b) != sha256.Size {
+		return errors.New("audit_hash is not a hash")
+	}
+	if _, _, _, _, err := ssh.ParseAuthorizedKey([]byte(m.Signer)); err != nil {
+		return errors.New("signer is not a public key")
+	}
+	if m.Sequence < 1 || m.Generation < 1 {
+		return errors.New("sequence and generation count from 1")
+	}
+	return nil
+}

@@ -1,0 +1,112 @@
+package backup
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/rbee-keeper/rbee-vault/registry"
+	"github.com/rbee-keeper/rbee-vault/vault"
+)
+
+// Verify reads a whole backup and writes nothing. It returns the manifest when
+// the file is what was written, by a signer that opts.Trust accepts.
+//
+// Errors: [ErrDamaged], [ErrUntrusted], [vault.ErrWrongKey], [vault.ErrNewer],
+// and Trust's own.
+func Verify(ctx context.Context, r io.Reader, opts ReadOptions) (Manifest, error) {
+	m, err := read(ctx, r, opts, discard{})
+	if err != nil {
+		return Manifest{}, fmt.Errorf("verify backup: %w", err)
+	}
+	return m, nil
+}
+
+// discard is the sink of a backup that is only verified. It checks what a
+// restore would refuse.
+type discard struct{}
+
+func (discard) node(_ context.Context, n registry.Node) error { return n.Validate() }
+func (discard) sshKey(_ context.Context, k registry.SSHKey, private []byte) error {
+	return k.Matches(private)
+}
+func (discard) hostKey(_ context.Context, k registry.HostKey) error { return k.Validate() }
+func (discard) auditRow(context.Context, vault.AuditRow) error      { return nil }
+func (discard) slot(_ context.Context, s vault.Slot) error {
+	_, _, err := vault.ParseRecipient(s.Recipient)
+	return err
+}
+
+// RestoreOptions says how a backup becomes a vault.
+type RestoreOptions struct {
+	ReadOptions
+	// NoKeyring, Replace and ReplaceUnread are those of
+	// [vault.RestoreOptions].
+	NoKeyring     bool
+	Replace       bool
+	ReplaceUnread func(cause error) bool
+}
+
+// Restored tells of a restored vault.
+type Restored struct {
+	vault.RestoredVault
+	Manifest Manifest
+}
+
+// Restore makes a new vault at cfg.Path of a backup: with an id, a key and a
+// signing key of its own, and the backup's recipients. Everything is staged and
+// verified before it is put in place; on any error the target is as it was.
+//
+// Errors: those of [Verify] and of [vault.Restore].
+func Restore(ctx context.Context, cfg vault.Config, r io.Reader, opts RestoreOptions) (Restored, error) {
+	var m Manifest
+	done, err := vault.Restore(ctx, cfg, vault.RestoreOptions{
+		NoKeyring:     opts.NoKeyring,
+		Replace:       opts.Replace,
+		ReplaceUnread: opts.ReplaceUnread,
+		Fill: func(ctx context.Context, tx *vault.Tx) (vault.Restored, error) {
+			s := &stage{tx: tx}
+			var err error
+			if m, err = read(ctx, r, opts.ReadOptions, s); err != nil {
+				return vault.Restored{}, err
+			}
+			return vault.Restored{
+				Slots:         s.slots,
+				OriginVaultID: m.VaultID,
+				OriginSigner:  m.Signer,
+				Detail:        fmt.Sprintf("backup %d of %s", m.Sequence, m.Created),
+			}, nil
+		},
+	})
+	if err != nil {
+		return Restored{}, fmt.Errorf("restore backup: %w", err)
+	}
+	return Restored{RestoredVault: done, Manifest: m}, nil
+}
+
+// stage is the sink that writes into the database being built.
+type stage struct {
+	tx    *vault.Tx
+	slots []vault.Slot
+}
+
+func (s *stage) node(ctx context.Context, n registry.Node) error {
+	return registry.InsertNode(ctx, s.tx, n)
+}
+
+func (s *stage) sshKey(ctx context.Context, k registry.SSHKey, private []byte) error {
+	return registry.InsertSSHKey(ctx, s.tx, k, private)
+}
+
+func (s *stage) hostKey(ctx context.Context, k registry.HostKey) error {
+	return registry.InsertHostKey(ctx, s.tx, k)
+}
+
+func (s *stage) auditRow(ctx context.Context, r vault.AuditRow) error {
+	return s.tx.AppendAuditRow(ctx, r)
+}
+
+func (s *stage) slot(_ context.Context, slot vault.Slot) error {
+	s.slots = append(s.slots, slot)
+	return nil
+}
