@@ -1,0 +1,76 @@
+package keyringtest
+
+import (
+	"bufio"
+	"bytes"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// process is a daemon that ends with the test, at the latest with the test's process.
+type process struct {
+	cmd    *exec.Cmd
+	output bytes.Buffer // what it complained about; to be read once ended is closed
+	ended  chan struct{}
+}
+
+func newProcess(t testing.TB, env []string, name string, args ...string) *process {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil {
+		t.Fatalf("%v\nThis test needs a real keyring: apt-get install -y --no-install-recommends gnome-keyring dbus", err)
+	}
+	p := &process{cmd: exec.Command(path, args...), ended: make(chan struct{})}
+	p.cmd.Env = env
+	p.cmd.Stderr = &p.output
+	endWithParent(p.cmd)
+	return p
+}
+
+func (p *process) start(t testing.TB) {
+	t.Helper()
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		p.cmd.Wait()
+		close(p.ended)
+	}()
+}
+
+// startAndReadLine starts the process and returns the first line that it writes.
+func (p *process) startAndReadLine(t testing.TB) string {
+	t.Helper()
+	stdout, err := p.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	go func() {
+		p.cmd.Wait()
+		close(p.ended)
+	}()
+	if err != nil {
+		p.kill()
+		t.Fatalf("%s: %v\n%s", p.cmd.Path, err, p.output.String())
+	}
+	return strings.TrimSpace(line)
+}
+
+// kill ends the process and returns when it is gone and reaped.
+func (p *process) kill() {
+	p.cmd.Process.Kill() // an error means that it is gone already
+	<-p.ended
+}
+
+// gone is closed when the process has ended, and nil, for ever silent, for no process.
+func (p *process) gone() <-chan struct{} {
+	if p == nil {
+		return nil
+	}
+	return p.ended
+}

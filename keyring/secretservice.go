@@ -1,0 +1,161 @@
+//go:build (dragonfly && cgo) || (freebsd && cgo) || linux || netbsd || openbsd
+
+package keyring
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/godbus/dbus/v5"
+)
+
+const (
+	secretsName    = "org.freedesktop.secrets"
+	secretsService = "org.freedesktop.Secret.Service"
+	secretsColl    = "org.freedesktop.Secret.Collection"
+	busInterface   = "org.freedesktop.DBus"
+	getProperty    = "org.freedesktop.DBus.Properties.Get"
+
+	secretsPath  dbus.ObjectPath = "/org/freedesktop/secrets"
+	loginPath    dbus.ObjectPath = "/org/freedesktop/secrets/collection/login"
+	defaultAlias dbus.ObjectPath = "/org/freedesktop/secrets/aliases/default"
+)
+
+// probe asks the Secret Service, over a connection that ends with ctx, whether the
+// collection that the keyring library is going to use is locked. Errors: ErrNoBus,
+// ErrNoProvider, ErrNoCollection; when ctx ends, any of them.
+func probe(ctx context.Context) (locked bool, err error) {
+	conn, err := connect(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer conn.Close()
+	if _, err := owner(ctx, conn); err != nil {
+		return false, err
+	}
+
+	// The library's choice: the collection named login, else the one that the alias
+	// path stands for. It never makes one.
+	var collections dbus.Variant
+	err = conn.Object(secretsName, secretsPath).
+		CallWithContext(ctx, getProperty, 0, secretsService, "Collections").Store(&collections)
+	if err != nil {
+		return false, fmt.Errorf("%w: %s", ErrNoCollection, errorText(err))
+	}
+	paths, ok := collections.Value().([]dbus.ObjectPath)
+	if !ok {
+		return false, fmt.Errorf("%w: Collections is not a list of paths", ErrNoCollection)
+	}
+	collection := defaultAlias
+	for _, path := range paths {
+		if path == loginPath {
+			collection = loginPath
+		}
+	}
+
+	var property dbus.Variant
+	err = conn.Object(secretsName, collection).
+		CallWithContext(ctx, getProperty, 0, secretsColl, "Locked").Store(&property)
+	if err != nil {
+		return false, fmt.Errorf("%w: %s", ErrNoCollection, errorText(err))
+	}
+	locked, ok = property.Value().(bool)
+	if !ok {
+		return false, fmt.Errorf("%w: Locked is not a boolean", ErrNoCollection)
+	}
+	return locked, nil
+}
+
+// providerName returns the name and number of the process that owns the Secret Service.
+func providerName(ctx context.Context) (string, error) {
+	conn, err := connect(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	name, err := owner(ctx, conn)
+	if err != nil {
+		return "", err
+	}
+	var pid uint32
+	err = conn.BusObject().CallWithContext(ctx, busInterface+".GetConnectionUnixProcessID", 0, name).Store(&pid)
+	if err != nil {
+		// It left in between, or the bus does not tell.
+		return "", fmt.Errorf("%w: %s", ErrNoProvider, errorText(err))
+	}
+	return fmt.Sprintf("%s (pid %d)", programName(pid), pid), nil
+}
+
+// programName returns the name of a process. The kernel keeps its first 15 characters; the
+// rest is believed from the command line, which is the program's to write.
+func programName(pid uint32) string {
+	comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	if err != nil {
+		return "unknown program"
+	}
+	name := strings.TrimSpace(string(comm))
+	if cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); err == nil {
+		program, _, _ := strings.Cut(string(cmdline), "\x00")
+		program = program[strings.LastIndexByte(program, '/')+1:]
+		if strings.HasPrefix(program, name) {
+			return program
+		}
+	}
+	return name
+}
+
+// connect returns a private connection to the session bus, which is closed when ctx ends
+// and by the caller. All errors are ErrNoBus.
+//
+// The address is looked up as the library does it, except that no dbus-launch is run where
+// there is none; and an address found by way of /run is left in the environment by the
+// lookup, so that after a success here the library finds one as well, and never has a
+// reason to run anything.
+func connect(ctx context.Context) (*dbus.Conn, error) {
+	conn, err := dbus.SessionBusPrivateNoAutoStartup(dbus.WithContext(ctx))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s", ErrNoBus, errorText(err))
+	}
+	if err := conn.Auth(nil); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("%w: %s", ErrNoBus, errorText(err))
+	}
+	if err := conn.Hello(); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("%w: %s", ErrNoBus, errorText(err))
+	}
+	return conn, nil
+}
+
+// owner returns the unique name of the Secret Service's owner, which the bus may have to
+// start first. All errors are ErrNoProvider.
+func owner(ctx context.Context, conn *dbus.Conn) (string, error) {
+	get := func() (name string, err error) {
+		err = conn.BusObject().CallWithContext(ctx, busInterface+".GetNameOwner", 0, secretsName).Store(&name)
+		return name, err
+	}
+	name, err := get()
+	if err != nil {
+		err = conn.BusObject().CallWithContext(ctx, busInterface+".StartServiceByName", 0, secretsName, uint32(0)).Err
+		if err == nil {
+			name, err = get()
+		}
+	}
+	if err != nil {
+		return "", fmt.Errorf("%w: %s", ErrNoProvider, errorText(err))
+	}
+	return name, nil
+}
+
+// errorText returns what may be shown of err. Of an error that came over the bus that is
+// only the name: the rest is free text of another program, which might hold the value.
+func errorText(err error) string {
+	var remote dbus.Error
+	if errors.As(err, &remote) {
+		return remote.Name
+	}
+	return err.Error()
+}

@@ -1,0 +1,25 @@
+//go:build !((dragonfly && cgo) || (freebsd && cgo) || linux || netbsd || openbsd)
+
+package keyring
+
+import (
+	"context"
+	"runtime"
+)
+
+// probe knows nothing to ask here: the Keychain and the Credential Manager are unlocked by
+// the login, and do not say beforehand whether they would prompt.
+func probe(context.Context) (locked bool, err error) { return false, nil }
+
+func providerName(context.Context) (string, error) {
+	switch runtime.GOOS {
+	case "darwin":
+		return "macOS Keychain", nil
+	case "windows":
+		return "Windows Credential Manager", nil
+	default:
+		return "", ErrUnsupported
+	}
+}
+
+func errorText(err error) string { return err.Error() }

@@ -1,0 +1,238 @@
+package registry
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/rbee-keeper/rbee-vault/vault"
+)
+
+var (
+	_ json.Marshaler   = SSHKey{}
+	_ json.Unmarshaler = (*SSHKey)(nil)
+)
+
+// maxPEM bounds a private key in bytes; an RSA key of 16384 bits has 12 kB.
+const maxPEM = 64 << 10
+
+// SSHKey is what is known of an SSH key in the vault without its private half.
+type SSHKey struct {
+	Fingerprint string    // SHA256:..., as ssh-keygen prints it
+	Type        string    // such as ssh-ed25519
+	PublicKey   string    // public key line without a comment
+	Comment     string    // may be empty
+	Created     time.Time // whole milliseconds, UTC
+	Used        time.Time // when last read; zero = never
+	Nodes       []string  // names of the nodes that use it, sorted
+}
+
+// Validate returns a *FieldError when the fields do not agree with each other
+// or cannot be stored.
+func (k SSHKey) Validate() error {
+	key, err := parsePublicKey(k.Type, k.PublicKey)
+	if err != nil {
+		return err
+	}
+	if ssh.FingerprintSHA256(key) != k.Fingerprint {
+		return &FieldError{"fingerprint", "must be that of the public key"}
+	}
+	if len(k.Comment) > maxComment {
+		return &FieldError{"comment", fmt.Sprintf("must have at most %d bytes", maxComment)}
+	}
+	if rule := ruleCharacters(k.Comment); rule != "" {
+		return &FieldError{"comment", rule}
+	}
+	if !validMilli(k.Created) {
+		return &FieldError{"created", ruleUnix}
+	}
+	if !k.Used.IsZero() && !validMilli(k.Used) {
+		return &FieldError{"used", ruleUnix}
+	}
+	for i, name := range k.Nodes {
+		if rule := ruleName(name); rule != "" {
+			return &FieldError{"nodes", rule}
+		}
+		if i > 0 && k.Nodes[i-1] >= name {
+			return &FieldError{"nodes", "must be sorted, each name once"}
+		}
+	}
+	return nil
+}
+
+type sshKeyJSON struct {
+	Fingerprint string   `json:"fingerprint"`
+	Type        string   `json:"type"`
+	PublicKey   string   `json:"public_key"`
+	Comment     string   `json:"comment"`
+	Created     string   `json:"created"`
+	Used        *string  `json:"used"`
+	Nodes       []string `json:"nodes"`
+}
+
+// MarshalJSON returns the key on one line, fields in fixed order.
+func (k SSHKey) MarshalJSON() ([]byte, error) {
+	w := sshKeyJSON{
+		Fingerprint: k.Fingerprint,
+		Type:        k.Type,
+		PublicKey:   k.PublicKey,
+		Comment:     k.Comment,
+		Created:     vault.FormatTime(k.Created),
+		Nodes:       k.Nodes,
+	}
+	if !k.Used.IsZero() {
+		used := vault.FormatTime(k.Used)
+		w.Used = &used
+	}
+	if w.Nodes == nil {
+		w.Nodes = []string{}
+	}
+	return encodeObject(w, append([]string{k.Fingerprint, k.Type, k.PublicKey, k.Comment}, k.Nodes...)...)
+}
+
+// UnmarshalJSON reads what MarshalJSON writes, every field required, and
+// validates it. Errors are ErrInvalid; k is then unchanged.
+func (k *SSHKey) UnmarshalJSON(data []byte) error {
+	var got SSHKey
+	err := decodeObject(data, []jsonField{
+		{name: "fingerprint", dst: &got.Fingerprint, required: true},
+		{name: "type", dst: &got.Type, required: true},
+		{name: "public_key", dst: &got.PublicKey, required: true},
+		{name: "comment", dst: &got.Comment, required: true},
+		{name: "created", dst: &got.Created, required: true},
+		{name: "used", dst: &got.Used, required: true, nullable: true},
+		{name: "nodes", dst: &got.Nodes, required: true},
+	})
+	if err != nil {
+		return err
+	}
+	if len(got.Nodes) == 0 {
+		got.Nodes = nil
+	}
+	if err := got.Validate(); err != nil {
+		return err
+	}
+	*k = got
+	return nil
+}
+
+// EachSSHKey yields the SSH keys by fingerprint and stops after an error.
+// Other statements may run in tx meanwhile.
+func EachSSHKey(ctx context.Context, tx *vault.Tx) iter.Seq2[SSHKey, error] {
+	return func(yield func(SSHKey, error) bool) {
+		for k, err := range selectSSHKeys(ctx, tx) {
+			if err == nil {
+				if bad := k.Validate(); bad != nil {
+					err = fmt.Errorf("%w %.80q: %v", ErrBadRow, k.Fingerprint, bad)
+				}
+			}
+			if err != nil {
+				yield(SSHKey{}, fmt.Errorf("read SSH keys: %w", err))
+				return
+			}
+			if !yield(k, nil) {
+				return
+			}
+		}
+	}
+}
+
+// PrivateKeyPEM returns a private key as it was stored, or ErrNotFound. The
+// caller has audited the reading, in a transaction that is committed by now,
+// and wipes the bytes.
+func PrivateKeyPEM(ctx context.Context, tx *vault.Tx, fingerprint string) ([]byte, error) {
+	sealed, err := selectSealedSSHKey(ctx, tx, fingerprint)
+	if err != nil {
+		return nil, fmt.Errorf("read SSH key %q: %w", fingerprint, err)
+	}
+	private, err := tx.Unseal(ctx, vault.SealedSSHKey, fingerprint, sealed)
+	if err != nil {
+		return nil, fmt.Errorf("unseal SSH key %q: %w", fingerprint, err)
+	}
+	return private, nil
+}
+
+// InsertSSHKey stores a key of a backup with its assignments and seals its
+// private half, which must be one PEM block without a passphrase and belong to
+// the public half. It is ErrExists when the key is there or one of its nodes
+// has a key, ErrNotFound when one of its nodes is missing. After an error the
+// transaction must fail. It writes no audit row and does not keep private.
+func InsertSSHKey(ctx context.Context, tx *vault.Tx, k SSHKey, private []byte) error {
+	if err := insertSSHKeyAndNodes(ctx, tx, k, private); err != nil {
+		return fmt.Errorf("insert SSH key %q: %w", k.Fingerprint, err)
+	}
+	return nil
+}
+
+func insertSSHKeyAndNodes(ctx context.Context, tx *vault.Tx, k SSHKey, private []byte) error {
+	if err := k.Validate(); err != nil {
+		return err
+	}
+	if err := k.Matches(private); err != nil {
+		return err
+	}
+	sealed, err := tx.Seal(ctx, vault.SealedSSHKey, k.Fingerprint, private)
+	if err != nil {
+		return err
+	}
+	if err := insertSSHKey(ctx, tx, k, sealed); err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(slices.Values(k.Nodes)) {
+		found, err := nodeExists(ctx, tx, name)
+		if err == nil && !found {
+			err = ErrNotFound
+		}
+		if err == nil {
+			err = insertNodeSSHKey(ctx, tx, name, k.Fingerprint)
+		}
+		if err != nil {
+			return fmt.Errorf("assign to node %q: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// Matches checks that the private key is one PEM block without a passphrase and
+// belongs to k's public half; the error is a [*FieldError].
+func (k SSHKey) Matches(private []byte) error {
+	key, err := parsePrivateKey(private)
+	if err != nil {
+		return err
+	}
+	if publicKeyLine(key) != k.PublicKey {
+		return &FieldError{"private_key", "must belong to the public key"}
+	}
+	return nil
+}
+
+// parsePrivateKey returns the public half. Its errors say nothing of what is
+// in the key.
+func parsePrivateKey(private []byte) (ssh.PublicKey, error) {
+	fail := func(rule string) (ssh.PublicKey, error) { return nil, &FieldError{"private_key", rule} }
+	if len(private) > maxPEM {
+		return fail("is too long")
+	}
+	block, rest := pem.Decode(private)
+	if block == nil || !bytes.HasPrefix(private, []byte("-----BEGIN ")) || len(bytes.TrimSpace(rest)) > 0 {
+		return fail("must be one PEM block")
+	}
+	clear(block.Bytes)
+	signer, err := ssh.ParsePrivateKey(private)
+	var encrypted *ssh.PassphraseMissingError
+	switch {
+	case errors.As(err, &encrypted):
+		return fail("must not have a passphrase")
+	case err != nil:
+		return fail("must be an SSH private key")
+	}
+	return signer.PublicKey(), nil
+}
