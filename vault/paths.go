@@ -115,7 +115,7 @@ func CheckPrivate(path string) error {
 		return fmt.Errorf("examine %q: %w", path, err)
 	}
 	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) != os.Geteuid() {
-		mend := fmt.Sprintf("sudo chown %d %s", os.Geteuid(), quote(path))
+		mend := fmt.Sprintf("sudo chown %d %s", os.Geteuid(), Quote(path))
 		if os.Geteuid() == 0 {
 			mend = fmt.Sprintf("sudo -u '#%d' rbee-vault ...", st.Uid)
 		}
@@ -126,13 +126,13 @@ func CheckPrivate(path string) error {
 		if info.IsDir() {
 			want = "700"
 		}
-		return &InsecureError{Path: path, Rule: fmt.Sprintf("is open to others (mode %04o)", mode), Mend: fmt.Sprintf("chmod %s %s", want, quote(path))}
+		return &InsecureError{Path: path, Rule: fmt.Sprintf("is open to others (mode %04o)", mode), Mend: fmt.Sprintf("chmod %s %s", want, Quote(path))}
 	}
 	return nil
 }
 
-// quote makes a path safe to paste into a POSIX shell.
-func quote(path string) string {
+// Quote makes a path safe to paste into a POSIX shell.
+func Quote(path string) string {
 	if !strings.ContainsFunc(path, func(r rune) bool {
 		return !strings.ContainsRune("/._-+:@", r) && (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z')
 	}) {

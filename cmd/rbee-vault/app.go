@@ -1,0 +1,206 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rbee-keeper/rbee-vault/keyring"
+	"github.com/rbee-keeper/rbee-vault/registry"
+	"github.com/rbee-keeper/rbee-vault/vault"
+)
+
+// app is one run of the command: its flags, its environment and its terminal.
+type app struct {
+	ui    *ui
+	stdin io.Reader
+
+	db             string
+	identities     []string
+	json           bool
+	noInput        bool
+	yes            bool
+	quiet          bool
+	debug          bool
+	acceptRollback bool
+	wait           time.Duration
+
+	stdinTaken string // the flag or argument that reads standard input
+}
+
+// run runs the command line and returns the exit code.
+func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	a := &app{stdin: stdin}
+	a.ui = newUI(a, stdout, stderr)
+	root := newRoot(a)
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	root.SetContext(ctx)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		err = a.ui.flush()
+	}
+	if err == nil {
+		return exitOK
+	}
+	if ctx.Err() != nil {
+		err = errors.Join(context.Canceled, err)
+	}
+	a.ui.flush()
+	return a.ui.fail(err)
+}
+
+func newRoot(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "rbee-vault",
+		Short: "The encrypted home of a GPU fleet's node registry and SSH credentials",
+		Long: `rbee-vault keeps the registry of a fleet's machines, and the keys to them, in an
+encrypted database. Its key lives in the OS keyring and in age-encrypted slots.
+
+Begin with "rbee-vault init", then "rbee-vault node add".`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	f := cmd.PersistentFlags()
+	f.StringVar(&a.db, "db", "", "database `PATH` ($RBEE_VAULT_DB; default ~/.rbee/beehives.db)")
+	f.StringArrayVar(&a.identities, "identity", nil, "open with the age or SSH identity in `FILE`, '-' for standard input, 'fd:N' for a descriptor; repeatable ($RBEE_VAULT_IDENTITY_FILE)")
+	f.BoolVar(&a.json, "json", false, "print JSON; errors too")
+	f.BoolVar(&a.noInput, "no-input", false, "never ask for anything")
+	f.BoolVar(&a.yes, "yes", false, "answer yes to the question whether to go on")
+	f.BoolVarP(&a.quiet, "quiet", "q", false, "print nothing but data, warnings and errors")
+	f.BoolVar(&a.debug, "debug", false, "print what happens underneath")
+	f.DurationVar(&a.wait, "wait", 10*time.Second, "how long to wait for a lock that another process holds")
+	f.BoolVar(&a.acceptRollback, "accept-rollback", false, "open a database that is older than what else is known of it")
+	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usageError{cmd, err.Error()}
+	})
+	cmd.AddCommand(
+		newInit(a),
+		newStatus(a),
+		newDoctor(a),
+		newNode(a),
+		newBackup(a),
+		newRestore(a),
+		newAudit(a),
+		newSetup(a),
+		newVersion(a),
+	)
+	cmd.CompletionOptions.HiddenDefaultCmd = false
+	wrapArgs(cmd)
+	return cmd
+}
+
+// usageError is a command line that says nothing: exit 64.
+type usageError struct {
+	cmd *cobra.Command
+	msg string
+}
+
+func (e usageError) Error() string { return e.msg }
+
+// usagef is for what a command finds wrong with its flags and arguments.
+func usagef(cmd *cobra.Command, format string, args ...any) error {
+	return usageError{cmd, fmt.Sprintf(format, args...)}
+}
+
+// wrapArgs makes wrong numbers of arguments and unknown commands usage errors.
+func wrapArgs(cmd *cobra.Command) {
+	check := cmd.Args
+	if check == nil {
+		check = cobra.NoArgs
+	}
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return usageError{cmd, err.Error()}
+		}
+		return nil
+	}
+	if cmd.RunE == nil && cmd.Run == nil && cmd.HasSubCommands() {
+		cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+			return usagef(cmd, "which %s command?", cmd.Name())
+		}
+	}
+	cmd.ValidArgsFunction = cobra.NoFileCompletions
+	for _, sub := range cmd.Commands() {
+		wrapArgs(sub)
+	}
+}
+
+// path returns the database's path: flag, then environment, then default.
+func (a *app) path() (string, error) {
+	if a.db != "" {
+		return a.db, nil
+	}
+	if path := os.Getenv("RBEE_VAULT_DB"); path != "" {
+		return path, nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil || !filepath.IsAbs(home) {
+		return "", fmt.Errorf("%w: no home directory ($HOME is not set to one), so there is no default path", vault.ErrInvalid)
+	}
+	return vault.DefaultPath(home), nil
+}
+
+// interactive reports whether somebody can be asked.
+func (a *app) interactive() bool { return !a.noInput && a.ui.terminal() != nil }
+
+// config says how the vault is opened.
+func (a *app) config() (vault.Config, error) {
+	path, err := a.path()
+	if err != nil {
+		return vault.Config{}, err
+	}
+	identities, err := a.readIdentities()
+	if err != nil {
+		return vault.Config{}, err
+	}
+	return vault.Config{
+		Path:           path,
+		Identities:     identities,
+		CredentialsDir: os.Getenv("CREDENTIALS_DIRECTORY"),
+		Keyring:        keyring.New(keyring.Config{Interactive: a.interactive()}),
+		Wait:           max(a.wait, time.Millisecond),
+		AcceptRollback: a.acceptRollback,
+		Via:            "rbee-vault " + version,
+		Logger:         a.ui.logger(),
+	}, nil
+}
+
+// withRegistry opens the registry, runs fn and closes it.
+func (a *app) withRegistry(ctx context.Context, fn func(*registry.Registry) error) error {
+	cfg, err := a.config()
+	if err != nil {
+		return err
+	}
+	r, err := registry.Open(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	err = fn(r)
+	if e := r.Close(); err == nil {
+		err = e
+	}
+	return err
+}
+
+// takeStdin gives standard input to one reader only.
+func (a *app) takeStdin(what string) (io.Reader, error) {
+	if a.stdinTaken != "" {
+		return nil, fmt.Errorf("%w: %s and %s cannot both read standard input", vault.ErrInvalid, a.stdinTaken, what)
+	}
+	a.stdinTaken = what
+	return a.stdin, nil
+}

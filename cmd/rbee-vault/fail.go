@@ -1,0 +1,138 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/rbee-keeper/rbee-vault/backup"
+	"github.com/rbee-keeper/rbee-vault/keyring"
+	"github.com/rbee-keeper/rbee-vault/registry"
+	"github.com/rbee-keeper/rbee-vault/vault"
+)
+
+// Exit codes. They are a promise: codes are only added.
+const (
+	exitOK          = 0
+	exitError       = 1
+	exitPartial     = 3
+	exitNoVault     = 10
+	exitLocked      = 11
+	exitWrongKey    = 12
+	exitKeyring     = 13
+	exitNotFound    = 14
+	exitExists      = 15
+	exitInvalid     = 16
+	exitNewer       = 17
+	exitDamaged     = 18
+	exitUntrusted   = 19
+	exitUsage       = 64
+	exitInterrupted = 130
+)
+
+var (
+	// errPartial: some of what was asked was done; the messages say what not.
+	errPartial = errors.New("done in part")
+	// errNotVerified: doctor found what should not be, and it is not damage.
+	errFindings = errors.New("not everything is well")
+	// errDeclined: the operator said no.
+	errDeclined = errors.New("nothing was done")
+	// errNeedsFlag: nobody can be asked, and no flag answers the question.
+	errNeedsFlag = errors.New("nobody can be asked")
+)
+
+// failure is what an error means to the caller of the command.
+type failure struct {
+	err  error
+	code int
+	name string // stable, for --json
+	hint string
+}
+
+// failures is searched from the top: where one error wraps several, the one that
+// decides stands first.
+var failures = []failure{
+	{context.Canceled, exitInterrupted, "interrupted", ""},
+	{errDeclined, exitError, "declined", ""},
+	{errNeedsFlag, exitUsage, "needs_flag", ""},
+	{errPartial, exitPartial, "partial", ""},
+	{errFindings, exitPartial, "findings", ""},
+	{backup.ErrNotRecorded, exitPartial, "not_recorded", "The file is good; `rbee-vault backup list` does not know of it."},
+	{vault.ErrNewer, exitNewer, "newer_version", "Install the rbee-vault that wrote it, or a later one."},
+	{backup.ErrUntrusted, exitUntrusted, "untrusted", "Give the fingerprint that stands on the recovery sheet: --signer SHA256:..."},
+	{backup.ErrDamaged, exitDamaged, "backup_damaged", "Take another copy of this backup, or an earlier one: rbee-vault backup list --check"},
+	{vault.ErrRollback, exitDamaged, "rollback", "If you put the older copy there yourself, add --accept-rollback; if not, find out who did."},
+	{vault.ErrUnknownKeyID, exitDamaged, "unknown_key_id", "Put the right database and slots file side by side, or restore a backup: rbee-vault restore FILE --replace"},
+	{vault.ErrMissing, exitDamaged, "database_missing", "Put the database back beside its slots file, or restore a backup: rbee-vault restore FILE"},
+	{vault.ErrAudit, exitDamaged, "audit_broken", "Compare with a backup's audit_log.jsonl to see what was changed."},
+	{vault.ErrDamaged, exitDamaged, "damaged", "Run `rbee-vault doctor`; a backup brings the vault back: rbee-vault restore FILE --replace"},
+	{registry.ErrBadRow, exitDamaged, "bad_row", "Remove the row (`rbee-vault node remove NAME`) and add the node anew."},
+	{vault.ErrPlaintext, exitExists, "plaintext", ""},
+	{vault.ErrExists, exitExists, "exists", ""},
+	{backup.ErrExists, exitExists, "exists", "Choose another name: a backup never replaces a file."},
+	{registry.ErrExists, exitExists, "exists", ""},
+	{vault.ErrNoVault, exitNoVault, "no_vault", "Make one: rbee-vault init. Or bring one back: rbee-vault restore FILE"},
+	{vault.ErrLocked, exitLocked, "locked", "Wait for the other process, or give it longer: --wait 1m"},
+	{vault.ErrAlreadyOpen, exitLocked, "already_open", ""},
+	{vault.ErrUnsettled, exitError, "unsettled", "Make room on the disk, or mend the directory's permissions, and try again."},
+	{vault.ErrReadOnly, exitInvalid, "read_only", ""},
+	{keyring.ErrNoBus, exitKeyring, "keyring_no_bus", "There is no D-Bus session here (ssh, cron, systemd?). Open by identity: --identity FILE"},
+	{keyring.ErrNoProvider, exitKeyring, "keyring_no_provider", "Start gnome-keyring, KWallet or KeePassXC, or open by identity: --identity FILE"},
+	{keyring.ErrNoCollection, exitKeyring, "keyring_no_collection", "Create a default keyring in your keyring program, or open by identity: --identity FILE"},
+	{keyring.ErrLocked, exitKeyring, "keyring_locked", "Unlock it, or run without --no-input on a terminal, or open by identity: --identity FILE"},
+	{keyring.ErrDismissed, exitKeyring, "keyring_dismissed", "Unlock the keyring and try again, or open by identity: --identity FILE"},
+	{keyring.ErrTimeout, exitKeyring, "keyring_timeout", "Restart the keyring program, or open by identity: --identity FILE"},
+	{keyring.ErrReadBack, exitKeyring, "keyring_read_back", "The keyring lost what it was given: was its prompt dismissed? Nothing was changed; try again, or use --no-keyring."},
+	{keyring.ErrNotDeleted, exitWrongKey, "keyring_not_deleted", "Another item answers to this account: remove it in your keyring program (service rbee-vault)."},
+	{keyring.ErrUnavailable, exitKeyring, "keyring_unavailable", "Open by identity: --identity FILE"},
+	{vault.ErrWrongKey, exitWrongKey, "wrong_key", "Try another way in: --identity FILE with the recovery identity or a recipient's. `rbee-vault doctor` shows which slots there are."},
+	{vault.ErrNoWayIn, exitWrongKey, "no_way_in", "Give the recovery identity or a recipient's: --identity FILE"},
+	{vault.ErrInsecure, exitError, "insecure", ""},
+	{registry.ErrNotFound, exitNotFound, "not_found", ""},
+	{fs.ErrNotExist, exitNotFound, "not_found", ""},
+	{registry.ErrNotRegistry, exitInvalid, "not_a_registry", ""},
+	{vault.ErrNotPlaintext, exitInvalid, "not_plaintext", ""},
+	{registry.ErrInvalid, exitInvalid, "invalid", ""},
+	{vault.ErrInvalid, exitInvalid, "invalid", ""},
+}
+
+// classify returns what an error means.
+func classify(err error) failure {
+	if u, ok := errors.AsType[usageError](err); ok {
+		return failure{err, exitUsage, "usage", fmt.Sprintf("See: %s --help", u.cmd.CommandPath())}
+	}
+	for _, f := range failures {
+		if errors.Is(err, f.err) {
+			f.hint = hint(err, f.hint)
+			return f
+		}
+	}
+	return failure{err, exitError, "error", ""}
+}
+
+// hintError is an error with a hint that only its place knows.
+type hintError struct {
+	error
+	hint string
+}
+
+func (e hintError) Unwrap() error { return e.error }
+
+// withHint adds the next step to an error.
+func withHint(err error, format string, args ...any) error {
+	if err == nil {
+		return nil
+	}
+	return hintError{err, fmt.Sprintf(format, args...)}
+}
+
+func hint(err error, fallback string) string {
+	if h, ok := errors.AsType[hintError](err); ok {
+		return h.hint
+	}
+	if insecure, ok := errors.AsType[*vault.InsecureError](err); ok {
+		return "Mend it: " + insecure.Mend
+	}
+	return fallback
+}

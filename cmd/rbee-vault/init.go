@@ -1,0 +1,181 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rbee-keeper/rbee-vault/keyring"
+	"github.com/rbee-keeper/rbee-vault/vault"
+)
+
+type initOptions struct {
+	recoveryOut string
+	recipients  []string
+	pq          bool
+	noKeyring   bool
+}
+
+func newInit(a *app) *cobra.Command {
+	var o initOptions
+	cmd := &cobra.Command{
+		Use:   "init",
+		Short: "Make a new vault",
+		Long: `Make a new vault: an encrypted database whose key goes into the OS keyring, and
+into slots that only the owners of the recovery identity and of the recipients'
+keys can open.
+
+The recovery identity is shown once, on the terminal, or written to a new file
+with --recovery-out. Whoever has it opens the vault and its backups; without it,
+a lost keyring is a lost vault unless a recipient is left. Keep it offline.`,
+		Example: `  rbee-vault init
+  rbee-vault init --recovery-out /media/usb/recovery.txt --recipient age1...
+  rbee-vault init --no-keyring --no-input --recovery-out recovery.txt`,
+		RunE: func(cmd *cobra.Command, _ []string) error { return runInit(cmd, a, o) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.recoveryOut, "recovery-out", "", "write the recovery identity to the new `FILE`")
+	f.StringArrayVar(&o.recipients, "recipient", nil, "let the owner of this public `KEY` in too: age1..., ssh-ed25519 or ssh-rsa; repeatable")
+	f.BoolVar(&o.pq, "pq", false, "make a post-quantum vault: recipients are age1pq1...")
+	f.BoolVar(&o.noKeyring, "no-keyring", false, "keep the key out of the OS keyring: the vault opens by identity alone")
+	return cmd
+}
+
+type signerJSON struct {
+	Fingerprint    string `json:"fingerprint"`
+	AllowedSigners string `json:"allowed_signers"`
+}
+
+func newSignerJSON(publicKey string) signerJSON {
+	return signerJSON{vault.Fingerprint(publicKey), vault.AllowedSigner(publicKey)}
+}
+
+type initJSON struct {
+	Path              string       `json:"path"`
+	VaultID           string       `json:"vault_id"`
+	KeyID             string       `json:"key_id"`
+	Keyring           bool         `json:"keyring"`
+	RecoveryRecipient *string      `json:"recovery_recipient"`
+	Signer            signerJSON   `json:"signer"`
+	Slots             []vault.Slot `json:"slots"`
+}
+
+func runInit(cmd *cobra.Command, a *app, o initOptions) error {
+	ctx := cmd.Context()
+	cfg, err := a.config()
+	if err != nil {
+		return err
+	}
+	opts := vault.CreateOptions{Recipients: o.recipients, PostQuantum: o.pq, NoKeyring: o.noKeyring}
+	if o.recoveryOut != "" {
+		if opts.RecoveryFile, err = filepath.Abs(o.recoveryOut); err != nil {
+			return err
+		}
+	} else if a.interactive() {
+		opts.ShowRecovery = a.showRecovery
+	} else if len(o.recipients) == 0 {
+		return fmt.Errorf("%w, so the recovery identity needs --recovery-out FILE, or somebody else a --recipient", errNeedsFlag)
+	}
+	created, err := vault.Create(ctx, cfg, opts)
+	if err != nil {
+		return initHint(err, cfg.Path)
+	}
+	if a.json {
+		var recipient *string
+		if created.RecoveryRecipient != "" {
+			recipient = &created.RecoveryRecipient
+		}
+		return a.ui.object(initJSON{
+			Path:              created.Path,
+			VaultID:           created.VaultID,
+			KeyID:             created.KeyID.String(),
+			Keyring:           !o.noKeyring,
+			RecoveryRecipient: recipient,
+			Signer:            newSignerJSON(created.Signer),
+			Slots:             created.Slots,
+		})
+	}
+	a.ui.pairs([][2]string{
+		{"vault", created.Path},
+		{"vault id", created.VaultID},
+		{"signer", vault.Fingerprint(created.Signer)},
+	})
+	if opts.RecoveryFile != "" {
+		a.ui.info(`
+The recovery identity is in %s. It opens this vault, and every backup
+of it, when the keyring is gone. Move it offline, away from this machine, and
+keep the signer's fingerprint with it: a restore asks for it.`, opts.RecoveryFile)
+	} else if opts.ShowRecovery == nil {
+		a.ui.info(`
+There is no recovery identity: only the recipients' keys open this vault when the
+keyring is gone.`)
+	}
+	if o.noKeyring {
+		a.ui.info(`
+Without a keyring, %s is the only
+holder of the vault's key. Make backups: rbee-vault backup`, created.Path+".slots")
+	}
+	a.ui.info("\nNext: rbee-vault node add NAME --ssh-host HOST --ssh-user USER --git-repo URL --install-path PATH")
+	return nil
+}
+
+// initHint adds what only init knows of the next step.
+func initHint(err error, path string) error {
+	switch {
+	case errors.Is(err, vault.ErrPlaintext):
+		return withHint(err, "It is left as it is. Make the vault beside it and import: rbee-vault init --db %[2]s && rbee-vault node import %[1]s --db %[2]s", shellQuote(path), shellQuote(path+".vault"))
+	case errors.Is(err, vault.ErrExists):
+		return withHint(err, "Nothing was touched. Use it, or choose another path with --db.")
+	case errors.Is(err, keyring.ErrUnavailable):
+		return withHint(err, "No vault was made. Mend the keyring (%s), or make a vault that opens by identity alone: --no-keyring", strings.TrimSuffix(firstSentence(classify(err).hint), "."))
+	}
+	return err
+}
+
+func firstSentence(s string) string {
+	s, _, _ = strings.Cut(s, ", or open by")
+	s, _, _ = strings.Cut(s, ". Open by")
+	return s
+}
+
+// showRecovery shows the recovery identity on the terminal, once, and sees that
+// the operator has it.
+func (a *app) showRecovery(ctx context.Context, r vault.Recovery) error {
+	tty := a.ui.terminal()
+	if tty == nil {
+		return errNeedsFlag
+	}
+	fmt.Fprintf(tty, `
+Recovery identity of vault %s
+
+    %s
+
+    recipient  %s
+    signer     %s
+
+It opens this vault, and every backup of it, when the keyring is gone. It is not
+stored anywhere and cannot be shown again. Write it down, or put it into a
+password manager that does not live on this machine alone, with the signer's
+fingerprint beside it: a restore asks for that.
+
+`, r.VaultID, r.Identity, r.Recipient, vault.Fingerprint(r.Signer))
+	last := r.Identity[len(r.Identity)-6:]
+	for range 3 {
+		answer, err := a.ui.ask(ctx, "Type its last 6 characters, to show that you have it (Ctrl-C: make no vault): ")
+		if err != nil {
+			return err
+		}
+		if strings.EqualFold(answer, last) {
+			return nil
+		}
+		fmt.Fprintln(tty, "That is not how it ends.")
+	}
+	return fmt.Errorf("%w: the recovery identity was not confirmed, so no vault was made", errDeclined)
+}
+
+// shellQuote makes a word safe to paste into a shell.
+func shellQuote(s string) string { return vault.Quote(s) }

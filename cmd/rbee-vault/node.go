@@ -1,0 +1,442 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rbee-keeper/rbee-vault/registry"
+	"github.com/rbee-keeper/rbee-vault/vault"
+)
+
+func newNode(a *app) *cobra.Command {
+	cmd := &cobra.Command{Use: "node", Short: "The machines of the fleet"}
+	cmd.AddCommand(
+		newNodeAdd(a),
+		newNodeList(a),
+		newNodeShow(a),
+		newNodeUpdate(a),
+		newNodeRename(a),
+		newNodeRemove(a),
+		newNodeImport(a),
+	)
+	return cmd
+}
+
+// nodeOptions are the flags that describe a node.
+type nodeOptions struct {
+	sshHost     string
+	sshPort     uint16
+	sshUser     string
+	sshKey      string
+	gitRepo     string
+	gitBranch   string
+	installPath string
+	backends    []string
+}
+
+func (o *nodeOptions) register(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&o.sshHost, "ssh-host", "", "`HOST` name or address")
+	f.Uint16Var(&o.sshPort, "ssh-port", registry.DefaultSSHPort, "SSH `PORT`")
+	f.StringVar(&o.sshUser, "ssh-user", "", "SSH `USER`")
+	f.StringVar(&o.sshKey, "ssh-key", "", "`PATH` of the SSH private key on this machine")
+	f.StringVar(&o.gitRepo, "git-repo", "", "`URL` to install from")
+	f.StringVar(&o.gitBranch, "git-branch", "main", "`BRANCH` to install")
+	f.StringVar(&o.installPath, "install-path", "", "`PATH` to install at, on the node")
+	f.StringArrayVar(&o.backends, "backend", nil, "what it computes with: `NAME[=DEVICES]`, such as cuda=2 or cpu; repeatable")
+}
+
+// apply writes the flags that were given, or all with defaults for a new node.
+func (o *nodeOptions) apply(cmd *cobra.Command, n *registry.Node, all bool) error {
+	given := func(flag string) bool { return all || cmd.Flags().Changed(flag) }
+	if given("ssh-host") {
+		n.SSHHost = o.sshHost
+	}
+	if given("ssh-port") {
+		n.SSHPort = o.sshPort
+	}
+	if given("ssh-user") {
+		n.SSHUser = o.sshUser
+	}
+	if given("ssh-key") {
+		path, err := expandKeyPath(o.sshKey)
+		if err != nil {
+			return err
+		}
+		n.SSHKeyPath = path
+	}
+	if given("git-repo") {
+		n.GitRepoURL = o.gitRepo
+	}
+	if given("git-branch") {
+		n.GitBranch = o.gitBranch
+	}
+	if given("install-path") {
+		n.InstallPath = o.installPath
+	}
+	if given("backend") {
+		var err error
+		if n.Backends, n.Devices, err = parseBackends(o.backends); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// expandKeyPath makes the path of a key on this machine absolute.
+func expandKeyPath(path string) (string, error) {
+	home, _ := os.UserHomeDir()
+	path = registry.ExpandPath(home, path)
+	if path != "" && !strings.HasPrefix(path, "/") && !strings.HasPrefix(path, "-") && !strings.HasPrefix(path, "~") {
+		wd, err := os.Getwd()
+		if err != nil {
+			return "", err
+		}
+		path = wd + "/" + path
+	}
+	return path, nil
+}
+
+// parseBackends parses NAME or NAME=DEVICES; a single empty one says that
+// nothing is known.
+func parseBackends(flags []string) (backends []string, devices map[string]uint32, err error) {
+	if len(flags) == 0 || (len(flags) == 1 && flags[0] == "") {
+		return nil, nil, nil
+	}
+	for _, flag := range flags {
+		name, count, counted := strings.Cut(flag, "=")
+		if slices.Contains(backends, name) {
+			return nil, nil, &registry.FieldError{Field: "backends", Rule: fmt.Sprintf("has %s twice", strconv.Quote(name))}
+		}
+		backends = append(backends, name)
+		if !counted {
+			continue
+		}
+		n, err := strconv.ParseUint(count, 10, 32)
+		if err != nil {
+			return nil, nil, &registry.FieldError{Field: "devices", Rule: "must be whole numbers from 0 to 4294967295, as in cuda=2"}
+		}
+		if devices == nil {
+			devices = map[string]uint32{}
+		}
+		devices[name] = uint32(n)
+	}
+	return backends, devices, nil
+}
+
+func newNodeAdd(a *app) *cobra.Command {
+	var o nodeOptions
+	cmd := &cobra.Command{
+		Use:     "add NAME",
+		Short:   "Add a node",
+		Example: `  rbee-vault node add hive-01 --ssh-host hive-01.example.org --ssh-user ops --git-repo https://example.org/rbee.git --install-path /opt/rbee --backend cuda=2`,
+		Args:    cobra.ExactArgs(1),
+		RunE:    func(cmd *cobra.Command, args []string) error { return runNodeAdd(cmd, a, &o, args[0]) },
+	}
+	o.register(cmd)
+	return cmd
+}
+
+func runNodeAdd(cmd *cobra.Command, a *app, o *nodeOptions, name string) error {
+	for _, flag := range []string{"ssh-host", "ssh-user", "git-repo", "install-path"} {
+		if !cmd.Flags().Changed(flag) {
+			return usagef(cmd, "--%s is needed", flag)
+		}
+	}
+	n := registry.Node{Name: name}
+	if err := o.apply(cmd, &n, true); err != nil {
+		return err
+	}
+	if err := n.Validate(); err != nil { // before the keyring is asked for anything
+		return err
+	}
+	err := a.withRegistry(cmd.Context(), func(r *registry.Registry) error { return r.CreateNode(cmd.Context(), n) })
+	if errors.Is(err, registry.ErrExists) {
+		return withHint(err, "Change it instead: rbee-vault node update %s ...", name)
+	}
+	if err != nil {
+		return err
+	}
+	a.ui.info("added %s", name)
+	return nil
+}
+
+func newNodeShow(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "show NAME",
+		Short: "Show one node",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var n registry.Node
+			err := a.withRegistry(cmd.Context(), func(r *registry.Registry) (err error) {
+				n, err = r.GetNode(cmd.Context(), args[0])
+				return err
+			})
+			if err != nil {
+				return nodeHint(err)
+			}
+			if a.json {
+				return a.ui.object(n)
+			}
+			showNode(a, n)
+			return nil
+		},
+	}
+}
+
+// nodeHint adds the next step for a name that is not there.
+func nodeHint(err error) error {
+	if errors.Is(err, registry.ErrNotFound) {
+		return withHint(err, "See which there are: rbee-vault node list")
+	}
+	return err
+}
+
+func showNode(a *app, n registry.Node) {
+	or := func(s, absent string) string {
+		if s == "" {
+			return absent
+		}
+		return s
+	}
+	last := "never"
+	if !n.LastConnected.IsZero() {
+		last = fmt.Sprintf("%s (%s ago)", n.LastConnected.Format("2006-01-02 15:04:05 MST"), age(a.now().Sub(n.LastConnected)))
+	}
+	a.ui.pairs([][2]string{
+		{"name", n.Name},
+		{"ssh host", n.SSHHost},
+		{"ssh port", strconv.Itoa(int(n.SSHPort))},
+		{"ssh user", n.SSHUser},
+		{"ssh key path", or(n.SSHKeyPath, "none")},
+		{"git repo", n.GitRepoURL},
+		{"git branch", n.GitBranch},
+		{"install path", n.InstallPath},
+		{"last contact", last},
+		{"status", string(n.Status)},
+		{"backends", or(backendsText(n), "unknown")},
+	})
+}
+
+// backendsText gives backends and devices as --backend takes them.
+func backendsText(n registry.Node) string {
+	if n.Backends != nil && len(n.Backends) == 0 && len(n.Devices) == 0 {
+		return "none"
+	}
+	names := slices.Clone(n.Backends)
+	for name := range n.Devices {
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	for i, name := range names {
+		if count, ok := n.Devices[name]; ok {
+			names[i] = fmt.Sprintf("%s=%d", name, count)
+		}
+	}
+	return strings.Join(names, ",")
+}
+
+func newNodeUpdate(a *app) *cobra.Command {
+	var o nodeOptions
+	cmd := &cobra.Command{
+		Use:   "update NAME",
+		Short: "Change a node",
+		Long: `Change what the flags name, and keep the rest. --ssh-key '' takes the path away,
+--backend '' says that the backends are unknown.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return runNodeUpdate(cmd, a, &o, args[0]) },
+	}
+	o.register(cmd)
+	return cmd
+}
+
+func runNodeUpdate(cmd *cobra.Command, a *app, o *nodeOptions, name string) error {
+	if cmd.LocalNonPersistentFlags().NFlag() == 0 && !anyChanged(cmd) {
+		return usagef(cmd, "nothing to change: give a flag")
+	}
+	err := a.withRegistry(cmd.Context(), func(r *registry.Registry) error {
+		return r.UpdateNode(cmd.Context(), name, func(n *registry.Node) error { return o.apply(cmd, n, false) })
+	})
+	if err != nil {
+		return nodeHint(err)
+	}
+	a.ui.info("updated %s", name)
+	return nil
+}
+
+// anyChanged reports whether a flag of the node's was given.
+func anyChanged(cmd *cobra.Command) bool {
+	for _, flag := range []string{"ssh-host", "ssh-port", "ssh-user", "ssh-key", "git-repo", "git-branch", "install-path", "backend"} {
+		if cmd.Flags().Changed(flag) {
+			return true
+		}
+	}
+	return false
+}
+
+func newNodeRename(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "rename NAME NEW-NAME",
+		Short: "Give a node another name",
+		Args:  cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			err := a.withRegistry(cmd.Context(), func(r *registry.Registry) error {
+				return r.RenameNode(cmd.Context(), args[0], args[1])
+			})
+			if err != nil {
+				return nodeHint(err)
+			}
+			a.ui.info("renamed %s to %s", args[0], args[1])
+			return nil
+		},
+	}
+}
+
+func newNodeRemove(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "remove NAME...",
+		Short: "Remove nodes, with their host keys and with SSH keys that no other node uses",
+		Args:  cobra.MinimumNArgs(1),
+		RunE:  func(cmd *cobra.Command, args []string) error { return removeNodes(cmd.Context(), a, args) },
+	}
+}
+
+// removeNodes asks, and removes all of the nodes; a name that is not there is
+// found out before anything is asked or removed.
+func removeNodes(ctx context.Context, a *app, names []string) error {
+	return a.withRegistry(ctx, func(r *registry.Registry) error {
+		for _, name := range names {
+			if _, err := r.GetNode(ctx, name); err != nil {
+				if errors.Is(err, registry.ErrBadRow) {
+					continue // removing is the way to be rid of it
+				}
+				return nodeHint(err)
+			}
+		}
+		what := "node " + strings.Join(names, ", ")
+		if len(names) > 1 {
+			what = fmt.Sprintf("%d nodes (%s)", len(names), strings.Join(names, ", "))
+		}
+		if err := a.ui.confirm(ctx, fmt.Sprintf("Remove %s?", what)); err != nil {
+			return err
+		}
+		for i, name := range names {
+			found, err := r.RemoveNode(ctx, name)
+			if err == nil && !found {
+				err = fmt.Errorf("remove node %q: %w", name, registry.ErrNotFound)
+			}
+			if err != nil && i > 0 {
+				return errors.Join(errPartial, err)
+			} else if err != nil {
+				return err
+			}
+			a.ui.info("removed %s", name)
+		}
+		return nil
+	})
+}
+
+type importOptions struct {
+	replace bool
+	dryRun  bool
+}
+
+func newNodeImport(a *app) *cobra.Command {
+	var o importOptions
+	cmd := &cobra.Command{
+		Use:   "import FILE",
+		Short: "Import the nodes of a plaintext registry",
+		Long: `Import the nodes of a plaintext beehives.db, with its ten or twelve columns, in
+one transaction. The file is only read. Rows that cannot be a node are skipped and
+reported (exit 3). When a node of a name exists already nothing is imported
+(exit 15), unless --replace.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return runNodeImport(cmd.Context(), a, o, args[0]) },
+	}
+	cmd.Flags().BoolVar(&o.replace, "replace", false, "replace nodes of the same name")
+	cmd.Flags().BoolVar(&o.dryRun, "dry-run", false, "only show what would happen")
+	return cmd
+}
+
+type problemJSON struct {
+	Row    string `json:"row"`
+	Reason string `json:"reason"`
+}
+
+type importJSON struct {
+	DryRun    bool          `json:"dry_run"`
+	Added     []string      `json:"added"`
+	Replaced  []string      `json:"replaced"`
+	Unchanged []string      `json:"unchanged"`
+	Skipped   []problemJSON `json:"skipped"`
+	Warnings  []problemJSON `json:"warnings"`
+}
+
+func runNodeImport(ctx context.Context, a *app, o importOptions, file string) error {
+	home, _ := os.UserHomeDir()
+	set, err := registry.ReadLegacy(ctx, file, home)
+	if err != nil {
+		return fmt.Errorf("import: %w", err)
+	}
+	var report registry.ImportReport
+	err = a.withRegistry(ctx, func(r *registry.Registry) (err error) {
+		report, err = r.Import(ctx, set, registry.ImportOptions{Source: file, Replace: o.replace, DryRun: o.dryRun})
+		return err
+	})
+	if errors.Is(err, registry.ErrExists) {
+		return withHint(err, "Nothing was imported. Take the file's word for these nodes with --replace.")
+	}
+	if err != nil {
+		return err
+	}
+	if a.json {
+		problems := func(from []registry.Problem) []problemJSON {
+			list := []problemJSON{}
+			for _, p := range from {
+				list = append(list, problemJSON(p))
+			}
+			return list
+		}
+		names := func(from []string) []string { return append([]string{}, from...) }
+		err := a.ui.object(importJSON{o.dryRun, names(report.Added), names(report.Replaced), names(report.Unchanged), problems(report.Skipped), problems(report.Warnings)})
+		if err != nil {
+			return err
+		}
+	} else {
+		for _, p := range report.Warnings {
+			a.ui.warn("%s: %s", p.Row, p.Reason)
+		}
+		for _, p := range report.Skipped {
+			a.ui.warn("skipped %s: %s", p.Row, p.Reason)
+		}
+		for _, done := range []struct {
+			verb  string
+			names []string
+		}{{"added", report.Added}, {"replaced", report.Replaced}, {"unchanged", report.Unchanged}} {
+			for _, name := range done.names {
+				a.ui.printf("%s\t%s\n", done.verb, name)
+			}
+		}
+	}
+	switch {
+	case o.dryRun:
+		a.ui.info("Nothing was written: this was a dry run.")
+	case len(report.Added)+len(report.Replaced)+len(report.Unchanged) > 0:
+		a.ui.info("%s is still there, in plaintext. When you have checked the import and made a backup,\nremove it: shred -u %s", file, shellQuote(file))
+	}
+	if n := len(report.Skipped); n > 0 {
+		return fmt.Errorf("%w: %d of the file's rows were skipped", errPartial, n)
+	}
+	return nil
+}
+
+var _ = vault.ErrInvalid

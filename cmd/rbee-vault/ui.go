@@ -1,0 +1,350 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+
+	"charm.land/lipgloss/v2"
+	"charm.land/lipgloss/v2/table"
+	"github.com/schollz/progressbar/v3"
+	"golang.org/x/term"
+
+	"github.com/rbee-keeper/rbee-vault/vault"
+)
+
+// ui is everything that a person or a script sees. Data goes to standard output,
+// everything else to standard error, and questions to the terminal itself.
+type ui struct {
+	app    *app
+	out    *bufio.Writer
+	err    io.Writer
+	tty    *os.File // opened when first asked for
+	noTTY  bool
+	pretty bool // standard output is a terminal
+	width  int  // of that terminal
+	color  bool // and may be coloured
+}
+
+func newUI(a *app, stdout, stderr io.Writer) *ui {
+	u := &ui{app: a, out: bufio.NewWriter(stdout), err: stderr}
+	if f, ok := stdout.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		u.pretty = true
+		u.width, _, _ = term.GetSize(int(f.Fd()))
+		u.color = os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+	}
+	return u
+}
+
+// flush writes the data out; a full disk or a closed pipe shows here.
+func (u *ui) flush() error {
+	if err := u.out.Flush(); err != nil {
+		return fmt.Errorf("write output: %w", err)
+	}
+	return nil
+}
+
+// printf prints data.
+func (u *ui) printf(format string, args ...any) { fmt.Fprintf(u.out, format, args...) }
+
+// info tells what was done, unless --quiet or --json.
+func (u *ui) info(format string, args ...any) {
+	if !u.app.quiet && !u.app.json {
+		fmt.Fprintf(u.err, format+"\n", args...)
+	}
+}
+
+func (u *ui) warn(format string, args ...any) {
+	message := clean(fmt.Sprintf(format, args...))
+	if u.app.json {
+		u.errObject(struct {
+			Warning messageJSON `json:"warning"`
+		}{messageJSON{message}})
+		return
+	}
+	fmt.Fprintf(u.err, "warning: %s\n", message)
+}
+
+type messageJSON struct {
+	Message string `json:"message"`
+}
+
+type errorJSON struct {
+	Code    int    `json:"code"`
+	Name    string `json:"name"`
+	Message string `json:"message"`
+	Hint    string `json:"hint"`
+}
+
+// fail prints an error and returns its exit code.
+func (u *ui) fail(err error) int {
+	f := classify(err)
+	message := clean(err.Error())
+	if f.code == exitInterrupted {
+		message = "interrupted"
+	}
+	if u.app.json {
+		u.errObject(struct {
+			Error errorJSON `json:"error"`
+		}{errorJSON{f.code, f.name, message, f.hint}})
+		return f.code
+	}
+	fmt.Fprintf(u.err, "rbee-vault: %s\n", message)
+	if f.hint != "" {
+		fmt.Fprintf(u.err, "  %s\n", f.hint)
+	}
+	return f.code
+}
+
+func (u *ui) errObject(v any) {
+	if line, err := vault.MarshalJSON(v); err == nil {
+		fmt.Fprintf(u.err, "%s\n", line)
+	}
+}
+
+// clean takes control characters out of what came from elsewhere, so that no
+// file name or row can write to the terminal.
+func clean(s string) string {
+	return strings.Map(func(r rune) rune {
+		if (r < ' ' && r != '\n') || r == 0x7f || (r >= 0x80 && r < 0xa0) {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
+// object prints a value as one line of JSON.
+func (u *ui) object(v any) error {
+	line, err := vault.MarshalJSON(v)
+	if err != nil {
+		return err
+	}
+	u.printf("%s\n", line)
+	return nil
+}
+
+// table prints rows: with headers and aligned on a terminal, tab-separated and
+// bare in a pipe. Style may colour a cell.
+func (u *ui) table(headers []string, rows [][]string, style func(row, col int) lipgloss.Style) {
+	if !u.pretty {
+		for _, row := range rows {
+			for i := range row {
+				row[i] = clean(row[i])
+			}
+			u.printf("%s\n", strings.Join(row, "\t"))
+		}
+		return
+	}
+	t := table.New().
+		Headers(headers...).
+		Rows(rows...).
+		Border(lipgloss.HiddenBorder()).
+		BorderTop(false).BorderBottom(false).BorderLeft(false).BorderRight(false).BorderHeader(false).BorderColumn(false).
+		Wrap(false).
+		StyleFunc(func(row, col int) lipgloss.Style {
+			s := lipgloss.NewStyle()
+			if u.color {
+				switch {
+				case row == table.HeaderRow:
+					s = s.Bold(true)
+				case style != nil:
+					s = style(row, col)
+				}
+			}
+			if col < len(headers)-1 {
+				s = s.PaddingRight(2)
+			}
+			return s
+		})
+	for line := range strings.Lines(t.String()) {
+		u.printf("%s\n", strings.TrimRight(line, " \n"))
+	}
+}
+
+// pairs prints names and values, one a line.
+func (u *ui) pairs(pairs [][2]string) {
+	width := 0
+	for _, p := range pairs {
+		width = max(width, len(p[0]))
+	}
+	for _, p := range pairs {
+		u.printf("%-*s  %s\n", width, p[0], clean(p[1]))
+	}
+}
+
+var (
+	green  = lipgloss.NewStyle().Foreground(lipgloss.Color("2"))
+	yellow = lipgloss.NewStyle().Foreground(lipgloss.Color("3"))
+	red    = lipgloss.NewStyle().Foreground(lipgloss.Color("1"))
+	faint  = lipgloss.NewStyle().Faint(true)
+)
+
+// paint colours a word where colours are wanted.
+func (u *ui) paint(s lipgloss.Style, word string) string {
+	if !u.color {
+		return word
+	}
+	return s.Render(word)
+}
+
+// progress returns a function that draws how far a long job is, once it has
+// taken a while, on a terminal only; and one that takes the bar away.
+func (u *ui) progress(what string) (tell func(done, total int64), end func()) {
+	f, ok := u.err.(*os.File)
+	if u.app.quiet || u.app.json || !ok || !term.IsTerminal(int(f.Fd())) {
+		return nil, func() {}
+	}
+	begun := time.Now()
+	var bar *progressbar.ProgressBar
+	tell = func(done, total int64) {
+		if bar == nil {
+			if time.Since(begun) < 500*time.Millisecond {
+				return
+			}
+			bar = progressbar.NewOptions64(total,
+				progressbar.OptionSetWriter(f),
+				progressbar.OptionSetDescription(what),
+				progressbar.OptionShowBytes(true),
+				progressbar.OptionClearOnFinish(),
+			)
+		}
+		bar.Set64(done)
+	}
+	return tell, func() {
+		if bar != nil {
+			bar.Finish()
+		}
+	}
+}
+
+// logger passes what the packages have to say on: warnings always, the rest
+// with --debug.
+func (u *ui) logger() *slog.Logger { return slog.New(logHandler{u: u}) }
+
+type logHandler struct {
+	u     *ui
+	attrs []slog.Attr
+}
+
+// Enabled implements [slog.Handler].
+func (h logHandler) Enabled(_ context.Context, l slog.Level) bool {
+	return l >= slog.LevelWarn || h.u.app.debug
+}
+
+// Handle implements [slog.Handler].
+func (h logHandler) Handle(_ context.Context, r slog.Record) error {
+	var b strings.Builder
+	b.WriteString(r.Message)
+	sep := " ("
+	add := func(a slog.Attr) bool {
+		fmt.Fprintf(&b, "%s%s %v", sep, a.Key, a.Value)
+		sep = ", "
+		return true
+	}
+	for _, a := range h.attrs {
+		add(a)
+	}
+	r.Attrs(add)
+	if sep == ", " {
+		b.WriteString(")")
+	}
+	if r.Level >= slog.LevelWarn {
+		h.u.warn("%s", b.String())
+	} else if !h.u.app.json {
+		fmt.Fprintf(h.u.err, "debug: %s\n", clean(b.String()))
+	}
+	return nil
+}
+
+// WithAttrs implements [slog.Handler].
+func (h logHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	h.attrs = append(append([]slog.Attr(nil), h.attrs...), attrs...)
+	return h
+}
+
+// WithGroup implements [slog.Handler].
+func (h logHandler) WithGroup(string) slog.Handler { return h }
+
+// terminal returns the terminal that the person sits at, or nil. Questions go
+// there even when input and output are pipes.
+func (u *ui) terminal() *os.File {
+	if u.tty == nil && !u.noTTY {
+		f, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
+		if err != nil || !term.IsTerminal(int(f.Fd())) {
+			u.noTTY = true
+			return nil
+		}
+		u.tty = f
+	}
+	return u.tty
+}
+
+// ask prints a question on the terminal and reads a line.
+func (u *ui) ask(ctx context.Context, question string) (string, error) {
+	tty := u.terminal()
+	if tty == nil {
+		return "", errNeedsFlag
+	}
+	fmt.Fprint(tty, question)
+	type answer struct {
+		line string
+		err  error
+	}
+	got := make(chan answer, 1)
+	go func() {
+		line, err := readTTYLine(tty)
+		got <- answer{line, err}
+	}()
+	select {
+	case a := <-got:
+		if a.err != nil {
+			return "", fmt.Errorf("read answer: %w", a.err)
+		}
+		return strings.TrimSpace(a.line), nil
+	case <-ctx.Done():
+		fmt.Fprintln(tty)
+		return "", ctx.Err()
+	}
+}
+
+// readTTYLine reads a byte at a time: what is typed ahead belongs to the next
+// question.
+func readTTYLine(tty io.Reader) (string, error) {
+	var line []byte
+	var b [1]byte
+	for len(line) < 4096 {
+		n, err := tty.Read(b[:])
+		if n == 1 && b[0] == '\n' {
+			return string(line), nil
+		}
+		line = append(line, b[:n]...)
+		if err != nil {
+			return "", err
+		}
+	}
+	return "", errors.New("too long")
+}
+
+// confirm asks whether to go on, unless --yes says so.
+func (u *ui) confirm(ctx context.Context, question string) error {
+	if u.app.yes {
+		return nil
+	}
+	if !u.app.interactive() {
+		return fmt.Errorf("%w, so --yes is needed: %s", errNeedsFlag, question)
+	}
+	answer, err := u.ask(ctx, question+" [y/N] ")
+	if err != nil {
+		return err
+	}
+	if answer = strings.ToLower(answer); answer != "y" && answer != "yes" {
+		return errDeclined
+	}
+	return nil
+}

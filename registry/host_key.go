@@ -1,0 +1,126 @@
+package registry
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/rbee-keeper/rbee-vault/vault"
+)
+
+var (
+	_ json.Marshaler   = HostKey{}
+	_ json.Unmarshaler = (*HostKey)(nil)
+)
+
+// HostKey is a host key that was pinned for a node. A node may have several.
+type HostKey struct {
+	Node      string    // the node's name
+	Type      string    // such as ssh-ed25519
+	PublicKey string    // public key line without a comment
+	FirstSeen time.Time // whole milliseconds, UTC
+	LastSeen  time.Time // not before FirstSeen
+}
+
+// Validate returns a *FieldError when the fields do not agree with each other
+// or cannot be stored.
+func (k HostKey) Validate() error {
+	if rule := ruleName(k.Node); rule != "" {
+		return &FieldError{"node", rule}
+	}
+	if _, err := parsePublicKey(k.Type, k.PublicKey); err != nil {
+		return err
+	}
+	if !validMilli(k.FirstSeen) {
+		return &FieldError{"first_seen", ruleUnix}
+	}
+	if !validMilli(k.LastSeen) {
+		return &FieldError{"last_seen", ruleUnix}
+	}
+	if k.LastSeen.Before(k.FirstSeen) {
+		return &FieldError{"last_seen", "must not lie before first_seen"}
+	}
+	return nil
+}
+
+type hostKeyJSON struct {
+	Node      string `json:"node"`
+	Type      string `json:"type"`
+	PublicKey string `json:"public_key"`
+	FirstSeen string `json:"first_seen"`
+	LastSeen  string `json:"last_seen"`
+}
+
+// MarshalJSON returns the key on one line, fields in fixed order.
+func (k HostKey) MarshalJSON() ([]byte, error) {
+	return encodeObject(hostKeyJSON{
+		Node:      k.Node,
+		Type:      k.Type,
+		PublicKey: k.PublicKey,
+		FirstSeen: vault.FormatTime(k.FirstSeen),
+		LastSeen:  vault.FormatTime(k.LastSeen),
+	}, k.Node, k.Type, k.PublicKey)
+}
+
+// UnmarshalJSON reads what MarshalJSON writes, every field required, and
+// validates it. Errors are ErrInvalid; k is then unchanged.
+func (k *HostKey) UnmarshalJSON(data []byte) error {
+	var got HostKey
+	err := decodeObject(data, []jsonField{
+		{name: "node", dst: &got.Node, required: true},
+		{name: "type", dst: &got.Type, required: true},
+		{name: "public_key", dst: &got.PublicKey, required: true},
+		{name: "first_seen", dst: &got.FirstSeen, required: true},
+		{name: "last_seen", dst: &got.LastSeen, required: true},
+	})
+	if err != nil {
+		return err
+	}
+	if err := got.Validate(); err != nil {
+		return err
+	}
+	*k = got
+	return nil
+}
+
+// EachHostKey yields the host keys by node, type and public key, and stops
+// after an error. Other statements may run in tx meanwhile.
+func EachHostKey(ctx context.Context, tx *vault.Tx) iter.Seq2[HostKey, error] {
+	return func(yield func(HostKey, error) bool) {
+		for k, err := range selectHostKeys(ctx, tx) {
+			if err == nil {
+				if bad := k.Validate(); bad != nil {
+					err = fmt.Errorf("%w: host key of node %.80q: %v", ErrBadRow, k.Node, bad)
+				}
+			}
+			if err != nil {
+				yield(HostKey{}, fmt.Errorf("read host keys: %w", err))
+				return
+			}
+			if !yield(k, nil) {
+				return
+			}
+		}
+	}
+}
+
+// InsertHostKey stores a host key of a backup. It is ErrNotFound when its node
+// is missing, ErrExists when the node has this key. It writes no audit row.
+func InsertHostKey(ctx context.Context, tx *vault.Tx, k HostKey) error {
+	err := k.Validate()
+	if err == nil {
+		var found bool
+		if found, err = nodeExists(ctx, tx, k.Node); err == nil && !found {
+			err = ErrNotFound
+		}
+	}
+	if err == nil {
+		err = insertHostKey(ctx, tx, k)
+	}
+	if err != nil {
+		return fmt.Errorf("insert host key of node %q: %w", k.Node, err)
+	}
+	return nil
+}

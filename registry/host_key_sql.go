@@ -1,0 +1,79 @@
+package registry
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/rbee-keeper/rbee-vault/vault"
+)
+
+// selectHostKeys yields the host keys by node, type and public key.
+func selectHostKeys(ctx context.Context, tx *vault.Tx) iter.Seq2[HostKey, error] {
+	return func(yield func(HostKey, error) bool) {
+		rows, err := tx.QueryContext(ctx, `SELECT
+			node_name,
+			type,
+			public_key,
+			first_seen,
+			last_seen
+		FROM host_keys
+		ORDER BY node_name, type, public_key`)
+		if err != nil {
+			yield(HostKey{}, err)
+			return
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var (
+				k           HostKey
+				first, last int64
+			)
+			err := rows.Scan(
+				&k.Node,
+				&k.Type,
+				&k.PublicKey,
+				&first,
+				&last,
+			)
+			if err != nil {
+				yield(HostKey{}, fmt.Errorf("%w: host key of node %.80q: %w", ErrBadRow, k.Node, err))
+				return
+			}
+			k.FirstSeen = time.UnixMilli(first).UTC()
+			k.LastSeen = time.UnixMilli(last).UTC()
+			if !yield(k, nil) {
+				return
+			}
+		}
+		if err := rows.Err(); err != nil {
+			yield(HostKey{}, err)
+		}
+	}
+}
+
+func countNodeHostKeys(ctx context.Context, tx *vault.Tx, name string) (int, error) {
+	var n int
+	err := tx.QueryRowContext(ctx, `SELECT count(*) FROM host_keys WHERE node_name = ?`, name).Scan(&n)
+	return n, err
+}
+
+// insertHostKey returns ErrExists where the node has the key.
+func insertHostKey(ctx context.Context, tx *vault.Tx, k HostKey) error {
+	res, err := tx.ExecContext(ctx, `INSERT INTO host_keys (
+		node_name,
+		type,
+		public_key,
+		first_seen,
+		last_seen
+	) VALUES (?, ?, ?, ?, ?)
+	ON CONFLICT (node_name, public_key) DO NOTHING`,
+		k.Node,
+		k.Type,
+		k.PublicKey,
+		k.FirstSeen.UnixMilli(),
+		k.LastSeen.UnixMilli(),
+	)
+	return expectRow(res, err, ErrExists)
+}

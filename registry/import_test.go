@@ -1,0 +1,91 @@
+package registry
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func wantReport(t testing.TB, r *Registry, set ImportSet, opts ImportOptions, want ImportReport) {
+	t.Helper()
+	got, err := r.Import(t.Context(), set, opts)
+	check(t, err)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("report (-want +got):\n%s", diff)
+	}
+}
+
+func TestImport(t *testing.T) {
+	r := newRegistry(t)
+	bad := bareNode("hive-04")
+	bad.SSHUser = "-l"
+	set := ImportSet{
+		Nodes:    []Node{bareNode("hive-02"), testNode(), bareNode("hive-02"), bad, {Name: "\x1b[2J"}},
+		Skipped:  []Problem{{"rowid 7", "node_name must not be null"}},
+		Warnings: []Problem{{"hive-02", "status \"x\" is now unknown"}},
+	}
+	want := ImportReport{
+		Added: []string{"hive-02", "hive-01"},
+		Skipped: []Problem{
+			{"rowid 7", "node_name must not be null"},
+			{"hive-02", "comes twice"},
+			{"hive-04", "ssh_user must not start with '-'"},
+			{"node 5", "node_name must not contain control characters"},
+		},
+		Warnings: set.Warnings,
+	}
+	wantReport(t, r, set, ImportOptions{Source: "/tmp/old.db", DryRun: true}, want)
+	wantNames(t, r)
+	wantEvents(t, r, 0)
+
+	wantReport(t, r, set, ImportOptions{Source: "/tmp/old.db"}, want)
+	wantNode(t, r, testNode())
+	wantNode(t, r, bareNode("hive-02"))
+	wantNames(t, r, "hive-01", "hive-02")
+	wantEvents(t, r, 0,
+		event{"node.add", "hive-02", describeNode(bareNode("hive-02"))},
+		event{"node.add", "hive-01", testNodeDetail},
+		event{"node.import", "/tmp/old.db", "added 2; replaced 0; unchanged 0; skipped 4"},
+	)
+}
+
+func TestImportExisting(t *testing.T) {
+	r := newRegistry(t)
+	check(t, r.AddNode(t.Context(), testNode()))
+	check(t, r.AddNode(t.Context(), bareNode("hive-02")))
+	changed := testNode()
+	changed.SSHPort = 22
+	changed.Status, changed.LastConnected, changed.Backends, changed.Devices = StatusUnknown, time.Time{}, nil, nil
+	set := ImportSet{Nodes: []Node{changed, bareNode("hive-02"), bareNode("hive-03")}}
+
+	for _, dryRun := range []bool{true, false} {
+		report, err := r.Import(t.Context(), set, ImportOptions{DryRun: dryRun})
+		wantErr(t, err, ErrExists)
+		if !strings.Contains(err.Error(), `"hive-01", "hive-02"`) {
+			t.Errorf("the error does not name the nodes: %v", err)
+		}
+		if !cmp.Equal(report, ImportReport{}) {
+			t.Errorf("a report beside an error: %+v", report)
+		}
+	}
+	wantNames(t, r, "hive-01", "hive-02")
+
+	want := ImportReport{Added: []string{"hive-03"}, Replaced: []string{"hive-01"}, Unchanged: []string{"hive-02"}}
+	wantReport(t, r, set, ImportOptions{Replace: true, DryRun: true}, want)
+	wantNode(t, r, testNode())
+	wantReport(t, r, set, ImportOptions{Replace: true}, want)
+	kept := testNode()
+	kept.SSHPort = 22
+	wantNode(t, r, kept)
+	wantEvents(t, r, 2,
+		event{"node.update", "hive-01", `ssh_port: 2222 -> 22`},
+		event{"node.add", "hive-03", describeNode(bareNode("hive-03"))},
+		event{"node.import", "", "added 1; replaced 1; unchanged 1; skipped 0"},
+	)
+
+	wantReport(t, r, set, ImportOptions{Replace: true}, ImportReport{Unchanged: []string{"hive-01", "hive-02", "hive-03"}})
+	wantReport(t, r, ImportSet{}, ImportOptions{}, ImportReport{})
+	wantEvents(t, r, 5)
+}

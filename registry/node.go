@@ -1,0 +1,107 @@
+package registry
+
+import (
+	"maps"
+	"slices"
+	"time"
+)
+
+// DefaultSSHPort is the port of a node whose description names none.
+const DefaultSSHPort = 22
+
+// Status is what the last contact with a node showed.
+type Status string
+
+// The four statuses.
+const (
+	StatusUnknown Status = "unknown"
+	StatusOnline  Status = "online"
+	StatusOffline Status = "offline"
+	StatusError   Status = "error"
+)
+
+// Valid reports whether s is one of the four statuses.
+func (s Status) Valid() bool {
+	switch s {
+	case StatusUnknown, StatusOnline, StatusOffline, StatusError:
+		return true
+	}
+	return false
+}
+
+// Node is one machine of the fleet. A Node that the package returns shares
+// nothing with any other.
+type Node struct {
+	Name        string // identity; see Validate for every field's rule
+	SSHHost     string // DNS name or address, IPv6 without brackets
+	SSHPort     uint16
+	SSHUser     string
+	SSHKeyPath  string // absolute path of a private key on this machine; "" = none
+	GitRepoURL  string
+	GitBranch   string
+	InstallPath string // on the node: absolute, or ~/ and kept so
+
+	LastConnected time.Time         // whole seconds, UTC; zero = never
+	Status        Status            // "" on input = StatusUnknown
+	Backends      []string          // sorted and unique; nil = unknown
+	Devices       map[string]uint32 // devices of each backend; nil = unknown
+}
+
+// normalized returns n in the one form in which it is stored and returned. It
+// shares no memory with n.
+func (n Node) normalized() Node {
+	if n.Status == "" {
+		n.Status = StatusUnknown
+	}
+	if !n.LastConnected.IsZero() {
+		n.LastConnected = time.Unix(n.LastConnected.Unix(), 0).UTC()
+	}
+	n.Backends = normalizeBackends(n.Backends)
+	n.Devices = maps.Clone(n.Devices)
+	return n
+}
+
+func normalizeBackends(names []string) []string {
+	names = slices.Clone(names)
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// withState returns n, its unknown state fields filled from old.
+func (n Node) withState(old Node) Node {
+	if n.LastConnected.IsZero() {
+		n.LastConnected = old.LastConnected
+	}
+	if n.Status == "" || n.Status == StatusUnknown {
+		n.Status = old.Status
+	}
+	if n.Backends == nil {
+		n.Backends = old.Backends
+	}
+	if n.Devices == nil {
+		n.Devices = old.Devices
+	}
+	return n
+}
+
+// sameNode compares normalized nodes of one name.
+func sameNode(a, b Node) bool {
+	return sameState(a, b) &&
+		a.SSHHost == b.SSHHost &&
+		a.SSHPort == b.SSHPort &&
+		a.SSHUser == b.SSHUser &&
+		a.SSHKeyPath == b.SSHKeyPath &&
+		a.GitRepoURL == b.GitRepoURL &&
+		a.GitBranch == b.GitBranch &&
+		a.InstallPath == b.InstallPath
+}
+
+// sameState compares normalized nodes; nil differs from empty.
+func sameState(a, b Node) bool {
+	return a.Status == b.Status &&
+		a.LastConnected.Equal(b.LastConnected) &&
+		(a.Backends == nil) == (b.Backends == nil) &&
+		slices.Equal(a.Backends, b.Backends) &&
+		(a.Devices == nil) == (b.Devices == nil) &&
+		maps.Equal(a.Devices, b.Devices)
+}

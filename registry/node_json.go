@@ -1,0 +1,114 @@
+package registry
+
+import (
+	"encoding/json"
+	"time"
+)
+
+var (
+	_ json.Marshaler   = Node{}
+	_ json.Unmarshaler = (*Node)(nil)
+)
+
+// nodeJSON is a Node as written: the twelve names, null where unknown.
+type nodeJSON struct {
+	Name          string            `json:"node_name"`
+	SSHHost       string            `json:"ssh_host"`
+	SSHPort       uint16            `json:"ssh_port"`
+	SSHUser       string            `json:"ssh_user"`
+	SSHKeyPath    *string           `json:"ssh_key_path"`
+	GitRepoURL    string            `json:"git_repo_url"`
+	GitBranch     string            `json:"git_branch"`
+	InstallPath   string            `json:"install_path"`
+	LastConnected *int64            `json:"last_connected_unix"`
+	Status        Status            `json:"status"`
+	Backends      []string          `json:"backends"`
+	Devices       map[string]uint32 `json:"devices"`
+}
+
+// MarshalJSON returns n on one line: twelve fields in fixed order, null where
+// unknown, lists and names sorted, no HTML escapes. (json.Marshal puts escapes
+// into what it gets; call this, or an Encoder that is told not to.) Text that
+// is not UTF-8 is ErrInvalid; nothing else is checked.
+func (n Node) MarshalJSON() ([]byte, error) {
+	n = n.normalized()
+	w := nodeJSON{
+		Name:        n.Name,
+		SSHHost:     n.SSHHost,
+		SSHPort:     n.SSHPort,
+		SSHUser:     n.SSHUser,
+		GitRepoURL:  n.GitRepoURL,
+		GitBranch:   n.GitBranch,
+		InstallPath: n.InstallPath,
+		Status:      n.Status,
+		Backends:    n.Backends,
+		Devices:     n.Devices,
+	}
+	if n.SSHKeyPath != "" {
+		w.SSHKeyPath = &n.SSHKeyPath
+	}
+	if !n.LastConnected.IsZero() {
+		seconds := n.LastConnected.Unix()
+		w.LastConnected = &seconds
+	}
+	texts := append([]string{n.Name, n.SSHHost, n.SSHUser, n.SSHKeyPath, n.GitRepoURL, n.GitBranch,
+		n.InstallPath, string(n.Status)}, n.Backends...)
+	for name := range n.Devices {
+		texts = append(texts, name)
+	}
+	return encodeObject(w, texts...)
+}
+
+// UnmarshalJSON reads the form that MarshalJSON writes, fields in any order. As
+// in the table, what can be null may be absent, ssh_port is 22 and status is
+// unknown when absent, and everything else is required. A field that is
+// unknown or repeated, or of the wrong type, is refused, and so is every value
+// that Validate refuses. Errors are ErrInvalid; n is then unchanged.
+func (n *Node) UnmarshalJSON(data []byte) error {
+	got := Node{SSHPort: DefaultSSHPort}
+	lastConnected := int64(-1)
+	var status string
+	err := decodeObject(data, []jsonField{
+		{name: "node_name", dst: &got.Name, required: true},
+		{name: "ssh_host", dst: &got.SSHHost, required: true},
+		{name: "ssh_port", dst: &got.SSHPort},
+		{name: "ssh_user", dst: &got.SSHUser, required: true},
+		{name: "ssh_key_path", dst: &got.SSHKeyPath, nullable: true},
+		{name: "git_repo_url", dst: &got.GitRepoURL, required: true},
+		{name: "git_branch", dst: &got.GitBranch, required: true},
+		{name: "install_path", dst: &got.InstallPath, required: true},
+		{name: "last_connected_unix", dst: (*optionalUnix)(&lastConnected), nullable: true},
+		{name: "status", dst: &status},
+		{name: "backends", dst: &got.Backends, nullable: true},
+		{name: "devices", dst: &got.Devices, nullable: true},
+	})
+	if err != nil {
+		return err
+	}
+	if lastConnected >= 0 {
+		got.LastConnected = time.Unix(lastConnected, 0)
+	}
+	got.Status = Status(status)
+	got = got.normalized()
+	if err := got.validate(); err != nil {
+		return err
+	}
+	*n = got
+	return nil
+}
+
+// optionalUnix refuses negative seconds, so that a negative value is free to
+// mean that there is none.
+type optionalUnix int64
+
+func (u *optionalUnix) UnmarshalJSON(data []byte) error {
+	var seconds int64
+	if err := json.Unmarshal(data, &seconds); err != nil {
+		return err
+	}
+	if !validUnix(seconds) {
+		return &FieldError{"last_connected_unix", ruleUnix}
+	}
+	*u = optionalUnix(seconds)
+	return nil
+}

@@ -1,0 +1,195 @@
+package registry
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"iter"
+	"time"
+
+	"github.com/rbee-keeper/rbee-vault/vault"
+)
+
+// nodeColumns in the order of nodeRow and nodeArgs.
+const nodeColumns = `
+	node_name,
+	ssh_host,
+	ssh_port,
+	ssh_user,
+	ssh_key_path,
+	git_repo_url,
+	git_branch,
+	install_path,
+	last_connected_unix,
+	status,
+	backends,
+	devices`
+
+const (
+	sqlSelectNode = `SELECT` + nodeColumns + `
+	FROM beehives
+	WHERE node_name = ?`
+
+	sqlSelectNodes = `SELECT` + nodeColumns + `
+	FROM beehives
+	ORDER BY node_name`
+)
+
+// selectNode returns ErrNotFound where there is no such node.
+func selectNode(ctx context.Context, tx *vault.Tx, name string) (Node, error) {
+	// The driver starts a goroutine per row for a context that can be
+	// cancelled. One row is quicker read than that.
+	row := newNodeRow()
+	err := tx.QueryRowContext(context.WithoutCancel(ctx), sqlSelectNode, name).Scan(row.ptrs[:]...)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return Node{}, ErrNotFound
+	case err != nil:
+		return Node{}, err
+	}
+	return row.node()
+}
+
+// selectNodes yields all nodes by name, binary order, and stops at the first
+// error.
+func selectNodes(ctx context.Context, tx *vault.Tx) iter.Seq2[Node, error] {
+	return func(yield func(Node, error) bool) {
+		// As in selectNode; the context is asked between rows instead.
+		rows, err := tx.QueryContext(context.WithoutCancel(ctx), sqlSelectNodes)
+		if err != nil {
+			yield(Node{}, err)
+			return
+		}
+		defer rows.Close()
+		row := newNodeRow()
+		for rows.Next() {
+			if err := ctx.Err(); err != nil {
+				yield(Node{}, err)
+				return
+			}
+			if err := rows.Scan(row.ptrs[:]...); err != nil {
+				yield(Node{}, err)
+				return
+			}
+			n, err := row.node()
+			if !yield(n, err) || err != nil {
+				return
+			}
+		}
+		if err := rows.Err(); err != nil {
+			yield(Node{}, err)
+		}
+	}
+}
+
+func nodeExists(ctx context.Context, tx *vault.Tx, name string) (bool, error) {
+	var one int
+	err := tx.QueryRowContext(ctx, `SELECT 1 FROM beehives WHERE node_name = ?`, name).Scan(&one)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// nodeArgs are the columns of a normalized node.
+func nodeArgs(n Node) []any {
+	args := []any{
+		n.Name,
+		n.SSHHost,
+		int64(n.SSHPort),
+		n.SSHUser,
+		nil,
+		n.GitRepoURL,
+		n.GitBranch,
+		n.InstallPath,
+		nil,
+		string(n.Status),
+		nil,
+		nil,
+	}
+	if n.SSHKeyPath != "" {
+		args[4] = n.SSHKeyPath
+	}
+	if !n.LastConnected.IsZero() {
+		args[8] = n.LastConnected.Unix()
+	}
+	if n.Backends != nil {
+		args[10] = formatBackends(n.Backends)
+	}
+	if n.Devices != nil {
+		args[11] = formatDevices(n.Devices)
+	}
+	return args
+}
+
+// insertNode returns ErrExists, and inserts nothing, where the name is taken.
+func insertNode(ctx context.Context, tx *vault.Tx, n Node) error {
+	res, err := tx.ExecContext(ctx, `INSERT INTO beehives (`+nodeColumns+`
+	) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+	ON CONFLICT (node_name) DO NOTHING`, nodeArgs(n)...)
+	return expectRow(res, err, ErrExists)
+}
+
+// updateNode writes every column but the name.
+func updateNode(ctx context.Context, tx *vault.Tx, n Node) error {
+	args := nodeArgs(n)
+	res, err := tx.ExecContext(ctx, `UPDATE beehives SET
+		ssh_host = ?,
+		ssh_port = ?,
+		ssh_user = ?,
+		ssh_key_path = ?,
+		git_repo_url = ?,
+		git_branch = ?,
+		install_path = ?,
+		last_connected_unix = ?,
+		status = ?,
+		backends = ?,
+		devices = ?
+	WHERE node_name = ?`, append(args[1:], args[0])...)
+	return expectRow(res, err, ErrNotFound)
+}
+
+// renameNode takes the node's keys with it: their rows cascade.
+func renameNode(ctx context.Context, tx *vault.Tx, name, newName string) error {
+	res, err := tx.ExecContext(ctx, `UPDATE beehives SET
+		node_name = ?
+	WHERE node_name = ?`, newName, name)
+	return expectRow(res, err, ErrNotFound)
+}
+
+func updateNodeStatus(ctx context.Context, tx *vault.Tx, name string, status Status) error {
+	res, err := tx.ExecContext(ctx, `UPDATE beehives SET
+		status = ?
+	WHERE node_name = ?`, string(status), name)
+	return expectRow(res, err, ErrNotFound)
+}
+
+func updateNodeLastConnected(ctx context.Context, tx *vault.Tx, name string, at time.Time) error {
+	res, err := tx.ExecContext(ctx, `UPDATE beehives SET
+		last_connected_unix = ?
+	WHERE node_name = ?`, at.Unix(), name)
+	return expectRow(res, err, ErrNotFound)
+}
+
+// deleteNode reports whether there was one. Its host keys and the assignment of
+// its SSH key go by cascade.
+func deleteNode(ctx context.Context, tx *vault.Tx, name string) (bool, error) {
+	res, err := tx.ExecContext(ctx, `DELETE FROM beehives WHERE node_name = ?`, name)
+	err = expectRow(res, err, ErrNotFound)
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// expectRow returns none where a statement touched no row.
+func expectRow(res sql.Result, err error, none error) error {
+	if err != nil {
+		return err
+	}
+	n, err := res.RowsAffected()
+	if err == nil && n == 0 {
+		err = none
+	}
+	return err
+}

@@ -1,0 +1,307 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/rbee-keeper/rbee-vault/vault"
+)
+
+// CreateNode adds a node. A name that is taken is ErrExists.
+func (r *Registry) CreateNode(ctx context.Context, n Node) error {
+	err := r.writeNode(ctx, n, func(tx *vault.Tx, n Node) error {
+		return createNode(ctx, tx, n)
+	})
+	if err != nil {
+		return fmt.Errorf("create node %q: %w", n.Name, err)
+	}
+	return nil
+}
+
+// AddNode adds a node, or gives the node of that name this configuration. Of
+// the state (last contact, status, backends, devices) it keeps what is stored
+// wherever n's is unknown; keys stay too.
+func (r *Registry) AddNode(ctx context.Context, n Node) error {
+	err := r.writeNode(ctx, n, func(tx *vault.Tx, n Node) error {
+		old, err := selectNode(ctx, tx, n.Name)
+		if errors.Is(err, ErrNotFound) {
+			return createNode(ctx, tx, n)
+		}
+		if err != nil {
+			return err
+		}
+		return replaceNode(ctx, tx, old, n.withState(old), "node.update")
+	})
+	if err != nil {
+		return fmt.Errorf("add node %q: %w", n.Name, err)
+	}
+	return nil
+}
+
+// GetNode returns the node of exactly that name, or ErrNotFound.
+func (r *Registry) GetNode(ctx context.Context, name string) (Node, error) {
+	var n Node
+	err := r.v.View(ctx, func(tx *vault.Tx) (err error) {
+		n, err = selectNode(ctx, tx, name)
+		return err
+	})
+	if err != nil {
+		return Node{}, fmt.Errorf("get node %q: %w", name, err)
+	}
+	return n, nil
+}
+
+// ListNodes returns all nodes by name, in the order of its bytes. A row that
+// cannot be read fails the list with ErrBadRow and its name.
+func (r *Registry) ListNodes(ctx context.Context) ([]Node, error) {
+	var list []Node
+	err := r.v.View(ctx, func(tx *vault.Tx) error {
+		for n, err := range selectNodes(ctx, tx) {
+			if err != nil {
+				return err
+			}
+			list = append(list, n)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list nodes: %w", err)
+	}
+	return list, nil
+}
+
+// UpdateNode lets change alter the node and writes the result, all in one
+// write transaction. An error of change, or a result that is not valid, leaves
+// everything as it was. The name must stay: see RenameNode. change must not
+// call the Registry.
+func (r *Registry) UpdateNode(ctx context.Context, name string, change func(*Node) error) error {
+	err := r.v.Update(ctx, func(tx *vault.Tx) error {
+		old, err := selectNode(ctx, tx, name)
+		if err != nil {
+			return err
+		}
+		n := old.normalized()
+		if err := change(&n); err != nil {
+			return err
+		}
+		if n.Name != old.Name {
+			return &FieldError{"node_name", "must not change here: rename the node"}
+		}
+		n = n.normalized()
+		if err := n.validate(); err != nil {
+			return err
+		}
+		return replaceNode(ctx, tx, old, n, "node.update")
+	})
+	if err != nil {
+		return fmt.Errorf("update node %q: %w", name, err)
+	}
+	return nil
+}
+
+// RenameNode gives a node another name; its keys go with it. It returns
+// ErrNotFound, or ErrExists where newName is taken. A node's own name is no
+// change.
+func (r *Registry) RenameNode(ctx context.Context, name, newName string) error {
+	if err := r.renameNode(ctx, name, newName); err != nil {
+		return fmt.Errorf("rename node %q to %q: %w", name, newName, err)
+	}
+	return nil
+}
+
+func (r *Registry) renameNode(ctx context.Context, name, newName string) error {
+	if rule := ruleName(newName); rule != "" {
+		return &FieldError{"node_name", rule}
+	}
+	return r.v.Update(ctx, func(tx *vault.Tx) error {
+		if found, err := nodeExists(ctx, tx, name); err != nil {
+			return err
+		} else if !found {
+			return ErrNotFound
+		}
+		if name == newName {
+			return nil
+		}
+		if taken, err := nodeExists(ctx, tx, newName); err != nil {
+			return err
+		} else if taken {
+			return ErrExists
+		}
+		if err := renameNode(ctx, tx, name, newName); err != nil {
+			return err
+		}
+		return tx.Audit(ctx, vault.Event{
+			Action:  "node.rename",
+			Subject: name,
+			Detail:  describe(fieldChange{"node_name", quote(name), quote(newName)}),
+		})
+	})
+}
+
+// RemoveNode removes a node with its host keys, and with its SSH key when no
+// other node uses that. It reports whether there was such a node.
+func (r *Registry) RemoveNode(ctx context.Context, name string) (bool, error) {
+	var removed bool
+	err := r.v.Update(ctx, func(tx *vault.Tx) error {
+		// A row that cannot be read can still be removed.
+		old, err := selectNode(ctx, tx, name)
+		if errors.Is(err, ErrNotFound) {
+			return nil
+		}
+		if err != nil && !errors.Is(err, ErrBadRow) {
+			return err
+		}
+		fingerprint, err := selectNodeSSHKey(ctx, tx, name)
+		if err != nil {
+			return err
+		}
+		hostKeys, err := countNodeHostKeys(ctx, tx, name)
+		if err != nil {
+			return err
+		}
+		if removed, err = deleteNode(ctx, tx, name); err != nil || !removed {
+			return err
+		}
+		detail := fmt.Sprintf("host keys: %d", hostKeys)
+		if old.Name != "" {
+			detail = describeNode(old) + "; " + detail
+		}
+		if fingerprint != "" {
+			detail += "; ssh key: " + fingerprint
+		}
+		if err := tx.Audit(ctx, vault.Event{Action: "node.remove", Subject: name, Detail: detail}); err != nil {
+			return err
+		}
+		if fingerprint == "" {
+			return nil
+		}
+		gone, err := deleteUnusedSSHKey(ctx, tx, fingerprint)
+		if err != nil || !gone {
+			return err
+		}
+		return tx.Audit(ctx, vault.Event{
+			Action:  "ssh-key.remove",
+			Subject: fingerprint,
+			Detail:  "no node uses it after the removal of " + quote(name),
+		})
+	})
+	if err != nil {
+		return false, fmt.Errorf("remove node %q: %w", name, err)
+	}
+	return removed, nil
+}
+
+// UpdateStatus stores what the last contact showed, and nothing else. It
+// writes only when the status changes, so it may be called at every heartbeat.
+func (r *Registry) UpdateStatus(ctx context.Context, name string, status Status) error {
+	err := error(&FieldError{"status", ruleStatus})
+	if status.Valid() {
+		err = r.updateState(ctx, name, func(_ time.Time, n *Node) {
+			n.Status = status
+		}, func(tx *vault.Tx, _, n Node) error {
+			return updateNodeStatus(ctx, tx, name, n.Status)
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("update status of node %q: %w", name, err)
+	}
+	return nil
+}
+
+// UpdateLastConnected stores that there was contact now, to the second.
+func (r *Registry) UpdateLastConnected(ctx context.Context, name string) error {
+	err := r.updateState(ctx, name, func(now time.Time, n *Node) {
+		n.LastConnected = now
+	}, func(tx *vault.Tx, _, n Node) error {
+		return updateNodeLastConnected(ctx, tx, name, n.LastConnected)
+	})
+	if err != nil {
+		return fmt.Errorf("update last contact of node %q: %w", name, err)
+	}
+	return nil
+}
+
+// UpdateCapabilities replaces both lists; nil makes one unknown. It writes only
+// when something changes.
+func (r *Registry) UpdateCapabilities(ctx context.Context, name string, backends []string, devices map[string]uint32) error {
+	err := validateCapabilities(backends, devices)
+	if err == nil {
+		err = r.updateState(ctx, name, func(_ time.Time, n *Node) {
+			n.Backends, n.Devices = backends, devices
+		}, func(tx *vault.Tx, old, n Node) error {
+			return replaceNode(ctx, tx, old, n, "node.capabilities")
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("update capabilities of node %q: %w", name, err)
+	}
+	return nil
+}
+
+// updateState writes what change makes of a node's state. It looks without the
+// write lock first: where nothing changes at that moment, there is nothing to
+// write at any.
+func (r *Registry) updateState(ctx context.Context, name string, change func(now time.Time, n *Node),
+	write func(tx *vault.Tx, old, n Node) error) error {
+
+	same := false
+	look := func(tx *vault.Tx) (old, n Node, err error) {
+		if old, err = selectNode(ctx, tx, name); err != nil {
+			return old, n, err
+		}
+		n = old
+		change(tx.Now(), &n)
+		n = n.normalized()
+		same = sameState(old, n)
+		return old, n, nil
+	}
+	err := r.v.View(ctx, func(tx *vault.Tx) error {
+		_, _, err := look(tx)
+		return err
+	})
+	if err != nil || same {
+		return err
+	}
+	return r.v.Update(ctx, func(tx *vault.Tx) error {
+		old, n, err := look(tx)
+		if err != nil || same {
+			return err
+		}
+		return write(tx, old, n)
+	})
+}
+
+// writeNode runs write for the normalized and valid form of n.
+func (r *Registry) writeNode(ctx context.Context, n Node, write func(tx *vault.Tx, n Node) error) error {
+	n = n.normalized()
+	if err := n.validate(); err != nil {
+		return err
+	}
+	return r.v.Update(ctx, func(tx *vault.Tx) error { return write(tx, n) })
+}
+
+// createNode inserts a normalized, valid node with its audit row.
+func createNode(ctx context.Context, tx *vault.Tx, n Node) error {
+	if err := insertNode(ctx, tx, n); err != nil {
+		return err
+	}
+	return tx.Audit(ctx, vault.Event{Action: "node.add", Subject: n.Name, Detail: describeNode(n)})
+}
+
+// replaceNode writes n, normalized and valid, over old where they differ. The
+// audit row tells of all but status and last contact.
+func replaceNode(ctx context.Context, tx *vault.Tx, old, n Node, action string) error {
+	if sameNode(old, n) {
+		return nil
+	}
+	if err := updateNode(ctx, tx, n); err != nil {
+		return err
+	}
+	changes := diffNodes(old, n)
+	if len(changes) == 0 {
+		return nil
+	}
+	return tx.Audit(ctx, vault.Event{Action: action, Subject: n.Name, Detail: describe(changes...)})
+}

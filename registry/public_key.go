@@ -1,0 +1,40 @@
+package registry
+
+import (
+	"strings"
+
+	"golang.org/x/crypto/ssh"
+)
+
+const (
+	maxPublicKey = 16 << 10
+	maxComment   = 1024
+)
+
+// parsePublicKey reads a public key line, which must be in the one form that
+// it has: type, a space, base64; no options, no comment. Certificates are not
+// keys.
+func parsePublicKey(keyType, line string) (ssh.PublicKey, error) {
+	fail := func(rule string) (ssh.PublicKey, error) { return nil, &FieldError{"public_key", rule} }
+	if len(line) > maxPublicKey {
+		return fail("is too long")
+	}
+	key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(line))
+	if err != nil {
+		return fail("must be an SSH public key")
+	}
+	if _, ok := key.(*ssh.Certificate); ok {
+		return fail("must not be a certificate")
+	}
+	if publicKeyLine(key) != line {
+		return fail("must be a type and base64, nothing else")
+	}
+	if key.Type() != keyType {
+		return nil, &FieldError{"type", "must be that of the public key"}
+	}
+	return key, nil
+}
+
+func publicKeyLine(key ssh.PublicKey) string {
+	return strings.TrimSuffix(string(ssh.MarshalAuthorizedKey(key)), "\n")
+}

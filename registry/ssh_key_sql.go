@@ -1,0 +1,153 @@
+package registry
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/rbee-keeper/rbee-vault/vault"
+)
+
+// selectSSHKeys yields the keys by fingerprint, each with its nodes by name.
+func selectSSHKeys(ctx context.Context, tx *vault.Tx) iter.Seq2[SSHKey, error] {
+	return func(yield func(SSHKey, error) bool) {
+		rows, err := tx.QueryContext(ctx, `SELECT
+			k.fingerprint,
+			k.type,
+			k.public_key,
+			k.comment,
+			k.created,
+			k.used,
+			n.node_name
+		FROM ssh_keys AS k
+		LEFT JOIN beehive_ssh_keys AS n ON n.fingerprint = k.fingerprint
+		ORDER BY k.fingerprint, n.node_name`)
+		if err != nil {
+			yield(SSHKey{}, err)
+			return
+		}
+		defer rows.Close()
+		var last SSHKey // one row a node; yielded when the next key begins
+		for rows.Next() {
+			k, err := scanSSHKey(rows)
+			if err != nil {
+				yield(SSHKey{}, err)
+				return
+			}
+			if k.Fingerprint == last.Fingerprint {
+				last.Nodes = append(last.Nodes, k.Nodes...)
+				continue
+			}
+			if last.Fingerprint != "" && !yield(last, nil) {
+				return
+			}
+			last = k
+		}
+		if err := rows.Err(); err != nil {
+			yield(SSHKey{}, err)
+			return
+		}
+		if last.Fingerprint != "" {
+			yield(last, nil)
+		}
+	}
+}
+
+func scanSSHKey(rows *sql.Rows) (SSHKey, error) {
+	var (
+		k       SSHKey
+		created int64
+		used    sql.NullInt64
+		node    sql.NullString
+	)
+	err := rows.Scan(
+		&k.Fingerprint,
+		&k.Type,
+		&k.PublicKey,
+		&k.Comment,
+		&created,
+		&used,
+		&node,
+	)
+	if err != nil {
+		return SSHKey{}, fmt.Errorf("%w %.80q: %w", ErrBadRow, k.Fingerprint, err)
+	}
+	k.Created = time.UnixMilli(created).UTC()
+	if used.Valid {
+		k.Used = time.UnixMilli(used.Int64).UTC()
+	}
+	if node.Valid {
+		k.Nodes = []string{node.String}
+	}
+	return k, nil
+}
+
+// selectSealedSSHKey returns ErrNotFound where there is no such key.
+func selectSealedSSHKey(ctx context.Context, tx *vault.Tx, fingerprint string) ([]byte, error) {
+	var sealed []byte
+	err := tx.QueryRowContext(ctx, `SELECT private_key FROM ssh_keys WHERE fingerprint = ?`, fingerprint).Scan(&sealed)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, ErrNotFound
+	}
+	return sealed, err
+}
+
+// selectNodeSSHKey returns the fingerprint of a node's key, or "".
+func selectNodeSSHKey(ctx context.Context, tx *vault.Tx, name string) (string, error) {
+	var fingerprint string
+	err := tx.QueryRowContext(ctx, `SELECT fingerprint FROM beehive_ssh_keys WHERE node_name = ?`, name).Scan(&fingerprint)
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", nil
+	}
+	return fingerprint, err
+}
+
+// insertSSHKey returns ErrExists where the key is there.
+func insertSSHKey(ctx context.Context, tx *vault.Tx, k SSHKey, sealed []byte) error {
+	used := sql.NullInt64{Int64: k.Used.UnixMilli(), Valid: !k.Used.IsZero()}
+	res, err := tx.ExecContext(ctx, `INSERT INTO ssh_keys (
+		fingerprint,
+		type,
+		public_key,
+		comment,
+		private_key,
+		created,
+		used
+	) VALUES (?, ?, ?, ?, ?, ?, ?)
+	ON CONFLICT (fingerprint) DO NOTHING`,
+		k.Fingerprint,
+		k.Type,
+		k.PublicKey,
+		k.Comment,
+		sealed,
+		k.Created.UnixMilli(),
+		used,
+	)
+	return expectRow(res, err, ErrExists)
+}
+
+// insertNodeSSHKey returns ErrExists where the node has a key.
+func insertNodeSSHKey(ctx context.Context, tx *vault.Tx, name, fingerprint string) error {
+	res, err := tx.ExecContext(ctx, `INSERT INTO beehive_ssh_keys (
+		node_name,
+		fingerprint
+	) VALUES (?, ?)
+	ON CONFLICT (node_name) DO NOTHING`, name, fingerprint)
+	return expectRow(res, err, ErrExists)
+}
+
+// deleteUnusedSSHKey reports whether it deleted the key: not while a node uses
+// it.
+func deleteUnusedSSHKey(ctx context.Context, tx *vault.Tx, fingerprint string) (bool, error) {
+	res, err := tx.ExecContext(ctx, `DELETE FROM ssh_keys
+	WHERE fingerprint = ?
+		AND NOT EXISTS (SELECT 1 FROM beehive_ssh_keys AS n WHERE n.fingerprint = ssh_keys.fingerprint)`, fingerprint)
+	err = expectRow(res, err, ErrNotFound)
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}

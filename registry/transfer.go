@@ -1,0 +1,62 @@
+package registry
+
+import (
+	"context"
+	"fmt"
+	"iter"
+
+	"github.com/rbee-keeper/rbee-vault/vault"
+)
+
+// Totals counts what a vault holds.
+type Totals struct {
+	Nodes    int
+	SSHKeys  int
+	HostKeys int
+}
+
+// Counts counts what the transaction sees.
+func Counts(ctx context.Context, tx *vault.Tx) (Totals, error) {
+	var t Totals
+	err := tx.QueryRowContext(ctx, `SELECT
+		(SELECT count(*) FROM beehives),
+		(SELECT count(*) FROM ssh_keys),
+		(SELECT count(*) FROM host_keys)`).Scan(
+		&t.Nodes,
+		&t.SSHKeys,
+		&t.HostKeys,
+	)
+	if err != nil {
+		return Totals{}, fmt.Errorf("count rows: %w", err)
+	}
+	return t, nil
+}
+
+// EachNode yields all nodes by name, in the order of its bytes, and stops after
+// an error. Other statements may run in tx meanwhile.
+func EachNode(ctx context.Context, tx *vault.Tx) iter.Seq2[Node, error] {
+	return func(yield func(Node, error) bool) {
+		for n, err := range selectNodes(ctx, tx) {
+			if err != nil {
+				err = fmt.Errorf("read nodes: %w", err)
+			}
+			if !yield(n, err) {
+				return
+			}
+		}
+	}
+}
+
+// InsertNode stores a node of a backup, state and all. A name that is taken is
+// ErrExists. It writes no audit row.
+func InsertNode(ctx context.Context, tx *vault.Tx, n Node) error {
+	n = n.normalized()
+	err := n.validate()
+	if err == nil {
+		err = insertNode(ctx, tx, n)
+	}
+	if err != nil {
+		return fmt.Errorf("insert node %q: %w", n.Name, err)
+	}
+	return nil
+}

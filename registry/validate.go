@@ -1,0 +1,294 @@
+package registry
+
+import (
+	"fmt"
+	"net/netip"
+	"path"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Caps, in bytes or in entries. They bound what one row can hold.
+const (
+	maxName        = 64
+	maxHost        = 253
+	maxUser        = 64
+	maxURL         = 1024
+	maxBranch      = 255
+	maxPath        = 1024
+	maxBackendName = 32
+	maxBackends    = 64
+)
+
+// maxUnix is the last second of year 9999, the last one RFC 3339 can write.
+const maxUnix = 253402300799
+
+// Validate checks every field and returns the first that is refused, as a
+// *FieldError. No field may start with '-' (a program would take it for an
+// option), hold a control character, or be other than UTF-8. Beyond that:
+//
+//   - Name: a letter or digit, then letters, digits and ._-, at most 64 bytes.
+//   - SSHHost: a DNS name (underscores are taken, a dot at the end is not), an
+//     IPv4 address, or an IPv6 address without brackets, with a zone or not.
+//   - SSHPort: 1 to 65535.
+//   - SSHUser: a letter, digit or underscore, then also .@+-, at most 64 bytes.
+//   - SSHKeyPath: empty or absolute, at most 1024 bytes.
+//   - GitRepoURL: https, http, ssh, git or file, or [user@]host:path; at most
+//     1024 bytes; no query, no fragment. A password, or a user name that looks
+//     like a token, is refused: it would lie there in clear.
+//   - GitBranch: as git check-ref-format demands of a branch, at most 255 bytes.
+//   - InstallPath: absolute or beginning with ~/, at most 1024 bytes.
+//   - LastConnected: zero, or 1970 to 9999.
+//   - Status: one of the four, or empty.
+//   - Backends, keys of Devices: a lower-case letter or digit, then also ._-, at
+//     most 32 bytes; at most 64 of each.
+func (n Node) Validate() error { return n.validate() }
+
+func (n *Node) validate() error {
+	if rule := ruleName(n.Name); rule != "" {
+		return &FieldError{"node_name", rule}
+	}
+	if rule := ruleHost(n.SSHHost); rule != "" {
+		return &FieldError{"ssh_host", rule}
+	}
+	if n.SSHPort == 0 {
+		return &FieldError{"ssh_port", rulePort}
+	}
+	if rule := ruleUser(n.SSHUser); rule != "" {
+		return &FieldError{"ssh_user", rule}
+	}
+	if n.SSHKeyPath != "" {
+		if rule := rulePath(n.SSHKeyPath, false); rule != "" {
+			return &FieldError{"ssh_key_path", rule}
+		}
+	}
+	if rule := ruleGitURL(n.GitRepoURL); rule != "" {
+		return &FieldError{"git_repo_url", rule}
+	}
+	if rule := ruleBranch(n.GitBranch); rule != "" {
+		return &FieldError{"git_branch", rule}
+	}
+	if rule := rulePath(n.InstallPath, true); rule != "" {
+		return &FieldError{"install_path", rule}
+	}
+	if !n.LastConnected.IsZero() && !validUnix(n.LastConnected.Unix()) {
+		return &FieldError{"last_connected_unix", ruleUnix}
+	}
+	if n.Status != "" && !n.Status.Valid() {
+		return &FieldError{"status", ruleStatus}
+	}
+	return validateCapabilities(n.Backends, n.Devices)
+}
+
+const (
+	rulePort   = "must be 1 to 65535"
+	ruleUnix   = "must lie in the years 1970 to 9999"
+	ruleStatus = "must be unknown, online, offline or error"
+)
+
+func validateCapabilities(backends []string, devices map[string]uint32) error {
+	if len(backends) > maxBackends {
+		return &FieldError{"backends", fmt.Sprintf("must have at most %d entries", maxBackends)}
+	}
+	for _, name := range backends {
+		if rule := ruleBackend(name); rule != "" {
+			return &FieldError{"backends", rule}
+		}
+	}
+	if len(devices) > maxBackends {
+		return &FieldError{"devices", fmt.Sprintf("must have at most %d entries", maxBackends)}
+	}
+	for name := range devices {
+		if rule := ruleBackend(name); rule != "" {
+			return &FieldError{"devices", rule}
+		}
+	}
+	return nil
+}
+
+func validUnix(seconds int64) bool { return 0 <= seconds && seconds <= maxUnix }
+
+// validMilli reports whether a time in milliseconds is one that can be written
+// as RFC 3339.
+func validMilli(t time.Time) bool {
+	return t.UnixMilli() > 0 && validUnix(t.Unix())
+}
+
+// ruleText is what every text field obeys. Its result is the broken rule, or
+// "".
+func ruleText(s string, limit int) string {
+	switch {
+	case s == "":
+		return "must not be empty"
+	case len(s) > limit:
+		return fmt.Sprintf("must have at most %d bytes", limit)
+	case s[0] == '-':
+		return "must not start with '-'"
+	}
+	return ruleCharacters(s)
+}
+
+// ruleCharacters refuses what is no text, and what would make a terminal or a
+// reader see something else than stands there. The replacement character is
+// what decoders leave where there was no text.
+func ruleCharacters(s string) string {
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; c < 0x20 || c >= 0x7f {
+			return ruleRunes(s[i:])
+		}
+	}
+	return ""
+}
+
+func ruleRunes(s string) string {
+	for _, r := range s {
+		switch {
+		case r == utf8.RuneError:
+			return "must be UTF-8"
+		case unicode.In(r, unicode.Cc, unicode.Zl, unicode.Zp, unicode.Bidi_Control):
+			return "must not contain control characters"
+		}
+	}
+	return ""
+}
+
+func isAlnum(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
+}
+
+func isDigits(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if s[i] < '0' || s[i] > '9' {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// only reports whether s has nothing but letters, digits and the bytes of
+// extra.
+func only(s, extra string) bool {
+	for i := 0; i < len(s); i++ {
+		if !isAlnum(s[i]) && strings.IndexByte(extra, s[i]) < 0 {
+			return false
+		}
+	}
+	return true
+}
+
+func ruleName(s string) string {
+	if rule := ruleText(s, maxName); rule != "" {
+		return rule
+	}
+	if !isAlnum(s[0]) || !only(s, "._-") {
+		return "must be letters, digits and ._-, the first a letter or digit"
+	}
+	return ""
+}
+
+func ruleHost(s string) string {
+	const rule = "must be a DNS name, an IPv4 address, or an IPv6 address without brackets"
+	if r := ruleText(s, maxHost); r != "" {
+		return r
+	}
+	if strings.IndexByte(s, ':') >= 0 {
+		addr, err := netip.ParseAddr(s)
+		if err != nil || len(addr.Zone()) > 15 || !only(addr.Zone(), "._-") {
+			return rule
+		}
+		return ""
+	}
+	rest, label := s, ""
+	for more := true; more; {
+		label, rest, more = strings.Cut(rest, ".")
+		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' || !only(label, "_-") {
+			return rule
+		}
+	}
+	// A name that ends in a number is an address to every resolver, or a
+	// mistake for one.
+	if isDigits(label) {
+		if _, err := netip.ParseAddr(s); err != nil {
+			return rule
+		}
+	}
+	return ""
+}
+
+func ruleUser(s string) string {
+	if rule := ruleText(s, maxUser); rule != "" {
+		return rule
+	}
+	if (!isAlnum(s[0]) && s[0] != '_') || !only(s, "_.@+-") {
+		return "must be letters, digits and _.@+-, the first a letter, digit or underscore"
+	}
+	return ""
+}
+
+func rulePath(s string, home bool) string {
+	if rule := ruleText(s, maxPath); rule != "" {
+		return rule
+	}
+	switch {
+	case s[0] == '/', home && strings.HasPrefix(s, "~/"):
+		return ""
+	case home:
+		return "must be absolute or begin with ~/"
+	}
+	return "must be absolute"
+}
+
+// ruleBranch holds git check-ref-format's rules for refs/heads/<s>, and the
+// two names that git refuses to make a branch of.
+func ruleBranch(s string) string {
+	const rule = "must be a branch name that git check-ref-format accepts"
+	if r := ruleText(s, maxBranch); r != "" {
+		return r
+	}
+	if s == "@" || s == "HEAD" || s[len(s)-1] == '.' ||
+		strings.ContainsAny(s, " ~^:?*[\\") || strings.Contains(s, "..") || strings.Contains(s, "@{") {
+		return rule
+	}
+	rest, part := s, ""
+	for more := true; more; {
+		part, rest, more = strings.Cut(rest, "/")
+		if part == "" || part[0] == '.' || strings.HasSuffix(part, ".lock") {
+			return rule
+		}
+	}
+	return ""
+}
+
+func ruleBackend(s string) string {
+	const rule = "must name backends by lower-case letters, digits and ._-, the first a letter or digit"
+	if s == "" || !isAlnum(s[0]) || !only(s, "._-") {
+		return rule
+	}
+	if len(s) > maxBackendName {
+		return fmt.Sprintf("must name backends in at most %d bytes", maxBackendName)
+	}
+	for i := 0; i < len(s); i++ {
+		if 'A' <= s[i] && s[i] <= 'Z' {
+			return rule
+		}
+	}
+	return ""
+}
+
+// ExpandPath returns p with a leading ~ or ~/ replaced by home. It reads
+// neither the environment nor the disk; any other path comes back as it is.
+// Without a home a path with ~ comes back as it is too, and Validate refuses
+// it.
+func ExpandPath(home, p string) string {
+	switch {
+	case home == "":
+		return p
+	case p == "~":
+		return home
+	case strings.HasPrefix(p, "~/"):
+		return path.Join(home, p[2:])
+	}
+	return p
+}
