@@ -196,6 +196,9 @@ func (a *app) withRegistry(ctx context.Context, fn func(*registry.Registry) erro
 	return err
 }
 
+// now is the wall clock, for ages.
+func (a *app) now() time.Time { return time.Now().UTC() }
+
 // takeStdin gives standard input to one reader only.
 func (a *app) takeStdin(what string) (io.Reader, error) {
 	if a.stdinTaken != "" {

@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rbee-keeper/rbee-vault/registry"
-	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
 func newNode(a *app) *cobra.Command {
@@ -208,7 +207,7 @@ func showNode(a *app, n registry.Node) {
 	}
 	last := "never"
 	if !n.LastConnected.IsZero() {
-		last = fmt.Sprintf("%s (%s ago)", n.LastConnected.Format("2006-01-02 15:04:05 MST"), age(a.now().Sub(n.LastConnected)))
+		last = fmt.Sprintf("%s (%s ago)", n.LastConnected.Format("2006-01-02 15:04:05 MST"), ago(a.now().Sub(n.LastConnected)))
 	}
 	a.ui.pairs([][2]string{
 		{"name", n.Name},
@@ -260,7 +259,7 @@ func newNodeUpdate(a *app) *cobra.Command {
 }
 
 func runNodeUpdate(cmd *cobra.Command, a *app, o *nodeOptions, name string) error {
-	if cmd.LocalNonPersistentFlags().NFlag() == 0 && !anyChanged(cmd) {
+	if !anyChanged(cmd) {
 		return usagef(cmd, "nothing to change: give a flag")
 	}
 	err := a.withRegistry(cmd.Context(), func(r *registry.Registry) error {
@@ -438,5 +437,3 @@ func runNodeImport(ctx context.Context, a *app, o importOptions, file string) er
 	}
 	return nil
 }
-
-var _ = vault.ErrInvalid

@@ -48,7 +48,7 @@ func runNodeList(cmd *cobra.Command, a *app) error {
 		if !n.LastConnected.IsZero() {
 			last = n.LastConnected.Format(time.RFC3339)
 			if a.ui.pretty {
-				last = age(a.now().Sub(n.LastConnected))
+				last = ago(a.now().Sub(n.LastConnected))
 			}
 		} else if a.ui.pretty {
 			last = "never"
@@ -74,8 +74,8 @@ func runNodeList(cmd *cobra.Command, a *app) error {
 	return nil
 }
 
-// age gives a duration as a person says it.
-func age(d time.Duration) string {
+// ago gives a duration as a person says it.
+func ago(d time.Duration) string {
 	switch {
 	case d < 0:
 		return "in the future"

@@ -1,0 +1,296 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"filippo.io/age"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/rbee-keeper/rbee-vault/backup"
+	"github.com/rbee-keeper/rbee-vault/registry"
+	"github.com/rbee-keeper/rbee-vault/vault"
+)
+
+type backupOptions struct {
+	out        string
+	recipients []string
+}
+
+func (o *backupOptions) register(cmd *cobra.Command) {
+	cmd.Flags().StringVarP(&o.out, "output", "o", "", "write to the new `FILE`, '-' for standard output (default: backups/ beside the database)")
+	cmd.Flags().StringArrayVar(&o.recipients, "recipient", nil, "let the owner of this public `KEY` read it too; repeatable")
+}
+
+func newBackup(a *app) *cobra.Command {
+	var o backupOptions
+	cmd := &cobra.Command{
+		Use:   "backup",
+		Short: "Write the vault into one encrypted file",
+		Long: `Write the vault into one file, encrypted to the recovery identity and every other
+recipient of the vault, and signed by the vault. It never replaces a file.`,
+		Example: `  rbee-vault backup
+  rbee-vault backup -o /media/usb/fleet.tar.gz.age
+  rbee-vault backup -o - | ssh ops@backup.example.org 'cat > fleet.tar.gz.age'`,
+		RunE: func(cmd *cobra.Command, _ []string) error { return runBackup(cmd.Context(), a, o) },
+	}
+	o.register(cmd)
+	var c backupOptions
+	create := &cobra.Command{
+		Use:   "create",
+		Short: "The same as backup alone",
+		RunE:  func(cmd *cobra.Command, _ []string) error { return runBackup(cmd.Context(), a, c) },
+	}
+	c.register(create)
+	cmd.AddCommand(create, newBackupList(a), newBackupVerify(a))
+	return cmd
+}
+
+type backupJSON struct {
+	Path      string `json:"path"`
+	Sequence  int64  `json:"sequence"`
+	Size      int64  `json:"size"`
+	SHA256    string `json:"sha256"`
+	Signer    string `json:"signer"`
+	Unchanged bool   `json:"unchanged"`
+}
+
+func runBackup(ctx context.Context, a *app, o backupOptions) error {
+	opts := backup.CreateOptions{Recipients: o.recipients, Program: "rbee-vault " + version}
+	stdout := o.out == "-"
+	if stdout {
+		if a.ui.pretty {
+			return fmt.Errorf("%w: a backup is binary: send standard output to a file or a pipe", vault.ErrInvalid)
+		}
+		if a.json {
+			return fmt.Errorf("%w: --json and -o - both want standard output", vault.ErrInvalid)
+		}
+		opts.Writer = a.ui.out
+	}
+	opts.Path = o.out
+	var end func()
+	opts.Progress, end = a.ui.progress("backup")
+	var created backup.Created
+	err := a.withRegistry(ctx, func(r *registry.Registry) (err error) {
+		if o.out == "" {
+			opts.Dir = filepath.Join(filepath.Dir(r.Vault().Path()), "backups")
+		}
+		created, err = backup.Create(ctx, r.Vault(), opts)
+		return err
+	})
+	end()
+	if err != nil && !errors.Is(err, backup.ErrNotRecorded) {
+		return err
+	}
+	switch {
+	case stdout:
+		a.ui.info("backup %d, %d bytes", created.Sequence, created.Size)
+	case a.json:
+		if e := a.ui.object(backupJSON{created.Path, created.Sequence, created.Size, created.SHA256, vault.Fingerprint(created.Signer), created.Unchanged}); e != nil {
+			return e
+		}
+	default:
+		a.ui.printf("%s\n", created.Path)
+		if created.Unchanged {
+			a.ui.info("The registry is as it was in the backup before.")
+		}
+	}
+	return err
+}
+
+func newBackupList(a *app) *cobra.Command {
+	var check bool
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List the vault's backups, and which of the files are still there",
+		RunE:  func(cmd *cobra.Command, _ []string) error { return runBackupList(cmd.Context(), a, check) },
+	}
+	cmd.Flags().BoolVar(&check, "check", false, "read the files and compare their hashes, not only their sizes")
+	return cmd
+}
+
+type recordJSON struct {
+	Sequence int64            `json:"sequence"`
+	Created  string           `json:"created"`
+	Path     *string          `json:"path"`
+	Size     int64            `json:"size"`
+	SHA256   string           `json:"sha256"`
+	State    backup.FileState `json:"state"`
+}
+
+func newRecordJSON(r backup.Record, state backup.FileState) recordJSON {
+	j := recordJSON{Sequence: r.Sequence, Created: vault.FormatTime(r.Created), Size: r.Size, SHA256: r.SHA256, State: state}
+	if r.Path != "" {
+		j.Path = &r.Path
+	}
+	return j
+}
+
+func runBackupList(ctx context.Context, a *app, check bool) error {
+	var records []backup.Record
+	err := a.withRegistry(ctx, func(r *registry.Registry) (err error) {
+		records, err = backup.List(ctx, r.Vault())
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	var rows [][]string
+	for _, r := range records {
+		state := r.File(check)
+		if a.json {
+			if err := a.ui.object(newRecordJSON(r, state)); err != nil {
+				return err
+			}
+			continue
+		}
+		path := r.Path
+		if path == "" {
+			path = "-"
+		}
+		rows = append(rows, []string{strconv.FormatInt(r.Sequence, 10), vault.FormatTime(r.Created), strconv.FormatInt(r.Size, 10), string(state), path})
+	}
+	if len(records) == 0 {
+		a.ui.info("There are no backups yet: rbee-vault backup")
+		return nil
+	}
+	if !a.json {
+		a.ui.table([]string{"SEQ", "CREATED", "SIZE", "STATE", "FILE"}, rows, nil)
+	}
+	return nil
+}
+
+// readOptions are the flags of whoever reads a backup.
+type readOptions struct {
+	signers []string
+}
+
+func (o *readOptions) register(cmd *cobra.Command) {
+	cmd.Flags().StringArrayVar(&o.signers, "signer", nil, "trust the signer with this `FINGERPRINT` (SHA256:..., from the recovery sheet); repeatable")
+}
+
+// build gives the library's options. known are signers that the vault in place
+// vouches for.
+func (o readOptions) build(a *app, identities []age.Identity, known []string) (backup.ReadOptions, error) {
+	if len(identities) == 0 {
+		return backup.ReadOptions{}, fmt.Errorf("%w: a backup opens by identity: give the recovery identity or a recipient's with --identity FILE", vault.ErrNoWayIn)
+	}
+	for _, s := range o.signers {
+		if !strings.HasPrefix(s, "SHA256:") || len(s) != len("SHA256:")+43 {
+			return backup.ReadOptions{}, fmt.Errorf("%w: --signer: a fingerprint reads SHA256: and 43 characters", vault.ErrInvalid)
+		}
+	}
+	trusted := append(append([]string(nil), o.signers...), known...)
+	return backup.ReadOptions{Identities: identities, Trust: func(ctx context.Context, fingerprint string) error {
+		err := backup.TrustSigners(trusted...)(ctx, fingerprint)
+		if err == nil || len(o.signers) > 0 {
+			return err
+		}
+		if !a.interactive() {
+			return fmt.Errorf("%w: nobody vouched for its signer", backup.ErrUntrusted)
+		}
+		answer, err := a.ui.ask(ctx, "Fingerprint of the signer, from the recovery sheet (SHA256:...): ")
+		if err != nil {
+			return err
+		}
+		return backup.TrustSigners(answer)(ctx, fingerprint)
+	}}, nil
+}
+
+// openBackup opens the file, or standard input.
+func (a *app) openBackup(file string) (io.ReadCloser, error) {
+	if file == "-" {
+		r, err := a.takeStdin("the backup")
+		if f, ok := r.(*os.File); ok && err == nil && term.IsTerminal(int(f.Fd())) {
+			return nil, fmt.Errorf("%w: standard input is a terminal, not a backup", vault.ErrInvalid)
+		}
+		return io.NopCloser(r), err
+	}
+	return os.Open(file)
+}
+
+// vouchedSigners returns the signers that the vault in place trusts: its own,
+// and that of the vault it was restored from. A vault that does not open vouches
+// for nobody.
+func vouchedSigners(ctx context.Context, a *app, cfg vault.Config) []string {
+	cfg.Logger = nil
+	v, err := vault.Open(ctx, cfg)
+	if err != nil {
+		a.ui.logger().Debug("the vault in place vouches for no signer", "reason", err)
+		return nil
+	}
+	defer v.Close()
+	var m vault.Meta
+	if err := v.View(ctx, func(tx *vault.Tx) (err error) {
+		m, err = tx.Meta(ctx)
+		return err
+	}); err != nil {
+		return nil
+	}
+	known := []string{m.SignerFingerprint()}
+	if m.OriginSigner != "" {
+		known = append(known, vault.Fingerprint(m.OriginSigner))
+	}
+	return known
+}
+
+func newBackupVerify(a *app) *cobra.Command {
+	var o readOptions
+	cmd := &cobra.Command{
+		Use:   "verify FILE",
+		Short: "Check a backup as a restore would, and write nothing",
+		Long: `Check a backup from its first byte to its last: encryption, signature and signer,
+sums, counts, and the audit log's chain. FILE may be '-'. It opens by --identity.
+The signer is trusted when the vault in place made it, or by --signer.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return runVerify(cmd.Context(), a, o, args[0], true) },
+	}
+	o.register(cmd)
+	return cmd
+}
+
+type verifiedJSON struct {
+	Manifest backup.Manifest `json:"manifest"`
+	Signer   string          `json:"signer"`
+}
+
+// runVerify verifies a backup, and says what it holds.
+func runVerify(ctx context.Context, a *app, o readOptions, file string, askVault bool) error {
+	cfg, err := a.config()
+	if err != nil {
+		return err
+	}
+	var known []string
+	if askVault && len(o.signers) == 0 {
+		known = vouchedSigners(ctx, a, cfg)
+	}
+	opts, err := o.build(a, cfg.Identities, known)
+	if err != nil {
+		return err
+	}
+	r, err := a.openBackup(file)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	m, err := backup.Verify(ctx, r, opts)
+	if err != nil {
+		return err
+	}
+	if a.json {
+		return a.ui.object(verifiedJSON{m, m.SignerFingerprint()})
+	}
+	a.ui.printf("ok: backup %d of vault %s, %s: %s\n", m.Sequence, m.VaultID, m.Created, countsText(m.Counts))
+	return nil
+}
+
+func countsText(c backup.Counts) string {
+	return fmt.Sprintf("%d nodes, %d SSH keys, %d host keys, %d audit rows", c.Nodes, c.SSHKeys, c.HostKeys, c.AuditLog)
+}

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"charm.land/lipgloss/v2"
+	"github.com/spf13/cobra"
+
+	"github.com/rbee-keeper/rbee-vault/keyring"
+	"github.com/rbee-keeper/rbee-vault/vault"
+)
+
+func newDoctor(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "doctor",
+		Short: "Check everything, and say how to mend it",
+		Long: `Check modes and owners, the keyring, the slots file, every page of the database, the
+audit log, the backups and leftovers: a line each, with the command that mends it.
+It works on a vault that does not open. Exit 18 on damage, 3 on other failures.`,
+		RunE: func(cmd *cobra.Command, _ []string) error { return runDoctor(cmd.Context(), a) },
+	}
+}
+
+type findingJSON struct {
+	Check   string              `json:"check"`
+	Status  vault.FindingStatus `json:"status"`
+	Message string              `json:"message"`
+	Mend    *string             `json:"mend"`
+}
+
+// oldBackup is the age from which a backup is worth a warning.
+const oldBackup = 30 * 24 * time.Hour
+
+func runDoctor(ctx context.Context, a *app) error {
+	cfg, err := a.config()
+	if err != nil {
+		return err
+	}
+	provider := examineKeyring(ctx, cfg)
+	cfg.Logger = nil // what it would say stands in the findings
+	found, err := vault.Examine(ctx, cfg, func(v *vault.Vault) []vault.Finding {
+		return []vault.Finding{examineBackups(ctx, a, v)}
+	})
+	if err != nil {
+		return err
+	}
+	found = append([]vault.Finding{provider}, found...)
+	worst := error(nil)
+	for _, f := range found {
+		if err := printFinding(a, f); err != nil {
+			return err
+		}
+		if f.Status != vault.FindingFail {
+			continue
+		}
+		if classify(f.Err).code == exitDamaged {
+			worst = vault.ErrDamaged
+		} else if worst == nil {
+			worst = errFindings
+		}
+	}
+	if worst == vault.ErrDamaged {
+		return withHint(fmt.Errorf("the vault is damaged: %w", worst), "A backup brings it back: rbee-vault restore FILE --identity FILE --replace")
+	}
+	return worst
+}
+
+func printFinding(a *app, f vault.Finding) error {
+	hint := f.Mend
+	if f.Status == vault.FindingFail && hint == "" {
+		hint = classify(f.Err).hint
+	}
+	if a.json {
+		j := findingJSON{Check: f.Check, Status: f.Status, Message: f.Message}
+		if hint != "" {
+			j.Mend = &hint
+		}
+		return a.ui.object(j)
+	}
+	style := map[vault.FindingStatus]lipgloss.Style{vault.FindingOK: green, vault.FindingWarn: yellow, vault.FindingFail: red}[f.Status]
+	line := fmt.Sprintf("%s  %s: %s", a.ui.paint(style, fmt.Sprintf("%-4s", f.Status)), f.Check, clean(f.Message))
+	if hint != "" {
+		line += "\n        " + hint
+	}
+	a.ui.printf("%s\n", line)
+	return nil
+}
+
+// examineKeyring names the program behind the keyring. A vault may do without,
+// so its absence alone is no failure.
+func examineKeyring(ctx context.Context, cfg vault.Config) vault.Finding {
+	k, ok := cfg.Keyring.(*keyring.Keyring)
+	if !ok {
+		return vault.Finding{Check: "keyring", Status: vault.FindingOK, Message: "none"}
+	}
+	provider, err := k.Provider(ctx)
+	if err != nil {
+		return vault.Finding{Check: "keyring", Status: vault.FindingWarn, Message: err.Error(), Mend: classify(err).hint}
+	}
+	return vault.Finding{Check: "keyring", Status: vault.FindingOK, Message: provider}
+}
+
+// examineBackups looks at the newest backup's age and file.
+func examineBackups(ctx context.Context, a *app, v *vault.Vault) vault.Finding {
+	f := vault.Finding{Check: "backup", Status: vault.FindingWarn, Mend: "rbee-vault backup"}
+	last, err := lastBackup(ctx, v)
+	switch {
+	case err != nil:
+		return vault.Finding{Check: "backup", Status: vault.FindingFail, Message: err.Error(), Err: err}
+	case last == nil:
+		f.Message = "there is none yet"
+	case a.now().Sub(last.Created) > oldBackup:
+		f.Message = fmt.Sprintf("the last one is %s old", ago(a.now().Sub(last.Created)))
+	default:
+		return vault.Finding{Check: "backup", Status: vault.FindingOK, Message: fmt.Sprintf("%s ago, %s (%s)", ago(a.now().Sub(last.Created)), last.Path, last.File(false))}
+	}
+	return f
+}

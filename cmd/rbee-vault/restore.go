@@ -1,0 +1,149 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rbee-keeper/rbee-vault/backup"
+	"github.com/rbee-keeper/rbee-vault/vault"
+)
+
+type restoreOptions struct {
+	readOptions
+	replace   bool
+	noKeyring bool
+	dryRun    bool
+}
+
+func newRestore(a *app) *cobra.Command {
+	var o restoreOptions
+	cmd := &cobra.Command{
+		Use:   "restore FILE",
+		Short: "Make a vault of a backup",
+		Long: `Make a vault of a backup, at --db. FILE may be '-'. Everything is verified before
+anything is put in place. The vault gets an id, a key and a signing key of its own,
+and keeps the backup's recipients, so the same recovery identity opens it.
+
+A vault in place is refused, or with --replace set aside as .replaced-<time>: it
+still opens, by --db and that name.`,
+		Example: `  rbee-vault restore beehives-20260102T150405Z-000007.tar.gz.age --identity recovery.txt`,
+		Args:    cobra.ExactArgs(1),
+		RunE:    func(cmd *cobra.Command, args []string) error { return runRestore(cmd.Context(), a, o, args[0]) },
+	}
+	o.register(cmd)
+	cmd.Flags().BoolVar(&o.replace, "replace", false, "set a vault in place aside")
+	cmd.Flags().BoolVar(&o.noKeyring, "no-keyring", false, "keep the new key out of the OS keyring")
+	cmd.Flags().BoolVar(&o.dryRun, "dry-run", false, "verify and report, write nothing")
+	return cmd
+}
+
+type restoreJSON struct {
+	Path     string          `json:"path"`
+	VaultID  string          `json:"vault_id"`
+	KeyID    string          `json:"key_id"`
+	Keyring  bool            `json:"keyring"`
+	Signer   signerJSON      `json:"signer"`
+	Slots    []vault.Slot    `json:"slots"`
+	LeftOut  []vault.Slot    `json:"left_out"`
+	Replaced *string         `json:"replaced"`
+	Manifest backup.Manifest `json:"manifest"`
+}
+
+func runRestore(ctx context.Context, a *app, o restoreOptions, file string) error {
+	if o.dryRun {
+		return runVerify(ctx, a, o.readOptions, file, o.replace)
+	}
+	cfg, err := a.config()
+	if err != nil {
+		return err
+	}
+	var known []string
+	if o.replace && len(o.signers) == 0 {
+		known = vouchedSigners(ctx, a, cfg)
+	}
+	read, err := o.build(a, cfg.Identities, known)
+	if err != nil {
+		return err
+	}
+	r, err := a.openBackup(file)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	var declined error
+	done, err := backup.Restore(ctx, cfg, r, backup.RestoreOptions{
+		ReadOptions: read,
+		NoKeyring:   o.noKeyring,
+		Replace:     o.replace,
+		ReplaceUnread: func(cause error) bool {
+			a.ui.warn("the vault in place cannot be opened: %v", cause)
+			declined = a.ui.confirm(ctx, "Set it aside as it is, and put the backup in its place?")
+			return declined == nil
+		},
+	})
+	if declined != nil {
+		return declined
+	}
+	if errors.Is(err, vault.ErrExists) {
+		return withHint(err, "Nothing was touched. Replace it (it is set aside) with --replace, or restore elsewhere with --db PATH.")
+	}
+	if err != nil {
+		return err
+	}
+	if a.json {
+		var aside *string
+		if done.Aside != "" {
+			aside = &done.Aside
+		}
+		return a.ui.object(restoreJSON{
+			Path:     done.Path,
+			VaultID:  done.VaultID,
+			KeyID:    done.KeyID.String(),
+			Keyring:  !o.noKeyring,
+			Signer:   newSignerJSON(done.Signer),
+			Slots:    done.Slots,
+			LeftOut:  append([]vault.Slot{}, done.LeftOut...),
+			Replaced: aside,
+			Manifest: done.Manifest,
+		})
+	}
+	pairs := [][2]string{
+		{"vault", done.Path},
+		{"vault id", done.VaultID},
+		{"signer", vault.Fingerprint(done.Signer)},
+		{"restored", fmt.Sprintf("backup %d of vault %s: %s", done.Manifest.Sequence, done.Manifest.VaultID, countsText(done.Manifest.Counts))},
+	}
+	for _, s := range done.Slots {
+		pairs = append(pairs, [2]string{"opens by", slotText(s)})
+	}
+	for _, s := range done.LeftOut {
+		pairs = append(pairs, [2]string{"left out", slotText(s)})
+	}
+	if done.Aside != "" {
+		pairs = append(pairs, [2]string{"set aside", done.Aside})
+	}
+	a.ui.pairs(pairs)
+	a.ui.info(`
+This is a new vault with a signer of its own: write its fingerprint on the recovery
+sheet. Backups that the old vault made are still trusted here.`)
+	return nil
+}
+
+// slotText names a slot for a person.
+func slotText(s vault.Slot) string {
+	text := string(s.Kind) + " " + shorten(s.Recipient, 70)
+	if s.Label != "" && s.Label != string(s.Kind) {
+		text += " (" + s.Label + ")"
+	}
+	return text
+}
+
+func shorten(s string, max int) string {
+	if len(s) <= max {
+		return s
+	}
+	return s[:max] + "..."
+}
