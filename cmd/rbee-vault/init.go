@@ -131,15 +131,9 @@ func initHint(err error, path string) error {
 	case errors.Is(err, vault.ErrExists):
 		return withHint(err, "Nothing was touched. Use it, or choose another path with --db.")
 	case errors.Is(err, keyring.ErrUnavailable):
-		return withHint(err, "No vault was made. Mend the keyring (%s), or make a vault that opens by identity alone: --no-keyring", strings.TrimSuffix(firstSentence(classify(err).hint), "."))
+		return withHint(err, "No vault was made. On a machine without a keyring, make one that opens by identity alone: rbee-vault init --no-keyring")
 	}
 	return err
-}
-
-func firstSentence(s string) string {
-	s, _, _ = strings.Cut(s, ", or open by")
-	s, _, _ = strings.Cut(s, ". Open by")
-	return s
 }
 
 // showRecovery shows the recovery identity on the terminal, once, and sees that

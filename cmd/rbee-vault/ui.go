@@ -56,6 +56,7 @@ func (u *ui) printf(format string, args ...any) { fmt.Fprintf(u.out, format, arg
 // info tells what was done, unless --quiet or --json.
 func (u *ui) info(format string, args ...any) {
 	if !u.app.quiet && !u.app.json {
+		u.out.Flush() // what was printed before stands before it; an error shows at the end
 		fmt.Fprintf(u.err, format+"\n", args...)
 	}
 }

@@ -1,0 +1,25 @@
+# What the tests and the demo use of Debian. Installed only where it is missing.
+BUILD = gcc libc6-dev
+STOCK = age jq openssh-client openssl sqlite3
+TEST  = $(BUILD) $(STOCK) dbus gnome-keyring openssh-server
+
+.PHONY: build demo test bench fuzz
+
+build: ## the command, in ./rbee-vault
+	@scripts/install $(BUILD)
+	go build -o rbee-vault ./cmd/rbee-vault
+
+demo: ## the first minute of README.md, in a throwaway directory
+	@scripts/install $(BUILD) $(STOCK)
+	@scripts/demo
+
+test: ## everything, with the real parts
+	@scripts/install $(TEST)
+	go test -race -shuffle=on -timeout 30m ./...
+
+bench: ## ratios to a plaintext registry, in one run
+	@scripts/install $(TEST)
+	go test -run '^$$' -bench . ./bench
+
+fuzz: ## each fuzz target for a while
+	@scripts/fuzz 30s
