@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/rbee-keeper/rbee-vault/vault"
@@ -144,10 +145,14 @@ func planImport(ctx context.Context, tx *vault.Tx, set ImportSet, opts ImportOpt
 	return report, writes, nil
 }
 
-// rowName is a name that is safe to show, else the other way to name the row.
+// rowName names a row in a report: by its name, quoted where that is no name for
+// a node, or by the other way where it cannot be shown.
 func rowName(name, other string) string {
-	if ruleName(name) == "" {
+	switch {
+	case ruleName(name) == "":
 		return name
+	case name != "" && len(name) <= 256 && strconv.Quote(name) == `"`+name+`"`:
+		return strconv.Quote(name)
 	}
 	return other
 }

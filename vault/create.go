@@ -65,6 +65,10 @@ func Create(ctx context.Context, cfg Config, opts CreateOptions) (Created, error
 	if err := mustNotExist(p); err != nil {
 		return Created{}, err
 	}
+	t := newTransition(cfg, p, cfg.Keyring != nil && !opts.NoKeyring)
+	if err := t.probeKeyring(ctx); err != nil {
+		return Created{}, err
+	}
 	if err := makeDir(cfg.fs(), p.dir); err != nil {
 		return Created{}, err
 	}
@@ -79,12 +83,11 @@ func Create(ctx context.Context, cfg Config, opts CreateOptions) (Created, error
 	if err := mustNotExist(p); err != nil {
 		return Created{}, err
 	}
-	interrupted, err := clearWay(ctx, cfg, p, false)
+	interrupted, err := clearWay(ctx, cfg, p, false, t.meta.Keyring)
 	if err != nil {
 		return Created{}, err
 	}
 
-	t := newTransition(cfg, p, cfg.Keyring != nil && !opts.NoKeyring)
 	t.meta.Class = class
 	for _, s := range slots {
 		t.slots = append(t.slots, newSlot(s.Kind, s.Label, s.Recipient, t.meta.Created))

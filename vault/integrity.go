@@ -45,7 +45,7 @@ func checkForeignKeys(ctx context.Context, db *sql.DB) error {
 		return mapDriverError(err)
 	}
 	defer rows.Close()
-	for rows.Next() {
+	if rows.Next() { // the first is enough
 		var table, parent string
 		var rowID, constraint sql.NullInt64
 		if err := rows.Scan(&table, &rowID, &parent, &constraint); err != nil {

@@ -55,6 +55,10 @@ func Restore(ctx context.Context, cfg Config, opts RestoreOptions) (RestoredVaul
 			return RestoredVault{}, err
 		}
 	}
+	t := newTransition(cfg, p, cfg.Keyring != nil && !opts.NoKeyring)
+	if err := t.probeKeyring(ctx); err != nil {
+		return RestoredVault{}, err
+	}
 	if err := makeDir(cfg.fs(), p.dir); err != nil {
 		return RestoredVault{}, err
 	}
@@ -67,7 +71,6 @@ func Restore(ctx context.Context, cfg Config, opts RestoreOptions) (RestoredVaul
 	}
 	defer lock.Unlock()
 
-	t := newTransition(cfg, p, cfg.Keyring != nil && !opts.NoKeyring)
 	var inPlace []Slot // nil: not known
 	exists, err := durable.Exists(p.db)
 	switch {
@@ -80,7 +83,7 @@ func Restore(ctx context.Context, cfg Config, opts RestoreOptions) (RestoredVaul
 			return RestoredVault{}, err
 		}
 	default:
-		if _, err := clearWay(ctx, cfg, p, true); err != nil {
+		if _, err := clearWay(ctx, cfg, p, true, t.meta.Keyring); err != nil {
 			return RestoredVault{}, err
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
+	"github.com/rbee-keeper/rbee-vault/keyring"
 )
 
 // A transition makes a new database under a new key and puts it in place: init
@@ -63,6 +64,21 @@ func newTransition(cfg Config, p paths, keyring bool) *transition {
 		KeyCreated: now,
 		Keyring:    keyring,
 	}}
+}
+
+// probeKeyring sees that the keyring answers before anything is made: it has no
+// item for a key that is new.
+func (t *transition) probeKeyring(ctx context.Context) error {
+	if !t.meta.Keyring {
+		return nil
+	}
+	switch _, err := t.cfg.Keyring.Get(ctx, t.key.id.String()); {
+	case err == nil:
+		return fmt.Errorf("%w: the keyring answers for a key that it was never given", ErrWrongKey)
+	case !errors.Is(err, keyring.ErrNotFound):
+		return err
+	}
+	return nil
 }
 
 // run does steps 2 to 8. On an error before the commit, the vault in place is
@@ -345,7 +361,10 @@ func (t *transition) removeAside() {
 // clearWay prepares a place without a database: an interrupted run's keyring
 // items are deleted, while its entries stand until step 4 replaces them. It
 // returns the recipients of its slots.
-func clearWay(ctx context.Context, cfg Config, p paths, restoring bool) (recipients []string, err error) {
+//
+// The keyring is asked whatever useKeyring says; but only where the new key is to
+// go into it must it answer.
+func clearWay(ctx context.Context, cfg Config, p paths, restoring, useKeyring bool) (recipients []string, err error) {
 	for _, path := range sideFiles(p.db) {
 		if ok, err := durable.Exists(path); err != nil {
 			return nil, err
@@ -383,8 +402,11 @@ func clearWay(ctx context.Context, cfg Config, p paths, restoring bool) (recipie
 		case cfg.Keyring == nil:
 			cfg.log().Warn("an interrupted run left a keyring item behind", "account", e.KeyID)
 		default:
-			if err := cfg.Keyring.Delete(ctx, e.KeyID.String()); err != nil {
+			err := cfg.Keyring.Delete(ctx, e.KeyID.String())
+			if err != nil && useKeyring {
 				return nil, fmt.Errorf("delete the keyring item of an interrupted run: %w", err)
+			} else if err != nil {
+				cfg.log().Warn("an interrupted run may have left a keyring item behind", "account", e.KeyID, "error", err)
 			}
 		}
 	}
