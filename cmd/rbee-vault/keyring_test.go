@@ -70,7 +70,7 @@ func TestKeyringCauses(t *testing.T) {
 		fake.Stop()
 	}
 	for _, value := range []string{"garbage", "rbk1:" + strings.Repeat("0", 32) + ":" + strings.Repeat("0", 64) + ":" + strings.Repeat("0", 32)} {
-		fake := keyringtest.StartFake(t, session.Address(), keyringtest.Honest)
+		fake := keyringtest.StartFake(t, session.Address(), keyringtest.Planted)
 		fake.Plant(value)
 		expect(exitWrongKey, "does not hold its key", "node", "list")
 		fake.Stop()
