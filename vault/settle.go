@@ -5,7 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
@@ -37,11 +37,7 @@ func (v *Vault) settleIfNeeded(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	building, err := durable.Exists(v.paths.fresh)
-	if err != nil {
-		return fmt.Errorf("examine %q: %w", v.paths.fresh, err)
-	}
-	if !building && bytes.Equal(file.data, renderSlotsFile([]entry{s.current})) {
+	if len(leftovers(v.paths)) == 0 && bytes.Equal(file.data, renderSlotsFile([]entry{s.current})) {
 		return nil
 	}
 	return v.locked(ctx, func() error { return v.settle(ctx) })
@@ -223,21 +219,25 @@ func (v *Vault) removeBefore() {
 	}
 }
 
-// removeLeftovers removes what was being built, and unfinished writes. Nobody
-// else may be building or writing: the write lock is held.
-func removeLeftovers(fsys durable.FS, p paths) error {
-	leftovers := append([]string{p.fresh}, sideFiles(p.fresh)...)
-	for _, path := range []string{p.slots, p.fresh} {
-		parts, err := durable.Parts(path)
-		if err != nil {
-			return err
+// leftovers lists what was being built, and unfinished writes.
+func leftovers(p paths) []string {
+	building := append([]string{p.fresh}, sideFiles(p.fresh)...)
+	var left []string
+	for _, path := range p.glob(".") {
+		if durable.IsPart(path) || slices.Contains(building, path) {
+			left = append(left, path)
 		}
-		leftovers = append(leftovers, parts...)
 	}
-	for _, path := range leftovers {
+	return left
+}
+
+// removeLeftovers removes them. Nobody else may be building or writing: the
+// write lock is held.
+func removeLeftovers(fsys durable.FS, p paths) error {
+	for _, path := range leftovers(p) {
 		if err := durable.RemoveIfExists(fsys, path); err != nil {
 			return err
 		}
 	}
-	return fsys.SyncDir(filepath.Dir(p.db))
+	return fsys.SyncDir(p.dir)
 }

@@ -331,12 +331,12 @@ func (t *transition) setAside() error {
 		}
 		t.aside = fmt.Sprintf("%s-%d", base, n)
 	}
-	// The database comes last: under its name alone a vault is set aside.
-	suffixes := []string{".slots"}
+	// The database comes first, for its name decides whether a name is taken.
+	suffixes := []string{"", ".slots"}
 	if t.unread {
 		suffixes = append(suffixes, "-wal")
 	}
-	for _, suffix := range append(suffixes, "") {
+	for _, suffix := range suffixes {
 		ok, err := durable.Exists(t.paths.db + suffix)
 		if err == nil && ok {
 			err = durable.Copy(t.cfg.fs(), t.paths.db+suffix, t.aside+suffix)

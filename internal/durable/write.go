@@ -9,10 +9,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // partInfix marks a file that is still being written: NAME + partInfix + a
-// random suffix. A killed process leaves one behind; [Parts] finds them.
+// random suffix. A killed process leaves one behind; [IsPart] knows them.
 const partInfix = ".part-"
 
 // Replace puts data at path, whole or not at all, replacing what is there. If
@@ -99,25 +100,13 @@ func put(fsys FS, path string, write func(io.Writer) error, commit func(part, pa
 	return nil
 }
 
-// Parts returns the unfinished files that interrupted writes to path left
-// beside it. The caller must hold whatever lock keeps writers of path away
-// before it removes them.
-func Parts(path string) ([]string, error) {
-	dir, base := filepath.Split(path)
-	entries, err := os.ReadDir(filepath.Clean(dir))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	} else if err != nil {
-		return nil, err
-	}
-	var parts []string
-	for _, e := range entries {
-		name := e.Name()
-		if len(name) > len(base)+len(partInfix) && name[:len(base)+len(partInfix)] == base+partInfix {
-			parts = append(parts, filepath.Join(dir, name))
-		}
-	}
-	return parts, nil
+// IsPart reports whether a name is that of an unfinished file, which an
+// interrupted write left. The caller must hold whatever lock keeps writers away
+// before it removes one.
+func IsPart(path string) bool {
+	name := filepath.Base(path)
+	at := strings.LastIndex(name, partInfix)
+	return at > 0 && len(name) == at+len(partInfix)+16
 }
 
 // Exists reports whether something stands at path. An error other than
