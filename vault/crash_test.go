@@ -244,8 +244,8 @@ func (s crashSite) strike(t *testing.T, scenario string, at int, b blow) {
 		scenarios[scenario](t.Context(), s, &steps{at: at, blow: b}) // its error is not the point
 		return
 	}
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), "RBEE_CRASH="+strings.Join([]string{scenario, s.dir, strconv.Itoa(at), string(b)}, "|"))
+	cmd := child("crash", strings.Join([]string{scenario, s.dir, strconv.Itoa(at), string(b)}, "|"))
+	cmd.Stderr = nil
 	out, err := cmd.CombinedOutput()
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
 		t.Fatalf("child: %v\n%s", err, out)
@@ -258,7 +258,6 @@ func crashChild(spec string) {
 	if err := scenarios[f[0]](context.Background(), crashSite{f[1]}, &steps{at: at, blow: blow(f[3])}); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 	}
-	os.Exit(0) // the blow fell on a step that this run did not come to
 }
 
 // nodes opens the vault without faults and returns its rows, or nil when there

@@ -1,13 +1,50 @@
 package vault_test
 
 import (
+	"bufio"
 	"os"
+	"os/exec"
+	"strings"
 	"testing"
 )
 
+// children are what the test binary does when it is run as a process of its own.
+var children = map[string]func(arg string){
+	"crash": crashChild,
+	"write": writeChild,
+	"hold":  holdChild,
+	"still": stillChild,
+}
+
 func TestMain(m *testing.M) {
-	if spec := os.Getenv("RBEE_CRASH"); spec != "" {
-		crashChild(spec)
+	if name, arg, ok := strings.Cut(os.Getenv("RBEE_TEST_CHILD"), "|"); ok {
+		children[name](arg)
+		os.Exit(0)
 	}
 	os.Exit(m.Run())
+}
+
+// child prepares the test binary as a process of its own.
+func child(name, arg string) *exec.Cmd {
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), "RBEE_TEST_CHILD="+name+"|"+arg)
+	cmd.Stderr = os.Stderr
+	return cmd
+}
+
+// start starts a child and returns its lines. It is ended with the test.
+func start(t *testing.T, cmd *exec.Cmd) *bufio.Scanner {
+	t.Helper()
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	return bufio.NewScanner(out)
 }
