@@ -1,0 +1,345 @@
+package backup
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+
+	"filippo.io/age"
+
+	"github.com/rbee-keeper/rbee-vault/registry"
+	"github.com/rbee-keeper/rbee-vault/vault"
+	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
+)
+
+// entryOf is a member of an archive taken apart.
+type entryOf struct {
+	header tar.Header
+	data   []byte
+}
+
+// forgery is what a forger has: an archive's members, and the recipient.
+type forgery struct {
+	identity *age.X25519Identity
+	signer   string // the true one's fingerprint
+	members  []entryOf
+}
+
+func newForgery(t testing.TB) forgery {
+	t.Helper()
+	cfg := vaulttest.Config(t)
+	v := vaulttest.Open(t, cfg)
+	n := registry.Node{Name: "hive-01", SSHHost: "h", SSHPort: 22, SSHUser: "ops", GitRepoURL: "https://example.org/r.git", GitBranch: "main", InstallPath: "/opt"}
+	if err := registry.New(v).CreateNode(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	var file bytes.Buffer
+	c, err := Create(t.Context(), v, CreateOptions{Writer: &file})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := forgery{identity: cfg.Identities[0].(*age.X25519Identity), signer: vault.Fingerprint(c.Signer)}
+	plain, err := age.Decrypt(&file, f.identity)
+	if err != nil {
+		t.Fatal(err)
+	}
+	zipped, err := gzip.NewReader(plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for r := tar.NewReader(zipped); ; {
+		h, err := r.Next()
+		if err == io.EOF {
+			return f
+		}
+		data, e := io.ReadAll(r)
+		if err := errors.Join(err, e); err != nil {
+			t.Fatal(err)
+		}
+		f.members = append(f.members, entryOf{*h, data})
+	}
+}
+
+// pack makes the tar of the members.
+func (f forgery) pack() []byte {
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, m := range f.members {
+		h := m.header
+		h.Size = int64(len(m.data))
+		if h.Typeflag == tar.TypeSymlink {
+			h.Size = 0
+		}
+		w.WriteHeader(&h)
+		if h.Size > 0 {
+			w.Write(m.data)
+		}
+	}
+	w.Close()
+	return b.Bytes()
+}
+
+func zip(data []byte) []byte {
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	w.Write(data)
+	w.Close()
+	return b.Bytes()
+}
+
+func (f forgery) seal(t testing.TB, plain []byte) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w, err := age.Encrypt(&b, f.identity.Recipient())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Write(plain)
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func (f forgery) verify(t testing.TB, file []byte) error {
+	_, err := Verify(t.Context(), bytes.NewReader(file), ReadOptions{Identities: []age.Identity{f.identity}, Trust: TrustSigners(f.signer)})
+	return err
+}
+
+func (f *forgery) find(name string) *entryOf {
+	for i := range f.members {
+		if f.members[i].header.Name == name {
+			return &f.members[i]
+		}
+	}
+	return nil
+}
+
+// resign makes sums and signature fit the members again, by a key of the
+// forger's.
+func (f *forgery) resign(t *testing.T, keepSigner bool) {
+	t.Helper()
+	other := vaulttest.New(t)
+	err := other.View(t.Context(), func(tx *vault.Tx) error {
+		signer, err := tx.Signer(t.Context())
+		if err != nil {
+			return err
+		}
+		meta, err := tx.Meta(t.Context())
+		if err != nil {
+			return err
+		}
+		m, err := parseManifest(f.find(memberManifest).data)
+		if err != nil {
+			return err
+		}
+		if !keepSigner {
+			m.Signer = meta.Signer
+			f.signer = vault.Fingerprint(meta.Signer)
+		}
+		var b bytes.Buffer
+		m.encode(&b)
+		f.find(memberManifest).data = b.Bytes()
+		var sums []sum
+		for _, e := range f.members[2:] {
+			sums = append(sums, sum{e.header.Name, hashOf(e.data)})
+		}
+		f.members[0].data = encodeSums(sums)
+		f.members[1].data, err = sign(f.members[0].data, signer)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestForged: whoever knows the recipient can make a file that decrypts. None
+// may pass for the vault's own.
+func TestForged(t *testing.T) {
+	tests := []struct {
+		name  string
+		forge func(t *testing.T, f *forgery) []byte // nil: the members, packed
+		want  error
+	}{
+		{"nothing", func(*testing.T, *forgery) []byte { return nil }, nil},
+		{"resigned by a signer that is then trusted", func(t *testing.T, f *forgery) []byte { f.resign(t, false); return nil }, nil},
+		{"changed member", func(_ *testing.T, f *forgery) []byte {
+			n := f.find(memberNodes)
+			n.data = bytes.Replace(n.data, []byte("hive-01"), []byte("hive-66"), 1)
+			return nil
+		}, ErrDamaged},
+		{"signed by another, signer kept", func(t *testing.T, f *forgery) []byte { f.resign(t, true); return nil }, ErrDamaged},
+		{"signed by another", func(t *testing.T, f *forgery) []byte {
+			trusted := f.signer
+			f.resign(t, false)
+			f.signer = trusted
+			return nil
+		}, ErrUntrusted},
+		{"wrong counts", func(t *testing.T, f *forgery) []byte {
+			m := f.find(memberManifest)
+			m.data = bytes.Replace(m.data, []byte(`"nodes": 1`), []byte(`"nodes": 2`), 1)
+			f.resign(t, false)
+			return nil
+		}, ErrDamaged},
+		{"broken audit chain", func(t *testing.T, f *forgery) []byte {
+			a := f.find(memberAuditLog)
+			a.data = bytes.Replace(a.data, []byte("node.add"), []byte("node.xyz"), 1)
+			f.resign(t, false)
+			return nil
+		}, ErrDamaged},
+		{"truncated audit log", func(t *testing.T, f *forgery) []byte {
+			a := f.find(memberAuditLog)
+			a.data = a.data[:bytes.IndexByte(a.data, '\n')+1]
+			f.resign(t, false)
+			return nil
+		}, ErrDamaged},
+		{"unknown field", func(t *testing.T, f *forgery) []byte {
+			n := f.find(memberNodes)
+			n.data = bytes.Replace(n.data, []byte(`{"node_name"`), []byte(`{"x":1,"node_name"`), 1)
+			f.resign(t, false)
+			return nil
+		}, ErrDamaged},
+		{"last line cut", func(t *testing.T, f *forgery) []byte {
+			n := f.find(memberNodes)
+			n.data = n.data[:len(n.data)-1]
+			f.resign(t, false)
+			return nil
+		}, ErrDamaged},
+		{"newer format", func(_ *testing.T, f *forgery) []byte {
+			m := f.find(memberManifest)
+			m.data = bytes.Replace(m.data, []byte("rbee-vault-backup-1"), []byte("rbee-vault-backup-2"), 1)
+			f.members[0].data = bytes.Replace(f.members[0].data, []byte(firstHash(f.members[0].data)), []byte(hashOf(m.data)), 1)
+			return nil
+		}, vault.ErrNewer},
+		{"swapped members", func(_ *testing.T, f *forgery) []byte {
+			f.members[4], f.members[5] = f.members[5], f.members[4]
+			return nil
+		}, ErrDamaged},
+		{"member missing", func(_ *testing.T, f *forgery) []byte { f.members = f.members[:len(f.members)-1]; return nil }, ErrDamaged},
+		{"member twice", func(_ *testing.T, f *forgery) []byte {
+			f.members = append(f.members, f.members[len(f.members)-1])
+			return nil
+		}, ErrDamaged},
+		{"member too many", func(_ *testing.T, f *forgery) []byte {
+			extra := f.members[3]
+			extra.header.Name = "extra"
+			f.members = append(f.members, extra)
+			return nil
+		}, ErrDamaged},
+		{"symbolic link", func(_ *testing.T, f *forgery) []byte {
+			f.members[4].header.Typeflag, f.members[4].header.Linkname = tar.TypeSymlink, "/etc/passwd"
+			return nil
+		}, ErrDamaged},
+		{"bytes after the archive", func(_ *testing.T, f *forgery) []byte { return zip(append(f.pack(), 1)) }, ErrDamaged},
+		{"bytes after gzip", func(_ *testing.T, f *forgery) []byte { return append(zip(f.pack()), 1) }, ErrDamaged},
+		{"a second gzip stream", func(_ *testing.T, f *forgery) []byte { return append(zip(f.pack()), zip([]byte("more"))...) }, ErrDamaged},
+		{"not gzip", func(_ *testing.T, f *forgery) []byte { return f.pack() }, ErrDamaged},
+		{"nothing in it", func(_ *testing.T, f *forgery) []byte { return []byte{} }, ErrDamaged},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			f := newForgery(t)
+			plain := test.forge(t, &f)
+			if plain == nil {
+				plain = zip(f.pack())
+			}
+			if err := f.verify(t, f.seal(t, plain)); !errors.Is(err, test.want) {
+				t.Errorf("%v, want %v", err, test.want)
+			}
+		})
+	}
+}
+
+func firstHash(sums []byte) string { return string(sums[:64]) }
+
+// TestEveryTableIsSpokenFor fails for a table that is neither exported nor left
+// out on purpose.
+func TestEveryTableIsSpokenFor(t *testing.T) {
+	v := vaulttest.New(t)
+	err := v.View(t.Context(), func(tx *vault.Tx) error {
+		rows, err := tx.QueryContext(t.Context(), `SELECT name FROM sqlite_master WHERE type = 'table'`)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		n := 0
+		for rows.Next() {
+			var name string
+			if err := rows.Scan(&name); err != nil {
+				return err
+			}
+			n++
+			if _, ok := tables[name]; !ok {
+				t.Errorf("table %s is neither exported nor left out", name)
+			}
+		}
+		if n != len(tables) {
+			t.Errorf("%d tables, %d spoken for", n, len(tables))
+		}
+		return rows.Err()
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func FuzzParseSums(f *testing.F) {
+	f.Add([]byte(strings.Repeat("0", 64) + "  manifest.json\n"))
+	f.Add(newForgery(f).members[0].data)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		sums, err := parseSums(data)
+		if err == nil && !bytes.Equal(encodeSums(sums), data) {
+			t.Error("sums are not as they were read")
+		}
+	})
+}
+
+func FuzzParseManifest(f *testing.F) {
+	f.Add([]byte("{}"))
+	f.Add(newForgery(f).members[2].data)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		m, err := parseManifest(data)
+		if err != nil {
+			return
+		}
+		var b bytes.Buffer
+		if err := m.encode(&b); err != nil || !bytes.Equal(b.Bytes(), data) {
+			t.Error("a manifest is not as it was read")
+		}
+	})
+}
+
+// FuzzArchive reads what is inside age: only what was written may pass.
+func FuzzArchive(f *testing.F) {
+	forged := newForgery(f)
+	plain := forged.pack()
+	f.Add(plain)
+	f.Add([]byte("SHA256SUMS"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		a := &archiveReader{tar: tar.NewReader(bytes.NewReader(data))}
+		_, err := a.read(context.Background(), ReadOptions{Trust: TrustSigners(forged.signer)}, discard{})
+		if err == nil && !bytes.Equal(data[:min(len(data), len(plain)-1024)], plain[:len(plain)-1024]) {
+			// Padding and header fields that nothing depends on may differ; the
+			// members may not.
+			g := forgery{}
+			for r := tar.NewReader(bytes.NewReader(data)); ; {
+				h, err := r.Next()
+				if err != nil {
+					break
+				}
+				content, _ := io.ReadAll(r)
+				g.members = append(g.members, entryOf{*h, content})
+			}
+			for i, m := range g.members {
+				if !bytes.Equal(m.data, forged.members[i].data) {
+					t.Errorf("member %s is not what was written", m.header.Name)
+				}
+			}
+		}
+	})
+}

@@ -1,0 +1,97 @@
+// Package faulttest strikes at the steps by which a program makes something
+// durable. Each call to the file system or the keyring is a step; a test counts
+// them in a clean run, and then runs again for each with one that fails, or at
+// which the process is killed, before or after its effect.
+package faulttest
+
+import (
+	"errors"
+	"os"
+	"sync"
+	"syscall"
+)
+
+// Blow says what happens at the step that is struck.
+type Blow string
+
+// The blows. A kill is SIGKILL of the own process: strike it in a child.
+const (
+	FailBefore  Blow = "fail before"  // without effect
+	FailAfter   Blow = "fail after"   // with it: what the caller takes for a failure
+	FailOnwards Blow = "fail onwards" // this step and all that follow: a full disk stays full
+	KillBefore  Blow = "kill before"
+	KillAfter   Blow = "kill after"
+)
+
+// Blows are all of them.
+var Blows = []Blow{FailBefore, FailAfter, FailOnwards, KillBefore, KillAfter}
+
+// Kills reports whether the process does not survive the blow.
+func (b Blow) Kills() bool { return b == KillBefore || b == KillAfter }
+
+// ErrFault is the error of a step that is made to fail.
+var ErrFault = errors.New("injected fault")
+
+// Steps counts steps and strikes at one of them. The zero value strikes at
+// none. It is safe for concurrent use.
+type Steps struct {
+	At   int // the step to strike, from 1; 0: none
+	Blow Blow
+
+	mu   sync.Mutex
+	n    int
+	name string
+}
+
+// N returns how many steps there have been.
+func (s *Steps) N() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.n
+}
+
+// Struck returns the name of the step that was struck, or "".
+func (s *Steps) Struck() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.name
+}
+
+// Do makes a call as one step. A failure of the call itself goes before one that
+// is injected after it.
+func (s *Steps) Do(name string, call func() error) error {
+	switch s.next(name) {
+	case FailBefore, FailOnwards:
+		return ErrFault
+	case FailAfter:
+		if err := call(); err != nil {
+			return err
+		}
+		return ErrFault
+	case KillBefore:
+		kill()
+	case KillAfter:
+		call()
+		kill()
+	}
+	return call()
+}
+
+// next counts a step and returns what is to happen to it, "" for nothing.
+func (s *Steps) next(name string) Blow {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.n++
+	if s.At == 0 || s.n < s.At || (s.n > s.At && s.Blow != FailOnwards) {
+		return ""
+	}
+	if s.n == s.At {
+		s.name = name
+	}
+	return s.Blow
+}
+
+func kill() {
+	syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	select {} // until the signal arrives
+}

@@ -1,0 +1,97 @@
+package faulttest
+
+import (
+	"path/filepath"
+	"strings"
+
+	"github.com/rbee-keeper/rbee-vault/internal/durable"
+)
+
+// FS is the real file system, step by step.
+type FS struct{ Steps *Steps }
+
+var _ durable.FS = FS{}
+
+// CreateNew implements [durable.FS].
+func (f FS) CreateNew(path string) (durable.File, error) {
+	var created durable.File
+	err := f.Steps.Do("create "+base(path), func() (err error) {
+		created, err = durable.OS{}.CreateNew(path)
+		return err
+	})
+	if err != nil {
+		if created != nil {
+			created.Close()
+		}
+		return nil, err
+	}
+	return file{created, f.Steps}, nil
+}
+
+// Rename implements [durable.FS].
+func (f FS) Rename(oldPath, newPath string) error {
+	return f.Steps.Do("rename "+base(newPath), func() error { return durable.OS{}.Rename(oldPath, newPath) })
+}
+
+// Link implements [durable.FS].
+func (f FS) Link(oldPath, newPath string) error {
+	return f.Steps.Do("link "+base(newPath), func() error { return durable.OS{}.Link(oldPath, newPath) })
+}
+
+// Remove implements [durable.FS].
+func (f FS) Remove(path string) error {
+	return f.Steps.Do("remove "+base(path), func() error { return durable.OS{}.Remove(path) })
+}
+
+// Sync implements [durable.FS].
+func (f FS) Sync(path string) error {
+	return f.Steps.Do("sync "+base(path), func() error { return durable.OS{}.Sync(path) })
+}
+
+// SyncDir implements [durable.FS].
+func (f FS) SyncDir(dir string) error {
+	return f.Steps.Do("sync directory", func() error { return durable.OS{}.SyncDir(dir) })
+}
+
+type file struct {
+	durable.File
+	steps *Steps
+}
+
+// Write fails, where it is struck before its effect, with half of the bytes
+// written: a disk fills up in the middle.
+func (f file) Write(p []byte) (n int, err error) {
+	called := false
+	err = f.steps.Do("write "+base(f.Name()), func() (err error) {
+		called = true
+		n, err = f.File.Write(p)
+		return err
+	})
+	if !called {
+		n, _ = f.File.Write(p[:len(p)/2])
+	}
+	return n, err
+}
+
+// Sync implements [durable.File].
+func (f file) Sync() error { return f.steps.Do("fsync "+base(f.Name()), f.File.Sync) }
+
+// Close closes the file in any case: a failed close leaves no descriptor.
+func (f file) Close() error {
+	called := false
+	err := f.steps.Do("close "+base(f.Name()), func() error {
+		called = true
+		return f.File.Close()
+	})
+	if !called {
+		f.File.Close()
+	}
+	return err
+}
+
+// base is a file's name without what differs from run to run.
+func base(path string) string {
+	name, _, _ := strings.Cut(filepath.Base(path), ".part-")
+	name, _, _ = strings.Cut(name, ".replaced-")
+	return name
+}
