@@ -15,161 +15,48 @@ import (
 
 	"filippo.io/age"
 
-	"github.com/rbee-keeper/rbee-vault/internal/durable"
-	"github.com/rbee-keeper/rbee-vault/keyring"
+	"github.com/rbee-keeper/rbee-vault/internal/faulttest"
 	"github.com/rbee-keeper/rbee-vault/vault"
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
 )
 
 // The crash matrix: each call to the file system or the keyring that a
 // transition makes is one point, and at each point the call fails before its
-// effect, fails after it, or the process is killed before or after it. Whatever
-// happens, the old vault or the new one must stand whole, and a rerun succeed.
+// effect, fails after it, all fail from there on, or the process is killed before
+// or after it. Whatever happens, the old vault or the new one must stand whole,
+// and a rerun succeed.
 
-type blow string
-
-const (
-	failBefore blow = "fail before"
-	failAfter  blow = "fail after"
-	killBefore blow = "kill before"
-	killAfter  blow = "kill after"
-)
-
-var errBlow = errors.New("injected fault")
-
-// steps counts the calls and strikes at one of them. With every set it goes on
-// failing from there: a disk that is full stays full.
-type steps struct {
-	at   int // from 1; 0: never
-	blow blow
-	n    int
-	name string // of the call that was struck
-}
-
-func (s *steps) do(name string, call func() error) error {
-	s.n++
-	if s.n != s.at {
-		return call()
-	}
-	s.name = name
-	switch s.blow {
-	case failBefore:
-		return errBlow
-	case killAfter, failAfter:
-		if err := call(); err != nil {
-			return err
-		}
-	}
-	if s.blow == failAfter {
-		return errBlow
-	}
-	syscall.Kill(os.Getpid(), syscall.SIGKILL)
-	select {} // until the signal arrives
-}
-
-// stepFS is the real file system, step by step.
-type stepFS struct {
-	durable.OS
-	*steps
-}
-
-func (f stepFS) CreateNew(path string) (file durable.File, err error) {
-	e := f.do("create "+base(path), func() error { file, err = f.OS.CreateNew(path); return err })
-	if e != nil && file != nil {
-		file.Close()
-	}
-	return stepFile{file, f.steps, path}, e
-}
-func (f stepFS) Rename(a, b string) error {
-	return f.do("rename "+base(b), func() error { return f.OS.Rename(a, b) })
-}
-func (f stepFS) Link(a, b string) error {
-	return f.do("link "+base(b), func() error { return f.OS.Link(a, b) })
-}
-func (f stepFS) Remove(path string) error {
-	return f.do("remove "+base(path), func() error { return f.OS.Remove(path) })
-}
-func (f stepFS) Sync(path string) error {
-	return f.do("sync "+base(path), func() error { return f.OS.Sync(path) })
-}
-func (f stepFS) SyncDir(dir string) error {
-	return f.do("sync directory", func() error { return f.OS.SyncDir(dir) })
-}
-
-type stepFile struct {
-	durable.File
-	steps *steps
-	path  string
-}
-
-func (f stepFile) Write(p []byte) (n int, err error) {
-	e := f.steps.do("write "+base(f.path), func() error { n, err = f.File.Write(p); return err })
-	if e != nil {
-		n = 0
-	}
-	return n, e
-}
-func (f stepFile) Sync() error { return f.steps.do("fsync "+base(f.path), f.File.Sync) }
-
-// base is a file's name without what differs from run to run.
-func base(path string) string {
-	name, _, _ := strings.Cut(filepath.Base(path), ".part-")
-	name, _, _ = strings.Cut(name, ".replaced-")
-	return name
-}
-
-// fileKeyring is a keyring that outlives the process: a file an item.
-type fileKeyring struct {
-	dir string
-	*steps
-}
-
-func (k fileKeyring) Get(_ context.Context, account string) (string, error) {
-	data, err := os.ReadFile(filepath.Join(k.dir, account))
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", keyring.ErrNotFound
-	}
-	return string(data), err
-}
-func (k fileKeyring) Set(_ context.Context, account, value string) error {
-	return k.do("keyring set", func() error { return os.WriteFile(filepath.Join(k.dir, account), []byte(value), 0o600) })
-}
-func (k fileKeyring) Delete(_ context.Context, account string) error {
-	return k.do("keyring delete", func() error {
-		if err := os.Remove(filepath.Join(k.dir, account)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		return nil
-	})
-}
-
-// crashSite is a place for one vault: <dir>/v/beehives.db, <dir>/keyring,
-// <dir>/recovery.txt, and <dir>/identity, which is a recipient of what is
-// restored.
+// crashSite is a place for one vault: <dir>/v/beehives.db; <dir>/keyring, where
+// it has one; <dir>/out/recovery.txt; and <dir>/identity, which is a recipient of
+// what is made.
 type crashSite struct{ dir string }
 
-func newCrashSite(t *testing.T) crashSite {
+func newCrashSite(t *testing.T, withKeyring bool) crashSite {
 	t.Helper()
 	s := crashSite{vaulttest.Dir(t)}
-	for _, dir := range []string{"v", "keyring"} {
+	dirs := []string{"v", "out"}
+	if withKeyring {
+		dirs = append(dirs, "keyring")
+	}
+	for _, dir := range dirs {
 		if err := os.Mkdir(filepath.Join(s.dir, dir), 0o700); err != nil {
 			t.Fatal(err)
 		}
 	}
-	identity, err := age.GenerateX25519Identity()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(s.dir, "identity"), []byte(identity.String()), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	write(t, filepath.Join(s.dir, "identity"), []byte(newIdentity(t).String()))
 	return s
 }
 
 func (s crashSite) db() string       { return filepath.Join(s.dir, "v", "beehives.db") }
-func (s crashSite) recovery() string { return filepath.Join(s.dir, "recovery.txt") }
+func (s crashSite) recovery() string { return filepath.Join(s.dir, "out", "recovery.txt") }
+func (s crashSite) keyring() string  { return filepath.Join(s.dir, "keyring") }
 
-func (s crashSite) recipient() string {
+func (s crashSite) hasKeyring() bool {
+	_, err := os.Stat(s.keyring())
+	return err == nil
+}
+
+func (s crashSite) identity() *age.X25519Identity {
 	data, err := os.ReadFile(filepath.Join(s.dir, "identity"))
 	if err != nil {
 		panic(err)
@@ -178,39 +65,74 @@ func (s crashSite) recipient() string {
 	if err != nil {
 		panic(err)
 	}
-	return identity.Recipient().String()
+	return identity
 }
 
-func (s crashSite) config(st *steps) vault.Config {
-	return vault.Config{Path: s.db(), Keyring: fileKeyring{filepath.Join(s.dir, "keyring"), st}, FS: stepFS{steps: st}, Actor: "ops", Via: "test"}
+func (s crashSite) config(st *faulttest.Steps) vault.Config {
+	cfg := vault.Config{Path: s.db(), FS: faulttest.FS{Steps: st}, Actor: "ops", Via: "test"}
+	if s.hasKeyring() {
+		cfg.Keyring = faulttest.Keyring{Dir: s.keyring(), Steps: st}
+	} else {
+		cfg.Identities = []age.Identity{s.identity()}
+	}
+	return cfg
 }
 
-// scenarios are what a run does at a site.
-var scenarios = map[string]func(ctx context.Context, s crashSite, st *steps) error{
-	"init": func(ctx context.Context, s crashSite, st *steps) error {
-		_, err := vault.Create(ctx, s.config(st), vault.CreateOptions{RecoveryFile: s.recovery(), Recipients: []string{s.recipient()}})
-		return err
-	},
-	"restore": func(ctx context.Context, s crashSite, st *steps) error { return s.restore(ctx, st, false) },
-	"replace": func(ctx context.Context, s crashSite, st *steps) error { return s.restore(ctx, st, true) },
-	"open": func(ctx context.Context, s crashSite, st *steps) error {
-		v, err := vault.Open(ctx, s.config(st))
-		if err != nil {
-			return err
-		}
-		return v.Close()
-	},
+// scenario is what a run does at a site.
+type scenario struct {
+	keyring bool
+	old     bool // there is a vault before, with the node "old"
+	run     func(ctx context.Context, s crashSite, st *faulttest.Steps) error
+	nodes   string // afterwards
+	// later is the configuration in which the outcome is opened, from config's.
+	later func(vault.Config) vault.Config
 }
 
-func (s crashSite) restore(ctx context.Context, st *steps, replace bool) error {
-	_, err := vault.Restore(ctx, s.config(st), vault.RestoreOptions{
-		Replace: replace,
-		Fill: func(ctx context.Context, tx *vault.Tx) (vault.Restored, error) {
-			slot := vault.Slot{ID: "0123456789abcdef", Kind: vault.SlotRecipient, Recipient: s.recipient(), Created: tx.Now()}
-			return vault.Restored{Slots: []vault.Slot{slot}, OriginVaultID: "origin"}, insertNode(ctx, tx, "restored")
-		},
-	})
+func (sc scenario) config(s crashSite, st *faulttest.Steps) vault.Config {
+	cfg := s.config(st)
+	if sc.later != nil {
+		cfg = sc.later(cfg)
+	}
+	return cfg
+}
+
+var scenarios = map[string]scenario{
+	"init":                    {keyring: true, run: create, nodes: "[]"},
+	"init without keyring":    {run: create, nodes: "[]"},
+	"restore":                 {keyring: true, run: restoring(false), nodes: "[restored]"},
+	"replace":                 {keyring: true, old: true, run: restoring(true), nodes: "[restored]"},
+	"replace without keyring": {old: true, run: restoring(true), nodes: "[restored]"},
+	"migrate":                 {keyring: true, old: true, run: migrate, nodes: "[old]", later: nextSchema},
+}
+
+func create(ctx context.Context, s crashSite, st *faulttest.Steps) error {
+	_, err := vault.Create(ctx, s.config(st), vault.CreateOptions{RecoveryFile: s.recovery(), Recipients: []string{s.identity().Recipient().String()}})
 	return err
+}
+
+func migrate(ctx context.Context, s crashSite, st *faulttest.Steps) error {
+	return openAndClose(ctx, nextSchema(s.config(st)))
+}
+
+func openAndClose(ctx context.Context, cfg vault.Config) error {
+	v, err := vault.Open(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	return v.Close()
+}
+
+func restoring(replace bool) func(context.Context, crashSite, *faulttest.Steps) error {
+	return func(ctx context.Context, s crashSite, st *faulttest.Steps) error {
+		_, err := vault.Restore(ctx, s.config(st), vault.RestoreOptions{
+			Replace: replace,
+			Fill: func(ctx context.Context, tx *vault.Tx) (vault.Restored, error) {
+				slot := vault.Slot{ID: "0123456789abcdef", Kind: vault.SlotRecipient, Recipient: s.identity().Recipient().String(), Created: tx.Now()}
+				return vault.Restored{Slots: []vault.Slot{slot}, OriginVaultID: "origin"}, insertNode(ctx, tx, "restored")
+			},
+		})
+		return err
+	}
 }
 
 func insertNode(ctx context.Context, tx *vault.Tx, name string) error {
@@ -218,33 +140,32 @@ func insertNode(ctx context.Context, tx *vault.Tx, name string) error {
 	return err
 }
 
-// prepare lays the ground: a vault with a row, for those that replace or open.
-func (s crashSite) prepare(t *testing.T, scenario string) {
+// prepare makes a site and lays the ground: a vault with a row, for those that
+// replace or migrate it.
+func (sc scenario) prepare(t *testing.T) crashSite {
 	t.Helper()
-	if scenario != "replace" {
-		return
+	s := newCrashSite(t, sc.keyring)
+	if !sc.old {
+		return s
 	}
-	if err := scenarios["init"](t.Context(), s, &steps{}); err != nil {
+	if err := create(t.Context(), s, &faulttest.Steps{}); err != nil {
 		t.Fatal(err)
 	}
-	v := vaulttest.Open(t, s.config(&steps{}))
+	v := vaulttest.Open(t, s.config(&faulttest.Steps{}))
 	if err := v.Update(t.Context(), func(tx *vault.Tx) error { return insertNode(t.Context(), tx, "old") }); err != nil {
 		t.Fatal(err)
 	}
 	if err := v.Close(); err != nil {
 		t.Fatal(err)
 	}
+	return s
 }
 
-// strike runs the scenario with a blow: in this process, or for a kill in a
-// child.
-func (s crashSite) strike(t *testing.T, scenario string, at int, b blow) {
+// killed runs a scenario, or just opens the vault, in a child that is killed at
+// a step, if it comes so far.
+func (s crashSite) killed(t *testing.T, scenario string, open bool, at int, b faulttest.Blow) {
 	t.Helper()
-	if b == failBefore || b == failAfter {
-		scenarios[scenario](t.Context(), s, &steps{at: at, blow: b}) // its error is not the point
-		return
-	}
-	cmd := child("crash", strings.Join([]string{scenario, s.dir, strconv.Itoa(at), string(b)}, "|"))
+	cmd := child("crash", strings.Join([]string{scenario, s.dir, strconv.FormatBool(open), strconv.Itoa(at), string(b)}, "|"))
 	cmd.Stderr = nil
 	out, err := cmd.CombinedOutput()
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
@@ -254,19 +175,27 @@ func (s crashSite) strike(t *testing.T, scenario string, at int, b blow) {
 
 func crashChild(spec string) {
 	f := strings.Split(spec, "|")
-	at, _ := strconv.Atoi(f[2])
-	if err := scenarios[f[0]](context.Background(), crashSite{f[1]}, &steps{at: at, blow: blow(f[3])}); err != nil {
+	sc, s := scenarios[f[0]], crashSite{f[1]}
+	at, _ := strconv.Atoi(f[3])
+	st := &faulttest.Steps{At: at, Blow: faulttest.Blow(f[4])}
+	var err error
+	if f[2] == "true" {
+		err = openAndClose(context.Background(), sc.config(s, st))
+	} else {
+		err = sc.run(context.Background(), s, st)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 	}
 }
 
-// nodes opens the vault without faults and returns its rows, or nil when there
-// is none.
-func (s crashSite) nodes(t *testing.T) []string {
+// look opens the vault without faults, checks all of it and returns its nodes, or
+// "no vault".
+func (s crashSite) look(t *testing.T, cfg vault.Config) string {
 	t.Helper()
-	v, err := vault.Open(t.Context(), s.config(&steps{}))
+	v, err := vault.Open(t.Context(), cfg)
 	if errors.Is(err, vault.ErrNoVault) {
-		return nil
+		return err.Error()[:len("no vault")]
 	}
 	if err != nil {
 		t.Fatalf("open: %v\n%s", err, s.listing())
@@ -297,10 +226,13 @@ func (s crashSite) nodes(t *testing.T) []string {
 	if err == nil {
 		err = v.CheckPages(t.Context())
 	}
-	if err != nil {
-		t.Fatalf("read: %v", err)
+	if err == nil { // and it can be written to
+		err = v.Update(t.Context(), func(tx *vault.Tx) error { return nil })
 	}
-	return nodes
+	if err != nil {
+		t.Fatalf("look: %v", err)
+	}
+	return fmt.Sprint(nodes)
 }
 
 func (s crashSite) listing() string {
@@ -318,119 +250,127 @@ func (s crashSite) listing() string {
 func (s crashSite) clean(t *testing.T) {
 	t.Helper()
 	keys := map[string]bool{}
-	entries, err := os.ReadDir(filepath.Dir(s.db()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, e := range entries {
-		name := e.Name()
-		if strings.Contains(name, ".part-") || strings.Contains(name, ".new") || strings.HasSuffix(name, "-wal") || strings.HasSuffix(name, "-journal") {
-			t.Errorf("%s is left over", name)
+	for _, dir := range []string{filepath.Dir(s.db()), filepath.Dir(s.recovery())} {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
 		}
-		if name == "beehives.db" || strings.Contains(name, ".replaced-") && !strings.Contains(name, ".slots") {
-			data, err := os.ReadFile(filepath.Join(filepath.Dir(s.db()), name))
-			if err != nil {
-				t.Fatal(err)
+		for _, e := range entries {
+			name := e.Name()
+			if strings.Contains(name, ".part-") || strings.Contains(name, ".new") || strings.Contains(name, "-wal") || strings.Contains(name, "-journal") || strings.Contains(name, ".foreign-") {
+				t.Errorf("%s is left over", name)
 			}
-			keys[fmt.Sprintf("%x", data[:16])] = true
+			if info, err := e.Info(); err != nil || info.Mode() != 0o600 {
+				t.Errorf("%s: mode %v, %v", name, info.Mode(), err)
+			}
+			if name == "beehives.db" || strings.Contains(name, ".replaced-") && !strings.Contains(name, ".slots") {
+				keys[fmt.Sprintf("%x", read(t, filepath.Join(dir, name))[:16])] = true
+			}
 		}
 	}
-	items, err := os.ReadDir(filepath.Join(s.dir, "keyring"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, item := range items {
-		if !keys[item.Name()] {
-			t.Errorf("keyring item %s belongs to no database", item.Name())
+	if s.hasKeyring() {
+		accounts, err := faulttest.Keyring{Dir: s.keyring()}.Accounts()
+		if err != nil {
+			t.Fatal(err)
 		}
-		delete(keys, item.Name())
+		for _, account := range accounts {
+			if !keys[account] {
+				t.Errorf("keyring item %s belongs to no database", account)
+			}
+			delete(keys, account)
+		}
+		for key := range keys {
+			t.Errorf("database %s has no keyring item", key)
+		}
 	}
-	for key := range keys {
-		t.Errorf("database %s has no keyring item", key)
-	}
-	slots, err := os.ReadFile(s.db() + ".slots")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if n := strings.Count(string(slots), `"key_id"`); n != 1 {
+	if n := strings.Count(string(read(t, s.db()+".slots")), `"key_id"`); n != 1 {
 		t.Errorf("%d entries in the slots file", n)
 	}
 }
 
 // opensBy checks that an identity file opens the vault.
-func (s crashSite) opensBy(t *testing.T, file string) {
+func (s crashSite) opensBy(t *testing.T, file string, cfg vault.Config) {
 	t.Helper()
 	f, err := os.Open(file)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	cfg := s.config(&steps{})
 	if cfg.Identities, err = vault.ParseIdentities(f); err != nil {
 		t.Fatal(err)
 	}
-	v, err := vault.Open(t.Context(), cfg)
-	if err != nil {
+	if err := openAndClose(t.Context(), cfg); err != nil {
 		t.Fatalf("%s does not open the vault: %v", filepath.Base(file), err)
 	}
-	v.Close()
 }
 
 func TestCrashMatrix(t *testing.T) {
-	for _, scenario := range []string{"init", "restore", "replace"} {
-		t.Run(scenario, func(t *testing.T) {
-			counted := &steps{}
-			s := newCrashSite(t)
-			s.prepare(t, scenario)
-			if err := scenarios[scenario](t.Context(), s, counted); err != nil {
+	for name, sc := range scenarios {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ctx := t.Context()
+			counted := &faulttest.Steps{}
+			s := sc.prepare(t)
+			none := s.look(t, s.config(&faulttest.Steps{}))
+			if err := sc.run(ctx, s, counted); err != nil {
 				t.Fatal(err)
 			}
 			s.clean(t)
 			tally := map[string]int{}
-			for at := 1; at <= counted.n; at++ {
-				for _, b := range []blow{failBefore, failAfter, killBefore, killAfter} {
-					s := newCrashSite(t)
-					s.prepare(t, scenario)
-					s.strike(t, scenario, at, b)
-					if b == killBefore || b == killAfter {
-						// And again, somewhere in what comes after: in settling, or in
-						// the next run.
-						second := []string{"open", scenario}[at%2]
-						s.strike(t, second, 1+at*7%(counted.n+1), b)
-						tally["struck twice"]++
+			for at := 1; at <= counted.N(); at++ {
+				for _, b := range faulttest.Blows {
+					tally["blows"]++
+					s := sc.prepare(t)
+					step := ""
+					if b.Kills() {
+						s.killed(t, name, false, at, b)
+						if at%2 == 0 {
+							// And again, somewhere in what comes after: in settling, or
+							// in the next run.
+							s.killed(t, name, at%4 == 0, 1+at*7%(counted.N()+1), b)
+							tally["struck twice"]++
+						}
+					} else {
+						st := &faulttest.Steps{At: at, Blow: b}
+						err := sc.run(ctx, s, st)
+						step = st.Struck()
+						// What is returned is the truth: an error, and nothing has
+						// changed; none, and all has.
+						clean := sc.config(s, &faulttest.Steps{})
+						if err != nil && sc.later == nil {
+							clean = s.config(&faulttest.Steps{})
+							if got := s.look(t, clean); got != none {
+								t.Errorf("%v was returned, and there is %s, not %s", err, got, none)
+							}
+						} else if got := s.look(t, clean); got != sc.nodes {
+							t.Errorf("%v was returned, and there is %s", err, got)
+						}
 					}
-					nodes := s.nodes(t)
-					switch {
-					case nodes == nil && scenario != "replace":
-						tally["no vault"]++
-						if err := scenarios[scenario](t.Context(), s, &steps{}); err != nil {
-							t.Fatalf("step %d, %s: rerun: %v\n%s", at, b, err, s.listing())
+					got := s.look(t, sc.config(s, &faulttest.Steps{}))
+					tally["left "+got]++
+					switch got {
+					case none:
+						if err := sc.run(ctx, s, &faulttest.Steps{}); err != nil {
+							t.Fatalf("step %d %s, %s: rerun: %v\n%s", at, step, b, err, s.listing())
 						}
-						nodes = s.nodes(t)
-					case len(nodes) == 1 && nodes[0] == "old":
-						tally["old vault"]++
-						if err := scenarios[scenario](t.Context(), s, &steps{}); err != nil {
-							t.Fatalf("step %d, %s: rerun: %v\n%s", at, b, err, s.listing())
+						if got := s.look(t, sc.config(s, &faulttest.Steps{})); got != sc.nodes {
+							t.Errorf("the rerun left %s", got)
 						}
-						nodes = s.nodes(t)
+					case sc.nodes:
 					default:
-						tally["new vault"]++
-					}
-					want := map[string]string{"init": "[]", "restore": "[restored]", "replace": "[restored]"}[scenario]
-					if got := fmt.Sprint(nodes); got != want {
-						t.Errorf("step %d, %s: nodes %s, want %s", at, b, got, want)
+						t.Errorf("there is %s", got)
 					}
 					s.clean(t)
-					s.opensBy(t, filepath.Join(s.dir, "identity"))
-					if scenario == "init" {
-						s.opensBy(t, s.recovery())
+					s.opensBy(t, filepath.Join(s.dir, "identity"), sc.config(s, &faulttest.Steps{}))
+					if strings.HasPrefix(name, "init") {
+						s.opensBy(t, s.recovery(), s.config(&faulttest.Steps{}))
 					}
 					if t.Failed() {
-						t.Fatalf("step %d, %s\n%s", at, b, s.listing())
+						t.Fatalf("step %d %s, %s\n%s", at, step, b, s.listing())
 					}
 				}
 			}
-			t.Logf("%d steps: %v", counted.n, tally)
+			t.Logf("%d steps: %v", counted.N(), tally)
 		})
 	}
 }

@@ -86,7 +86,7 @@ func (c *connector) Connect(context.Context) (driver.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", mapDriverError(err))
 	}
-	return conn, nil
+	return newStatementConn(conn.(*sqlite3.SQLiteConn)), nil
 }
 
 // Driver implements [driver.Connector].

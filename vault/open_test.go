@@ -11,6 +11,7 @@ import (
 
 	"filippo.io/age"
 
+	"github.com/rbee-keeper/rbee-vault/internal/faulttest"
 	"github.com/rbee-keeper/rbee-vault/keyring"
 	"github.com/rbee-keeper/rbee-vault/vault"
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
@@ -48,9 +49,9 @@ func read(t *testing.T, path string) []byte {
 }
 
 // keyringVault is a vault whose key is in a keyring.
-func keyringVault(t *testing.T) (vault.Config, fileKeyring, *age.X25519Identity) {
+func keyringVault(t *testing.T) (vault.Config, faulttest.Keyring, *age.X25519Identity) {
 	t.Helper()
-	k := fileKeyring{vaulttest.Dir(t), &steps{}}
+	k := faulttest.Keyring{Dir: vaulttest.Dir(t), Steps: &faulttest.Steps{}}
 	identity := newIdentity(t)
 	cfg := vault.Config{Path: filepath.Join(vaulttest.Dir(t), "beehives.db"), Keyring: k}
 	if _, err := vault.Create(t.Context(), cfg, vault.CreateOptions{Recipients: []string{identity.Recipient().String()}}); err != nil {
@@ -63,62 +64,62 @@ func TestOpenRefuses(t *testing.T) {
 	tests := []struct {
 		name string
 		// break spoils a vault that has a keyring item and a recipient.
-		spoil func(t *testing.T, cfg *vault.Config, k fileKeyring)
+		spoil func(t *testing.T, cfg *vault.Config, k faulttest.Keyring)
 		want  error
 	}{
-		{"no vault", func(t *testing.T, cfg *vault.Config, _ fileKeyring) {
+		{"no vault", func(t *testing.T, cfg *vault.Config, _ faulttest.Keyring) {
 			cfg.Path = filepath.Join(vaulttest.Dir(t), "beehives.db")
 		}, vault.ErrNoVault},
-		{"database gone", func(t *testing.T, cfg *vault.Config, _ fileKeyring) { os.Remove(cfg.Path) }, vault.ErrMissing},
-		{"empty", func(t *testing.T, cfg *vault.Config, _ fileKeyring) { write(t, cfg.Path, nil) }, vault.ErrDamaged},
-		{"short", func(t *testing.T, cfg *vault.Config, _ fileKeyring) { write(t, cfg.Path, read(t, cfg.Path)[:100]) }, vault.ErrDamaged},
-		{"noise", func(t *testing.T, cfg *vault.Config, _ fileKeyring) {
+		{"database gone", func(t *testing.T, cfg *vault.Config, _ faulttest.Keyring) { os.Remove(cfg.Path) }, vault.ErrMissing},
+		{"empty", func(t *testing.T, cfg *vault.Config, _ faulttest.Keyring) { write(t, cfg.Path, nil) }, vault.ErrDamaged},
+		{"short", func(t *testing.T, cfg *vault.Config, _ faulttest.Keyring) { write(t, cfg.Path, read(t, cfg.Path)[:100]) }, vault.ErrDamaged},
+		{"noise", func(t *testing.T, cfg *vault.Config, _ faulttest.Keyring) {
 			noise := make([]byte, 8192)
 			rand.Read(noise)
 			write(t, cfg.Path, noise)
 		}, vault.ErrUnknownKeyID},
-		{"noise behind the salt", func(t *testing.T, cfg *vault.Config, _ fileKeyring) {
+		{"noise behind the salt", func(t *testing.T, cfg *vault.Config, _ faulttest.Keyring) {
 			data := read(t, cfg.Path)
 			rand.Read(data[16:])
 			write(t, cfg.Path, data)
 		}, vault.ErrDamaged},
-		{"plaintext", func(t *testing.T, cfg *vault.Config, _ fileKeyring) {
+		{"plaintext", func(t *testing.T, cfg *vault.Config, _ faulttest.Keyring) {
 			os.Remove(cfg.Path)
 			if out, err := exec.Command("sqlite3", cfg.Path, "create table t (x)").CombinedOutput(); err != nil {
 				t.Fatalf("%v: %s", err, out)
 			}
 			os.Chmod(cfg.Path, 0o600)
 		}, vault.ErrPlaintext},
-		{"another vault's database", func(t *testing.T, cfg *vault.Config, k fileKeyring) {
+		{"another vault's database", func(t *testing.T, cfg *vault.Config, k faulttest.Keyring) {
 			other, otherKeyring, _ := keyringVault(t)
 			write(t, cfg.Path, read(t, other.Path))
 			// Its key may even be there: then the slots file tells.
 			_ = otherKeyring
 		}, vault.ErrUnknownKeyID},
-		{"item missing", func(t *testing.T, cfg *vault.Config, k fileKeyring) { emptyKeyring(t, k, nil) }, vault.ErrWrongKey},
-		{"item garbage", func(t *testing.T, cfg *vault.Config, k fileKeyring) { emptyKeyring(t, k, []byte("garbage")) }, vault.ErrWrongKey},
-		{"item of another vault", func(t *testing.T, cfg *vault.Config, k fileKeyring) {
+		{"item missing", func(t *testing.T, cfg *vault.Config, k faulttest.Keyring) { emptyKeyring(t, k, nil) }, vault.ErrWrongKey},
+		{"item garbage", func(t *testing.T, cfg *vault.Config, k faulttest.Keyring) { emptyKeyring(t, k, []byte("garbage")) }, vault.ErrWrongKey},
+		{"item of another vault", func(t *testing.T, cfg *vault.Config, k faulttest.Keyring) {
 			_, other, _ := keyringVault(t)
-			items, _ := os.ReadDir(other.dir)
-			emptyKeyring(t, k, read(t, filepath.Join(other.dir, items[0].Name())))
+			items, _ := os.ReadDir(other.Dir)
+			emptyKeyring(t, k, read(t, filepath.Join(other.Dir, items[0].Name())))
 		}, vault.ErrWrongKey},
-		{"keyring unavailable", func(t *testing.T, cfg *vault.Config, _ fileKeyring) {
+		{"keyring unavailable", func(t *testing.T, cfg *vault.Config, _ faulttest.Keyring) {
 			cfg.Keyring = keyring.New(keyring.Config{})
 			t.Setenv("DBUS_SESSION_BUS_ADDRESS", "unix:path=/nonexistent")
 		}, keyring.ErrUnavailable},
-		{"no source", func(t *testing.T, cfg *vault.Config, _ fileKeyring) { cfg.Keyring = nil }, vault.ErrNoWayIn},
-		{"wrong identity before a good keyring", func(t *testing.T, cfg *vault.Config, _ fileKeyring) {
+		{"no source", func(t *testing.T, cfg *vault.Config, _ faulttest.Keyring) { cfg.Keyring = nil }, vault.ErrNoWayIn},
+		{"wrong identity before a good keyring", func(t *testing.T, cfg *vault.Config, _ faulttest.Keyring) {
 			cfg.Identities = []age.Identity{newIdentity(t)}
 		}, vault.ErrWrongKey},
-		{"bad credential before a good keyring", func(t *testing.T, cfg *vault.Config, _ fileKeyring) {
+		{"bad credential before a good keyring", func(t *testing.T, cfg *vault.Config, _ faulttest.Keyring) {
 			cfg.CredentialsDir = vaulttest.Dir(t)
 			write(t, filepath.Join(cfg.CredentialsDir, "rbee-vault"), []byte("garbage"))
 		}, vault.ErrWrongKey},
-		{"directory open to others", func(t *testing.T, cfg *vault.Config, _ fileKeyring) { os.Chmod(filepath.Dir(cfg.Path), 0o755) }, vault.ErrInsecure},
-		{"database open to others", func(t *testing.T, cfg *vault.Config, _ fileKeyring) { os.Chmod(cfg.Path, 0o640) }, vault.ErrInsecure},
-		{"slots file open to others", func(t *testing.T, cfg *vault.Config, _ fileKeyring) { os.Chmod(cfg.Path+".slots", 0o604) }, vault.ErrInsecure},
-		{"question mark", func(t *testing.T, cfg *vault.Config, _ fileKeyring) { cfg.Path += "?x" }, vault.ErrInvalid},
-		{"newer schema", func(t *testing.T, cfg *vault.Config, _ fileKeyring) {
+		{"directory open to others", func(t *testing.T, cfg *vault.Config, _ faulttest.Keyring) { os.Chmod(filepath.Dir(cfg.Path), 0o755) }, vault.ErrInsecure},
+		{"database open to others", func(t *testing.T, cfg *vault.Config, _ faulttest.Keyring) { os.Chmod(cfg.Path, 0o640) }, vault.ErrInsecure},
+		{"slots file open to others", func(t *testing.T, cfg *vault.Config, _ faulttest.Keyring) { os.Chmod(cfg.Path+".slots", 0o604) }, vault.ErrInsecure},
+		{"question mark", func(t *testing.T, cfg *vault.Config, _ faulttest.Keyring) { cfg.Path += "?x" }, vault.ErrInvalid},
+		{"newer schema", func(t *testing.T, cfg *vault.Config, _ faulttest.Keyring) {
 			v := vaulttest.Open(t, *cfg)
 			err := v.Update(t.Context(), func(tx *vault.Tx) error {
 				_, err := tx.ExecContext(t.Context(), `PRAGMA user_version = 99`)
@@ -128,11 +129,11 @@ func TestOpenRefuses(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, vault.ErrNewer},
-		{"slots file ahead of its table", func(t *testing.T, cfg *vault.Config, _ fileKeyring) {
+		{"slots file ahead of its table", func(t *testing.T, cfg *vault.Config, _ faulttest.Keyring) {
 			file := read(t, cfg.Path+".slots")
 			write(t, cfg.Path+".slots", bytes.Replace(file, []byte(`"slots_seq": 0`), []byte(`"slots_seq": 1`), 1))
 		}, vault.ErrRollback},
-		{"slots file of a later generation", func(t *testing.T, cfg *vault.Config, _ fileKeyring) {
+		{"slots file of a later generation", func(t *testing.T, cfg *vault.Config, _ faulttest.Keyring) {
 			file := read(t, cfg.Path+".slots")
 			at := bytes.Index(file, []byte(`"key_id": "`)) + len(`"key_id": "`)
 			file[at] = "10"[b2i(file[at] == '1')]
@@ -169,14 +170,14 @@ func b2i(b bool) int {
 }
 
 // emptyKeyring gives every item another value, or removes it.
-func emptyKeyring(t *testing.T, k fileKeyring, value []byte) {
+func emptyKeyring(t *testing.T, k faulttest.Keyring, value []byte) {
 	t.Helper()
-	items, err := os.ReadDir(k.dir)
+	items, err := os.ReadDir(k.Dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, item := range items {
-		path := filepath.Join(k.dir, item.Name())
+		path := filepath.Join(k.Dir, item.Name())
 		if value == nil {
 			os.Remove(path)
 		} else {

@@ -1,0 +1,9 @@
+package vault
+
+import "io/fs"
+
+// WithMigrations gives tests a schema that the program does not have yet.
+func (c Config) WithMigrations(migrations fs.FS) Config {
+	c.migrations = migrations
+	return c
+}
