@@ -61,15 +61,15 @@ func (c *connector) Connect(context.Context) (driver.Conn, error) {
 		"_busy_timeout": {"5000"},
 		"_foreign_keys": {"on"},
 		"_synchronous":  {"FULL"},
-		"_txlock":       {"immediate"},
 	}
+	begin := "BEGIN IMMEDIATE"
 	// Settings hold for one connection, so each sets all of them. Of
 	// cipher_memory_security: wiping and locking of key material stay on
 	// without it. An in-memory temp_store keeps plaintext off the disk.
 	pragmas := `PRAGMA cipher_memory_security = OFF; PRAGMA temp_store = MEMORY; PRAGMA mmap_size = 0; PRAGMA wal_autocheckpoint = 0;`
 	switch c.mode {
 	case reading:
-		options.Set("_txlock", "deferred")
+		begin = "BEGIN" // else each read would take the write lock
 		pragmas += `PRAGMA cache_size = -16384; PRAGMA query_only = ON;`
 	case writing:
 		options.Set("_journal_mode", "WAL")
@@ -86,7 +86,7 @@ func (c *connector) Connect(context.Context) (driver.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", mapDriverError(err))
 	}
-	return newStatementConn(conn.(*sqlite3.SQLiteConn)), nil
+	return newStatementConn(conn.(*sqlite3.SQLiteConn), begin), nil
 }
 
 // Driver implements [driver.Connector].

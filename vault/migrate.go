@@ -142,6 +142,11 @@ func upgrade(ctx context.Context, cfg Config, p paths) (err error) {
 	if version == cfg.schemaVersion() {
 		return v.Close() // somebody else was faster
 	}
+	// An older copy is refused before anything is done to it.
+	if _, _, err := v.compare(ctx); err != nil {
+		v.Close()
+		return err
+	}
 	key := append([]byte(nil), v.dbKey...)
 	defer wipe(key)
 	if err := v.quiesce(ctx); err != nil {

@@ -211,4 +211,3 @@ func TestMigrateNoOlderCopy(t *testing.T) {
 	cfg.AcceptRollback = true
 	vaulttest.Open(t, nextSchema(cfg))
 }
-

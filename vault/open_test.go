@@ -72,7 +72,9 @@ func TestOpenRefuses(t *testing.T) {
 		}, vault.ErrNoVault},
 		{"database gone", func(t *testing.T, cfg *vault.Config, _ faulttest.Keyring) { os.Remove(cfg.Path) }, vault.ErrMissing},
 		{"empty", func(t *testing.T, cfg *vault.Config, _ faulttest.Keyring) { write(t, cfg.Path, nil) }, vault.ErrDamaged},
-		{"short", func(t *testing.T, cfg *vault.Config, _ faulttest.Keyring) { write(t, cfg.Path, read(t, cfg.Path)[:100]) }, vault.ErrDamaged},
+		{"short", func(t *testing.T, cfg *vault.Config, _ faulttest.Keyring) {
+			write(t, cfg.Path, read(t, cfg.Path)[:100])
+		}, vault.ErrDamaged},
 		{"noise", func(t *testing.T, cfg *vault.Config, _ faulttest.Keyring) {
 			noise := make([]byte, 8192)
 			rand.Read(noise)
@@ -367,4 +369,3 @@ func TestDamage(t *testing.T) {
 	write(t, cfg.Path, good)
 	vaulttest.Open(t, cfg)
 }
-

@@ -94,6 +94,10 @@ func handOver(ctx context.Context, fsys durable.FS, r Recovery, file string, aga
 	}
 	content := r.File()
 	defer wipe(content)
+	// A killed run may have left a part, with an identity in it.
+	if err := durable.RemoveParts(fsys, file); err != nil {
+		return fmt.Errorf("remove what an interrupted run left of %q: %w", file, err)
+	}
 	put := durable.Create
 	if again {
 		put = durable.Replace

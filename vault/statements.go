@@ -11,7 +11,8 @@ import (
 // dozen constant texts.
 type statementConn struct {
 	rawConn
-	idle map[string]driver.Stmt // by text; a statement in use is not in it
+	idle  map[string]driver.Stmt // by text; a statement in use is not in it
+	begin string                 // "BEGIN" or "BEGIN IMMEDIATE"
 }
 
 // rawConn is what the driver's connection can do.
@@ -33,15 +34,15 @@ var (
 	_ driver.ExecerContext      = (*statementConn)(nil)
 )
 
-func newStatementConn(raw rawConn) *statementConn {
-	return &statementConn{rawConn: raw, idle: map[string]driver.Stmt{}}
+func newStatementConn(raw rawConn, begin string) *statementConn {
+	return &statementConn{rawConn: raw, idle: map[string]driver.Stmt{}, begin: begin}
 }
 
 // reusable tells statements that mean the same each time from those, such as
 // PRAGMA, that may act when they are compiled.
 func reusable(query string) bool {
 	verb := strings.TrimLeft(query, " \t\r\n")
-	for _, prefix := range []string{"SELECT", "INSERT", "UPDATE", "DELETE"} {
+	for _, prefix := range []string{"SELECT", "INSERT", "UPDATE", "DELETE", "BEGIN", "COMMIT", "ROLLBACK"} {
 		if strings.HasPrefix(verb, prefix) {
 			return true
 		}
@@ -81,26 +82,42 @@ func (c *statementConn) PrepareContext(ctx context.Context, query string) (drive
 }
 
 // BeginTx implements [driver.ConnBeginTx].
-func (c *statementConn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
-	tx, err := c.rawConn.(driver.ConnBeginTx).BeginTx(ctx, opts)
-	if err != nil {
+func (c *statementConn) BeginTx(ctx context.Context, _ driver.TxOptions) (driver.Tx, error) {
+	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	return transaction{tx}, nil
+	if err := c.run(c.begin); err != nil {
+		return nil, err
+	}
+	return transaction{c}, nil
 }
 
-// transaction is over after a commit that failed: the driver leaves it open when
-// the disk is full, and the next one on this connection could not begin.
-type transaction struct{ driver.Tx }
-
-// Commit implements [driver.Tx].
-func (tx transaction) Commit() error {
-	err := tx.Tx.Commit()
+// run runs a statement without arguments or results.
+func (c *statementConn) run(query string) error {
+	stmt, err := c.PrepareContext(context.Background(), query)
 	if err != nil {
-		tx.Tx.Rollback()
+		return err
+	}
+	_, err = stmt.(driver.StmtExecContext).ExecContext(context.Background(), nil)
+	stmt.Close()
+	return err
+}
+
+// transaction is an open transaction of the connection.
+type transaction struct{ conn *statementConn }
+
+// Commit implements [driver.Tx]. A commit that failed, as on a full disk, leaves
+// SQLite's transaction open, and the next on this connection could not begin.
+func (tx transaction) Commit() error {
+	err := tx.conn.run("COMMIT")
+	if err != nil {
+		tx.Rollback()
 	}
 	return err
 }
+
+// Rollback implements [driver.Tx].
+func (tx transaction) Rollback() error { return tx.conn.run("ROLLBACK") }
 
 // Close implements [driver.Conn].
 func (c *statementConn) Close() error {
@@ -117,11 +134,24 @@ type rawStmt interface {
 	driver.StmtQueryContext
 }
 
-// keptStmt goes back to its connection when it is closed.
+// keptStmt goes back to its connection when it is closed. It does not hand the
+// context down, for which the driver would start a goroutine for each row: the
+// statements are short, and database/sql ends the reading of rows between two of
+// them when the context ends.
 type keptStmt struct {
 	rawStmt
 	conn  *statementConn
 	query string
+}
+
+// QueryContext implements [driver.StmtQueryContext].
+func (s *keptStmt) QueryContext(_ context.Context, args []driver.NamedValue) (driver.Rows, error) {
+	return s.rawStmt.QueryContext(context.Background(), args)
+}
+
+// ExecContext implements [driver.StmtExecContext].
+func (s *keptStmt) ExecContext(_ context.Context, args []driver.NamedValue) (driver.Result, error) {
+	return s.rawStmt.ExecContext(context.Background(), args)
 }
 
 // Close implements [driver.Stmt].

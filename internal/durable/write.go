@@ -70,15 +70,15 @@ func put(fsys FS, path string, write func(io.Writer) error, commit func(part, pa
 	var suffix [8]byte
 	rand.Read(suffix[:])
 	part := path + partInfix + hex.EncodeToString(suffix[:])
-	f, err := fsys.CreateNew(part)
-	if err != nil {
-		return fmt.Errorf("create %q: %w", part, err)
-	}
 	defer func() {
 		if err != nil {
 			fsys.Remove(part)
 		}
 	}()
+	f, err := fsys.CreateNew(part)
+	if err != nil {
+		return fmt.Errorf("create %q: %w", part, err)
+	}
 	err = write(f)
 	if err == nil {
 		if err = f.Sync(); err != nil {
@@ -107,6 +107,23 @@ func IsPart(path string) bool {
 	name := filepath.Base(path)
 	at := strings.LastIndex(name, partInfix)
 	return at > 0 && len(name) == at+len(partInfix)+16
+}
+
+// RemoveParts removes what interrupted writes of the file at path left beside
+// it. Nobody may be writing it.
+func RemoveParts(fsys FS, path string) error {
+	entries, err := os.ReadDir(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if IsPart(e.Name()) && strings.HasPrefix(e.Name(), filepath.Base(path)+partInfix) {
+			if err := fsys.Remove(filepath.Join(filepath.Dir(path), e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // Exists reports whether something stands at path. An error other than

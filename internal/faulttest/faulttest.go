@@ -7,6 +7,7 @@ package faulttest
 import (
 	"errors"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 )
@@ -38,23 +39,26 @@ type Steps struct {
 	At   int // the step to strike, from 1; 0: none
 	Blow Blow
 
-	mu   sync.Mutex
-	n    int
-	name string
+	mu     sync.Mutex
+	names  []string
+	struck string
 }
 
 // N returns how many steps there have been.
-func (s *Steps) N() int {
+func (s *Steps) N() int { return len(s.Names()) }
+
+// Names returns the names of the steps so far: that of step n stands at n-1.
+func (s *Steps) Names() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.n
+	return slices.Clone(s.names)
 }
 
 // Struck returns the name of the step that was struck, or "".
 func (s *Steps) Struck() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.name
+	return s.struck
 }
 
 // Do makes a call as one step. A failure of the call itself goes before one that
@@ -81,12 +85,13 @@ func (s *Steps) Do(name string, call func() error) error {
 func (s *Steps) next(name string) Blow {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.n++
-	if s.At == 0 || s.n < s.At || (s.n > s.At && s.Blow != FailOnwards) {
+	s.names = append(s.names, name)
+	n := len(s.names)
+	if s.At == 0 || n < s.At || (n > s.At && s.Blow != FailOnwards) {
 		return ""
 	}
-	if s.n == s.At {
-		s.name = name
+	if n == s.At {
+		s.struck = name
 	}
 	return s.Blow
 }
