@@ -179,7 +179,7 @@ func TestHolders(t *testing.T) {
 	}
 	lock.Unlock()
 	for h, want := range map[durable.Holder]string{
-		{PID: 7}:                       "pid 7",
+		{PID: 7}:                        "pid 7",
 		{PID: 7, Program: "queen-rbee"}: "queen-rbee (pid 7)",
 	} {
 		if h.String() != want {
