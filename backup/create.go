@@ -181,7 +181,11 @@ func (o CreateOptions) put(write func(io.Writer) error, m Manifest) (Record, err
 	var measured *measure
 	through := func(w io.Writer) error {
 		measured = newMeasure(w)
-		return write(measured)
+		err := write(measured)
+		if b, ok := w.(interface{ Flush() error }); ok && err == nil {
+			err = b.Flush() // what is still in a buffer is not written
+		}
+		return err
 	}
 	path := "-"
 	var err error

@@ -170,13 +170,13 @@ func (a *archiveReader) read(ctx context.Context, opts ReadOptions, to sink) (Ma
 	if err := a.member(memberReadme, drain); err != nil {
 		return Manifest{}, err
 	}
-	err = readLines(a, memberNodes, &counts.Nodes, func(n registry.Node) error {
+	err = readLines(a, memberNodes, &counts.Nodes, m.Counts.Nodes, func(n registry.Node) error {
 		return asSinkError(to.node(ctx, n))
 	})
 	if err != nil {
 		return Manifest{}, err
 	}
-	err = readLines(a, memberSSHKeys, &counts.SSHKeys, func(k registry.SSHKey) error {
+	err = readLines(a, memberSSHKeys, &counts.SSHKeys, m.Counts.SSHKeys, func(k registry.SSHKey) error {
 		keys = append(keys, k)
 		return nil
 	})
@@ -196,7 +196,7 @@ func (a *archiveReader) read(ctx context.Context, opts ReadOptions, to sink) (Ma
 			return Manifest{}, err
 		}
 	}
-	err = readLines(a, memberHostKeys, &counts.HostKeys, func(k registry.HostKey) error {
+	err = readLines(a, memberHostKeys, &counts.HostKeys, m.Counts.HostKeys, func(k registry.HostKey) error {
 		return asSinkError(to.hostKey(ctx, k))
 	})
 	if err != nil {
@@ -205,7 +205,7 @@ func (a *archiveReader) read(ctx context.Context, opts ReadOptions, to sink) (Ma
 	if err := a.member(memberKnownHosts, drain); err != nil {
 		return Manifest{}, err
 	}
-	err = readLines(a, memberAuditLog, &counts.AuditLog, func(r vault.AuditRow) error {
+	err = readLines(a, memberAuditLog, &counts.AuditLog, m.Counts.AuditLog, func(r vault.AuditRow) error {
 		if head, err = head.Follow(r); err != nil {
 			return err
 		}
@@ -214,7 +214,7 @@ func (a *archiveReader) read(ctx context.Context, opts ReadOptions, to sink) (Ma
 	if err != nil {
 		return Manifest{}, err
 	}
-	err = readLines(a, memberSlots, &counts.Slots, func(s vault.Slot) error {
+	err = readLines(a, memberSlots, &counts.Slots, m.Counts.Slots, func(s vault.Slot) error {
 		return asSinkError(to.slot(ctx, s))
 	})
 	if err != nil {
@@ -322,9 +322,10 @@ func readAll(r io.Reader, max int64) ([]byte, error) {
 	return data, err
 }
 
-// readLines parses a member of one JSON value a line. What is parsed must encode
+// readLines parses a member of one JSON value a line, of which there are at most
+// max: that is signed, the lines so far are not. What is parsed must encode
 // to the same line again.
-func readLines[T any](a *archiveReader, name string, count *int64, use func(T) error) error {
+func readLines[T any](a *archiveReader, name string, count *int64, max int64, use func(T) error) error {
 	return a.member(name, func(r io.Reader) error {
 		lines := bufio.NewReaderSize(r, 64<<10)
 		for {
@@ -334,7 +335,9 @@ func readLines[T any](a *archiveReader, name string, count *int64, use func(T) e
 			} else if err != nil {
 				return err
 			}
-			*count++
+			if *count++; *count > max {
+				return fmt.Errorf("%w: more lines than the manifest says", ErrDamaged)
+			}
 			var v T
 			if err := json.Unmarshal(line, &v); err != nil {
 				return fmt.Errorf("line %d: %w", *count, err)

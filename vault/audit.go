@@ -8,6 +8,8 @@ import (
 	"encoding/hex"
 	"fmt"
 	"iter"
+	"math"
+	"math"
 	"strconv"
 	"time"
 )
@@ -131,7 +133,7 @@ func (tx *Tx) AuditRows(ctx context.Context, from int64) iter.Seq2[AuditRow, err
 // matches [ErrAudit] and names the first row that is not what it was.
 func (tx *Tx) VerifyAudit(ctx context.Context) (AuditHead, error) {
 	var head AuditHead
-	for r, err := range tx.AuditRows(ctx, 1) {
+	for r, err := range tx.AuditRows(ctx, math.MinInt64) {
 		if err != nil {
 			return AuditHead{}, fmt.Errorf("read audit log: %w", err)
 		}

@@ -41,8 +41,8 @@ type Created struct {
 // The key goes into cfg.Keyring, where there is one, and is wrapped for the
 // recipients. An interrupted run's leavings are swept.
 //
-// Errors: [ErrExists] for any database at the path or a RecoveryFile that is
-// there ([ErrPlaintext] too for an ordinary SQLite database), [ErrMissing] where
+// Errors: [ErrExists] for any database at the path ([ErrPlaintext] too for an
+// ordinary SQLite database), [ErrFileExists] for a RecoveryFile, [ErrMissing] where
 // a slots file tells of a database that is gone, [ErrInvalid], [ErrInsecure],
 // [ErrLocked], an error of package keyring. After any of them there is no vault.
 func Create(ctx context.Context, cfg Config, opts CreateOptions) (Created, error) {
@@ -54,8 +54,8 @@ func Create(ctx context.Context, cfg Config, opts CreateOptions) (Created, error
 	if err != nil {
 		return Created{}, err
 	}
-	recover := opts.RecoveryFile != "" || opts.ShowRecovery != nil
-	if len(slots) == 0 && !recover {
+	recoverable := opts.RecoveryFile != "" || opts.ShowRecovery != nil
+	if len(slots) == 0 && !recoverable {
 		return Created{}, fmt.Errorf("%w: a vault needs a recovery identity or a recipient: a lost keyring would lose it", ErrInvalid)
 	}
 	p, err := newPaths(cfg.Path)
@@ -83,7 +83,7 @@ func Create(ctx context.Context, cfg Config, opts CreateOptions) (Created, error
 	if err := mustNotExist(p); err != nil {
 		return Created{}, err
 	}
-	interrupted, err := clearWay(ctx, cfg, p, false, t.meta.Keyring)
+	interrupted, _, err := clearWay(ctx, cfg, p, false, t.meta.Keyring)
 	if err != nil {
 		return Created{}, err
 	}
@@ -93,7 +93,7 @@ func Create(ctx context.Context, cfg Config, opts CreateOptions) (Created, error
 		t.slots = append(t.slots, newSlot(s.Kind, s.Label, s.Recipient, t.meta.Created))
 	}
 	var recovery Recovery
-	if recover {
+	if recoverable {
 		var again bool
 		if recovery, again, err = makeRecovery(class, opts.RecoveryFile, interrupted); err != nil {
 			return Created{}, err

@@ -9,6 +9,8 @@ var (
 	ErrNoVault = errors.New("no vault")
 	// ErrExists: there is a database at the path already.
 	ErrExists = errors.New("exists already")
+	// ErrFileExists: a file that was to be made is there already.
+	ErrFileExists = errors.New("file exists already")
 	// ErrPlaintext: the file at the path is an ordinary SQLite database.
 	ErrPlaintext = errors.New("not a vault but a plaintext SQLite database")
 	// ErrNotPlaintext: the file to import is not an ordinary SQLite database.

@@ -64,8 +64,10 @@ func Examine(ctx context.Context, cfg Config, use func(*Vault) []Finding) ([]Fin
 	v, err := Open(ctx, cfg)
 	if err != nil {
 		switch {
-		case !before.present():
+		case !before.present() && errors.Is(err, ErrNoWayIn):
 			found = append(found, failed("slots file", "", fmt.Errorf("%w: the slots file %q is missing", ErrDamaged, p.slots)))
+		case !before.present():
+			found = append(found, warning("slots file", "", "it is missing; opening the vault through its keyring writes it anew"))
 		case before.err != nil:
 			found = append(found, failed("slots file", "", fmt.Errorf("%w: the slots file is unreadable: %w", ErrDamaged, before.err)))
 		default:

@@ -150,11 +150,12 @@ func unlockAndAttach(ctx context.Context, cfg Config, p paths) (*Vault, error) {
 	}
 	v.source = source
 	v.readOnly = p.setAside()
+	v.vouched = file.find(id) != nil
 	return v, nil
 }
 
-// prove reads the database for the first time. The key has passed its check,
-// so what cannot be read is damaged.
+// prove reads the database for the first time. Where the slots file vouched for
+// the key, what cannot be read is damaged.
 func (v *Vault) prove(ctx context.Context) (version int64, err error) {
 	var application int64
 	err = v.View(ctx, func(tx *Tx) error {
@@ -164,6 +165,8 @@ func (v *Vault) prove(ctx context.Context) (version int64, err error) {
 		return tx.QueryRowContext(ctx, `PRAGMA user_version`).Scan(&version)
 	})
 	switch {
+	case errors.Is(err, ErrDamaged) && !v.vouched:
+		return 0, fmt.Errorf("read %q: %w (without a slots file, a damaged database and a wrong key cannot be told apart)", v.paths.db, err)
 	case err != nil:
 		return 0, fmt.Errorf("read %q: %w", v.paths.db, err)
 	case application != applicationID || version < 1:

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"time"
@@ -70,9 +71,11 @@ func (p paths) replaced(now time.Time) string { return p.db + ".replaced-" + now
 // setAside reports whether the database is one that a transition or a
 // migration put aside: it is opened for reading only.
 func (p paths) setAside() bool {
-	base := filepath.Base(p.db)
-	return strings.Contains(base, ".before-v") || strings.Contains(base, ".replaced-")
+	return asideName.MatchString(filepath.Base(p.db))
 }
+
+// asideName matches the names that before and replaced give.
+var asideName = regexp.MustCompile(`\.(before-v\d+|replaced-\d{8}T\d{6}Z(-\d+)?)$`)
 
 // glob returns the files whose names begin with the database's name followed by
 // infix.

@@ -57,7 +57,7 @@ func (r Recovery) File() []byte {
 
 // readRecovery returns the identity of an earlier run's file when its recipient
 // is among those given: the operator may have copied it already, so it is used
-// again. The error matches [ErrExists] for any other file, and [fs.ErrNotExist]
+// again. The error matches [ErrFileExists] for any other file, and [fs.ErrNotExist]
 // for none.
 func readRecovery(path string, recipients []string) (Recovery, error) {
 	data, err := os.ReadFile(path)
@@ -65,7 +65,7 @@ func readRecovery(path string, recipients []string) (Recovery, error) {
 		return Recovery{}, err
 	}
 	defer wipe(data)
-	exists := fmt.Errorf("%q %w", path, ErrExists)
+	exists := fmt.Errorf("%w: %q", ErrFileExists, path)
 	identities, err := ParseIdentities(bytes.NewReader(data))
 	if err != nil || len(identities) != 1 {
 		return Recovery{}, exists
@@ -103,7 +103,7 @@ func handOver(ctx context.Context, fsys durable.FS, r Recovery, file string, aga
 		put = durable.Replace
 	}
 	if err := put(fsys, file, content); errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("%q %w", file, ErrExists)
+		return fmt.Errorf("%w: %q", ErrFileExists, file)
 	} else if err != nil {
 		return fmt.Errorf("write recovery identity: %w", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
+	"github.com/rbee-keeper/rbee-vault/keyring"
 )
 
 // RestoreOptions says what a new vault is made of.
@@ -83,7 +84,7 @@ func Restore(ctx context.Context, cfg Config, opts RestoreOptions) (RestoredVaul
 			return RestoredVault{}, err
 		}
 	default:
-		if _, err := clearWay(ctx, cfg, p, true, t.meta.Keyring); err != nil {
+		if _, t.missing, err = clearWay(ctx, cfg, p, true, t.meta.Keyring); err != nil {
 			return RestoredVault{}, err
 		}
 	}
@@ -134,8 +135,9 @@ func (t *transition) closeInPlace(ctx context.Context, accept func(error) bool) 
 	if cause == nil {
 		return slots, nil
 	}
-	if errors.Is(cause, ErrLocked) || errors.Is(cause, ErrAlreadyOpen) || ctx.Err() != nil {
-		return nil, cause // it is in use, not unreadable
+	if !errors.Is(cause, ErrDamaged) && !errors.Is(cause, ErrPlaintext) && !errors.Is(cause, ErrWrongKey) && !errors.Is(cause, ErrNoWayIn) &&
+		!errors.Is(cause, ErrUnknownKeyID) && !errors.Is(cause, keyring.ErrUnavailable) || ctx.Err() != nil {
+		return nil, cause // in use, newer, or of passing cause: not unreadable
 	}
 	if accept == nil || !accept(cause) {
 		return nil, fmt.Errorf("the vault in place cannot be opened, so it is not replaced: %w", cause)
@@ -186,16 +188,16 @@ func stillThere(backup, inPlace []Slot) (kept, leftOut []Slot, err error) {
 	for _, s := range inPlace {
 		has[s.Recipient] = true
 	}
-	durable := false
+	lasting := false
 	for _, s := range backup {
 		if !has[s.Recipient] {
 			leftOut = append(leftOut, s)
 			continue
 		}
 		kept = append(kept, s)
-		durable = durable || s.Durable()
+		lasting = lasting || s.Durable()
 	}
-	if !durable {
+	if !lasting {
 		return nil, nil, fmt.Errorf("%w: the vault in place has none of the backup's recovery and recipient keys, and one that was removed must not come back: restore to another path", ErrInvalid)
 	}
 	return kept, leftOut, nil

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 
@@ -199,11 +200,11 @@ func (v *Vault) sweepKeys(ctx context.Context, s settlement) (waiting []entry) {
 // keptFor reports whether a file set aside still needs the key.
 func (v *Vault) keptFor(id KeyID) bool {
 	for _, path := range v.paths.glob(".replaced-") {
-		if strings.HasSuffix(path, ".slots") {
-			continue
-		}
-		if aside, err := peekKeyID(path); errors.Is(err, ErrAlreadyOpen) || err == nil && aside == id {
-			return true
+		if (paths{db: path}).setAside() {
+			// What cannot be read may be it.
+			if aside, err := peekKeyID(path); err != nil && !errors.Is(err, fs.ErrNotExist) || err == nil && aside == id {
+				return true
+			}
 		}
 	}
 	return false
@@ -219,12 +220,24 @@ func (v *Vault) removeBefore() {
 	}
 }
 
+// ours reports whether an unfinished file was to be one of the vault's own: a
+// backup that is being written beside it is somebody else's.
+func (p paths) ours(part string) bool {
+	rest := strings.TrimPrefix(part, p.db)
+	for _, infix := range []string{".slots.part-", ".slots.foreign-", ".new.part-", ".before-v", ".replaced-"} {
+		if strings.HasPrefix(rest, infix) {
+			return true
+		}
+	}
+	return false
+}
+
 // leftovers lists what was being built, and unfinished writes.
 func leftovers(p paths) []string {
 	building := append([]string{p.fresh}, sideFiles(p.fresh)...)
 	var left []string
 	for _, path := range p.glob(".") {
-		if durable.IsPart(path) || slices.Contains(building, path) {
+		if slices.Contains(building, path) || durable.IsPart(path) && p.ours(path) {
 			left = append(left, path)
 		}
 	}

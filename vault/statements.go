@@ -38,9 +38,12 @@ func newStatementConn(raw rawConn, begin string) *statementConn {
 	return &statementConn{rawConn: raw, idle: map[string]driver.Stmt{}, begin: begin}
 }
 
-// reusable tells statements that mean the same each time from those, such as
-// PRAGMA, that may act when they are compiled.
+// reusable tells single statements that mean the same each time from those, such
+// as PRAGMA, that may act when they are compiled.
 func reusable(query string) bool {
+	if strings.Contains(query, ";") {
+		return false // several statements: only the first would be prepared
+	}
 	verb := strings.TrimLeft(query, " \t\r\n")
 	for _, prefix := range []string{"SELECT", "INSERT", "UPDATE", "DELETE", "BEGIN", "COMMIT", "ROLLBACK"} {
 		if strings.HasPrefix(verb, prefix) {

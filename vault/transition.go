@@ -46,11 +46,16 @@ type transition struct {
 	// replaced is the key id of the database in place, or nil when there must
 	// be none.
 	replaced *KeyID
+	// missing says that there is no database, but a slots file of one.
+	missing bool
 	// unread says that the database in place could not be opened, so its side
 	// files are still there.
 	unread bool
 	// aside is where the replaced database was copied.
 	aside string
+	// stripped says that side files of the unread database are being removed:
+	// from then on the copy aside is the only whole one.
+	stripped bool
 }
 
 // newTransition starts a vault of generation 1.
@@ -96,14 +101,22 @@ func (t *transition) run(ctx context.Context) error {
 		switch {
 		case e == nil && id == t.key.id:
 			t.cfg.log().Warn("the vault is in place, but a step behind that failed", "error", err)
-		case e == nil, errors.Is(e, fs.ErrNotExist), t.unread:
+		case e == nil, errors.Is(e, fs.ErrNotExist), t.unread && (errors.Is(e, ErrDamaged) || errors.Is(e, ErrPlaintext)):
 			t.abandon(ctx, before)
+			if t.stripped {
+				err = fmt.Errorf("%w (the whole vault is in %q)", err, t.aside)
+			}
 			return err
 		default:
 			return errors.Join(err, e)
 		}
 	}
-	return t.settle(ctx)
+	// From here on the new vault stands. What settling leaves undone, the next open
+	// does.
+	if err := t.settle(context.WithoutCancel(ctx)); err != nil {
+		t.cfg.log().Warn("the vault is in place; the next open will finish tidying up", "error", err)
+	}
+	return nil
 }
 
 func (t *transition) steps(ctx context.Context, before slotsFile) error {
@@ -118,16 +131,27 @@ func (t *transition) steps(ctx context.Context, before slotsFile) error {
 			return fmt.Errorf("set the vault in place aside: %w", err)
 		}
 	}
-	entries := []entry{newEntry(t.meta, t.slots, t.key.check(), statePending)}
-	for _, e := range before.entries {
-		if t.replaced != nil && e.KeyID == *t.replaced {
-			e.State = stateReplaced
+	if t.missing {
+		aside := t.paths.foreignSlots(t.cfg.now())
+		if err := durable.Copy(t.cfg.fs(), t.paths.slots, aside); err != nil {
+			return fmt.Errorf("copy slots file aside: %w", err)
 		}
-		if t.replaced != nil {
+		t.cfg.log().Warn("the slots file told of a database that is not there: it is copied aside", "copy", aside)
+	}
+	entries := []entry{newEntry(t.meta, t.slots, t.key.check(), statePending)}
+	if t.replaced != nil {
+		for _, e := range before.entries {
+			if e.KeyID == *t.replaced {
+				e.State = stateReplaced
+			}
 			entries = append(entries, e)
 		}
 	}
-	if err := durable.Replace(t.cfg.fs(), t.paths.slots, renderSlotsFile(entries)); err != nil {
+	rendered := renderSlotsFile(entries)
+	if len(rendered) > maxSlotsFile {
+		return fmt.Errorf("%w: too many recipients: the slots file would be over %d bytes", ErrInvalid, maxSlotsFile)
+	}
+	if err := durable.Replace(t.cfg.fs(), t.paths.slots, rendered); err != nil {
 		return fmt.Errorf("write slots file: %w", err)
 	}
 	if t.handOver != nil {
@@ -227,6 +251,7 @@ func (t *transition) fillAll(ctx context.Context, tx *Tx) error {
 func (t *transition) commit() error {
 	fsys, p := t.cfg.fs(), t.paths
 	if t.unread {
+		t.stripped = true
 		for _, path := range sideFiles(p.db) {
 			if err := durable.RemoveIfExists(fsys, path); err != nil {
 				return err
@@ -245,7 +270,7 @@ func (t *transition) commit() error {
 		if err := fsys.Link(p.fresh, p.db); err != nil {
 			return fmt.Errorf("put the new database in place: %w", err)
 		}
-		if err := fsys.Remove(p.fresh); err != nil {
+		if err := durable.RemoveIfExists(fsys, p.fresh); err != nil {
 			return fmt.Errorf("remove %q: %w", p.fresh, err)
 		}
 	}
@@ -292,7 +317,7 @@ func (t *transition) abandon(ctx context.Context, before slotsFile) {
 	if now.find(t.key.id) == nil {
 		// Step 4 was not reached. An interrupted run's entries stand, and so
 		// must what it was building.
-		if t.replaced != nil || !before.present() {
+		if t.replaced != nil || t.missing || !before.present() {
 			removeLeftovers(fsys, t.paths)
 		}
 		t.removeAside()
@@ -307,7 +332,7 @@ func (t *transition) abandon(ctx context.Context, before slotsFile) {
 	if t.takeBack != nil {
 		t.takeBack()
 	}
-	if t.replaced != nil && before.present() {
+	if (t.replaced != nil || t.missing) && before.present() {
 		err = durable.Replace(fsys, t.paths.slots, before.data)
 	} else {
 		err = durable.RemoveIfExists(fsys, t.paths.slots)
@@ -334,7 +359,7 @@ func (t *transition) setAside() error {
 	// The database comes first, for its name decides whether a name is taken.
 	suffixes := []string{"", ".slots"}
 	if t.unread {
-		suffixes = append(suffixes, "-wal")
+		suffixes = append(suffixes, "-wal", "-journal")
 	}
 	for _, suffix := range suffixes {
 		ok, err := durable.Exists(t.paths.db + suffix)
@@ -350,10 +375,10 @@ func (t *transition) setAside() error {
 
 // removeAside removes the copies of a database that was not replaced after all.
 func (t *transition) removeAside() {
-	if t.aside == "" {
+	if t.aside == "" || t.stripped {
 		return
 	}
-	for _, suffix := range []string{"", "-wal", ".slots"} {
+	for _, suffix := range []string{"", "-wal", "-journal", ".slots"} {
 		durable.RemoveIfExists(t.cfg.fs(), t.aside+suffix)
 	}
 }
@@ -364,34 +389,26 @@ func (t *transition) removeAside() {
 //
 // The keyring is asked whatever useKeyring says; but only where the new key is to
 // go into it must it answer.
-func clearWay(ctx context.Context, cfg Config, p paths, restoring, useKeyring bool) (recipients []string, err error) {
+func clearWay(ctx context.Context, cfg Config, p paths, restoring, useKeyring bool) (recipients []string, missingDB bool, err error) {
 	for _, path := range sideFiles(p.db) {
 		if ok, err := durable.Exists(path); err != nil {
-			return nil, err
+			return nil, false, err
 		} else if ok {
-			return nil, fmt.Errorf("%w: there is %q, but no %q", ErrMissing, path, filepath.Base(p.db))
+			return nil, false, fmt.Errorf("%w: there is %q, but no %q", ErrMissing, path, filepath.Base(p.db))
 		}
 	}
 	file, err := readSlotsFile(p.slots)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if !file.present() {
-		return nil, nil
+		return nil, false, nil
 	}
 	if !file.interrupted(p) {
 		if !restoring {
-			return nil, missing(p)
+			return nil, false, missing(p)
 		}
-		aside := p.foreignSlots(cfg.now())
-		if err := cfg.fs().Link(p.slots, aside); err != nil {
-			return nil, fmt.Errorf("put slots file aside: %w", err)
-		}
-		if err := cfg.fs().Remove(p.slots); err != nil {
-			return nil, fmt.Errorf("put slots file aside: %w", err)
-		}
-		cfg.log().Warn("the slots file told of a database that is not there: it is put aside", "copy", aside)
-		return nil, cfg.fs().SyncDir(p.dir)
+		return nil, true, nil // copied aside when the backup has been read and verified
 	}
 	for _, e := range file.entries {
 		for _, s := range e.Slots {
@@ -404,11 +421,11 @@ func clearWay(ctx context.Context, cfg Config, p paths, restoring, useKeyring bo
 		default:
 			err := cfg.Keyring.Delete(ctx, e.KeyID.String())
 			if err != nil && useKeyring {
-				return nil, fmt.Errorf("delete the keyring item of an interrupted run: %w", err)
+				return nil, false, fmt.Errorf("delete the keyring item of an interrupted run: %w", err)
 			} else if err != nil {
 				cfg.log().Warn("an interrupted run may have left a keyring item behind", "account", e.KeyID, "error", err)
 			}
 		}
 	}
-	return recipients, nil
+	return recipients, false, nil
 }

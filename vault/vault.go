@@ -29,6 +29,7 @@ type Vault struct {
 	sealer    sealer
 	dbKey     []byte
 	check     string
+	vouched   bool // the slots file agreed that the key is the right one
 	readOnly  bool
 	unsettled error // why nothing may change the vault
 

@@ -8,6 +8,7 @@ import (
 	"charm.land/lipgloss/v2"
 	"github.com/spf13/cobra"
 
+	"github.com/rbee-keeper/rbee-vault/backup"
 	"github.com/rbee-keeper/rbee-vault/keyring"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
@@ -56,13 +57,10 @@ func runDoctor(ctx context.Context, a *app) error {
 			continue
 		}
 		if classify(f.Err).code == exitDamaged {
-			worst = vault.ErrDamaged
+			worst = f.Err
 		} else if worst == nil {
 			worst = errFindings
 		}
-	}
-	if worst == vault.ErrDamaged {
-		return withHint(fmt.Errorf("the vault is damaged: %w", worst), "A backup brings it back: rbee-vault restore FILE --identity FILE --replace")
 	}
 	return worst
 }
@@ -111,6 +109,8 @@ func examineBackups(ctx context.Context, a *app, v *vault.Vault) vault.Finding {
 		return vault.Finding{Check: "backup", Status: vault.FindingFail, Message: err.Error(), Err: err}
 	case last == nil:
 		f.Message = "there is none yet"
+	case last.File(false) != backup.FilePresent && last.File(false) != backup.FileStreamed:
+		f.Message = fmt.Sprintf("the last one, %s, is %s", last.Path, last.File(false))
 	case a.now().Sub(last.Created) > oldBackup:
 		f.Message = fmt.Sprintf("the last one is %s old", ago(a.now().Sub(last.Created)))
 	default:

@@ -34,7 +34,7 @@ const (
 var (
 	// errPartial: some of what was asked was done; the messages say what not.
 	errPartial = errors.New("done in part")
-	// errNotVerified: doctor found what should not be, and it is not damage.
+	// errFindings: doctor found what should not be, and it is not damage.
 	errFindings = errors.New("not everything is well")
 	// errDeclined: the operator said no.
 	errDeclined = errors.New("nothing was done")
@@ -69,6 +69,7 @@ var failures = []failure{
 	{vault.ErrDamaged, exitDamaged, "damaged", "Run `rbee-vault doctor`; a backup brings the vault back: rbee-vault restore FILE --replace"},
 	{registry.ErrBadRow, exitDamaged, "bad_row", "Remove the row (`rbee-vault node remove NAME`) and add the node anew."},
 	{vault.ErrPlaintext, exitExists, "plaintext", ""},
+	{vault.ErrFileExists, exitExists, "exists", "Nothing was made. Name a new file."},
 	{vault.ErrExists, exitExists, "exists", ""},
 	{backup.ErrExists, exitExists, "exists", "Choose another name: a backup never replaces a file."},
 	{registry.ErrExists, exitExists, "exists", ""},

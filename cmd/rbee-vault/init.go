@@ -130,10 +130,16 @@ func initHint(err error, path string) error {
 		return withHint(err, "It is left as it is. Make the vault beside it and import: rbee-vault init --db %[2]s && rbee-vault node import %[1]s --db %[2]s", shellQuote(path), shellQuote(path+".vault"))
 	case errors.Is(err, vault.ErrExists):
 		return withHint(err, "Nothing was touched. Use it, or choose another path with --db.")
-	case errors.Is(err, keyring.ErrUnavailable):
+	case noKeyringHere(err):
 		return withHint(err, "No vault was made. On a machine without a keyring, make one that opens by identity alone: rbee-vault init --no-keyring")
 	}
 	return err
+}
+
+// noKeyringHere reports whether the machine has no keyring at all, rather than one
+// that is locked or silent.
+func noKeyringHere(err error) bool {
+	return errors.Is(err, keyring.ErrNoBus) || errors.Is(err, keyring.ErrNoProvider) || errors.Is(err, keyring.ErrNoCollection)
 }
 
 // showRecovery shows the recovery identity on the terminal, once, and sees that

@@ -8,7 +8,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rbee-keeper/rbee-vault/backup"
-	"github.com/rbee-keeper/rbee-vault/keyring"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
@@ -91,7 +90,7 @@ func runRestore(ctx context.Context, a *app, o restoreOptions, file string) erro
 	if errors.Is(err, vault.ErrExists) {
 		return withHint(err, "Nothing was touched. Replace it (it is set aside) with --replace, or restore elsewhere with --db PATH.")
 	}
-	if errors.Is(err, keyring.ErrUnavailable) {
+	if noKeyringHere(err) {
 		return withHint(err, "Nothing was restored. On a machine without a keyring, restore to a vault that opens by identity alone: --no-keyring")
 	}
 	if err != nil {

@@ -15,7 +15,8 @@ type FS interface {
 	CreateNew(path string) (File, error)
 	Rename(oldPath, newPath string) error
 	// Link fails with [fs.ErrExist] when newPath exists: the one way to give
-	// a finished file its name without ever replacing another.
+	// a finished file its name without ever replacing another. oldPath may be
+	// gone afterwards, where the file system has no links.
 	Link(oldPath, newPath string) error
 	Remove(path string) error
 	// Sync flushes the file at path to the disk.
@@ -46,7 +47,7 @@ func (OS) CreateNew(path string) (File, error) {
 func (OS) Rename(oldPath, newPath string) error { return os.Rename(oldPath, newPath) }
 
 // Link implements [FS].
-func (OS) Link(oldPath, newPath string) error { return os.Link(oldPath, newPath) }
+func (OS) Link(oldPath, newPath string) error { return linkOrRename(oldPath, newPath) }
 
 // Remove implements [FS].
 func (OS) Remove(path string) error { return os.Remove(path) }

@@ -73,20 +73,6 @@ func lockError(err error) error {
 	return err
 }
 
-// Downgrade turns a held exclusive lock into a shared one. Between the two
-// another process may hold the lock for a moment, so what was read before must
-// be read again.
-func (l *Lock) Downgrade(ctx context.Context) error {
-	if err := l.fl.Unlock(); err != nil {
-		return fmt.Errorf("release lock: %w", err)
-	}
-	if _, err := l.fl.TryRLockContext(ctx, retryDelay); err != nil {
-		<-l.mu
-		return lockError(err)
-	}
-	return nil
-}
-
 // Unlock releases the lock. It must be held.
 func (l *Lock) Unlock() error {
 	err := l.fl.Unlock()

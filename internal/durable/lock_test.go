@@ -187,29 +187,3 @@ func TestHolders(t *testing.T) {
 		}
 	}
 }
-
-// TestDowngrade: others may share what was exclusive, and none may have it alone.
-func TestDowngrade(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "lock")
-	lock := durable.NewLock(path)
-	if err := lock.Exclusive(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if err := lock.Downgrade(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	beside := durable.NewLock(path)
-	if err := beside.Shared(soon(t)); err != nil {
-		t.Fatal(err)
-	}
-	beside.Unlock()
-	if err := beside.Exclusive(soon(t)); !errors.Is(err, durable.ErrLocked) {
-		t.Errorf("%v, want ErrLocked", err)
-	}
-	if err := lock.Unlock(); err != nil {
-		t.Fatal(err)
-	}
-	if err := beside.Exclusive(soon(t)); err != nil {
-		t.Error(err)
-	}
-}

@@ -48,7 +48,7 @@ func CreateFrom(fsys FS, path string, write func(io.Writer) error) error {
 		if err := fsys.Link(part, path); err != nil {
 			return err
 		}
-		return fsys.Remove(part)
+		return RemoveIfExists(fsys, part)
 	})
 }
 

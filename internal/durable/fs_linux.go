@@ -1,0 +1,21 @@
+package durable
+
+import (
+	"errors"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// linkOrRename links, or where the file system has no links (FAT, as on many a
+// USB stick), renames without replacing.
+func linkOrRename(oldPath, newPath string) error {
+	err := os.Link(oldPath, newPath)
+	if !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.ENOSYS) {
+		return err
+	}
+	if e := unix.Renameat2(unix.AT_FDCWD, oldPath, unix.AT_FDCWD, newPath, unix.RENAME_NOREPLACE); e != nil {
+		return &os.LinkError{Op: "renameat2", Old: oldPath, New: newPath, Err: e}
+	}
+	return nil
+}
