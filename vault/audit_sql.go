@@ -108,9 +108,6 @@ func scanAuditRow(rows *sql.Rows) (AuditRow, error) {
 	if subject.Valid && subject.String == "" || detail.Valid && detail.String == "" {
 		return AuditRow{}, fmt.Errorf("%w: row %d has an empty text, which is never written", ErrAudit, r.Seq)
 	}
-	if subject.Valid && subject.String == "" || detail.Valid && detail.String == "" {
-		return AuditRow{}, fmt.Errorf("%w: row %d has an empty text where it had none", ErrAudit, r.Seq)
-	}
 	r.At = time.UnixMilli(at).UTC()
 	r.Subject, r.Detail = subject.String, detail.String
 	copy(r.PrevHash[:], prev)
