@@ -10,7 +10,7 @@ import (
 const (
 	goldenCheck     = "fec83a73b4b186794323583370102eae"
 	goldenVaultID   = "0b5c5d1e-6d2c-4a43-9d0f-5f3f0a4d2b11"
-	goldenSealed    = ""
+	goldenSealed    = "01790a7bf0ba5a7d69693cbb580d31e29b83ca03a5681e10b51a595781b0ff97b11e5acc8b971bcbb20ac86433bb"
 	goldenAuditHash = "64aeefa995078bb9a2ecce08f26bcd89617e0bc1b424bc4713eeca0e93d4ad99"
 )
 
