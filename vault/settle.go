@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"slices"
 	"strings"
 
@@ -23,9 +24,10 @@ import (
 
 // settlement is what settling found and decided.
 type settlement struct {
-	current entry   // rendered from the tables
-	swept   []entry // their keyring items go, then they
-	foreign bool    // the file is copied aside first
+	current  entry   // rendered from the tables
+	swept    []entry // their keyring items go, then they
+	foreign  bool    // the file is copied aside first
+	accepted bool    // the database is older, and the operator knows
 }
 
 // settleIfNeeded compares, and settles where there is a difference. A file set
@@ -110,7 +112,7 @@ func (v *Vault) rollback(s *settlement, format string, args ...any) error {
 	if !v.cfg.AcceptRollback {
 		return fmt.Errorf("%w: %s", ErrRollback, fmt.Sprintf(format, args...))
 	}
-	s.foreign = true
+	s.foreign, s.accepted = true, true
 	return nil
 }
 
@@ -122,7 +124,7 @@ func (v *Vault) settle(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if v.cfg.AcceptRollback && s.foreign {
+	if s.accepted {
 		err := v.update(ctx, func(tx *Tx) error {
 			return tx.Audit(ctx, Event{Action: "vault.accept-rollback", Detail: "an older copy was accepted"})
 		})
@@ -149,8 +151,8 @@ func (v *Vault) settle(ctx context.Context) error {
 // yet to be swept behind it.
 func (v *Vault) writeCurrent(file slotsFile, s settlement) error {
 	if s.foreign {
-		aside := v.paths.foreignSlots(v.cfg.now())
-		if err := durable.Create(v.cfg.fs(), aside, file.data); err != nil {
+		aside, err := keepForeign(v.cfg, v.paths, file.data)
+		if err != nil {
 			return fmt.Errorf("copy slots file aside: %w", err)
 		}
 		v.cfg.log().Warn("the slots file was not this database's: written anew", "copy", aside)
@@ -160,6 +162,25 @@ func (v *Vault) writeCurrent(file slotsFile, s settlement) error {
 		v.cfg.log().Warn("the slots file differed from the database: written anew")
 	}
 	return v.writeSlotsFile(append([]entry{s.current}, s.swept...))
+}
+
+// keepForeign copies a slots file aside that is to be written anew, and returns
+// where. It makes no second copy of what an interrupted run has copied already.
+func keepForeign(cfg Config, p paths, data []byte) (string, error) {
+	base := p.foreignSlots(cfg.now())
+	aside := base
+	for n := 2; ; n++ {
+		there, err := os.ReadFile(aside)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return aside, durable.Create(cfg.fs(), aside, data)
+		case err != nil:
+			return "", err
+		case bytes.Equal(there, data):
+			return aside, cfg.fs().SyncDir(p.dir)
+		}
+		aside = fmt.Sprintf("%s-%d", base, n)
+	}
 }
 
 // writeSlotsFile replaces the slots file where its bytes would change.

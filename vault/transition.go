@@ -132,8 +132,8 @@ func (t *transition) steps(ctx context.Context, before slotsFile) error {
 		}
 	}
 	if t.missing {
-		aside := t.paths.foreignSlots(t.cfg.now())
-		if err := durable.Copy(t.cfg.fs(), t.paths.slots, aside); err != nil {
+		aside, err := keepForeign(t.cfg, t.paths, before.data)
+		if err != nil {
 			return fmt.Errorf("copy slots file aside: %w", err)
 		}
 		t.cfg.log().Warn("the slots file told of a database that is not there: it is copied aside", "copy", aside)

@@ -10,8 +10,9 @@
 //	get N       N single nodes, one after the other
 //	prepared N  the same, by a statement prepared once
 //	list N      all nodes, N times
-//	add N       N new nodes, each in a durable transaction
-//	status N    N changes of a status, likewise
+//	add N       N new nodes, each by one statement
+//	audited N   N new nodes, each with an audit row in one transaction
+//	status N    N changes of a status, each by one statement
 //	open N      opening, reading one node, closing, N times
 //	mixed N R   N reads by eight readers beside a writer that makes at most R
 //	            changes a second, or as many as it can (0); answers their number too
@@ -82,6 +83,7 @@ func (s *store) serve(request string) (string, error) {
 		"prepared": s.getPrepared,
 		"list":     s.list,
 		"add":      s.add,
+		"audited":  s.addAudited,
 		"status":   s.status,
 		"open":     s.open,
 	}[op]

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"crypto/sha256"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/url"
 	"sync"
@@ -29,6 +31,17 @@ type node struct {
 }
 
 const schema = `
+CREATE TABLE audit_log (
+    seq INTEGER PRIMARY KEY,
+    at INTEGER NOT NULL,
+    actor TEXT NOT NULL,
+    via TEXT NOT NULL,
+    action TEXT NOT NULL,
+    subject TEXT,
+    detail TEXT,
+    prev_hash BLOB NOT NULL,
+    hash BLOB NOT NULL
+);
 CREATE TABLE beehives (
     node_name TEXT PRIMARY KEY,
     ssh_host TEXT NOT NULL,
@@ -63,7 +76,10 @@ const (
 	selectNodes = `SELECT` + columns + ` FROM beehives ORDER BY node_name`
 	insertNode  = `INSERT INTO beehives (` + columns + `) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT (node_name) DO NOTHING`
-	updateStatus = `UPDATE beehives SET status = ? WHERE node_name = ?`
+	updateStatus    = `UPDATE beehives SET status = ? WHERE node_name = ?`
+	selectAuditHead = `SELECT seq, hash FROM audit_log ORDER BY seq DESC LIMIT 1`
+	insertAudit     = `INSERT INTO audit_log (seq, at, actor, via, action, subject, detail, prev_hash, hash)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`
 )
 
 // store is the registry.
@@ -161,11 +177,42 @@ func (s *store) list(int) error {
 	return rows.Err()
 }
 
-func (s *store) add(int) error {
+func (s *store) newNode() node {
 	n := s.nodes[s.added%len(s.nodes)]
 	n.Name = fmt.Sprintf("new-%08d", s.added)
 	s.added++
-	return insert(s.db, n)
+	return n
+}
+
+func (s *store) add(int) error { return insert(s.db, s.newNode()) }
+
+// addAudited executes the statements of the vault's AddNode.
+func (s *store) addAudited(int) error {
+	n := s.newNode()
+	tx, err := s.db.Begin()
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	if _, err := scan(tx.QueryRow(selectNode, n.Name)); !errors.Is(err, sql.ErrNoRows) {
+		return fmt.Errorf("node %q is there already (%v)", n.Name, err)
+	}
+	if err := insert(tx, n); err != nil {
+		return err
+	}
+	var seq int64
+	hash := make([]byte, sha256.Size)
+	if err := tx.QueryRow(selectAuditHead).Scan(&seq, &hash); err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return err
+	}
+	detail := fmt.Sprintf("ssh_host: %q; ssh_port: %d; ssh_user: %q; git_repo_url: %q; git_branch: %q; install_path: %q; backends: %q",
+		n.SSHHost, n.SSHPort, n.SSHUser, n.GitRepoURL, n.GitBranch, n.InstallPath, n.Backends)
+	next := sha256.Sum256(append(hash, detail...))
+	_, err = tx.Exec(insertAudit, seq+1, time.Now().UnixMilli(), "ops(1000)@desk", "test", "node.add", n.Name, detail, hash, next[:])
+	if err != nil {
+		return err
+	}
+	return tx.Commit()
 }
 
 func (s *store) status(i int) error {
