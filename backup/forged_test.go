@@ -5,12 +5,17 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"crypto/ed25519"
+	"crypto/rand"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 
 	"filippo.io/age"
+	"github.com/hiddeco/sshsig"
+	"golang.org/x/crypto/ssh"
 
 	"github.com/rbee-keeper/rbee-vault/registry"
 	"github.com/rbee-keeper/rbee-vault/vault"
@@ -158,6 +163,34 @@ func (f *forgery) resign(t *testing.T, keepSigner bool) {
 	}
 }
 
+// resignAs is resign with a signature that is made otherwise.
+func (f *forgery) resignAs(t *testing.T, namespace string, hash sshsig.HashAlgorithm) {
+	t.Helper()
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := ssh.NewSignerFromKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := parseManifest(f.find(memberManifest).data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Signer = strings.TrimSpace(string(ssh.MarshalAuthorizedKey(signer.PublicKey())))
+	f.signer = vault.Fingerprint(m.Signer)
+	var b bytes.Buffer
+	m.encode(&b)
+	f.find(memberManifest).data = b.Bytes()
+	f.members[0].data = bytes.Replace(f.members[0].data, []byte(firstHash(f.members[0].data)), []byte(hashOf(b.Bytes())), 1)
+	sig, err := sshsig.Sign(bytes.NewReader(f.members[0].data), signer, hash, namespace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.members[1].data = sshsig.Armor(sig)
+}
+
 // TestForged: whoever knows the recipient can make a file that decrypts. None
 // may pass for the vault's own.
 func TestForged(t *testing.T) {
@@ -210,6 +243,61 @@ func TestForged(t *testing.T) {
 			f.resign(t, false)
 			return nil
 		}, ErrDamaged},
+		{"signature of another namespace", func(t *testing.T, f *forgery) []byte {
+			f.resignAs(t, "file", sshsig.HashSHA512)
+			return nil
+		}, ErrDamaged},
+		{"signature over another hash", func(t *testing.T, f *forgery) []byte {
+			f.resignAs(t, vault.SignatureNamespace, sshsig.HashSHA256)
+			return nil
+		}, ErrDamaged},
+		{"signature of other sums", func(t *testing.T, f *forgery) []byte {
+			other := newForgery(t)
+			f.members[1].data = other.members[1].data
+			return nil
+		}, ErrDamaged},
+		{"a node twice", func(t *testing.T, f *forgery) []byte {
+			n := f.find(memberNodes)
+			n.data = append(n.data, n.data...)
+			f.resign(t, false)
+			return nil
+		}, ErrDamaged},
+		{"more nodes than it says", func(t *testing.T, f *forgery) []byte {
+			n := f.find(memberNodes)
+			n.data = append(n.data, bytes.Replace(n.data, []byte("hive-01"), []byte("hive-02"), 1)...)
+			f.resign(t, false)
+			return nil
+		}, ErrDamaged},
+		{"a blank line", func(t *testing.T, f *forgery) []byte {
+			n := f.find(memberNodes)
+			n.data = append(n.data, '\n')
+			f.resign(t, false)
+			return nil
+		}, ErrDamaged},
+		{"spaces in a line", func(t *testing.T, f *forgery) []byte {
+			n := f.find(memberNodes)
+			n.data = bytes.Replace(n.data, []byte(`,"`), []byte(`, "`), 1)
+			f.resign(t, false)
+			return nil
+		}, ErrDamaged},
+		{"unknown field in the manifest", func(t *testing.T, f *forgery) []byte {
+			m := f.find(memberManifest)
+			m.data = bytes.Replace(m.data, []byte(`"format"`), []byte(`"x": 1, "format"`), 1)
+			f.members[0].data = bytes.Replace(f.members[0].data, []byte(firstHash(f.members[0].data)), []byte(hashOf(m.data)), 1)
+			return nil
+		}, ErrDamaged},
+		{"a key that nobody listed", func(t *testing.T, f *forgery) []byte {
+			extra := f.members[5]
+			extra.header.Name, extra.data = "ssh_keys/1.pem", []byte("-----BEGIN")
+			f.members = slices.Insert(f.members, 6, extra)
+			f.resign(t, false)
+			return nil
+		}, ErrDamaged},
+		{"no end of the archive", func(_ *testing.T, f *forgery) []byte {
+			packed := f.pack()
+			return zip(packed[:len(packed)-1024-600])
+		}, ErrDamaged},
+		{"gzip cut", func(_ *testing.T, f *forgery) []byte { z := zip(f.pack()); return z[:len(z)-4] }, ErrDamaged},
 		{"newer format", func(_ *testing.T, f *forgery) []byte {
 			m := f.find(memberManifest)
 			m.data = bytes.Replace(m.data, []byte("rbee-vault-backup-1"), []byte("rbee-vault-backup-2"), 1)

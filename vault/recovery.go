@@ -110,14 +110,11 @@ func handOver(ctx context.Context, fsys durable.FS, r Recovery, file string, aga
 	return nil
 }
 
-// takeBack removes the file of a vault that did not come to be, if it is still
-// the one that was written: a rerun could not write it again.
+// takeBack removes the file of a vault that did not come to be, also as an
+// interrupted run wrote it: once no slot tells of its identity, a rerun would
+// take it for another's.
 func takeBack(fsys durable.FS, file string, r Recovery) {
-	content := r.File()
-	defer wipe(content)
-	now, err := os.ReadFile(file)
-	defer wipe(now)
-	if err == nil && bytes.Equal(now, content) {
+	if _, err := readRecovery(file, []string{r.Recipient}); err == nil {
 		fsys.Remove(file)
 	}
 }

@@ -223,7 +223,11 @@ func (s *store) status(i int) error {
 	return err
 }
 
+// open opens the database as its only user, so that the log is made and removed.
 func (s *store) open(i int) error {
+	if err := s.db.Close(); err != nil {
+		return err
+	}
 	db, err := openDB(s.path)
 	if err != nil {
 		return err
