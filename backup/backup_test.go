@@ -286,6 +286,23 @@ func TestUntrusted(t *testing.T) {
 	}
 }
 
+// TestReadOptionsLeftOut: without an identity there is no way in, and without a
+// word on trust there is none.
+func TestReadOptionsLeftOut(t *testing.T) {
+	cfg, v := fleet(t)
+	file, c := create(t, v)
+	opts := trusting(cfg, c)
+	opts.Identities = nil
+	if _, err := backup.Verify(t.Context(), bytes.NewReader(file), opts); !errors.Is(err, vault.ErrNoWayIn) || errors.Is(err, backup.ErrDamaged) {
+		t.Errorf("no identity: %v, want ErrNoWayIn", err)
+	}
+	opts = trusting(cfg, c)
+	opts.Trust = nil
+	if _, err := backup.Verify(t.Context(), bytes.NewReader(file), opts); !errors.Is(err, backup.ErrUntrusted) {
+		t.Errorf("no trust: %v, want ErrUntrusted", err)
+	}
+}
+
 func TestReplace(t *testing.T) {
 	cfg, v := fleet(t)
 	file, c := create(t, v)

@@ -293,6 +293,11 @@ func TestForged(t *testing.T) {
 			f.resign(t, false)
 			return nil
 		}, ErrDamaged},
+		{"bytes hidden in a header", func(_ *testing.T, f *forgery) []byte {
+			f.members[4].header.Format = tar.FormatPAX
+			f.members[4].header.PAXRecords = map[string]string{"RBEE.hidden": "more"}
+			return nil
+		}, ErrDamaged},
 		{"no end of the archive", func(_ *testing.T, f *forgery) []byte {
 			packed := f.pack()
 			return zip(packed[:len(packed)-1024-600])

@@ -37,7 +37,8 @@ type ReadOptions struct {
 	Identities []age.Identity
 	// Trust decides on the signer, given its fingerprint ("SHA256:..."); see
 	// [TrustSigners]. It is asked once, after the signature was verified and
-	// before anything else of the file is used. An error ends the reading.
+	// before anything else of the file is used. An error ends the reading. Nil:
+	// nobody is trusted.
 	Trust func(ctx context.Context, fingerprint string) error
 }
 
@@ -67,6 +68,12 @@ type sink interface {
 // signer, every sum, the order of the members, the counts, and the audit chain.
 // It returns nil only when all of it holds.
 func read(ctx context.Context, r io.Reader, opts ReadOptions, to sink) (Manifest, error) {
+	if len(opts.Identities) == 0 {
+		return Manifest{}, fmt.Errorf("%w: no identity is given", vault.ErrNoWayIn)
+	}
+	if opts.Trust == nil {
+		opts.Trust = TrustSigners()
+	}
 	decrypted, err := age.Decrypt(contextReader{ctx, r}, opts.Identities...)
 	if err != nil {
 		return Manifest{}, decryptError(ctx, err)
@@ -272,7 +279,7 @@ func (a *archiveReader) next(name string) error {
 	} else if err != nil {
 		return err
 	}
-	if h.Name != name || h.Typeflag != tar.TypeReg {
+	if h.Name != name || h.Typeflag != tar.TypeReg || h.Format != tar.FormatUSTAR {
 		return fmt.Errorf("%w: %q stands where %s belongs", ErrDamaged, h.Name, name)
 	}
 	return nil

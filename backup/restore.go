@@ -12,8 +12,8 @@ import (
 // Verify reads a whole backup and writes nothing. It returns the manifest when
 // the file is what was written, by a signer that opts.Trust accepts.
 //
-// Errors: [ErrDamaged], [ErrUntrusted], [vault.ErrWrongKey], [vault.ErrNewer],
-// and Trust's own.
+// Errors: [ErrDamaged], [ErrUntrusted], [vault.ErrNoWayIn] without an identity,
+// [vault.ErrWrongKey], [vault.ErrNewer], and Trust's own.
 func Verify(ctx context.Context, r io.Reader, opts ReadOptions) (Manifest, error) {
 	m, err := read(ctx, r, opts, discard{})
 	if err != nil {
