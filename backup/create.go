@@ -167,11 +167,7 @@ func (o *CreateOptions) prepare() error {
 
 func (o CreateOptions) checkRecipients(ctx context.Context, v *vault.Vault) error {
 	return v.View(ctx, func(tx *vault.Tx) error {
-		meta, err := tx.Meta(ctx)
-		if err != nil {
-			return err
-		}
-		_, err = vault.ParseRecipients(o.Recipients, meta.Class)
+		_, err := tx.Recipients(ctx, o.Recipients...)
 		return err
 	})
 }
@@ -243,15 +239,8 @@ func plan(ctx context.Context, tx *vault.Tx, sequence int64, opts CreateOptions)
 		return nil, err
 	}
 	a := &archive{manifest: m, progress: opts.Progress}
-	if a.recipients, err = tx.Recipients(ctx); err != nil {
+	if a.recipients, err = tx.Recipients(ctx, opts.Recipients...); err != nil {
 		return nil, err
-	}
-	for _, text := range opts.Recipients {
-		r, _, err := vault.ParseRecipient(strings.TrimSpace(text))
-		if err != nil {
-			return nil, err
-		}
-		a.recipients = append(a.recipients, r)
 	}
 	var fingerprints []string
 	for k, err := range registry.EachSSHKey(ctx, tx) {

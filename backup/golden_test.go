@@ -25,7 +25,7 @@ func TestGolden(t *testing.T) {
 		newGolden(t, *makeGolden)
 	}
 	const dir = "testdata/golden-1"
-	identities, err := vault.ParseIdentities(bytes.NewReader(golden(t, dir, "recovery.txt")))
+	identities, err := vault.ParseIdentities(t.Context(), bytes.NewReader(golden(t, dir, "recovery.txt")), vault.IdentityOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -33,7 +33,7 @@ func (discard) sshKey(_ context.Context, k registry.SSHKey, private []byte) erro
 func (discard) hostKey(_ context.Context, k registry.HostKey) error { return k.Validate() }
 func (discard) auditRow(context.Context, vault.AuditRow) error      { return nil }
 func (discard) slot(_ context.Context, s vault.Slot) error {
-	_, _, err := vault.ParseRecipient(s.Recipient)
+	_, err := vault.ParseRecipient(s.Recipient, nil)
 	return err
 }
 

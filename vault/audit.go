@@ -110,6 +110,7 @@ func (tx *Tx) Audit(ctx context.Context, e Event) error {
 	if err := insertAuditRow(ctx, tx, r); err != nil {
 		return fmt.Errorf("write audit row: %w", err)
 	}
+	tx.audited = max(tx.audited, auditingOf(e.Action))
 	return nil
 }
 

@@ -50,6 +50,27 @@ func selectAuditHead(ctx context.Context, tx *Tx) (AuditHead, error) {
 	return head, nil
 }
 
+// selectAuditRow returns the row of that number; one that is missing gives an
+// error that matches [ErrAudit].
+func selectAuditRow(ctx context.Context, tx *Tx, seq int64) (AuditRow, error) {
+	for r, err := range selectAuditRows(ctx, tx, seq) {
+		if err == nil && r.Seq != seq {
+			break
+		}
+		return r, err
+	}
+	return AuditRow{}, fmt.Errorf("%w: row %d is missing", ErrAudit, seq)
+}
+
+// selectAuditRowEnd returns the newest row, or the zero one of an empty log.
+func selectAuditRowEnd(ctx context.Context, tx *Tx) (AuditRow, error) {
+	head, err := selectAuditHead(ctx, tx)
+	if err != nil || head.Seq == 0 {
+		return AuditRow{}, err
+	}
+	return selectAuditRow(ctx, tx, head.Seq)
+}
+
 func selectAuditRows(ctx context.Context, tx *Tx, from int64) iter.Seq2[AuditRow, error] {
 	return func(yield func(AuditRow, error) bool) {
 		rows, err := tx.QueryContext(ctx, `

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"filippo.io/age"
+	"filippo.io/age/plugin"
 
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
 )
@@ -28,14 +29,22 @@ type Config struct {
 	// Path of the database. Required; see [DefaultPath].
 	Path string
 
-	// Identities are tried on the slots. When there are any, no other source of
-	// the key is asked.
+	// Identities are tried on the slots; see [ParseIdentities]. When there are
+	// any, no other source of the key is asked.
 	Identities []age.Identity
+	// Passphrase asks for the passphrase of a passphrase slot, last of all
+	// sources. Nil: there is no such way in.
+	Passphrase PassphraseFunc
+	// ByPassphrase has Passphrase asked before the credential and the keyring.
+	ByPassphrase bool
+	// Plugins is how an age plugin, of a recipient or an identity, talks to a
+	// person. Nil: it cannot.
+	Plugins *plugin.ClientUI
 	// CredentialsDir is where systemd puts a service's credentials
 	// ($CREDENTIALS_DIRECTORY). A file "rbee-vault" in it is an identity, and is
 	// asked before the keyring. Empty: none.
 	CredentialsDir string
-	// Keyring is asked last. Nil: there is none.
+	// Keyring is asked after them. Nil: there is none.
 	Keyring Keyring
 
 	// Wait is how long to wait for a lock that another process holds, in all

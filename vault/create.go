@@ -24,7 +24,7 @@ type CreateOptions struct {
 	NoKeyring bool
 	// ShowRecovery is given the recovery identity when RecoveryFile is empty. It
 	// returns when the operator has it; an error abandons the vault.
-	ShowRecovery func(context.Context, Recovery) error
+	ShowRecovery func(context.Context, NewIdentity) error
 }
 
 // Created tells of a new vault.
@@ -50,7 +50,7 @@ func Create(ctx context.Context, cfg Config, opts CreateOptions) (Created, error
 	if opts.PostQuantum {
 		class = PostQuantum
 	}
-	slots, err := ParseRecipients(opts.Recipients, class)
+	slots, err := cfg.parseRecipients(opts.Recipients, class)
 	if err != nil {
 		return Created{}, err
 	}
@@ -90,22 +90,29 @@ func Create(ctx context.Context, cfg Config, opts CreateOptions) (Created, error
 
 	t.meta.Class = class
 	for _, s := range slots {
-		t.slots = append(t.slots, newSlot(s.Kind, s.Label, s.Recipient, t.meta.Created))
+		t.slots = append(t.slots, newSlot(s, t.meta.Created))
 	}
-	var recovery Recovery
+	var recovery NewIdentity
 	if recoverable {
 		var again bool
 		if recovery, again, err = makeRecovery(class, opts.RecoveryFile, interrupted); err != nil {
 			return Created{}, err
 		}
+		recovery.Kind = SlotRecovery
 		recovery.VaultID, recovery.Created = t.meta.VaultID, t.meta.Created
-		t.slots = append(t.slots, newSlot(SlotRecovery, "recovery", recovery.Recipient, t.meta.Created))
+		t.slots = append(t.slots, newSlot(Slot{Kind: SlotRecovery, Label: string(SlotRecovery), Recipient: recovery.Recipient}, t.meta.Created))
 		t.handOver = func(ctx context.Context) error {
 			recovery.Signer = t.meta.Signer
-			return handOver(ctx, cfg.fs(), recovery, opts.RecoveryFile, again, opts.ShowRecovery)
+			var files []IdentityFile
+			show := opts.ShowRecovery
+			if opts.RecoveryFile != "" {
+				files, show = []IdentityFile{{Path: opts.RecoveryFile, again: again}}, nil
+			}
+			_, err := handOver(ctx, cfg.fs(), recovery, files, show)
+			return err
 		}
 		if opts.RecoveryFile != "" {
-			t.takeBack = func() { takeBack(cfg.fs(), opts.RecoveryFile, recovery) }
+			t.takeBack = func() { takeBackRecovery(cfg.fs(), opts.RecoveryFile, recovery) }
 		}
 	}
 	t.fill = func(ctx context.Context, tx *Tx) error {
@@ -138,20 +145,20 @@ func mustNotExist(p paths) error {
 
 // makeRecovery makes the recovery identity, or takes it again from the file of
 // an interrupted run.
-func makeRecovery(class Class, file string, interrupted []string) (r Recovery, again bool, err error) {
+func makeRecovery(class Class, file string, interrupted []string) (r NewIdentity, again bool, err error) {
 	if file != "" {
 		r, err = readRecovery(file, interrupted)
 		switch {
 		case err == nil:
 			return r, true, nil
 		case !errors.Is(err, fs.ErrNotExist):
-			return Recovery{}, false, err
+			return NewIdentity{}, false, err
 		}
 		if err := checkDir(filepath.Dir(file)); err != nil {
-			return Recovery{}, false, err
+			return NewIdentity{}, false, err
 		}
 	}
-	r, err = newRecovery(class)
+	r, err = newIdentity(class)
 	return r, false, err
 }
 

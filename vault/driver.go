@@ -32,6 +32,14 @@ type connector struct {
 	// create an empty database where there is none.
 	inode os.FileInfo
 	mode  connMode
+	old   *attachment // or nil
+}
+
+// attachment is another keyed database that a connection sees under the name
+// "old".
+type attachment struct {
+	path string
+	key  *Key
 }
 
 type connMode int
@@ -57,7 +65,7 @@ func (c *connector) Connect(context.Context) (driver.Conn, error) {
 		return nil, ErrClosed
 	}
 	options := url.Values{
-		"_pragma_key":   {"x'" + hex.EncodeToString(c.key) + c.id.String() + "'"},
+		"_pragma_key":   {rawKey(c.key, c.id)},
 		"_busy_timeout": {"5000"},
 		"_foreign_keys": {"on"},
 		"_synchronous":  {"FULL"},
@@ -79,7 +87,12 @@ func (c *connector) Connect(context.Context) (driver.Conn, error) {
 		pragmas += `PRAGMA cache_size = -65536;`
 	}
 	d := &sqlite3.SQLiteDriver{ConnectHook: func(conn *sqlite3.SQLiteConn) error {
-		_, err := conn.Exec(pragmas, nil)
+		if _, err := conn.Exec(pragmas, nil); err != nil || c.old == nil {
+			return err
+		}
+		derived := c.old.key.derive(purposeSQLCipher)
+		defer wipe(derived)
+		_, err := conn.Exec(`ATTACH ? AS old KEY ?`, []driver.Value{c.old.path, rawKey(derived, c.old.key.id)})
 		return err
 	}}
 	conn, err := d.Open(c.path + "?" + options.Encode())
@@ -88,6 +101,9 @@ func (c *connector) Connect(context.Context) (driver.Conn, error) {
 	}
 	return newStatementConn(conn.(*sqlite3.SQLiteConn), begin), nil
 }
+
+// rawKey is the form in which SQLCipher takes a key and a salt as they are.
+func rawKey(key []byte, id KeyID) string { return "x'" + hex.EncodeToString(key) + id.String() + "'" }
 
 // Driver implements [driver.Connector].
 func (c *connector) Driver() driver.Driver { return &sqlite3.SQLiteDriver{} }

@@ -33,6 +33,16 @@ var (
 	// ErrNoWayIn: no source of the key was given, or none that this vault has.
 	ErrNoWayIn = errors.New("no way in")
 
+	// ErrNoSlot: the vault has no such slot.
+	ErrNoSlot = errors.New("no such slot")
+	// ErrSlotExists: the recipient has a slot already.
+	ErrSlotExists = errors.New("recipient has a slot already")
+	// ErrLastSlot: without this recovery or recipient slot, a lost keyring would
+	// lose the vault.
+	ErrLastSlot = errors.New("last recovery or recipient slot")
+	// ErrPlugin: an age plugin is not installed, or failed.
+	ErrPlugin = errors.New("age plugin failed")
+
 	// ErrInsecure: a file or directory that others could read or change.
 	ErrInsecure = errors.New("insecure permissions")
 	// ErrInvalid: an argument breaks a rule that the message names.

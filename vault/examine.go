@@ -5,9 +5,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strconv"
 	"strings"
+	"time"
+
+	"filippo.io/age"
+	"filippo.io/age/armor"
+	"filippo.io/age/plugin"
 
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
+	"github.com/rbee-keeper/rbee-vault/keyring"
 )
 
 // FindingStatus says how a check went.
@@ -41,14 +50,26 @@ func failed(check, mend string, err error) Finding {
 	return Finding{Check: check, Status: FindingFail, Mend: mend, Message: err.Error(), Err: err}
 }
 
+// Offer is a secret that the operator gives to be tried.
+type Offer struct {
+	Name       string // for messages
+	Identities []age.Identity
+}
+
+// ExamineOptions says what else is examined.
+type ExamineOptions struct {
+	// Offers are tried on every slot, one by one. cfg.Identities opens the vault.
+	Offers []Offer
+	// Use is called with the vault when it opens, before it is closed, to add to
+	// the findings. Nil: nothing to add.
+	Use func(*Vault) []Finding
+}
+
 // Examine checks everything about the vault at cfg.Path that can be checked,
 // also when it does not open; opening it heals what can be healed. What is found
 // comes as findings; the error is for a path that cannot be examined at all,
 // such as [ErrNoVault].
-//
-// When the vault opens, use is called with it before it is closed, to add to the
-// findings. Nil: nothing to add.
-func Examine(ctx context.Context, cfg Config, use func(*Vault) []Finding) ([]Finding, error) {
+func Examine(ctx context.Context, cfg Config, opts ExamineOptions) ([]Finding, error) {
 	p, err := newPaths(cfg.Path)
 	if err != nil {
 		return nil, err
@@ -74,10 +95,24 @@ func Examine(ctx context.Context, cfg Config, use func(*Vault) []Finding) ([]Fin
 			found = append(found, okay("slots file", "%d entries", len(before.entries)))
 		}
 		found = append(found, failed("open", "", err))
+		if len(before.entries) > 0 {
+			e := before.entries[0]
+			if id, err := peekKeyID(p.db); err == nil && before.find(id) != nil {
+				e = *before.find(id)
+			}
+			found = append(found, cfg.examineWays(ctx, e, opts.Offers)...)
+		}
 		return append(found, p.examineLeftovers()...), nil
 	}
 	defer v.Close()
-	found = append(found, v.examineSlots(before), okay("open", "by %s", v.source))
+	found = append(found, v.examineSlotsFile(before), okay("open", "by %s", v.source))
+	m, slots, err := v.metaAndSlots(ctx)
+	if err != nil {
+		return append(found, failed("slots", "", err)), nil
+	}
+	found = append(found, cfg.examineWays(ctx, newEntry(m, slots, v.key.check(), stateCurrent), opts.Offers)...)
+	found = append(found, v.examineAnchor(ctx, m)...)
+	found = append(found, v.examineKeyAge(m))
 	if err := v.CheckPages(ctx); err != nil {
 		found = append(found, failed("pages", "", err))
 	} else {
@@ -93,10 +128,209 @@ func Examine(ctx context.Context, cfg Config, use func(*Vault) []Finding) ([]Fin
 	} else {
 		found = append(found, okay("audit log", "%d rows, an unbroken chain", head.Seq))
 	}
-	if use != nil {
-		found = append(found, use(v)...)
+	if opts.Use != nil {
+		found = append(found, opts.Use(v)...)
 	}
-	return append(found, p.examineLeftovers()...), nil
+	found = append(found, p.examineLeftovers()...)
+	return append(found, v.examineOrphans(ctx, m)...), nil
+}
+
+// oldKey is the age from which a key is worth a warning.
+const oldKey = 2 * 365 * 24 * time.Hour
+
+func (v *Vault) examineKeyAge(m Meta) Finding {
+	age := v.cfg.now().Sub(m.KeyCreated)
+	if age > oldKey {
+		return warning("key age", "rbee-vault rotate", "generation %d is of %s, %d days old", m.Generation, m.KeyCreated.Format(time.DateOnly), int(age.Hours()/24))
+	}
+	return okay("key age", "generation %d, of %s", m.Generation, m.KeyCreated.Format(time.DateOnly))
+}
+
+// examineWays tries every way in that can be tried: the keyring, and each slot by
+// what is offered; of the others it sees that their secret could open them.
+func (c Config) examineWays(ctx context.Context, e entry, offers []Offer) []Finding {
+	found := []Finding{c.examineKeyringItem(ctx, e)}
+	if c.CredentialsDir != "" {
+		identities, err := readCredential(ctx, c)
+		if err != nil {
+			found = append(found, failed("credential", "", err))
+		} else if len(identities) > 0 {
+			offers = append(offers, Offer{"credential " + credentialName, identities})
+		}
+	}
+	openedBy := map[string][]string{}
+	for _, o := range offers {
+		opens := false
+		var broken error
+		for _, s := range e.Slots {
+			k, err := s.unwrap(o.Identities)
+			switch _, none := errors.AsType[*age.NoIdentityMatchError](err); {
+			case err == nil && k.id == e.KeyID && k.check() == e.Check:
+				k.wipe()
+				openedBy[s.ID] = append(openedBy[s.ID], o.Name)
+				opens = true
+			case err == nil:
+				broken = fmt.Errorf("%w: slot %s holds another key", ErrDamaged, s.ID)
+			case !none:
+				broken = fmt.Errorf("slot %s: %w", s.ID, err)
+			}
+		}
+		switch {
+		case broken != nil && !opens:
+			found = append(found, failed("offered", "", fmt.Errorf("%s: %w: %w", o.Name, ErrWrongKey, broken)))
+		case !opens:
+			found = append(found, failed("offered", "", fmt.Errorf("%s: %w: it opens none of the %d slots", o.Name, ErrWrongKey, len(e.Slots))))
+		}
+	}
+	if c.ByPassphrase && len(e.passphraseSlots()) > 0 {
+		err := askPassphrase(ctx, c.Passphrase, "the vault", func(passphrase []byte) error {
+			k, s, err := unwrapByPassphrase(e.passphraseSlots(), passphrase)
+			if err == nil {
+				k.wipe()
+				openedBy[s.ID] = append(openedBy[s.ID], "the passphrase")
+			}
+			return err
+		})
+		if err != nil {
+			found = append(found, failed("offered", "", err))
+		}
+	}
+	for _, s := range e.Slots {
+		name := fmt.Sprintf("slot %s (%s)", s.ID, s.text())
+		switch err := s.inspect(); {
+		case err != nil && len(openedBy[s.ID]) == 0:
+			found = append(found, failed("slots", "rbee-vault slot remove "+s.ID, fmt.Errorf("%s: %w", name, err)))
+		case len(openedBy[s.ID]) > 0:
+			found = append(found, okay("slots", "%s opens by %s", name, strings.Join(openedBy[s.ID], ", ")))
+		default:
+			found = append(found, okay("slots", "%s can be read; its secret was not offered", name))
+		}
+	}
+	return found
+}
+
+// inspect checks what can be seen of a slot without its secret.
+func (s Slot) inspect() error {
+	if err := s.validate(); err != nil {
+		return err
+	}
+	r, err := ParseRecipient(s.Recipient, nil)
+	if err != nil {
+		return err
+	}
+	if p, ok := r.(*plugin.Recipient); ok {
+		if _, err := exec.LookPath("age-plugin-" + p.Name()); err != nil {
+			return fmt.Errorf("%w: age-plugin-%s is not installed here, so neither rotate nor backup works", ErrPlugin, p.Name())
+		}
+	}
+	if _, err := stanzasOf(s.wrapped); err != nil {
+		return fmt.Errorf("%w: its key is unreadable: %w", ErrDamaged, err)
+	}
+	if s.Kind != SlotPassphrase {
+		return nil
+	}
+	stanzas, err := stanzasOf(s.Identity)
+	if err != nil || len(stanzas) != 1 || stanzas[0].Type != "scrypt" || len(stanzas[0].Args) != 2 {
+		return fmt.Errorf("%w: its identity is not under a passphrase", ErrDamaged)
+	}
+	if n, err := strconv.Atoi(stanzas[0].Args[1]); err != nil || n > MaxWorkFactor {
+		return fmt.Errorf("%w: its passphrase asks for a work factor of %s, over %d", ErrDamaged, stanzas[0].Args[1], MaxWorkFactor)
+	}
+	return nil
+}
+
+// stanzasOf reads the header of armored age.
+func stanzasOf(armored string) ([]*age.Stanza, error) {
+	var seen headerReader
+	_, err := age.Decrypt(armor.NewReader(strings.NewReader(armored)), &seen)
+	if _, none := errors.AsType[*age.NoIdentityMatchError](err); !none {
+		return nil, err
+	}
+	return seen.stanzas, nil
+}
+
+// headerReader is an identity that opens nothing.
+type headerReader struct{ stanzas []*age.Stanza }
+
+// Unwrap implements [age.Identity].
+func (h *headerReader) Unwrap(stanzas []*age.Stanza) ([]byte, error) {
+	h.stanzas = stanzas
+	return nil, age.ErrIncorrectIdentity
+}
+
+// examineKeyringItem sees that the keyring has the entry's key, where it should.
+func (c Config) examineKeyringItem(ctx context.Context, e entry) Finding {
+	switch {
+	case !e.Keyring:
+		return okay("keyring item", "none: the keyring is no way into this vault")
+	case c.Keyring == nil:
+		return warning("keyring item", "", "not looked at: there is no keyring")
+	}
+	c.Identities, c.ByPassphrase, c.CredentialsDir = nil, false, ""
+	key, _, err := unlock(ctx, c, e.KeyID, slotsFile{data: []byte{}, entries: []entry{e}})
+	switch {
+	case err == nil:
+		key.wipe()
+		return okay("keyring item", "%s opens the vault", e.KeyID)
+	case errors.Is(err, ErrWrongKey):
+		return failed("keyring item", "rbee-vault slot add keyring --identity FILE", err)
+	}
+	return failed("keyring item", "", err)
+}
+
+// examineAnchor compares the anchor, also where the keyring was not the way in.
+func (v *Vault) examineAnchor(ctx context.Context, m Meta) []Finding {
+	if !m.Keyring || v.readOnly || v.cfg.Keyring == nil {
+		return nil
+	}
+	err := v.compareAnchor(ctx, m)
+	v.mu.Lock()
+	missing := v.anchoring.missing
+	v.mu.Unlock()
+	switch {
+	case errors.Is(err, keyring.ErrUnavailable):
+		return []Finding{warning("anchor", "", "not compared: %v", err)}
+	case err != nil:
+		return []Finding{failed("anchor", "", err)}
+	case missing:
+		return []Finding{warning("anchor", "", "the keyring held none, so an older copy of the database would not have been noticed; one is written")}
+	}
+	return []Finding{okay("anchor", "the database is not behind what the keyring has seen")}
+}
+
+// examineOrphans looks for keyring items of keys that slots files beside the
+// database tell of, and that no database begins with any more.
+func (v *Vault) examineOrphans(ctx context.Context, m Meta) []Finding {
+	if !m.Keyring || v.cfg.Keyring == nil {
+		return nil
+	}
+	known := map[KeyID]bool{m.KeyID: true}
+	for _, path := range v.paths.asides() {
+		if id, err := peekKeyID(path); err == nil {
+			known[id] = true
+		}
+	}
+	var found []Finding
+	for _, path := range append([]string{v.paths.slots}, v.paths.glob(".")...) {
+		if !strings.Contains(path, ".slots") || durable.IsPart(path) {
+			continue
+		}
+		file, err := readSlotsFile(path)
+		if err != nil {
+			continue
+		}
+		for _, e := range file.entries {
+			if known[e.KeyID] || !e.Keyring {
+				continue
+			}
+			known[e.KeyID] = true
+			if _, err := v.cfg.Keyring.Get(ctx, e.KeyID.String()); err == nil {
+				found = append(found, warning("keyring leftovers", "secret-tool clear service rbee-vault username "+e.KeyID.String(),
+					"an item for key id %s, of which %s tells and which no database here begins with", e.KeyID, filepath.Base(path)))
+			}
+		}
+	}
+	return found
 }
 
 func (p paths) examineModes() []Finding {
@@ -115,13 +349,13 @@ func (p paths) examineModes() []Finding {
 	return found
 }
 
-// examineSlots compares the slots file as it was before the vault was opened
+// examineSlotsFile compares the slots file as it was before the vault was opened
 // with what it is now.
-func (v *Vault) examineSlots(before slotsFile) Finding {
+func (v *Vault) examineSlotsFile(before slotsFile) Finding {
 	now, err := readSlotsFile(v.paths.slots)
-	switch {
-	case v.unsettled != nil:
-		return failed("slots file", "", v.unsettled)
+	switch unsettled := v.changeable(); {
+	case unsettled != nil && !v.readOnly:
+		return failed("slots file", "", unsettled)
 	case err != nil:
 		return failed("slots file", "", err)
 	case !v.readOnly && !before.present():
@@ -141,19 +375,17 @@ func (p paths) examineLeftovers() []Finding {
 		{".new", "what an interrupted run was building; opening the vault removes it"},
 		{".slots.part-", "an unfinished write; the next change removes it"},
 		{".slots.foreign-", "a slots file that was put aside; remove it when you know that nothing needs it"},
-		{".before-v", "the vault from before a migration; remove it when all is well"},
-		{".replaced-", "a vault that restore set aside; remove it when nothing needs it"},
 	} {
 		for _, path := range p.glob(kind.infix) {
-			if kind.infix == ".replaced-" || kind.infix == ".before-v" {
-				if strings.HasSuffix(path, ".lock") || strings.HasSuffix(path, ".write") || strings.HasSuffix(path, ".slots") {
-					continue
-				}
-			}
-			if ok, err := durable.Exists(path); err == nil && ok {
-				found = append(found, warning("leftovers", "rm "+Quote(path), "%s: %s", path, kind.what))
-			}
+			found = append(found, warning("leftovers", "rm "+Quote(path), "%s: %s", path, kind.what))
 		}
+	}
+	for _, path := range p.asides() {
+		what := "a vault that restore set aside"
+		if strings.HasPrefix(path, p.db+".before-v") {
+			what = "the vault from before a migration"
+		}
+		found = append(found, warning("leftovers", "rbee-vault destroy --db "+Quote(path), "%s: %s; destroy it when nothing needs it", path, what))
 	}
 	if found == nil {
 		found = append(found, okay("leftovers", "none"))

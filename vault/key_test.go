@@ -104,7 +104,7 @@ func TestSlotWraps(t *testing.T) {
 	}
 	k := goldenKey()
 	s := Slot{ID: "0000000000000000", Kind: SlotRecipient, Recipient: identity.Recipient().String()}
-	if err := s.wrap(k); err != nil {
+	if err := (Config{}).wrap(&s, k); err != nil {
 		t.Fatal(err)
 	}
 	got, err := s.unwrap([]age.Identity{other, identity})

@@ -13,16 +13,6 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// Class says which kind of age recipients a vault has: one age file cannot mix
-// the two, and a backup is one file.
-type Class string
-
-// The classes.
-const (
-	Classic     Class = "classic"
-	PostQuantum Class = "post-quantum"
-)
-
 // Meta is what a vault says of itself.
 type Meta struct {
 	VaultID    string // a UUID, for life

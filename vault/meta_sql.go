@@ -41,6 +41,23 @@ func insertMeta(ctx context.Context, tx *Tx, m Meta) error {
 	return err
 }
 
+func selectVaultID(ctx context.Context, tx *Tx) (string, error) {
+	var vaultID string
+	err := tx.QueryRowContext(ctx, `SELECT vault_id FROM vault_meta`).Scan(&vaultID)
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", errNoMeta
+	}
+	return vaultID, err
+}
+
+// updateMeta writes what changes with the slots.
+func updateMeta(ctx context.Context, tx *Tx, m Meta) error {
+	_, err := tx.ExecContext(ctx, `UPDATE vault_meta SET keyring = ?, slots_seq = ?`, m.Keyring, m.SlotsSeq)
+	return err
+}
+
+var errNoMeta = fmt.Errorf("%w: no row of vault_meta", ErrDamaged)
+
 func selectMeta(ctx context.Context, tx *Tx) (Meta, error) {
 	var m Meta
 	var keyID string
@@ -76,7 +93,7 @@ func selectMeta(ctx context.Context, tx *Tx) (Meta, error) {
 		&originSigner,
 	)
 	if errors.Is(err, sql.ErrNoRows) {
-		return Meta{}, fmt.Errorf("%w: no row of vault_meta", ErrDamaged)
+		return Meta{}, errNoMeta
 	} else if err != nil {
 		return Meta{}, err
 	}

@@ -147,7 +147,7 @@ func upgrade(ctx context.Context, cfg Config, p paths) (err error) {
 		v.Close()
 		return err
 	}
-	key := append([]byte(nil), v.dbKey...)
+	key := v.key.derive(purposeSQLCipher)
 	defer wipe(key)
 	if err := v.quiesce(ctx); err != nil {
 		return err
@@ -168,7 +168,7 @@ func upgrade(ctx context.Context, cfg Config, p paths) (err error) {
 			return fmt.Errorf("set a copy of the slots file aside: %w", err)
 		}
 	}
-	if err := verifyFile(ctx, aside, key, v.id); err != nil {
+	if err := verifyFile(ctx, aside, key, v.key.id); err != nil {
 		return fmt.Errorf("verify the copy set aside: %w", err)
 	}
 

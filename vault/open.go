@@ -158,7 +158,7 @@ func unlockAndAttach(ctx context.Context, cfg Config, p paths) (*Vault, error) {
 // the key, what cannot be read is damaged.
 func (v *Vault) prove(ctx context.Context) (version int64, err error) {
 	var application int64
-	err = v.View(ctx, func(tx *Tx) error {
+	err = v.view(ctx, func(tx *Tx) error {
 		if err := tx.QueryRowContext(ctx, `PRAGMA application_id`).Scan(&application); err != nil {
 			return err
 		}
@@ -174,7 +174,10 @@ func (v *Vault) prove(ctx context.Context) (version int64, err error) {
 	case version > v.cfg.schemaVersion():
 		return 0, fmt.Errorf("%w: the vault has schema %d, this program knows %d", ErrNewer, version, v.cfg.schemaVersion())
 	}
-	return version, nil
+	return version, v.view(ctx, func(tx *Tx) (err error) {
+		v.sealer.vaultID, err = selectVaultID(ctx, tx)
+		return err
+	})
 }
 
 // quiesce folds the write-ahead log into the database, closes every connection

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
 	"github.com/rbee-keeper/rbee-vault/keyring"
@@ -102,7 +101,7 @@ func Restore(ctx context.Context, cfg Config, opts RestoreOptions) (RestoredVaul
 				return err
 			}
 		}
-		if t.meta.Class, err = classOf(t.slots); err != nil {
+		if t.meta.Class, err = cfg.classOf(t.slots); err != nil {
 			return err
 		}
 		detail := fmt.Sprintf("from vault %s, %s", r.OriginVaultID, r.Detail)
@@ -143,7 +142,7 @@ func (t *transition) closeInPlace(ctx context.Context, accept func(error) bool) 
 		return nil, fmt.Errorf("the vault in place cannot be opened, so it is not replaced: %w", cause)
 	}
 	id, _ := readKeyID(t.paths.db) // any file: only its entry is looked up by it
-	t.replaced, t.unread = &id, true
+	t.inPlace, t.replaces, t.unread = &id, true, true
 	return nil, nil
 }
 
@@ -161,23 +160,19 @@ func (t *transition) readInPlace(ctx context.Context) ([]Slot, error) {
 	if err != nil {
 		return nil, err
 	}
-	var slots []Slot
-	err = v.View(ctx, func(tx *Tx) (err error) {
-		slots, err = tx.Slots(ctx)
-		return err
-	})
+	_, slots, err := v.metaAndSlots(ctx)
 	if err == nil {
 		err = v.settleIfNeeded(ctx)
 	}
-	if err == nil && v.unsettled != nil {
-		err = fmt.Errorf("%w: %w", ErrUnsettled, v.unsettled)
+	if err == nil {
+		err = v.changeable()
 	}
 	if err != nil {
 		v.Close()
 		return nil, err
 	}
-	id := v.id
-	t.replaced = &id
+	id := v.key.id
+	t.inPlace, t.replaces = &id, true
 	return slots, v.quiesce(ctx)
 }
 
@@ -204,18 +199,22 @@ func stillThere(backup, inPlace []Slot) (kept, leftOut []Slot, err error) {
 }
 
 // classOf returns the one class of the slots' recipients.
-func classOf(slots []Slot) (Class, error) {
-	var recipients []string
-	for _, s := range slots {
-		recipients = append(recipients, s.Recipient)
-	}
-	class := Classic
-	if len(recipients) > 0 && strings.HasPrefix(recipients[0], "age1pq1") {
-		class = PostQuantum
-	}
-	if len(recipients) == 0 {
+func (c Config) classOf(slots []Slot) (Class, error) {
+	if len(slots) == 0 {
 		return "", fmt.Errorf("%w: the backup has no recipients, and a vault needs one", ErrInvalid)
 	}
-	_, err := ParseRecipients(recipients, class)
-	return class, err
+	r, err := ParseRecipient(slots[0].Recipient, c.Plugins)
+	if err != nil {
+		return "", err
+	}
+	class, err := classify(r)
+	if err != nil {
+		return "", err
+	}
+	for _, s := range slots[1:] {
+		if err := c.checkClass(s.Recipient, class); err != nil {
+			return "", err
+		}
+	}
+	return class, nil
 }

@@ -33,6 +33,10 @@ type sealer struct {
 	vaultID string
 }
 
+// unnamed is the sealer of values that were sealed without the vault's id, as
+// all were at first. The key is the vault's own in any case.
+func (s sealer) unnamed() sealer { return sealer{key: s.key} }
+
 func (s sealer) additionalData(kind SealedKind, fingerprint string) []byte {
 	var b []byte
 	for _, field := range []string{"rbee-vault/v1/sealed", string(kind), s.vaultID, fingerprint} {
@@ -69,6 +73,17 @@ func (s sealer) open(kind SealedKind, fingerprint string, sealed []byte) ([]byte
 	return plaintext, nil
 }
 
+// openAny opens what seal gives, and what was sealed without the vault's id.
+func (s sealer) openAny(kind SealedKind, fingerprint string, sealed []byte) ([]byte, error) {
+	plaintext, err := s.open(kind, fingerprint, sealed)
+	if err != nil {
+		if plaintext, e := s.unnamed().open(kind, fingerprint, sealed); e == nil {
+			return plaintext, nil
+		}
+	}
+	return plaintext, err
+}
+
 // Seal encrypts a column for this vault, kind and fingerprint.
 func (tx *Tx) Seal(_ context.Context, kind SealedKind, fingerprint string, plaintext []byte) ([]byte, error) {
 	return tx.sealer.seal(kind, fingerprint, plaintext)
@@ -77,5 +92,5 @@ func (tx *Tx) Seal(_ context.Context, kind SealedKind, fingerprint string, plain
 // Unseal decrypts what [Tx.Seal] gave for the same kind and fingerprint, or
 // returns an error that matches [ErrDamaged]. The caller wipes the result.
 func (tx *Tx) Unseal(_ context.Context, kind SealedKind, fingerprint string, sealed []byte) ([]byte, error) {
-	return tx.sealer.open(kind, fingerprint, sealed)
+	return tx.sealer.openAny(kind, fingerprint, sealed)
 }

@@ -27,7 +27,7 @@ type settlement struct {
 	current  entry   // rendered from the tables
 	swept    []entry // their keyring items go, then they
 	foreign  bool    // the file is copied aside first
-	accepted bool    // the database is older, and the operator knows
+	accepted error   // the database is older, as this tells, and the operator knows
 }
 
 // settleIfNeeded compares, and settles where there is a difference. A file set
@@ -40,57 +40,77 @@ func (v *Vault) settleIfNeeded(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if len(leftovers(v.paths)) == 0 && bytes.Equal(file.data, renderSlotsFile([]entry{s.current})) {
+	v.mu.Lock()
+	anchored := !v.anchoring.missing
+	v.mu.Unlock()
+	if anchored && s.accepted == nil && len(leftovers(v.paths)) == 0 && bytes.Equal(file.data, renderSlotsFile([]entry{s.current})) {
 		return nil
 	}
 	return v.locked(ctx, func() error { return v.settle(ctx) })
 }
 
-// compare reads table and file and judges the file's entries.
+// compare reads table, file and anchor, and judges the file's entries. Nothing
+// was written when it returns an error.
 func (v *Vault) compare(ctx context.Context) (slotsFile, settlement, error) {
-	var m Meta
-	var slots []Slot
-	err := v.View(ctx, func(tx *Tx) (err error) {
+	m, slots, err := v.metaAndSlots(ctx)
+	if err != nil {
+		return slotsFile{}, settlement{}, err
+	}
+	if m.KeyID != v.key.id {
+		return slotsFile{}, settlement{}, fmt.Errorf("%w: it begins with key id %s and says that it is of %s", ErrDamaged, v.key.id, m.KeyID)
+	}
+	file, err := readSlotsFile(v.paths.slots)
+	if err != nil {
+		return slotsFile{}, settlement{}, err
+	}
+	s := settlement{current: newEntry(m, slots, v.key.check(), stateCurrent)}
+	if v.source == FromKeyring {
+		err := v.compareAnchor(ctx, m)
+		if errors.Is(err, ErrRollback) {
+			err = v.rollback(&s, err)
+		}
+		if err != nil {
+			return file, s, err
+		}
+	}
+	return file, s, v.judge(file, &s)
+}
+
+func (v *Vault) metaAndSlots(ctx context.Context) (m Meta, slots []Slot, err error) {
+	err = v.view(ctx, func(tx *Tx) (err error) {
 		if m, err = tx.Meta(ctx); err != nil {
 			return err
 		}
 		slots, err = tx.Slots(ctx)
 		return err
 	})
-	if err != nil {
-		return slotsFile{}, settlement{}, err
-	}
-	if m.KeyID != v.id {
-		return slotsFile{}, settlement{}, fmt.Errorf("%w: it begins with key id %s and says that it is of %s", ErrDamaged, v.id, m.KeyID)
-	}
-	file, err := readSlotsFile(v.paths.slots)
-	if err != nil {
-		return slotsFile{}, settlement{}, err
-	}
-	s, err := v.judge(file, newEntry(m, slots, v.check, stateCurrent))
-	return file, s, err
+	return m, slots, err
 }
 
 // judge decides on every entry of the file but the one in place, before
 // anything is written.
-func (v *Vault) judge(file slotsFile, current entry) (settlement, error) {
-	s := settlement{current: current}
+func (v *Vault) judge(file slotsFile, s *settlement) error {
+	current := s.current
 	inPlace := file.find(current.KeyID)
 	if file.present() && inPlace == nil {
 		s.foreign = true // not this database's: nothing of it is swept
 	}
 	if inPlace != nil && inPlace.SlotsSeq > current.SlotsSeq {
-		if err := v.rollback(&s, "the slots file has seen change %d of the slots, the database only %d", inPlace.SlotsSeq, current.SlotsSeq); err != nil {
-			return s, err
+		err := fmt.Errorf("%w: the slots file has seen change %d of the slots, the database only %d", ErrRollback, inPlace.SlotsSeq, current.SlotsSeq)
+		if err := v.rollback(s, err); err != nil {
+			return err
 		}
+		s.foreign = true
 	}
 	for _, e := range file.entries {
 		switch {
 		case e.KeyID == current.KeyID:
 		case e.State == stateCurrent && e.VaultID == current.VaultID && e.Generation >= current.Generation:
-			if err := v.rollback(&s, "the slots file tells of generation %d, the database is of %d", e.Generation, current.Generation); err != nil {
-				return s, err
+			err := fmt.Errorf("%w: the slots file tells of generation %d of its key, made %s, the database is of generation %d, made %s", ErrRollback, e.Generation, e.Created, current.Generation, current.Created)
+			if err := v.rollback(s, err); err != nil {
+				return err
 			}
+			s.foreign = true
 		case e.State == stateCurrent && e.VaultID != current.VaultID:
 			s.foreign = true
 			v.cfg.log().Warn("the slots file told of another vault: it is copied aside", "vault_id", e.VaultID)
@@ -103,16 +123,15 @@ func (v *Vault) judge(file slotsFile, current entry) (settlement, error) {
 	if inPlace == nil {
 		s.swept = nil
 	}
-	return s, nil
+	return nil
 }
 
-// rollback refuses an older database, or, when the operator accepts it, has
-// the slots file copied aside.
-func (v *Vault) rollback(s *settlement, format string, args ...any) error {
+// rollback refuses an older database, unless the operator accepts it.
+func (v *Vault) rollback(s *settlement, cause error) error {
 	if !v.cfg.AcceptRollback {
-		return fmt.Errorf("%w: %s", ErrRollback, fmt.Sprintf(format, args...))
+		return cause
 	}
-	s.foreign, s.accepted = true, true
+	s.accepted = cause
 	return nil
 }
 
@@ -124,16 +143,14 @@ func (v *Vault) settle(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if s.accepted {
-		err := v.update(ctx, func(tx *Tx) error {
-			return tx.Audit(ctx, Event{Action: "vault.accept-rollback", Detail: "an older copy was accepted"})
-		})
-		if err != nil {
+	if s.accepted != nil {
+		if err := v.update(ctx, func(tx *Tx) error { return tx.auditRollback(ctx, s.accepted) }); err != nil {
 			return err
 		}
+		v.acceptAnchor()
 	}
 	if err := v.writeCurrent(file, s); err != nil {
-		v.unsettled = err
+		v.setUnsettled(err)
 		v.cfg.log().Warn("the slots file cannot be written: nothing may change the vault until it can", "error", err)
 		return nil
 	}
@@ -144,6 +161,7 @@ func (v *Vault) settle(ctx context.Context) error {
 	if err := v.writeSlotsFile(append([]entry{s.current}, waiting...)); err != nil {
 		v.cfg.log().Warn("the slots file keeps an entry that is not needed any more", "error", err)
 	}
+	v.anchorLate(ctx)
 	return nil
 }
 
@@ -158,7 +176,7 @@ func (v *Vault) writeCurrent(file slotsFile, s settlement) error {
 		v.cfg.log().Warn("the slots file was not this database's: written anew", "copy", aside)
 	} else if !file.present() {
 		v.cfg.log().Warn("the slots file was missing: written anew")
-	} else if e := file.find(v.id); !bytes.Equal(renderSlotsFile([]entry{*e}), renderSlotsFile([]entry{s.current})) && e.State != statePending {
+	} else if e := file.find(v.key.id); !bytes.Equal(renderSlotsFile([]entry{*e}), renderSlotsFile([]entry{s.current})) && e.State != statePending {
 		v.cfg.log().Warn("the slots file differed from the database: written anew")
 	}
 	return v.writeSlotsFile(append([]entry{s.current}, s.swept...))

@@ -2,7 +2,7 @@ package vault
 
 import (
 	"bytes"
-	"context"
+	"crypto/rand"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -10,10 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"crypto/rand"
-
 	"filippo.io/age"
-	"filippo.io/age/agessh"
 	"filippo.io/age/armor"
 )
 
@@ -25,7 +22,7 @@ const (
 	SlotRecovery   SlotKind = "recovery"   // the identity made for the operator to keep
 	SlotRecipient  SlotKind = "recipient"  // an operator's own age or SSH key
 	SlotPassphrase SlotKind = "passphrase" // an identity kept in the slot, under a passphrase
-	SlotCredential SlotKind = "credential" // a systemd credential
+	SlotCredential SlotKind = "credential" // an identity that a service finds: a systemd credential, a file
 )
 
 // Slot is a way in besides the keyring: the key line, encrypted to one
@@ -45,119 +42,29 @@ type Slot struct {
 // have: a forgotten passphrase or a lost machine takes the others with it.
 func (s Slot) Durable() bool { return s.Kind == SlotRecovery || s.Kind == SlotRecipient }
 
-// newSlot makes a slot that is not wrapped yet.
-func newSlot(kind SlotKind, label, recipient string, now time.Time) Slot {
+// newSlot gives a slot an id; it is not wrapped yet.
+func newSlot(s Slot, now time.Time) Slot {
 	var id [8]byte
 	rand.Read(id[:])
-	return Slot{ID: hex.EncodeToString(id[:]), Kind: kind, Label: label, Recipient: recipient, Created: now}
+	s.ID, s.Created = hex.EncodeToString(id[:]), now
+	return s
 }
 
-// maxRecipient caps a recipient's length: a post-quantum one has 1959
-// characters, an RSA key of 16384 bits 2800.
-const maxRecipient = 4096
+// maxLabel caps a label, in bytes.
+const maxLabel = 256
 
-// ParseRecipient parses an age recipient ("age1...", "age1pq1...") or an SSH
-// public key ("ssh-ed25519 ...", "ssh-rsa ..."), and tells its class. The error
-// matches [ErrInvalid].
-func ParseRecipient(s string) (age.Recipient, Class, error) {
-	if len(s) > maxRecipient {
-		return nil, "", fmt.Errorf("%w: a recipient has at most %d characters", ErrInvalid, maxRecipient)
-	}
-	switch {
-	case strings.HasPrefix(s, "age1pq1"):
-		r, err := age.ParseHybridRecipient(s)
-		if err != nil {
-			return nil, "", fmt.Errorf("%w: recipient %q: %w", ErrInvalid, abbreviate(s), err)
-		}
-		return r, PostQuantum, nil
-	case strings.HasPrefix(s, "age1"):
-		r, err := age.ParseX25519Recipient(s)
-		if err != nil {
-			return nil, "", fmt.Errorf("%w: recipient %q: %w", ErrInvalid, abbreviate(s), err)
-		}
-		return r, Classic, nil
-	case strings.HasPrefix(s, "ssh-"):
-		r, err := agessh.ParseRecipient(s)
-		if err != nil {
-			return nil, "", fmt.Errorf("%w: recipient %q: %w", ErrInvalid, abbreviate(s), err)
-		}
-		return r, Classic, nil
-	case strings.HasPrefix(strings.ToUpper(s), "AGE-SECRET-KEY-"), strings.Contains(s, "PRIVATE KEY"):
-		return nil, "", fmt.Errorf("%w: that is a private key, where a recipient (a public key) is needed", ErrInvalid)
-	}
-	return nil, "", fmt.Errorf("%w: recipient %q: not age1..., ssh-ed25519 or ssh-rsa", ErrInvalid, abbreviate(s))
-}
-
-// canonicalRecipient drops an SSH key's comment and odd white space, so that
-// one key has one spelling; the comment is returned as a label.
-func canonicalRecipient(s string) (recipient, label string) {
-	s = strings.TrimSpace(s)
-	if !strings.HasPrefix(s, "ssh-") {
-		return s, ""
-	}
-	fields := strings.Fields(s)
-	if len(fields) < 2 {
-		return s, ""
-	}
-	return fields[0] + " " + fields[1], strings.Join(fields[2:], " ")
-}
-
-// abbreviate shortens a recipient for a message.
-func abbreviate(s string) string {
-	if len(s) <= 40 {
-		return s
-	}
-	return strings.ToValidUTF8(s[:40], "") + "..."
-}
-
-// ParseRecipients parses recipients that must all be of one class, and returns
-// them as slots to be: kind recipient, labelled by an SSH key's comment. It
-// refuses the same recipient twice. The error matches [ErrInvalid].
-func ParseRecipients(recipients []string, class Class) ([]Slot, error) {
-	var slots []Slot
-	seen := map[string]bool{}
-	for _, text := range recipients {
-		recipient, label := canonicalRecipient(text)
-		_, c, err := ParseRecipient(recipient)
-		if err != nil {
-			return nil, err
-		}
-		if c != class {
-			return nil, fmt.Errorf("%w: recipient %q is %s, the vault is %s: one vault has recipients of one class", ErrInvalid, abbreviate(recipient), c, class)
-		}
-		if seen[recipient] {
-			return nil, fmt.Errorf("%w: recipient %q is given twice", ErrInvalid, abbreviate(recipient))
-		}
-		seen[recipient] = true
-		slots = append(slots, Slot{Kind: SlotRecipient, Label: auditText(label, 256), Recipient: recipient})
-	}
-	return slots, nil
-}
-
-// wrap encrypts the key line to the slot's recipient.
-func (s *Slot) wrap(k *Key) error {
-	recipient, _, err := ParseRecipient(s.Recipient)
+// wrap encrypts the key line to the slot's recipient. An error of a plugin
+// matches [ErrPlugin].
+func (c Config) wrap(s *Slot, k *Key) error {
+	recipient, err := ParseRecipient(s.Recipient, c.Plugins)
 	if err != nil {
 		return err
-	}
-	var out strings.Builder
-	a := armor.NewWriter(&out)
-	w, err := age.Encrypt(a, recipient)
-	if err != nil {
-		return fmt.Errorf("wrap key for %q: %w", abbreviate(s.Recipient), err)
 	}
 	line := k.line()
 	defer wipe(line)
-	if _, err := w.Write(line); err != nil {
-		return err
+	if s.wrapped, err = encryptArmored(line, recipient); err != nil {
+		return fmt.Errorf("wrap key for slot %s, %q: %w", s.ID, abbreviate(s.Recipient), err)
 	}
-	if err := w.Close(); err != nil {
-		return err
-	}
-	if err := a.Close(); err != nil {
-		return err
-	}
-	s.wrapped = out.String()
 	return nil
 }
 
@@ -194,30 +101,38 @@ func unwrapAny(slots []Slot, identities []age.Identity) (*Key, error) {
 	return nil, fmt.Errorf("%w: the identity opens none of the vault's %d slots", ErrWrongKey, len(slots))
 }
 
-// Slots returns the vault's slots: recovery first, then by age.
-func (tx *Tx) Slots(ctx context.Context) ([]Slot, error) {
-	slots, err := selectSlots(ctx, tx)
-	if err != nil {
-		return nil, fmt.Errorf("read slots: %w", err)
+// unwrapByPassphrase tries the passphrase on each of the passphrase slots, or
+// returns errPassphrase.
+func unwrapByPassphrase(slots []Slot, passphrase []byte) (*Key, Slot, error) {
+	failed := errPassphrase
+	for _, s := range slots {
+		plain, err := openPassphrase([]byte(s.Identity), passphrase)
+		if err == nil {
+			defer wipe(plain)
+			var identities []age.Identity
+			if identities, err = parseIdentityLines(string(plain), IdentityOptions{}); err == nil {
+				var k *Key
+				if k, err = s.unwrap(identities); err == nil {
+					return k, s, nil
+				}
+			}
+		}
+		if !errors.Is(err, errPassphrase) {
+			failed = fmt.Errorf("%w: slot %s: %w", ErrWrongKey, s.ID, err)
+		}
 	}
-	return slots, nil
+	return nil, Slot{}, failed
 }
 
-// Recipients returns every slot's recipient, for a backup.
-func (tx *Tx) Recipients(ctx context.Context) ([]age.Recipient, error) {
-	slots, err := tx.Slots(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var recipients []age.Recipient
-	for _, s := range slots {
-		r, _, err := ParseRecipient(s.Recipient)
-		if err != nil {
-			return nil, fmt.Errorf("slot %s: %w", s.ID, err)
+// passphraseSlots are those that a passphrase opens.
+func (e *entry) passphraseSlots() []Slot {
+	var slots []Slot
+	for _, s := range e.Slots {
+		if s.Kind == SlotPassphrase {
+			slots = append(slots, s)
 		}
-		recipients = append(recipients, r)
 	}
-	return recipients, nil
+	return slots
 }
 
 type slotJSON struct {
@@ -270,7 +185,9 @@ func (s Slot) validate() error {
 		return fmt.Errorf("%w: slot %s has no kind", ErrInvalid, s.ID)
 	case s.Recipient == "" || len(s.Recipient) > maxRecipient:
 		return fmt.Errorf("%w: slot %s has no recipient", ErrInvalid, s.ID)
-	case s.Label != auditText(s.Label, 256):
+	case (s.Kind == SlotPassphrase) != (s.Identity != "") || len(s.Identity) > maxIdentityFile:
+		return fmt.Errorf("%w: a passphrase slot has an identity, and no other: slot %s", ErrInvalid, s.ID)
+	case s.Label != auditText(s.Label, maxLabel):
 		return fmt.Errorf("%w: the label of slot %s is too long or has control characters", ErrInvalid, s.ID)
 	}
 	return nil

@@ -69,3 +69,16 @@ func selectSlots(ctx context.Context, tx *Tx) ([]Slot, error) {
 	}
 	return slots, rows.Err()
 }
+
+// deleteSlot returns [ErrNoSlot] where there is none.
+func deleteSlot(ctx context.Context, tx *Tx, id string) error {
+	res, err := tx.ExecContext(ctx, `DELETE FROM slots WHERE id = ?`, id)
+	if err != nil {
+		return err
+	}
+	n, err := res.RowsAffected()
+	if err == nil && n == 0 {
+		err = ErrNoSlot
+	}
+	return err
+}

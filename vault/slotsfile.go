@@ -122,6 +122,14 @@ func renderSlotsFile(entries []entry) []byte {
 	return b.Bytes()
 }
 
+// checkSlotsFile refuses entries that would make a file too large to be read.
+func checkSlotsFile(entries []entry) error {
+	if len(renderSlotsFile(entries)) > maxSlotsFile {
+		return fmt.Errorf("%w: too many slots: the slots file would be over %d bytes", ErrInvalid, maxSlotsFile)
+	}
+	return nil
+}
+
 // parseSlotsFile parses the file. Formatting may differ from ours; content
 // that it does not know or that breaks a rule gives an error that matches
 // [ErrInvalid].

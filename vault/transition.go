@@ -14,13 +14,13 @@ import (
 	"github.com/rbee-keeper/rbee-vault/keyring"
 )
 
-// A transition makes a new database under a new key and puts it in place: init
-// and restore are its two forms. Its steps, in this order:
+// A transition makes a new database under a new key and puts it in place: init,
+// restore and rotate are its forms. Its steps, in this order:
 //
 //  1. where there is a database: fold its log in, close it, see its side files
 //     gone
 //  2. build the new database beside it, and verify it
-//  3. where one is replaced: set copies of it and of its slots file aside
+//  3. where restore replaces one: set copies of it and of its slots file aside
 //  4. write the slots file with a pending entry for the new key
 //  5. hand a new recovery identity over
 //  6. put the key into the keyring, and read it back
@@ -39,13 +39,18 @@ type transition struct {
 
 	// fill writes the rows of the new database, and completes meta and slots.
 	fill func(ctx context.Context, tx *Tx) error
+	// old is what a rotation copies from: fill sees it as "old". Else nil.
+	old *attachment
 	// handOver is step 5, or nil.
 	handOver func(ctx context.Context) error
 	// takeBack undoes handOver when the vault does not come to be, or nil.
 	takeBack func()
-	// replaced is the key id of the database in place, or nil when there must
-	// be none.
-	replaced *KeyID
+	// inPlace is the key id of the database in place, or nil when there must be
+	// none.
+	inPlace *KeyID
+	// replaces says that the vault in place is replaced by another one, and set
+	// aside.
+	replaces bool
 	// missing says that there is no database, but a slots file of one.
 	missing bool
 	// unread says that the database in place could not be opened, so its side
@@ -126,7 +131,7 @@ func (t *transition) steps(ctx context.Context, before slotsFile) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if t.replaced != nil {
+	if t.replaces {
 		if err := t.setAside(); err != nil {
 			return fmt.Errorf("set the vault in place aside: %w", err)
 		}
@@ -138,20 +143,20 @@ func (t *transition) steps(ctx context.Context, before slotsFile) error {
 		}
 		t.cfg.log().Warn("the slots file told of a database that is not there: it is copied aside", "copy", aside)
 	}
-	entries := []entry{newEntry(t.meta, t.slots, t.key.check(), statePending)}
-	if t.replaced != nil {
+	var entries []entry // first what is in place until the commit
+	if t.inPlace != nil {
 		for _, e := range before.entries {
-			if e.KeyID == *t.replaced {
+			if t.replaces && e.KeyID == *t.inPlace {
 				e.State = stateReplaced
 			}
 			entries = append(entries, e)
 		}
 	}
-	rendered := renderSlotsFile(entries)
-	if len(rendered) > maxSlotsFile {
-		return fmt.Errorf("%w: too many recipients: the slots file would be over %d bytes", ErrInvalid, maxSlotsFile)
+	entries = append(entries, newEntry(t.meta, t.slots, t.key.check(), statePending))
+	if err := checkSlotsFile(entries); err != nil {
+		return err
 	}
-	if err := durable.Replace(t.cfg.fs(), t.paths.slots, rendered); err != nil {
+	if err := durable.Replace(t.cfg.fs(), t.paths.slots, renderSlotsFile(entries)); err != nil {
 		return fmt.Errorf("write slots file: %w", err)
 	}
 	if t.handOver != nil {
@@ -189,6 +194,8 @@ func (t *transition) build(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	defer v.wipe()
+	v.sealer.vaultID, v.old = t.meta.VaultID, t.old
 	// Not through Close: nobody else knows this file, so there is no lock to take.
 	err = v.migrate(ctx, 0)
 	if err == nil {
@@ -197,13 +204,9 @@ func (t *transition) build(ctx context.Context) (err error) {
 	if err == nil {
 		err = checkPages(ctx, v.writer)
 	}
-	if v.writer != nil {
-		if e := v.writer.Close(); err == nil {
-			err = e
-		}
+	if e := v.closePools(); err == nil {
+		err = e
 	}
-	wipe(v.dbKey)
-	wipe(v.sealer.key)
 	if err != nil {
 		return err
 	}
@@ -218,26 +221,29 @@ func (t *transition) build(ctx context.Context) (err error) {
 
 // fillAll writes what every new vault has around what fill writes.
 func (t *transition) fillAll(ctx context.Context, tx *Tx) error {
-	signer, privatePEM, err := newSigningKey()
-	if err != nil {
-		return fmt.Errorf("make signing key: %w", err)
-	}
-	defer wipe(privatePEM)
-	t.meta.Signer = signer
-	if t.meta.signingKey, err = tx.Seal(ctx, SealedSigningKey, t.meta.SignerFingerprint(), privatePEM); err != nil {
-		return err
+	if t.meta.Signer == "" { // a rotation keeps the vault's own
+		signer, privatePEM, err := newSigningKey()
+		if err != nil {
+			return fmt.Errorf("make signing key: %w", err)
+		}
+		defer wipe(privatePEM)
+		t.meta.Signer = signer
+		if t.meta.signingKey, err = tx.Seal(ctx, SealedSigningKey, t.meta.SignerFingerprint(), privatePEM); err != nil {
+			return err
+		}
 	}
 	if err := t.fill(ctx, tx); err != nil {
 		return err
 	}
 	for i := range t.slots {
-		if err := t.slots[i].wrap(t.key); err != nil {
+		if err := t.cfg.wrap(&t.slots[i], t.key); err != nil {
 			return err
 		}
 		if err := insertSlot(ctx, tx, t.slots[i]); err != nil {
 			return fmt.Errorf("write slot: %w", err)
 		}
 	}
+	var err error
 	if t.slots, err = tx.Slots(ctx); err != nil { // in the order of the slots file
 		return err
 	}
@@ -261,7 +267,7 @@ func (t *transition) commit() error {
 	if err := noSideFiles(p.db); err != nil {
 		return err
 	}
-	if t.replaced != nil {
+	if t.inPlace != nil {
 		if err := fsys.Rename(p.fresh, p.db); err != nil {
 			return fmt.Errorf("put the new database in place: %w", err)
 		}
@@ -297,6 +303,7 @@ func (t *transition) settle(ctx context.Context) error {
 	}
 	if t.meta.Keyring {
 		v.source = FromKeyring
+		v.anchoring = anchoring{compared: true, behind: true}
 	}
 	defer v.Close()
 	if _, err := v.prove(ctx); err != nil {
@@ -317,7 +324,7 @@ func (t *transition) abandon(ctx context.Context, before slotsFile) {
 	if now.find(t.key.id) == nil {
 		// Step 4 was not reached. An interrupted run's entries stand, and so
 		// must what it was building.
-		if t.replaced != nil || t.missing || !before.present() {
+		if t.inPlace != nil || t.missing || !before.present() {
 			removeLeftovers(fsys, t.paths)
 		}
 		t.removeAside()
@@ -332,7 +339,7 @@ func (t *transition) abandon(ctx context.Context, before slotsFile) {
 	if t.takeBack != nil {
 		t.takeBack()
 	}
-	if (t.replaced != nil || t.missing) && before.present() {
+	if (t.inPlace != nil || t.missing) && before.present() {
 		err = durable.Replace(fsys, t.paths.slots, before.data)
 	} else {
 		err = durable.RemoveIfExists(fsys, t.paths.slots)

@@ -4,14 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"filippo.io/age"
-	"filippo.io/age/agessh"
 
 	"github.com/rbee-keeper/rbee-vault/keyring"
 )
@@ -25,6 +23,7 @@ const (
 	FromIdentity   Source = "identity"
 	FromCredential Source = "credential"
 	FromKeyring    Source = "keyring"
+	FromPassphrase Source = "passphrase" // asked first where Config.ByPassphrase says so
 )
 
 // credentialName is the name of the systemd credential that holds an identity.
@@ -33,45 +32,89 @@ const credentialName = "rbee-vault"
 // unlock gets the key of the database that begins with id. The check value of
 // the entry, where there is one, has been compared.
 func unlock(ctx context.Context, cfg Config, id KeyID, file slotsFile) (*Key, Source, error) {
+	e := file.find(id)
 	key, source, err := ask(ctx, cfg, id, file)
 	if err != nil {
+		if e != nil && (errors.Is(err, ErrWrongKey) || errors.Is(err, keyring.ErrUnavailable)) {
+			err = fmt.Errorf("%w (the vault opens by: %s)", err, e.waysIn())
+		}
 		return nil, "", err
 	}
 	if key.id != id {
 		defer key.wipe()
 		return nil, "", fmt.Errorf("%w: the %s gave the key of id %s, the database is of id %s", ErrWrongKey, source, key.id, id)
 	}
-	if e := file.find(id); e != nil && e.Check != key.check() {
+	if e != nil && e.Check != key.check() {
 		defer key.wipe()
 		return nil, "", fmt.Errorf("%w: the key from the %s is not the one that the slots file tells of", ErrWrongKey, source)
 	}
 	return key, source, nil
 }
 
+// ask asks the first source that is present.
 func ask(ctx context.Context, cfg Config, id KeyID, file slotsFile) (*Key, Source, error) {
 	e := file.find(id)
-	identities, source := cfg.Identities, FromIdentity
-	if len(identities) == 0 && cfg.CredentialsDir != "" {
-		var err error
-		if identities, err = readCredential(cfg.CredentialsDir); err != nil {
+	if len(cfg.Identities) > 0 {
+		return byIdentities(id, file, cfg.Identities, FromIdentity)
+	}
+	if cfg.ByPassphrase {
+		return byPassphrase(ctx, cfg, id, file)
+	}
+	if cfg.CredentialsDir != "" {
+		identities, err := readCredential(ctx, cfg)
+		if err != nil {
 			return nil, "", err
 		}
-		source = FromCredential
-	}
-	if len(identities) > 0 {
-		if e == nil {
-			return nil, "", noEntry(id, file, source)
+		if len(identities) > 0 {
+			return byIdentities(id, file, identities, FromCredential)
 		}
-		key, err := unwrapAny(e.Slots, identities)
-		return key, source, err
 	}
-	if cfg.Keyring == nil || (e != nil && !e.Keyring) {
-		return nil, "", fmt.Errorf("%w: %s", ErrNoWayIn, waysIn(e))
+	switch {
+	case cfg.Keyring != nil && (e == nil || e.Keyring):
+		return byKeyring(ctx, cfg, id, file)
+	case e == nil && file.present():
+		return nil, "", noEntry(id, file, FromIdentity)
+	case e == nil:
+		return nil, "", fmt.Errorf("%w: the slots file is gone, and there is no keyring", ErrNoWayIn)
+	case cfg.Passphrase != nil && len(e.passphraseSlots()) > 0:
+		return byPassphrase(ctx, cfg, id, file)
 	}
+	return nil, "", fmt.Errorf("%w: no identity is given; this vault opens by: %s", ErrNoWayIn, e.waysIn())
+}
+
+func byIdentities(id KeyID, file slotsFile, identities []age.Identity, source Source) (*Key, Source, error) {
+	e := file.find(id)
+	if e == nil {
+		return nil, "", noEntry(id, file, source)
+	}
+	key, err := unwrapAny(e.Slots, identities)
+	return key, source, err
+}
+
+func byPassphrase(ctx context.Context, cfg Config, id KeyID, file slotsFile) (*Key, Source, error) {
+	e := file.find(id)
+	if e == nil {
+		return nil, "", noEntry(id, file, FromPassphrase)
+	}
+	slots := e.passphraseSlots()
+	if len(slots) == 0 {
+		return nil, "", fmt.Errorf("%w: this vault has no passphrase slot; it opens by: %s", ErrNoWayIn, e.waysIn())
+	}
+	var key *Key
+	err := askPassphrase(ctx, cfg.Passphrase, "the vault", func(passphrase []byte) (err error) {
+		key, _, err = unwrapByPassphrase(slots, passphrase)
+		return err
+	})
+	return key, FromPassphrase, err
+}
+
+func byKeyring(ctx context.Context, cfg Config, id KeyID, file slotsFile) (*Key, Source, error) {
 	value, err := cfg.Keyring.Get(ctx, id.String())
 	switch {
-	case errors.Is(err, keyring.ErrNotFound) && e == nil && len(file.entries) > 0:
+	case errors.Is(err, keyring.ErrNotFound) && file.find(id) == nil && len(file.entries) > 0:
 		return nil, "", noEntry(id, file, FromKeyring)
+	case errors.Is(err, keyring.ErrNotFound) && file.find(id) == nil:
+		return nil, "", fmt.Errorf("%w: the keyring has no key of id %s, and there is no slots file that tells of another way in: only a backup brings the vault back", ErrWrongKey, id)
 	case errors.Is(err, keyring.ErrNotFound):
 		return nil, "", fmt.Errorf("%w: the keyring has no key of id %s", ErrWrongKey, id)
 	case err != nil:
@@ -99,13 +142,14 @@ func noEntry(id KeyID, file slotsFile, source Source) error {
 	return fmt.Errorf("%w: the database begins with %s, the slots file tells of %s: it is another vault's database, an older copy, or its first bytes are damaged", ErrUnknownKeyID, id, file.entries[0].KeyID)
 }
 
-// waysIn says how a vault can be opened when no source was at hand.
-func waysIn(e *entry) string {
-	if e == nil {
-		return "no identity is given, and there is no keyring"
-	}
+// waysIn says how a vault can be opened.
+func (e *entry) waysIn() string { return WaysIn(e.Slots, e.Keyring) }
+
+// WaysIn says in words how a vault with these slots can be opened: "1 recovery,
+// 2 recipient, the OS keyring".
+func WaysIn(slots []Slot, keyring bool) string {
 	kinds := map[SlotKind]int{}
-	for _, s := range e.Slots {
+	for _, s := range slots {
 		kinds[s.Kind]++
 	}
 	ways := []string{}
@@ -114,51 +158,17 @@ func waysIn(e *entry) string {
 			ways = append(ways, fmt.Sprintf("%d %s", n, kind))
 		}
 	}
-	if e.Keyring {
+	if keyring {
 		ways = append(ways, "the OS keyring")
 	}
-	return "no identity is given; this vault opens by: " + strings.Join(ways, ", ")
-}
-
-// maxIdentityFile caps an identity file.
-const maxIdentityFile = 64 << 10
-
-// ParseIdentities reads age identities ("AGE-SECRET-KEY-...", with comment
-// lines) or one unprotected SSH private key. The error matches [ErrInvalid] and
-// says nothing of the content.
-func ParseIdentities(r io.Reader) ([]age.Identity, error) {
-	data, err := io.ReadAll(io.LimitReader(r, maxIdentityFile+1))
-	defer wipe(data)
-	if err != nil {
-		return nil, fmt.Errorf("read identity: %w", err)
-	}
-	text := strings.TrimSpace(string(data))
-	switch {
-	case len(data) > maxIdentityFile:
-		return nil, fmt.Errorf("%w: an identity file has at most %d bytes", ErrInvalid, maxIdentityFile)
-	case text == "":
-		return nil, fmt.Errorf("%w: the identity file is empty", ErrInvalid)
-	case strings.HasPrefix(text, "-----BEGIN AGE ENCRYPTED FILE-----"), strings.HasPrefix(text, "age-encryption.org/"):
-		return nil, fmt.Errorf("%w: the identity file is itself encrypted: decrypt it first (age -d FILE | rbee-vault --identity - ...)", ErrInvalid)
-	case strings.HasPrefix(text, "-----BEGIN"):
-		id, err := agessh.ParseIdentity(data)
-		if err != nil {
-			return nil, fmt.Errorf("%w: not an unprotected ssh-ed25519 or ssh-rsa private key", ErrInvalid)
-		}
-		return []age.Identity{id}, nil
-	}
-	// age's own parser echoes the line that it cannot parse.
-	identities, err := age.ParseIdentities(strings.NewReader(text))
-	if err != nil {
-		return nil, fmt.Errorf("%w: not an age identity file", ErrInvalid)
-	}
-	return identities, nil
+	return strings.Join(ways, ", ")
 }
 
 // readCredential reads the service's credential, or returns nothing when
 // systemd handed over none. Its mode is not checked: access to the directory is
 // by ACL, and the mode bits show the ACL's mask.
-func readCredential(dir string) ([]age.Identity, error) {
+func readCredential(ctx context.Context, cfg Config) ([]age.Identity, error) {
+	dir := cfg.CredentialsDir
 	if !filepath.IsAbs(dir) {
 		return nil, fmt.Errorf("%w: the credentials directory %q is not absolute", ErrInvalid, dir)
 	}
@@ -169,7 +179,7 @@ func readCredential(dir string) ([]age.Identity, error) {
 		return nil, fmt.Errorf("%w: read credential: %w", ErrNoWayIn, err)
 	}
 	defer f.Close()
-	identities, err := ParseIdentities(f)
+	identities, err := ParseIdentities(ctx, f, IdentityOptions{Name: "credential " + credentialName, Passphrase: cfg.Passphrase, Plugins: cfg.Plugins})
 	if err != nil {
 		return nil, fmt.Errorf("%w: credential %q: %w", ErrWrongKey, credentialName, err)
 	}

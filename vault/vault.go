@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
 )
 
@@ -19,52 +21,70 @@ type Vault struct {
 	cfg    Config
 	paths  paths
 	source Source
-	id     KeyID
+	mode   connMode // of the write connection
 
-	lock  *durable.Lock // held shared while open; nil inside a transition
-	write *durable.Lock // held for each write transaction and checkpoint
-	inode os.FileInfo
-	mode  connMode // of the write connection
+	lock     *durable.Lock // held shared while open; nil inside a transition
+	write    *durable.Lock // held for each write transaction and checkpoint
+	vouched  bool          // the slots file agreed that the key is the right one
+	readOnly bool
 
-	sealer    sealer
-	dbKey     []byte
-	check     string
-	vouched   bool // the slots file agreed that the key is the right one
-	readOnly  bool
-	unsettled error // why nothing may change the vault
+	// gate lets transactions of this process in side by side, and a rotation
+	// alone.
+	gate *semaphore.Weighted
+	// These change with the key, by who has the gate alone.
+	key    *Key
+	inode  os.FileInfo
+	sealer sealer
+	old    *attachment // of a database being built: what it is copied from, or nil
 
 	mu             sync.Mutex // guards what follows
 	readers        *sql.DB
 	writer         *sql.DB
 	closed         bool
 	nextCheckpoint int64 // size of the log in bytes that calls for the next one
+	unsettled      error // why nothing may change the vault
+	anchoring      anchoring
 }
 
 const (
 	maxReaders = 8
 	// checkpointSize is where the write-ahead log is folded into the database.
 	checkpointSize = 4 << 20
+	// everybody is all of the gate.
+	everybody = 1 << 30
 )
 
-// attach makes a handle of the database at db under a key. It reads nothing.
+// attach makes a handle of the database at db under a key, of which it keeps a
+// copy. It reads nothing.
 func attach(cfg Config, p paths, db string, key *Key, mode connMode) (*Vault, error) {
 	inode, err := os.Stat(db)
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
 	p.db = db
-	return &Vault{
+	v := &Vault{
 		cfg:            cfg,
 		paths:          p,
-		id:             key.id,
 		write:          durable.NewLock(p.write),
-		inode:          inode,
 		mode:           mode,
-		sealer:         sealer{key: key.derive(purposeSeal)},
-		dbKey:          key.derive(purposeSQLCipher),
-		check:          key.check(),
+		gate:           semaphore.NewWeighted(everybody),
 		nextCheckpoint: checkpointSize,
-	}, nil
+	}
+	v.adopt(key, inode, "")
+	return v, nil
+}
+
+// adopt takes a copy of the key of the file that is in place. The vault's id is
+// "" as long as it was not read.
+func (v *Vault) adopt(key *Key, inode os.FileInfo, vaultID string) {
+	copied := *key
+	v.key, v.inode, v.sealer = &copied, inode, sealer{key: key.derive(purposeSeal), vaultID: vaultID}
+}
+
+// wipe takes the keys out of memory: best effort.
+func (v *Vault) wipe() {
+	v.key.wipe()
+	wipe(v.sealer.key)
 }
 
 // Path returns the database's absolute path.
@@ -85,19 +105,35 @@ func (v *Vault) pool(mode connMode) (*sql.DB, error) {
 		db, conns = &v.writer, 1
 	}
 	if *db == nil {
-		*db = sql.OpenDB(&connector{path: v.paths.db, key: append([]byte(nil), v.dbKey...), id: v.id, inode: v.inode, mode: mode})
+		*db = sql.OpenDB(&connector{path: v.paths.db, key: v.key.derive(purposeSQLCipher), id: v.key.id, inode: v.inode, mode: mode, old: v.old})
 		(*db).SetMaxOpenConns(conns)
 		(*db).SetMaxIdleConns(conns)
 	}
 	return *db, nil
 }
 
+// closePools closes all connections. The last of them folds the log in.
+func (v *Vault) closePools() error {
+	v.mu.Lock()
+	writer, readers := v.writer, v.readers
+	v.writer, v.readers = nil, nil
+	v.mu.Unlock()
+	var errs []error
+	for _, db := range []*sql.DB{writer, readers} {
+		if db != nil {
+			errs = append(errs, db.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // Tx is a transaction. It is for the one goroutine that fn runs in.
 type Tx struct {
 	querier
-	cfg    *Config
-	now    time.Time
-	sealer sealer
+	cfg     *Config
+	now     time.Time
+	sealer  sealer
+	audited auditing // what Audit wrote
 }
 
 // querier is [sql.Tx] without its ending, which is View's and Update's.
@@ -113,49 +149,93 @@ func (tx *Tx) Now() time.Time { return tx.now }
 func (tx *Tx) actor(ctx context.Context) Actor { return tx.cfg.actor(ctx) }
 
 // transact runs fn in a transaction of the pool, and commits it when fn returns
-// nil.
-func (v *Vault) transact(ctx context.Context, db *sql.DB, fn func(tx *Tx) error) error {
-	tx, err := db.BeginTx(ctx, nil)
+// nil. It tells what fn wrote into the audit log.
+func (v *Vault) transact(ctx context.Context, db *sql.DB, fn func(tx *Tx) error) (auditing, error) {
+	sqlTx, err := db.BeginTx(ctx, nil)
 	if err != nil {
-		return fmt.Errorf("begin transaction: %w", mapDriverError(err))
+		return 0, fmt.Errorf("begin transaction: %w", mapDriverError(err))
 	}
-	defer tx.Rollback()
-	if err := fn(v.tx(tx)); err != nil {
-		return mapDriverError(err)
+	defer sqlTx.Rollback()
+	tx := v.tx(sqlTx)
+	if err := fn(tx); err != nil {
+		return 0, mapDriverError(err)
 	}
-	if err := tx.Commit(); err != nil {
-		return fmt.Errorf("commit: %w", mapDriverError(err))
+	if err := sqlTx.Commit(); err != nil {
+		return 0, fmt.Errorf("commit: %w", mapDriverError(err))
 	}
-	return nil
+	return tx.audited, nil
 }
 
 func (v *Vault) tx(q querier) *Tx {
 	return &Tx{querier: q, cfg: &v.cfg, now: v.cfg.now(), sealer: v.sealer}
 }
 
+// enter waits until no rotation is under way, and keeps the next one out until
+// leave.
+func (v *Vault) enter(ctx context.Context) error { return v.gate.Acquire(ctx, 1) }
+
+func (v *Vault) leave() { v.gate.Release(1) }
+
 // View runs fn in a read transaction: one snapshot, beside other readers and a
-// writer. The error of fn is returned; damage met on the way matches
-// [ErrDamaged].
+// writer. It waits while a rotation is under way; fn must not call the Vault,
+// for a rotation waits for fn. The error of fn is returned; damage met on the way
+// matches [ErrDamaged].
 func (v *Vault) View(ctx context.Context, fn func(tx *Tx) error) error {
+	if err := v.enter(ctx); err != nil {
+		return err
+	}
+	defer v.leave()
+	return v.view(ctx, fn)
+}
+
+// view is View for who is inside the gate.
+func (v *Vault) view(ctx context.Context, fn func(tx *Tx) error) error {
 	db, err := v.pool(reading)
 	if err != nil {
 		return err
 	}
-	return v.transact(ctx, db, fn)
+	_, err = v.transact(ctx, db, fn)
+	return err
 }
 
 // Update runs fn in a write transaction and commits it when fn returns nil:
 // then the change is on the disk. It waits for other writers, of any process,
 // up to [Config.Wait], and then returns [ErrLocked]. On any error nothing is
-// changed. The error of fn is returned.
+// changed. fn must not call the Vault. The error of fn is returned.
 func (v *Vault) Update(ctx context.Context, fn func(tx *Tx) error) error {
+	return v.changing(ctx, func() error { return v.update(ctx, fn) })
+}
+
+// changing runs fn inside the gate and under the write lock, where the vault may
+// be changed at all.
+func (v *Vault) changing(ctx context.Context, fn func() error) error {
+	if err := v.enter(ctx); err != nil {
+		return err
+	}
+	defer v.leave()
+	if err := v.changeable(); err != nil {
+		return err
+	}
+	return v.locked(ctx, fn)
+}
+
+// changeable says why nothing may change the vault, if so.
+func (v *Vault) changeable() error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	switch {
 	case v.readOnly:
 		return ErrReadOnly
 	case v.unsettled != nil:
 		return fmt.Errorf("%w: %w", ErrUnsettled, v.unsettled)
 	}
-	return v.locked(ctx, func() error { return v.update(ctx, fn) })
+	return nil
+}
+
+func (v *Vault) setUnsettled(err error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.unsettled = err
 }
 
 // locked runs fn under the write lock. A commit that restarts the write-ahead
@@ -172,16 +252,18 @@ func (v *Vault) locked(ctx context.Context, fn func() error) error {
 	return fn()
 }
 
-// update is Update for who holds the write lock.
+// update is Update for who is inside the gate and holds the write lock.
 func (v *Vault) update(ctx context.Context, fn func(tx *Tx) error) error {
 	db, err := v.pool(v.mode)
 	if err != nil {
 		return err
 	}
-	if err := v.transact(ctx, db, fn); err != nil {
+	audited, err := v.transact(ctx, db, fn)
+	if err != nil {
 		return err
 	}
 	v.foldLog(ctx, db)
+	v.anchor(ctx, audited)
 	return nil
 }
 
@@ -189,16 +271,21 @@ func (v *Vault) update(ctx context.Context, fn func(tx *Tx) error) error {
 // held. A reader in the middle of a transaction keeps the log from being
 // emptied; it is then asked again only after the log grew as much again.
 func (v *Vault) foldLog(ctx context.Context, db *sql.DB) {
+	v.mu.Lock()
+	next := v.nextCheckpoint
+	v.mu.Unlock()
 	info, err := os.Stat(v.paths.db + "-wal")
-	if err != nil || info.Size() < v.nextCheckpoint {
+	if err != nil || info.Size() < next {
 		return
 	}
 	done, err := checkpoint(ctx, db)
-	if done {
-		v.nextCheckpoint = checkpointSize
-		return
+	next = checkpointSize
+	if !done {
+		next += info.Size()
 	}
-	v.nextCheckpoint = info.Size() + checkpointSize
+	v.mu.Lock()
+	v.nextCheckpoint = next
+	v.mu.Unlock()
 	if err != nil {
 		v.cfg.log().Warn("the write-ahead log could not be folded into the database", "error", err)
 	}
@@ -226,31 +313,35 @@ func checkpoint(ctx context.Context, db *sql.DB) (bool, error) {
 // Close closes the vault and wipes its keys. Its last connection folds the
 // write-ahead log into the database.
 func (v *Vault) Close() error {
-	v.mu.Lock()
-	if v.closed {
-		v.mu.Unlock()
-		return ErrClosed
+	ctx := context.Background()
+	if err := v.enter(ctx); err != nil { // a rotation comes to its end first
+		return err
 	}
-	v.closed = true
-	v.mu.Unlock()
+	defer v.leave()
 
 	// SQLite's checkpoint at the last close holds the database alone, so
 	// closing without the lock, when it cannot be had, risks nothing.
-	wait, cancel := context.WithTimeout(context.Background(), v.cfg.wait())
+	wait, cancel := context.WithTimeout(ctx, v.cfg.wait())
 	defer cancel()
 	held := v.write.Exclusive(wait) == nil
-	var errs []error
-	if v.writer != nil {
-		errs = append(errs, v.writer.Close())
+	if held && v.lock != nil { // not of a handle that was refused
+		v.anchorLate(ctx)
 	}
-	if v.readers != nil {
-		errs = append(errs, v.readers.Close())
+	v.mu.Lock()
+	closed := v.closed
+	v.closed = true
+	v.mu.Unlock()
+	var errs []error
+	if !closed {
+		errs = append(errs, v.closePools())
 	}
 	if held {
 		errs = append(errs, v.write.Unlock())
 	}
-	wipe(v.dbKey)
-	wipe(v.sealer.key)
+	if closed {
+		return ErrClosed
+	}
+	v.wipe()
 	opened.remove(v.inode)
 	if v.lock != nil {
 		errs = append(errs, v.lock.Unlock())

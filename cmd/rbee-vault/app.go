@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"filippo.io/age"
 	"github.com/spf13/cobra"
 
 	"github.com/rbee-keeper/rbee-vault/keyring"
@@ -25,6 +26,8 @@ type app struct {
 
 	db             string
 	identities     []string
+	passphraseFile string
+	byPassphrase   bool
 	json           bool
 	noInput        bool
 	yes            bool
@@ -33,7 +36,9 @@ type app struct {
 	acceptRollback bool
 	wait           time.Duration
 
-	stdinTaken string // the flag or argument that reads standard input
+	offers     []offer // the identities that config read
+	stdinTaken string  // the flag or argument that reads standard input
+	passphrase []byte  // what passphraseFile holds, once it was read
 }
 
 // run runs the command line and returns the exit code.
@@ -77,6 +82,8 @@ Begin with "rbee-vault init", then "rbee-vault node add".`,
 	f := cmd.PersistentFlags()
 	f.StringVar(&a.db, "db", "", "database `PATH` ($RBEE_VAULT_DB; default ~/.rbee/beehives.db)")
 	f.StringArrayVar(&a.identities, "identity", nil, "open with the age or SSH identity in `FILE`, '-' for standard input, 'fd:N' for a descriptor; repeatable ($RBEE_VAULT_IDENTITY_FILE)")
+	f.BoolVar(&a.byPassphrase, "passphrase", false, "open by a passphrase slot, also where there is a keyring")
+	f.StringVar(&a.passphraseFile, "passphrase-file", "", "take the passphrase, of a slot or an identity, from the first line of `FILE`, '-', or 'fd:N'")
 	f.BoolVar(&a.json, "json", false, "print JSON; errors too")
 	f.BoolVar(&a.noInput, "no-input", false, "never ask for anything")
 	f.BoolVar(&a.yes, "yes", false, "answer yes to the question whether to go on")
@@ -94,6 +101,9 @@ Begin with "rbee-vault init", then "rbee-vault node add".`,
 		newNode(a),
 		newBackup(a),
 		newRestore(a),
+		newSlot(a),
+		newRotate(a),
+		newDestroy(a),
 		newAudit(a),
 		newSetup(a),
 		newVersion(a),
@@ -158,18 +168,30 @@ func (a *app) path() (string, error) {
 func (a *app) interactive() bool { return !a.noInput && a.ui.terminal() != nil }
 
 // config says how the vault is opened.
-func (a *app) config() (vault.Config, error) {
+func (a *app) config(ctx context.Context) (vault.Config, error) {
 	path, err := a.path()
 	if err != nil {
 		return vault.Config{}, err
 	}
-	identities, err := a.readIdentities()
+	offers, err := a.readOffers(ctx)
 	if err != nil {
 		return vault.Config{}, err
+	}
+	var identities []age.Identity
+	for _, o := range offers {
+		identities = append(identities, o.identities...)
+	}
+	a.offers = offers
+	var passphrase vault.PassphraseFunc
+	if a.passphraseFile != "" || a.interactive() {
+		passphrase = a.askPassphrase
 	}
 	return vault.Config{
 		Path:           path,
 		Identities:     identities,
+		Passphrase:     passphrase,
+		ByPassphrase:   a.byPassphrase || a.passphraseFile != "",
+		Plugins:        a.plugins(),
 		CredentialsDir: os.Getenv("CREDENTIALS_DIRECTORY"),
 		Keyring:        keyring.New(keyring.Config{Interactive: a.interactive()}),
 		Wait:           max(a.wait, time.Millisecond),
@@ -179,21 +201,26 @@ func (a *app) config() (vault.Config, error) {
 	}, nil
 }
 
-// withRegistry opens the registry, runs fn and closes it.
-func (a *app) withRegistry(ctx context.Context, fn func(*registry.Registry) error) error {
-	cfg, err := a.config()
+// withVault opens the vault, runs fn and closes it.
+func (a *app) withVault(ctx context.Context, fn func(*vault.Vault) error) error {
+	cfg, err := a.config(ctx)
 	if err != nil {
 		return err
 	}
-	r, err := registry.Open(ctx, cfg)
+	v, err := vault.Open(ctx, cfg)
 	if err != nil {
 		return err
 	}
-	err = fn(r)
-	if e := r.Close(); err == nil {
+	err = fn(v)
+	if e := v.Close(); err == nil {
 		err = e
 	}
 	return err
+}
+
+// withRegistry is withVault for the registry in it.
+func (a *app) withRegistry(ctx context.Context, fn func(*registry.Registry) error) error {
+	return a.withVault(ctx, func(v *vault.Vault) error { return fn(registry.New(v)) })
 }
 
 // now is the wall clock, for ages.

@@ -263,7 +263,7 @@ type verifiedJSON struct {
 
 // runVerify verifies a backup, and says what it holds.
 func runVerify(ctx context.Context, a *app, o readOptions, file string, askVault bool) error {
-	cfg, err := a.config()
+	cfg, err := a.config(ctx)
 	if err != nil {
 		return err
 	}

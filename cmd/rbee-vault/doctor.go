@@ -17,9 +17,11 @@ func newDoctor(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "doctor",
 		Short: "Check everything, and say how to mend it",
-		Long: `Check modes and owners, the keyring, the slots file, every page of the database, the
-audit log, the backups and leftovers: a line each, with the command that mends it.
-It works on a vault that does not open. Exit 18 on damage, 3 on other failures.`,
+		Long: `Check modes and owners, the keyring, the slots file, every way in, the age of the
+key, every page of the database, the audit log, the backups and leftovers: a line
+each, with the command that mends it. Secrets that are offered (--identity,
+--passphrase) are tried on every slot. It works on a vault that does not open.
+Exit 18 on damage, 3 on other failures.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runDoctor(cmd.Context(), a) },
 	}
 }
@@ -35,19 +37,23 @@ type findingJSON struct {
 const oldBackup = 30 * 24 * time.Hour
 
 func runDoctor(ctx context.Context, a *app) error {
-	cfg, err := a.config()
+	cfg, err := a.config(ctx)
 	if err != nil {
 		return err
 	}
 	provider := examineKeyring(ctx, cfg)
 	cfg.Logger = nil // what it would say stands in the findings
-	found, err := vault.Examine(ctx, cfg, func(v *vault.Vault) []vault.Finding {
+	opts := vault.ExamineOptions{Use: func(v *vault.Vault) []vault.Finding {
 		return []vault.Finding{examineBackups(ctx, a, v)}
-	})
+	}}
+	for _, o := range a.offers {
+		opts.Offers = append(opts.Offers, vault.Offer{Name: o.name, Identities: o.identities})
+	}
+	found, err := vault.Examine(ctx, cfg, opts)
 	if err != nil {
 		return err
 	}
-	found = append([]vault.Finding{provider}, found...)
+	found = append([]vault.Finding{provider, examineProcess()}, found...)
 	worst := error(nil)
 	for _, f := range found {
 		if err := printFinding(a, f); err != nil {
@@ -84,6 +90,14 @@ func printFinding(a *app, f vault.Finding) error {
 	}
 	a.ui.printf("%s\n", line)
 	return nil
+}
+
+// examineProcess sees that this process would leave no core dump.
+func examineProcess() vault.Finding {
+	if err := hardened(); err != nil {
+		return vault.Finding{Check: "core dumps", Status: vault.FindingWarn, Message: err.Error()}
+	}
+	return vault.Finding{Check: "core dumps", Status: vault.FindingOK, Message: "off, and no program of the same user can attach"}
 }
 
 // examineKeyring names the program behind the keyring. A vault may do without,

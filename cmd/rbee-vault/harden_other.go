@@ -3,3 +3,5 @@
 package main
 
 func notDumpable() {}
+
+func dumpable() bool { return true }

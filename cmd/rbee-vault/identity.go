@@ -1,48 +1,64 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
 	"filippo.io/age"
+	"filippo.io/age/plugin"
 
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// readIdentities reads what --identity names, or the environment does.
-func (a *app) readIdentities() ([]age.Identity, error) {
+// offer is an identity file that the operator named.
+type offer struct {
+	name       string
+	identities []age.Identity
+}
+
+// readOffers reads what --identity names, or the environment does.
+func (a *app) readOffers(ctx context.Context) ([]offer, error) {
 	sources := a.identities
 	if len(sources) == 0 {
 		if file := os.Getenv("RBEE_VAULT_IDENTITY_FILE"); file != "" {
 			sources = []string{file}
 		}
 	}
-	var identities []age.Identity
+	var offers []offer
 	for _, source := range sources {
-		found, err := a.readIdentity(source)
+		found, err := a.readIdentity(ctx, source)
 		if err != nil {
 			return nil, fmt.Errorf("identity %q: %w", source, err)
 		}
-		identities = append(identities, found...)
+		offers = append(offers, offer{source, found})
 	}
-	return identities, nil
+	return offers, nil
 }
 
-func (a *app) readIdentity(source string) ([]age.Identity, error) {
-	r, err := a.openIdentity(source)
+func (a *app) readIdentity(ctx context.Context, source string) ([]age.Identity, error) {
+	r, err := a.openSecret(source, "--identity -")
 	if err != nil {
 		return nil, err
 	}
 	defer r.Close()
-	return vault.ParseIdentities(r)
+	return vault.ParseIdentities(ctx, r, vault.IdentityOptions{
+		Name:       fmt.Sprintf("identity %q", source),
+		Passphrase: a.askPassphrase,
+		Plugins:    a.plugins(),
+	})
 }
 
-func (a *app) openIdentity(source string) (io.ReadCloser, error) {
+// openSecret opens a file that holds a secret: by path, '-' for standard input or
+// 'fd:N'. A file that others can read is refused.
+func (a *app) openSecret(source, what string) (io.ReadCloser, error) {
 	if source == "-" {
-		r, err := a.takeStdin("--identity -")
+		r, err := a.takeStdin(what)
 		return io.NopCloser(r), err
 	}
 	if number, ok := strings.CutPrefix(source, "fd:"); ok {
@@ -64,5 +80,69 @@ func (a *app) openIdentity(source string) (io.ReadCloser, error) {
 // there access goes by ACL, and the mode bits show the ACL's mask.
 func underCredentials(path string) bool {
 	dir := os.Getenv("CREDENTIALS_DIRECTORY")
-	return dir != "" && strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/") && !strings.Contains(path, "/../")
+	return filepath.IsAbs(dir) && strings.HasPrefix(filepath.Clean(path), filepath.Clean(dir)+"/")
+}
+
+// maxPassphrase caps a passphrase, in bytes.
+const maxPassphrase = 1024
+
+// readPassphrase reads a passphrase from a file: its first line, and there must be
+// no other.
+func (a *app) readPassphrase(source string) ([]byte, error) {
+	r, err := a.openSecret(source, "--passphrase-file -")
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	data, err := io.ReadAll(io.LimitReader(r, maxPassphrase+2))
+	if err != nil {
+		clear(data)
+		return nil, fmt.Errorf("read passphrase: %w", err)
+	}
+	passphrase := bytes.TrimSuffix(bytes.TrimSuffix(data, []byte("\n")), []byte("\r"))
+	if len(passphrase) == 0 || len(passphrase) > maxPassphrase || bytes.ContainsRune(passphrase, '\n') {
+		clear(data)
+		return nil, fmt.Errorf("%w: a passphrase file holds one line of 1 to %d bytes", vault.ErrInvalid, maxPassphrase)
+	}
+	return passphrase, nil
+}
+
+// askPassphrase is the [vault.PassphraseFunc] of the command: --passphrase-file, or
+// else a question on the terminal.
+func (a *app) askPassphrase(ctx context.Context, what string, attempt int) ([]byte, error) {
+	if a.passphraseFile != "" {
+		if attempt > 1 {
+			return nil, vault.ErrWrongKey
+		}
+		// Read once, for standard input and descriptors cannot be read again.
+		if a.passphrase == nil {
+			passphrase, err := a.readPassphrase(a.passphraseFile)
+			if err != nil {
+				return nil, fmt.Errorf("passphrase file %q: %w", a.passphraseFile, err)
+			}
+			a.passphrase = passphrase
+		}
+		return bytes.Clone(a.passphrase), nil
+	}
+	if !a.interactive() {
+		return nil, fmt.Errorf("%w for a passphrase, so --passphrase-file FILE is needed", errNeedsFlag)
+	}
+	if attempt > 1 {
+		a.ui.say("That is not it.")
+	}
+	return a.ui.askSecret(ctx, fmt.Sprintf("Passphrase of %s: ", what))
+}
+
+// plugins is how an age plugin talks to the person: it may tell and warn, and ask
+// where somebody can be asked.
+func (a *app) plugins() *plugin.ClientUI {
+	if a.interactive() {
+		return plugin.NewTerminalUI(
+			func(format string, v ...any) { a.ui.info("%s", clean(fmt.Sprintf(format, v...))) },
+			a.ui.warn)
+	}
+	return &plugin.ClientUI{DisplayMessage: func(name, message string) error {
+		a.ui.info("%s", clean(fmt.Sprintf("%s plugin: %s", name, message)))
+		return nil
+	}}
 }

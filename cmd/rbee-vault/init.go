@@ -66,7 +66,7 @@ type initJSON struct {
 
 func runInit(cmd *cobra.Command, a *app, o initOptions) error {
 	ctx := cmd.Context()
-	cfg, err := a.config()
+	cfg, err := a.config(ctx)
 	if err != nil {
 		return err
 	}
@@ -144,7 +144,7 @@ func noKeyringHere(err error) bool {
 
 // showRecovery shows the recovery identity on the terminal, once, and sees that
 // the operator has it.
-func (a *app) showRecovery(ctx context.Context, r vault.Recovery) error {
+func (a *app) showRecovery(ctx context.Context, r vault.NewIdentity) error {
 	tty := a.ui.terminal()
 	if tty == nil {
 		return errNeedsFlag

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -56,7 +57,7 @@ func runRestore(ctx context.Context, a *app, o restoreOptions, file string) erro
 	if o.dryRun {
 		return runVerify(ctx, a, o.readOptions, file, o.replace)
 	}
-	cfg, err := a.config()
+	cfg, err := a.config(ctx)
 	if err != nil {
 		return err
 	}
@@ -137,7 +138,7 @@ sheet. Backups that the old vault made are still trusted here.`)
 
 // slotText names a slot for a person.
 func slotText(s vault.Slot) string {
-	text := string(s.Kind) + " " + shorten(s.Recipient, 70)
+	text := strings.TrimSpace(string(s.Kind) + " " + shorten(s.Recipient, 70))
 	if s.Label != "" && s.Label != string(s.Kind) {
 		text += " (" + s.Label + ")"
 	}

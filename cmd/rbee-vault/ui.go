@@ -286,50 +286,78 @@ func (u *ui) terminal() *os.File {
 	return u.tty
 }
 
+// say prints a line on the terminal, beside a question.
+func (u *ui) say(format string, args ...any) {
+	if tty := u.terminal(); tty != nil {
+		fmt.Fprintf(tty, format+"\n", args...)
+	}
+}
+
 // ask prints a question on the terminal and reads a line.
 func (u *ui) ask(ctx context.Context, question string) (string, error) {
+	line, err := u.prompt(ctx, question, readTTYLine)
+	return strings.TrimSpace(string(line)), err
+}
+
+// askSecret is ask for what must not be seen. The caller wipes the answer.
+func (u *ui) askSecret(ctx context.Context, question string) ([]byte, error) {
+	if tty := u.terminal(); tty != nil {
+		// Who is interrupted in the middle gets the echo back.
+		if state, err := term.GetState(int(tty.Fd())); err == nil {
+			defer term.Restore(int(tty.Fd()), state)
+		}
+	}
+	return u.prompt(ctx, question, func(tty *os.File) ([]byte, error) {
+		secret, err := term.ReadPassword(int(tty.Fd()))
+		fmt.Fprintln(tty)
+		return secret, err
+	})
+}
+
+// prompt prints a question on the terminal and has read get the answer.
+func (u *ui) prompt(ctx context.Context, question string, read func(tty *os.File) ([]byte, error)) ([]byte, error) {
 	tty := u.terminal()
 	if tty == nil {
-		return "", errNeedsFlag
+		return nil, errNeedsFlag
 	}
 	fmt.Fprint(tty, question)
 	type answer struct {
-		line string
+		line []byte
 		err  error
 	}
 	got := make(chan answer, 1)
 	go func() {
-		line, err := readTTYLine(tty)
+		line, err := read(tty)
 		got <- answer{line, err}
 	}()
 	select {
 	case a := <-got:
 		if a.err != nil {
-			return "", fmt.Errorf("read answer: %w", a.err)
+			return nil, fmt.Errorf("read answer: %w", a.err)
 		}
-		return strings.TrimSpace(a.line), nil
+		return a.line, nil
 	case <-ctx.Done():
 		fmt.Fprintln(tty)
-		return "", ctx.Err()
+		return nil, ctx.Err()
 	}
 }
 
 // readTTYLine reads a byte at a time: what is typed ahead belongs to the next
 // question.
-func readTTYLine(tty io.Reader) (string, error) {
+func readTTYLine(tty *os.File) ([]byte, error) {
 	var line []byte
 	var b [1]byte
 	for len(line) < 4096 {
 		n, err := tty.Read(b[:])
 		if n == 1 && b[0] == '\n' {
-			return string(line), nil
+			return line, nil
 		}
 		line = append(line, b[:n]...)
 		if err != nil {
-			return "", err
+			return nil, err
 		}
 	}
-	return "", errors.New("too long")
+	return nil, errors.New("too long")
 }
 
 // confirm asks whether to go on, unless --yes says so.

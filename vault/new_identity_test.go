@@ -118,7 +118,7 @@ func TestRecoveryFileIsNeverReplaced(t *testing.T) {
 }
 
 func TestRecoveryFile(t *testing.T) {
-	r := vault.Recovery{
+	r := vault.NewIdentity{
 		Identity:  "AGE-SECRET-KEY-1QQQ",
 		Recipient: "age1qqq",
 		VaultID:   anotherVault,
@@ -144,7 +144,7 @@ AGE-SECRET-KEY-1QQQ
 func TestShowRecovery(t *testing.T) {
 	cfg := vault.Config{Path: filepath.Join(vaulttest.Dir(t), "beehives.db")}
 	refused := errors.New("not confirmed")
-	opts := vault.CreateOptions{ShowRecovery: func(context.Context, vault.Recovery) error { return refused }}
+	opts := vault.CreateOptions{ShowRecovery: func(context.Context, vault.NewIdentity) error { return refused }}
 	if _, err := vault.Create(t.Context(), cfg, opts); !errors.Is(err, refused) {
 		t.Errorf("%v, want the refusal", err)
 	}
@@ -156,8 +156,8 @@ func TestShowRecovery(t *testing.T) {
 			t.Errorf("%s is left", path)
 		}
 	}
-	var shown vault.Recovery
-	opts.ShowRecovery = func(_ context.Context, r vault.Recovery) error {
+	var shown vault.NewIdentity
+	opts.ShowRecovery = func(_ context.Context, r vault.NewIdentity) error {
 		if exists(cfg.Path) {
 			t.Error("the vault is there before its identity was shown")
 		}
@@ -171,7 +171,7 @@ func TestShowRecovery(t *testing.T) {
 	if shown.VaultID != done.VaultID || shown.Signer != done.Signer || shown.Recipient != done.RecoveryRecipient {
 		t.Errorf("shown %s, made %+v", shown.VaultID, done)
 	}
-	if cfg.Identities, err = vault.ParseIdentities(strings.NewReader(string(shown.File()))); err != nil {
+	if cfg.Identities, err = vault.ParseIdentities(t.Context(), strings.NewReader(string(shown.File())), vault.IdentityOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	vaulttest.Open(t, cfg)

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rbee-keeper/rbee-vault/vault"
+)
+
+func newDestroy(a *app) *cobra.Command {
+	var dryRun bool
+	cmd := &cobra.Command{
+		Use:   "destroy",
+		Short: "Remove a vault, or a file set aside, with its key",
+		Long: `Remove the vault at --db with its keyring items; or a file that restore or a
+migration set aside, by its name. It asks for no key, but for the file's name
+(--yes does not ask). Backups stay, and can be read by their recipients.`,
+		Example: `  rbee-vault destroy --db ~/.rbee/beehives.db.replaced-20260102T150405Z`,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return runDestroy(cmd.Context(), a, dryRun) },
+	}
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "show what would go, and remove nothing")
+	return cmd
+}
+
+type destroyJSON struct {
+	DryRun   bool     `json:"dry_run"`
+	Files    []string `json:"files"`
+	Accounts []string `json:"keyring_items"`
+	Left     []string `json:"left"`
+}
+
+func runDestroy(ctx context.Context, a *app, dryRun bool) error {
+	// No identity is needed, and none is asked for.
+	a.identities = nil
+	cfg, err := a.config(ctx)
+	if err != nil {
+		return err
+	}
+	plan, err := vault.PlanDestruction(ctx, cfg)
+	if err != nil {
+		return destroyHint(err, cfg.Path)
+	}
+	if !dryRun {
+		if err := a.confirmDestroy(ctx, plan, filepath.Base(cfg.Path)); err != nil {
+			return err
+		}
+		if plan, err = vault.Destroy(ctx, cfg); err != nil {
+			return destroyHint(err, cfg.Path)
+		}
+	}
+	if a.json {
+		return a.ui.object(destroyJSON{dryRun, append([]string{}, plan.Files...), append([]string{}, plan.Accounts...), append([]string{}, plan.Left...)})
+	}
+	for _, file := range plan.Files {
+		a.ui.printf("%s\n", clean(file))
+	}
+	for _, account := range plan.Accounts {
+		a.ui.printf("keyring item %s\n", account)
+	}
+	if dryRun {
+		a.ui.info("Nothing was removed: that would go.")
+	} else {
+		a.ui.info("Destroyed. Backups that were made of it can still be read by their recipients.")
+	}
+	for _, file := range plan.Left {
+		a.ui.info("Left, a vault of its own: %s", clean(file))
+	}
+	return nil
+}
+
+// confirmDestroy has the operator type the file's name.
+func (a *app) confirmDestroy(ctx context.Context, plan vault.Destroyed, name string) error {
+	if a.yes {
+		return nil
+	}
+	if !a.interactive() {
+		return fmt.Errorf("%w, so --yes is needed: destroy %s", errNeedsFlag, name)
+	}
+	for _, file := range plan.Files {
+		a.ui.say("  %s", clean(file))
+	}
+	for _, account := range plan.Accounts {
+		a.ui.say("  keyring item %s", account)
+	}
+	answer, err := a.ui.ask(ctx, fmt.Sprintf("All of that goes, for good. Type %s to destroy it: ", clean(name)))
+	if err != nil {
+		return err
+	}
+	if answer != name {
+		return errDeclined
+	}
+	return nil
+}
+
+// destroyHint adds what only destroy knows of the next step.
+func destroyHint(err error, path string) error {
+	if classify(err).code == exitKeyring {
+		return withHint(err, "Nothing was removed. Run it where the keyring is. Where that is lost for good, its items are too: rm %s %s", shellQuote(path), shellQuote(path+".slots"))
+	}
+	return err
+}

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rbee-keeper/rbee-vault/vault"
+)
+
+type rotateOptions struct {
+	dryRun bool
+	backup bool
+}
+
+func newRotate(a *app) *cobra.Command {
+	var o rotateOptions
+	cmd := &cobra.Command{
+		Use:   "rotate",
+		Short: "Give the vault a new key",
+		Long: `Give the vault a new key. Every row is copied under it, every sealed key sealed
+anew, and every slot and the OS keyring get it; the old key opens nothing any more
+but older copies. It needs no secret besides the way in that opens the vault.
+
+Nobody else may have the vault open: who has is named, and waited for (--wait).
+Whatever interrupts it, the vault opens as before or with its new key, by every way
+in. Rotate when somebody who had a way in must not have one any more, and every
+year or two.`,
+		RunE: func(cmd *cobra.Command, _ []string) error { return runRotate(cmd.Context(), a, o) },
+	}
+	cmd.Flags().BoolVar(&o.dryRun, "dry-run", false, "try all that can be tried, and change nothing")
+	cmd.Flags().BoolVar(&o.backup, "backup", false, "make a backup afterwards")
+	return cmd
+}
+
+type rotateJSON struct {
+	DryRun     bool         `json:"dry_run"`
+	Generation int64        `json:"generation"`
+	KeyID      *string      `json:"key_id"`
+	Previous   string       `json:"previous_key_id"`
+	Keyring    bool         `json:"keyring"`
+	Slots      []vault.Slot `json:"slots"`
+}
+
+func runRotate(ctx context.Context, a *app, o rotateOptions) error {
+	var done vault.Rotated
+	err := a.withVault(ctx, func(v *vault.Vault) (err error) {
+		if !o.dryRun {
+			done, err = v.Rotate(ctx)
+			return err
+		}
+		if err := v.CheckPages(ctx); err != nil {
+			return err
+		}
+		done, err = v.PlanRotation(ctx)
+		return err
+	})
+	if err != nil {
+		return rotateHint(err)
+	}
+	if a.json {
+		j := rotateJSON{DryRun: o.dryRun, Generation: done.Generation, Previous: done.Previous.String(), Keyring: done.Keyring, Slots: done.Slots}
+		if !o.dryRun {
+			id := done.KeyID.String()
+			j.KeyID = &id
+		}
+		if err := a.ui.object(j); err != nil {
+			return err
+		}
+	} else {
+		pairs := [][2]string{{"generation", strconv.FormatInt(done.Generation, 10)}}
+		if !o.dryRun {
+			pairs = append(pairs, [2]string{"key id", done.KeyID.String()})
+		}
+		pairs = append(pairs, [2]string{"opens by", vault.WaysIn(done.Slots, done.Keyring)})
+		a.ui.pairs(pairs)
+	}
+	if o.dryRun {
+		a.ui.info("Nothing was changed. A rotation would give the vault this generation of its key.")
+		return nil
+	}
+	if !o.backup && a.interactive() && !a.yes && !a.json {
+		err := a.ui.confirm(ctx, "The backups so far can be read as before. Make a fresh one now?")
+		if err != nil && !errors.Is(err, errDeclined) {
+			return err
+		}
+		o.backup = err == nil
+	}
+	if o.backup {
+		if err := runBackup(ctx, a, backupOptions{}); err != nil {
+			return fmt.Errorf("the key was changed, but the backup failed: %w", err)
+		}
+		return nil
+	}
+	a.ui.info("Make a fresh backup: rbee-vault backup")
+	return nil
+}
+
+// rotateHint adds what only rotate knows of the next step.
+func rotateHint(err error) error {
+	switch {
+	case errors.Is(err, vault.ErrLocked):
+		return withHint(err, "Stop that process first, or give it time: --wait 1m. A program that links the library can rotate by itself.")
+	case classify(err).code == exitKeyring:
+		return withHint(err, "The new key must go where the old one was. Where the keyring is lost for good: rbee-vault slot remove keyring --identity FILE, then rotate")
+	}
+	return err
+}

@@ -1,0 +1,215 @@
+package vault
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/rbee-keeper/rbee-vault/internal/durable"
+	"github.com/rbee-keeper/rbee-vault/keyring"
+)
+
+// Destroyed tells what is gone, and what is not.
+type Destroyed struct {
+	Files    []string // removed
+	Accounts []string // keyring items that were deleted
+	Left     []string // files beside it that are other vaults' or nobody's
+}
+
+// Destroy removes the vault at cfg.Path, or a file set aside, with its keyring
+// items: without its key the rest is noise. It asks for no key. Copies that a
+// migration set aside have the vault's key, and go with it; what restore set
+// aside is a vault of its own, and stays. Backups stay, and their recipients can
+// read them. The lock files stay too: they are empty.
+//
+// The keyring items go first. Where the vault has one and the keyring does not
+// answer, its error is returned and nothing is removed. Other errors: [ErrNoVault],
+// [ErrPlaintext], [ErrInsecure], [ErrAlreadyOpen], [ErrLocked]; [ErrInvalid] for a
+// file that nothing shows to be a vault. What an interrupted run left, the next
+// one removes.
+func Destroy(ctx context.Context, cfg Config) (Destroyed, error) {
+	p, _, err := planDestruction(ctx, cfg) // before a lock file is made
+	if err != nil {
+		return Destroyed{}, err
+	}
+	lock := durable.NewLock(p.lock)
+	if err := take(ctx, cfg, lock, lock.Exclusive); err != nil {
+		return Destroyed{}, err
+	}
+	defer lock.Unlock()
+	r, err := planRemoval(ctx, cfg, p)
+	if err != nil {
+		return Destroyed{}, err
+	}
+	for _, account := range r.accounts {
+		if err := cfg.Keyring.Delete(ctx, account); err != nil {
+			return Destroyed{}, fmt.Errorf("delete the vault's key from the keyring: %w", err)
+		}
+	}
+	fsys := cfg.fs()
+	for _, path := range r.files {
+		if err := durable.RemoveIfExists(fsys, path); err != nil {
+			return Destroyed{}, fmt.Errorf("remove %q: %w", path, err)
+		}
+	}
+	if err := fsys.SyncDir(p.dir); err != nil {
+		return Destroyed{}, fmt.Errorf("flush directory: %w", err)
+	}
+	return Destroyed{Files: r.files, Accounts: r.accounts, Left: p.left()}, nil
+}
+
+// PlanDestruction tells what [Destroy] would remove. Errors are Destroy's.
+func PlanDestruction(ctx context.Context, cfg Config) (Destroyed, error) {
+	p, r, err := planDestruction(ctx, cfg)
+	return Destroyed{Files: r.files, Accounts: r.accounts, Left: p.left()}, err
+}
+
+func planDestruction(ctx context.Context, cfg Config) (paths, removal, error) {
+	p, err := newPaths(cfg.Path)
+	if err == nil {
+		err = p.checkPrivate()
+	}
+	if err != nil {
+		return paths{}, removal{}, err
+	}
+	r, err := planRemoval(ctx, cfg, p)
+	return p, r, err
+}
+
+// left lists what a destruction of the vault leaves beside it.
+func (p paths) left() []string {
+	return slices.DeleteFunc(p.asides(), func(path string) bool { return strings.HasPrefix(path, p.db+".before-v") })
+}
+
+// removal is what belongs to a vault and to no other: its files, in the order in
+// which they go, and its keyring items.
+type removal struct {
+	files    []string
+	accounts []string
+}
+
+func planRemoval(ctx context.Context, cfg Config, p paths) (removal, error) {
+	file, err := readSlotsFile(p.slots)
+	if err != nil {
+		return removal{}, err
+	}
+	id, err := peekKeyID(p.db)
+	hasDB := !errors.Is(err, fs.ErrNotExist)
+	switch {
+	case errors.Is(err, ErrPlaintext), errors.Is(err, ErrAlreadyOpen):
+		return removal{}, err
+	case !hasDB && !file.present():
+		return removal{}, fmt.Errorf("%w at %q", ErrNoVault, p.db)
+	case err != nil && !file.present(): // neither the file nor anything beside it tells what it was
+		return removal{}, err
+	}
+	var r removal
+	e := file.find(id)
+	if e == nil && err == nil && cfg.Keyring != nil {
+		// Without its entry the keyring tells whether it is a vault.
+		if value, err := cfg.Keyring.Get(ctx, id.String()); err == nil && strings.HasPrefix(value, keyLinePrefix+":"+id.String()) {
+			r.accounts = append(r.accounts, id.String())
+		} else if err != nil && !errors.Is(err, keyring.ErrNotFound) && !file.present() {
+			return removal{}, err
+		}
+	}
+	if !file.present() && len(r.accounts) == 0 {
+		return removal{}, fmt.Errorf("%w: nothing shows %q to be a vault: it has no slots file, and no key in the keyring; if it must go: rm %s", ErrInvalid, p.db, Quote(p.db))
+	}
+	others := p.siblings()
+	for _, e := range file.entries {
+		if !e.Keyring || e.State == stateReplaced {
+			continue // none, or a set-aside file's
+		}
+		if !slices.ContainsFunc(others, func(o sibling) bool { return o.id == e.KeyID }) {
+			r.accounts = append(r.accounts, e.KeyID.String())
+		}
+		if !slices.ContainsFunc(others, func(o sibling) bool { return o.vaultID == e.VaultID }) {
+			r.accounts = append(r.accounts, anchorAccount(e.VaultID))
+		}
+	}
+	slices.Sort(r.accounts)
+	r.accounts = slices.Compact(r.accounts)
+	if len(r.accounts) > 0 && cfg.Keyring == nil {
+		return removal{}, fmt.Errorf("%w: the vault's key lies in one", keyring.ErrUnavailable)
+	}
+	// The database last but for its copies: while it is there, a rerun knows it.
+	r.files = append(r.files, leftovers(p)...)
+	for _, path := range p.glob(".slots.foreign-") {
+		if copied, err := readSlotsFile(path); err == nil && file.tellsOf(copied) {
+			r.files = append(r.files, path)
+		}
+	}
+	if !p.setAside() {
+		for _, path := range p.glob(".before-v") {
+			if !strings.HasSuffix(path, ".lock") && !strings.HasSuffix(path, ".write") {
+				r.files = append(r.files, path)
+			}
+		}
+	}
+	r.files = append(append(r.files, sideFiles(p.db)...), p.db, p.slots)
+	r.files = slices.DeleteFunc(r.files, func(path string) bool {
+		ok, err := durable.Exists(path)
+		return err == nil && !ok
+	})
+	return r, nil
+}
+
+// tellsOf reports whether a copy of a slots file tells of the same vault.
+func (f slotsFile) tellsOf(copied slotsFile) bool {
+	return slices.ContainsFunc(copied.entries, func(c entry) bool {
+		return slices.ContainsFunc(f.entries, func(e entry) bool { return e.VaultID == c.VaultID && e.State != stateReplaced })
+	})
+}
+
+// sibling is another database of the same name: the one in place, or one that was
+// set aside.
+type sibling struct {
+	id      KeyID
+	vaultID string // "" when its slots file does not tell
+}
+
+// siblings lists them. The copies that migrations made go with the database in
+// place.
+func (p paths) siblings() []sibling {
+	base := p
+	if p.setAside() {
+		base.db = asideName.ReplaceAllString(p.db, "")
+	}
+	var found []sibling
+	for _, path := range append([]string{base.db}, base.asides()...) {
+		if path == p.db || !p.setAside() && strings.HasPrefix(path, p.db+".before-v") {
+			continue
+		}
+		id, err := peekKeyID(path)
+		if err != nil {
+			continue
+		}
+		s := sibling{id: id}
+		if file, err := readSlotsFile(path + ".slots"); err == nil {
+			if e := file.find(id); e != nil {
+				s.vaultID = e.VaultID
+			}
+		}
+		found = append(found, s)
+	}
+	return found
+}
+
+// asides lists the databases of this name that are set aside, where the database
+// itself is not one of them.
+func (p paths) asides() []string {
+	var found []string
+	for _, infix := range []string{".replaced-", ".before-v"} {
+		for _, path := range p.glob(infix) {
+			if _, err := os.Stat(path); err == nil && (paths{db: path}).setAside() {
+				found = append(found, path)
+			}
+		}
+	}
+	return found
+}

@@ -1,0 +1,303 @@
+package vault
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+
+	"filippo.io/age"
+	"filippo.io/age/agessh"
+	"filippo.io/age/armor"
+	"filippo.io/age/plugin"
+	"golang.org/x/crypto/ssh"
+)
+
+// PassphraseFunc asks for the passphrase of what ("identity file r.age"). Attempt
+// counts from 1: it is asked again, three times at most, when what it gave was
+// wrong; an error ends that. What it returns is wiped.
+type PassphraseFunc func(ctx context.Context, what string, attempt int) ([]byte, error)
+
+// maxAttempts is how often a passphrase is asked for.
+const maxAttempts = 3
+
+// errPassphrase: the passphrase was wrong, and another may be tried.
+var errPassphrase = fmt.Errorf("%w: wrong passphrase", ErrWrongKey)
+
+// askPassphrase asks until try takes the passphrase. What try returns besides
+// errPassphrase ends it.
+func askPassphrase(ctx context.Context, ask PassphraseFunc, what string, try func(passphrase []byte) error) error {
+	if ask == nil {
+		return fmt.Errorf("%w: %s needs a passphrase, and there is no way to ask for one", ErrNoWayIn, what)
+	}
+	err := errPassphrase
+	for attempt := 1; attempt <= maxAttempts && errors.Is(err, errPassphrase); attempt++ {
+		passphrase, e := ask(ctx, what, attempt)
+		if e != nil {
+			if attempt > 1 && errors.Is(e, ErrWrongKey) {
+				break // nothing else to offer than the wrong one
+			}
+			return fmt.Errorf("passphrase of %s: %w", what, e)
+		}
+		err = try(passphrase)
+		wipe(passphrase)
+	}
+	if errors.Is(err, errPassphrase) {
+		return fmt.Errorf("%w of %s", errPassphrase, what)
+	}
+	return err
+}
+
+// The work factors of scrypt that a passphrase may have: 2^18 takes 256 MiB and
+// about a second. A file that asks for more than the highest is refused.
+const (
+	MinWorkFactor = 18
+	MaxWorkFactor = 20
+)
+
+// lockPassphrase encrypts an identity under a passphrase, as armored age that
+// `age -d` opens.
+func lockPassphrase(identity string, passphrase []byte, workFactor int) (string, error) {
+	r, err := age.NewScryptRecipient(string(passphrase))
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	r.SetWorkFactor(workFactor)
+	return encryptArmored([]byte(identity+"\n"), r)
+}
+
+// openPassphrase decrypts what a passphrase protects, armored or not, or returns
+// errPassphrase.
+func openPassphrase(data, passphrase []byte) ([]byte, error) {
+	id, err := age.NewScryptIdentity(string(passphrase))
+	if err != nil {
+		return nil, errPassphrase // an empty one
+	}
+	id.SetMaxWorkFactor(MaxWorkFactor)
+	var r io.Reader = bytes.NewReader(data)
+	if bytes.HasPrefix(data, []byte(armor.Header)) {
+		r = armor.NewReader(r)
+	}
+	plain, err := age.Decrypt(r, id)
+	if _, none := errors.AsType[*age.NoIdentityMatchError](err); none {
+		return nil, errPassphrase
+	}
+	var out []byte
+	if err == nil {
+		out, err = io.ReadAll(io.LimitReader(plain, maxIdentityFile+1))
+	}
+	if err != nil {
+		wipe(out)
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	return out, nil
+}
+
+// encryptArmored encrypts a short text to one recipient.
+func encryptArmored(plaintext []byte, r age.Recipient) (string, error) {
+	var out strings.Builder
+	a := armor.NewWriter(&out)
+	w, err := age.Encrypt(a, r)
+	if err != nil {
+		return "", pluginError(r, err)
+	}
+	if _, err := w.Write(plaintext); err != nil {
+		return "", err
+	}
+	if err := w.Close(); err != nil {
+		return "", err
+	}
+	if err := a.Close(); err != nil {
+		return "", err
+	}
+	return out.String(), nil
+}
+
+// maxIdentityFile caps an identity file.
+const maxIdentityFile = 64 << 10
+
+// IdentityOptions says what an identity may ask for when it is used.
+type IdentityOptions struct {
+	// Name stands in the question for a passphrase: "identity file r.age".
+	Name string
+	// Passphrase asks for it. Nil: what needs one is refused when it is used.
+	Passphrase PassphraseFunc
+	// Plugins is how an age plugin talks to a person. Nil: it cannot.
+	Plugins *plugin.ClientUI
+}
+
+// ParseIdentities reads an identity file: age identities ("AGE-SECRET-KEY-...",
+// those of plugins too, with comment lines), the same encrypted under a
+// passphrase by `age -p`, or one SSH private key, ed25519 or RSA. A passphrase is
+// asked for when the identity is first tried, with ctx. The error matches
+// [ErrInvalid] and says nothing of the content.
+func ParseIdentities(ctx context.Context, r io.Reader, opts IdentityOptions) ([]age.Identity, error) {
+	data, err := io.ReadAll(io.LimitReader(r, maxIdentityFile+1))
+	if err != nil {
+		wipe(data)
+		return nil, fmt.Errorf("read identity: %w", err)
+	}
+	trimmed := bytes.TrimSpace(data)
+	encrypted := bytes.HasPrefix(trimmed, []byte(armor.Header)) || bytes.HasPrefix(data, []byte("age-encryption.org/"))
+	switch {
+	case len(data) > maxIdentityFile:
+		err = fmt.Errorf("%w: an identity file has at most %d bytes", ErrInvalid, maxIdentityFile)
+	case len(trimmed) == 0:
+		err = fmt.Errorf("%w: the identity file is empty", ErrInvalid)
+	case encrypted:
+		if bytes.HasPrefix(trimmed, []byte(armor.Header)) {
+			data = trimmed
+		}
+		return []age.Identity{&lockedIdentity{open: func() ([]age.Identity, error) {
+			return openIdentityFile(ctx, data, opts)
+		}}}, nil // data is ciphertext, and is needed later
+	case bytes.HasPrefix(trimmed, []byte("-----BEGIN")):
+		return parseSSHIdentity(ctx, data, opts)
+	default:
+		defer wipe(data)
+		return parseIdentityLines(string(trimmed), opts)
+	}
+	wipe(data)
+	return nil, err
+}
+
+// parseIdentityLines parses age identities, one a line. age's own parser knows no
+// plugins.
+func parseIdentityLines(text string, opts IdentityOptions) ([]age.Identity, error) {
+	var identities []age.Identity
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		var id age.Identity
+		var err error
+		switch {
+		case strings.HasPrefix(line, "AGE-PLUGIN-"):
+			id, err = plugin.NewIdentity(line, orSilent(opts.Plugins))
+		case strings.HasPrefix(line, "AGE-SECRET-KEY-PQ-1"):
+			id, err = age.ParseHybridIdentity(line)
+		default:
+			id, err = age.ParseX25519Identity(line)
+		}
+		if err != nil { // and no word of it: it may hold the line
+			return nil, fmt.Errorf("%w: not an age identity file", ErrInvalid)
+		}
+		identities = append(identities, id)
+	}
+	if len(identities) == 0 {
+		return nil, fmt.Errorf("%w: the identity file holds no identity", ErrInvalid)
+	}
+	return identities, nil
+}
+
+// openIdentityFile asks for the passphrase of an encrypted identity file.
+func openIdentityFile(ctx context.Context, data []byte, opts IdentityOptions) (identities []age.Identity, err error) {
+	err = askPassphrase(ctx, opts.Passphrase, opts.name(), func(passphrase []byte) error {
+		plain, err := openPassphrase(data, passphrase)
+		if err != nil {
+			return err
+		}
+		defer wipe(plain)
+		identities, err = parseIdentityLines(string(plain), opts)
+		return err
+	})
+	return identities, err
+}
+
+func (o IdentityOptions) name() string {
+	if o.Name == "" {
+		return "the identity file"
+	}
+	return o.Name
+}
+
+// parseSSHIdentity parses an SSH private key.
+func parseSSHIdentity(ctx context.Context, data []byte, opts IdentityOptions) ([]age.Identity, error) {
+	id, err := agessh.ParseIdentity(data)
+	if err == nil {
+		wipe(data)
+		return []age.Identity{id}, nil
+	}
+	missing, ok := errors.AsType[*ssh.PassphraseMissingError](err)
+	if !ok {
+		wipe(data)
+		return nil, fmt.Errorf("%w: not an ssh-ed25519 or ssh-rsa private key", ErrInvalid)
+	}
+	locked := &lockedIdentity{open: func() (identities []age.Identity, err error) {
+		err = askPassphrase(ctx, opts.Passphrase, opts.name(), func(passphrase []byte) error {
+			key, err := ssh.ParseRawPrivateKeyWithPassphrase(data, passphrase)
+			if err != nil {
+				return errPassphrase
+			}
+			id, err := newSSHIdentity(key)
+			identities = []age.Identity{id}
+			return err
+		})
+		return identities, err
+	}}
+	if missing.PublicKey != nil { // an old PEM file does not tell whose it is
+		// agessh asks for the passphrase where a slot is this key's, and says
+		// otherwise that it is not.
+		asks := func() ([]byte, error) { return nil, errors.New("asked") }
+		matcher, err := agessh.NewEncryptedSSHIdentity(missing.PublicKey, data, asks)
+		if err != nil {
+			return nil, fmt.Errorf("%w: not an ssh-ed25519 or ssh-rsa private key", ErrInvalid)
+		}
+		locked.mine = func(stanzas []*age.Stanza) bool {
+			_, err := matcher.Unwrap(stanzas)
+			return !errors.Is(err, age.ErrIncorrectIdentity)
+		}
+	}
+	return []age.Identity{locked}, nil
+}
+
+func newSSHIdentity(key any) (age.Identity, error) {
+	switch k := key.(type) {
+	case *ed25519.PrivateKey:
+		return agessh.NewEd25519Identity(*k)
+	case ed25519.PrivateKey:
+		return agessh.NewEd25519Identity(k)
+	case *rsa.PrivateKey:
+		return agessh.NewRSAIdentity(k)
+	}
+	return nil, fmt.Errorf("%w: not an ssh-ed25519 or ssh-rsa private key", ErrInvalid)
+}
+
+// lockedIdentity is one that needs a passphrase. It is opened once, when it is
+// first tried; an error then stays its answer, so that nobody is asked again for
+// each slot.
+type lockedIdentity struct {
+	open func() ([]age.Identity, error)
+	mine func(stanzas []*age.Stanza) bool // nil: that cannot be told before
+
+	once       sync.Once
+	identities []age.Identity
+	err        error
+}
+
+var _ age.Identity = (*lockedIdentity)(nil)
+
+// Unwrap implements [age.Identity].
+func (l *lockedIdentity) Unwrap(stanzas []*age.Stanza) ([]byte, error) {
+	if l.mine != nil && !l.mine(stanzas) {
+		return nil, age.ErrIncorrectIdentity
+	}
+	l.once.Do(func() { l.identities, l.err = l.open() })
+	if l.err != nil {
+		return nil, l.err
+	}
+	for _, id := range l.identities {
+		fileKey, err := id.Unwrap(stanzas)
+		if errors.Is(err, age.ErrIncorrectIdentity) {
+			continue
+		}
+		return fileKey, err
+	}
+	return nil, age.ErrIncorrectIdentity
+}

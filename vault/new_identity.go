@@ -1,0 +1,213 @@
+package vault
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+
+	"filippo.io/age"
+
+	"github.com/rbee-keeper/rbee-vault/internal/durable"
+)
+
+// NewIdentity is an identity that was made for a slot, for somebody to keep: a
+// recovery identity, or a service's credential. The vault does not store it: this
+// is the only time it is handed out.
+type NewIdentity struct {
+	Kind      SlotKind
+	Identity  string // "AGE-SECRET-KEY-...": a secret
+	Recipient string
+	VaultID   string
+	Signer    string // public key line of the key that signs the backups
+	Created   time.Time
+}
+
+// newIdentity makes an identity of the class.
+func newIdentity(class Class) (NewIdentity, error) {
+	if class == PostQuantum {
+		id, err := age.GenerateHybridIdentity()
+		if err != nil {
+			return NewIdentity{}, err
+		}
+		return NewIdentity{Identity: id.String(), Recipient: id.Recipient().String()}, nil
+	}
+	id, err := age.GenerateX25519Identity()
+	if err != nil {
+		return NewIdentity{}, err
+	}
+	return NewIdentity{Identity: id.String(), Recipient: id.Recipient().String()}, nil
+}
+
+// File is the identity as a file that `age -i` takes. The caller wipes it.
+func (n NewIdentity) File() []byte {
+	head := `# rbee-vault recovery identity: opens the vault and its backups.
+# Keep it offline, and apart from the machine that holds the vault.
+`
+	if n.Kind == SlotCredential {
+		head = `# rbee-vault credential: opens the vault for a service, and the vault's backups.
+# Keep it readable to that service alone.
+`
+	}
+	return fmt.Appendf(nil, `%s# vault id: %s
+# created: %s
+# recipient: %s
+# signer: %s
+# allowed_signers: %s
+%s
+`, head, n.VaultID, FormatTime(n.Created), n.Recipient, Fingerprint(n.Signer), AllowedSigner(n.Signer), n.Identity)
+}
+
+// Sheet is the recovery identity as a page to print, with the commands that
+// recover; `age -i` takes it as well. The caller wipes it.
+func (n NewIdentity) Sheet() []byte {
+	return fmt.Appendf(nil, `# RECOVERY SHEET of an rbee-vault
+#
+# Whoever holds this page opens the vault and every backup of it. Print it, keep
+# it in a safe, and delete the file.
+#
+#   vault id    %s
+#   created     %s
+#   signer      %s
+#   recipient   %s
+#
+# The recovery identity, in one line:
+
+%s
+
+# To open the vault where its keyring is gone (type the line above into a file of
+# your own, mode 0600; spaces and line ends do not matter, capitals do):
+#
+#   rbee-vault status --identity recovery.txt
+#   rbee-vault slot add keyring --identity recovery.txt
+#
+# To bring a backup back, on any machine:
+#
+#   rbee-vault restore BACKUP.tar.gz.age --identity recovery.txt --signer %s
+#
+# Without rbee-vault:
+#
+#   age -d -i recovery.txt BACKUP.tar.gz.age | tar xz
+#   echo '%s' > allowed_signers
+#   ssh-keygen -Y verify -f allowed_signers -I rbee-vault -n %s -s SHA256SUMS.sig < SHA256SUMS
+#   sha256sum -c SHA256SUMS
+`, n.VaultID, FormatTime(n.Created), Fingerprint(n.Signer), n.Recipient, n.Identity, Fingerprint(n.Signer), AllowedSigner(n.Signer), SignatureNamespace)
+}
+
+// readRecovery returns the identity of an earlier run's file when its recipient
+// is among those given: the operator may have copied it already, so it is used
+// again. The error matches [ErrFileExists] for any other file, and [fs.ErrNotExist]
+// for none.
+func readRecovery(path string, recipients []string) (NewIdentity, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return NewIdentity{}, err
+	}
+	defer wipe(data)
+	exists := fmt.Errorf("%w: %q", ErrFileExists, path)
+	identities, err := ParseIdentities(context.Background(), bytes.NewReader(data), IdentityOptions{})
+	if err != nil || len(identities) != 1 {
+		return NewIdentity{}, exists
+	}
+	var r NewIdentity
+	switch id := identities[0].(type) {
+	case *age.X25519Identity:
+		r = NewIdentity{Identity: id.String(), Recipient: id.Recipient().String()}
+	case *age.HybridIdentity:
+		r = NewIdentity{Identity: id.String(), Recipient: id.Recipient().String()}
+	}
+	for _, recipient := range recipients {
+		if recipient == r.Recipient && strings.HasPrefix(r.Identity, "AGE-SECRET-KEY-") {
+			return r, nil
+		}
+	}
+	return NewIdentity{}, exists
+}
+
+// IdentityFile is a new file that receives a new identity.
+type IdentityFile struct {
+	Path string
+	// Encode gives the file's content, which is wiped. Nil: [NewIdentity.File].
+	Encode func(context.Context, NewIdentity) ([]byte, error)
+
+	// again says that the file is an interrupted run's, and may be replaced.
+	again bool
+}
+
+// handOver gives the identity into new files, and to a function that shows it;
+// nil: none. It returns what takes the files away again. After an error there are
+// none.
+func handOver(ctx context.Context, fsys durable.FS, n NewIdentity, files []IdentityFile, show func(context.Context, NewIdentity) error) (takeBack func(), err error) {
+	written := map[string][sha256.Size]byte{}
+	remove := func() {
+		for path, sum := range written {
+			if data, err := os.ReadFile(path); err == nil && sha256.Sum256(data) == sum {
+				fsys.Remove(path)
+				wipe(data)
+			}
+		}
+	}
+	defer func() {
+		if err != nil {
+			remove()
+		}
+	}()
+	for _, f := range files {
+		encode := f.Encode
+		if encode == nil {
+			encode = func(_ context.Context, n NewIdentity) ([]byte, error) { return n.File(), nil }
+		}
+		content, err := encode(ctx, n)
+		if err != nil {
+			return nil, err
+		}
+		defer wipe(content)
+		if !f.again {
+			if ok, err := durable.Exists(f.Path); err != nil {
+				return nil, err
+			} else if ok {
+				return nil, fmt.Errorf("%w: %q", ErrFileExists, f.Path)
+			}
+			// A call can fail after it took effect, so this stands before it.
+			written[f.Path] = sha256.Sum256(content)
+		}
+		if err := f.put(fsys, content); err != nil {
+			return nil, err
+		}
+	}
+	if show != nil {
+		err = show(ctx, n)
+	}
+	return remove, err
+}
+
+func (f IdentityFile) put(fsys durable.FS, content []byte) error {
+	// A killed run may have left a part, with an identity in it.
+	if err := durable.RemoveParts(fsys, f.Path); err != nil {
+		return fmt.Errorf("remove what an interrupted run left of %q: %w", f.Path, err)
+	}
+	put := durable.Create
+	if f.again {
+		put = durable.Replace
+	}
+	if err := put(fsys, f.Path, content); errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("%w: %q", ErrFileExists, f.Path)
+	} else if err != nil {
+		return fmt.Errorf("write identity: %w", err)
+	}
+	return nil
+}
+
+// takeBackRecovery removes the file of a vault that did not come to be, also as an
+// interrupted run wrote it: once no slot tells of its identity, a rerun would
+// take it for another's.
+func takeBackRecovery(fsys durable.FS, file string, n NewIdentity) {
+	if _, err := readRecovery(file, []string{n.Recipient}); err == nil {
+		fsys.Remove(file)
+	}
+}

@@ -1,0 +1,162 @@
+package vault
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"filippo.io/age"
+	"filippo.io/age/agessh"
+	"filippo.io/age/plugin"
+	"filippo.io/age/tag"
+)
+
+// Class says which kind of age recipients a vault has: one age file cannot mix
+// the two, and a backup is one file.
+type Class string
+
+// The classes.
+const (
+	Classic     Class = "classic"
+	PostQuantum Class = "post-quantum"
+)
+
+// maxRecipient caps a recipient's length: a post-quantum one has 1959
+// characters, an RSA key of 16384 bits 2800.
+const maxRecipient = 4096
+
+// ParseRecipient parses an age recipient ("age1...", "age1pq1...", "age1tag1...",
+// "age1tagpq1..."), that of an age plugin ("age1NAME1...") or an SSH public key
+// ("ssh-ed25519 ...", "ssh-rsa ..."). It runs no plugin: that happens when
+// something is encrypted to the recipient, and then ui is how the plugin talks to
+// a person; nil: it cannot. The error matches [ErrInvalid].
+func ParseRecipient(s string, ui *plugin.ClientUI) (age.Recipient, error) {
+	if len(s) > maxRecipient {
+		return nil, fmt.Errorf("%w: a recipient has at most %d characters", ErrInvalid, maxRecipient)
+	}
+	var r age.Recipient
+	var err error
+	switch upper := strings.ToUpper(s); {
+	case strings.HasPrefix(upper, "AGE-"), strings.Contains(upper, "PRIVATE KEY"):
+		return nil, fmt.Errorf("%w: that is a private key, where a recipient (a public key) is needed", ErrInvalid)
+	case strings.HasPrefix(s, "age1pq1"):
+		r, err = age.ParseHybridRecipient(s)
+	case strings.HasPrefix(s, "age1tag1"), strings.HasPrefix(s, "age1tagpq1"):
+		r, err = tag.ParseRecipient(s)
+	case strings.HasPrefix(s, "age1") && strings.Count(s, "1") > 1:
+		r, err = plugin.NewRecipient(s, orSilent(ui))
+	case strings.HasPrefix(s, "age1"):
+		r, err = age.ParseX25519Recipient(s)
+	case strings.HasPrefix(s, "ssh-"):
+		r, err = agessh.ParseRecipient(s)
+	default:
+		err = errors.New("not age1..., ssh-ed25519 or ssh-rsa")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: recipient %q: %w", ErrInvalid, abbreviate(s), err)
+	}
+	return r, nil
+}
+
+// orSilent makes of no way to talk to a person one that refuses.
+func orSilent(ui *plugin.ClientUI) *plugin.ClientUI {
+	if ui == nil {
+		return &plugin.ClientUI{}
+	}
+	return ui
+}
+
+// classify tells the class of a recipient by the labels of a trial: what may be
+// mixed in one age file is what its recipients say of themselves. An error of a
+// plugin matches [ErrPlugin].
+func classify(r age.Recipient) (Class, error) {
+	labelled, ok := r.(age.RecipientWithLabels)
+	if !ok {
+		return Classic, nil
+	}
+	fileKey := make([]byte, 16)
+	rand.Read(fileKey)
+	_, labels, err := labelled.WrapWithLabels(fileKey)
+	switch {
+	case err != nil:
+		return "", pluginError(r, err)
+	case len(labels) == 0:
+		return Classic, nil
+	case slices.Equal(labels, []string{"postquantum"}):
+		return PostQuantum, nil
+	}
+	return "", fmt.Errorf("%w: its plugin says that the recipient cannot be mixed with others (labels %q)", ErrInvalid, labels)
+}
+
+// pluginError marks what a plugin did wrong.
+func pluginError(r age.Recipient, err error) error {
+	p, ok := r.(*plugin.Recipient)
+	if !ok {
+		return err
+	}
+	if missing, ok := errors.AsType[*plugin.NotFoundError](err); ok {
+		return fmt.Errorf("%w: age-plugin-%s is not installed", ErrPlugin, missing.Name)
+	}
+	return fmt.Errorf("%w: age-plugin-%s: %w", ErrPlugin, p.Name(), err)
+}
+
+// canonicalRecipient drops an SSH key's comment and odd white space, so that
+// one key has one spelling; the comment is returned as a label.
+func canonicalRecipient(s string) (recipient, label string) {
+	s = strings.TrimSpace(s)
+	if !strings.HasPrefix(s, "ssh-") {
+		return s, ""
+	}
+	fields := strings.Fields(s)
+	if len(fields) < 2 {
+		return s, ""
+	}
+	return fields[0] + " " + fields[1], strings.Join(fields[2:], " ")
+}
+
+// abbreviate shortens a recipient for a message.
+func abbreviate(s string) string {
+	if len(s) <= 40 {
+		return s
+	}
+	return strings.ToValidUTF8(s[:40], "") + "..."
+}
+
+// parseRecipients parses recipients that must all be of one class, and returns
+// them as slots to be: kind recipient, labelled by an SSH key's comment. It
+// refuses the same recipient twice. The error matches [ErrInvalid] or
+// [ErrPlugin].
+func (c Config) parseRecipients(recipients []string, class Class) ([]Slot, error) {
+	var slots []Slot
+	seen := map[string]bool{}
+	for _, text := range recipients {
+		recipient, label := canonicalRecipient(text)
+		if err := c.checkClass(recipient, class); err != nil {
+			return nil, err
+		}
+		if seen[recipient] {
+			return nil, fmt.Errorf("%w: recipient %q is given twice", ErrInvalid, abbreviate(recipient))
+		}
+		seen[recipient] = true
+		slots = append(slots, Slot{Kind: SlotRecipient, Label: auditText(label, maxLabel), Recipient: recipient})
+	}
+	return slots, nil
+}
+
+// checkClass refuses a recipient that is not of the class.
+func (c Config) checkClass(recipient string, class Class) error {
+	r, err := ParseRecipient(recipient, c.Plugins)
+	if err != nil {
+		return err
+	}
+	got, err := classify(r)
+	if err != nil {
+		return fmt.Errorf("recipient %q: %w", abbreviate(recipient), err)
+	}
+	if got != class {
+		return fmt.Errorf("%w: recipient %q is %s, the vault is %s: one vault has recipients of one class", ErrInvalid, abbreviate(recipient), got, class)
+	}
+	return nil
+}

@@ -1,0 +1,377 @@
+package vault
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"filippo.io/age"
+
+	"github.com/rbee-keeper/rbee-vault/keyring"
+)
+
+// A vault's slots are changed in the table first and rendered into the slots file
+// then, under one lock. Whatever comes between, the next open renders it.
+
+// Slots returns the vault's slots: recovery first, then by age.
+func (tx *Tx) Slots(ctx context.Context) ([]Slot, error) {
+	slots, err := selectSlots(ctx, tx)
+	if err != nil {
+		return nil, fmt.Errorf("read slots: %w", err)
+	}
+	return slots, nil
+}
+
+// Recipients returns every slot's recipient, for a backup, and the others given,
+// which must be of the vault's class: else the error matches [ErrInvalid] or
+// [ErrPlugin].
+func (tx *Tx) Recipients(ctx context.Context, others ...string) ([]age.Recipient, error) {
+	m, err := tx.Meta(ctx)
+	if err != nil {
+		return nil, err
+	}
+	slots, err := tx.Slots(ctx)
+	if err != nil {
+		return nil, err
+	}
+	more, err := tx.cfg.parseRecipients(others, m.Class)
+	if err != nil {
+		return nil, err
+	}
+	var recipients []age.Recipient
+	for _, s := range append(slots, more...) {
+		r, err := ParseRecipient(s.Recipient, tx.cfg.Plugins)
+		if err != nil {
+			return nil, fmt.Errorf("slot %s: %w", s.ID, err)
+		}
+		recipients = append(recipients, r)
+	}
+	return recipients, nil
+}
+
+// NewSlot says which way in is added to a vault.
+type NewSlot struct {
+	Kind  SlotKind
+	Label string // for people; "" gives a default
+
+	// Recipient of [SlotRecipient]; see [ParseRecipient].
+	Recipient string
+
+	// Passphrase of [SlotPassphrase], and the work factor of its scrypt, 0 for
+	// [MinWorkFactor]. The caller wipes the passphrase.
+	Passphrase []byte
+	WorkFactor int
+
+	// Files and Show get the identity that is made for [SlotRecovery] and
+	// [SlotCredential], before the slot is added; one of them is needed. Show
+	// returns when the operator has it. What was written is taken away when the
+	// slot does not come to be.
+	Files []IdentityFile
+	Show  func(context.Context, NewIdentity) error
+}
+
+// AddSlot adds a way in. When it returns nil, the slot is in the vault and in its
+// slots file. It returns [ErrSlotExists] for a recipient that has a slot,
+// [ErrFileExists], [ErrInvalid], [ErrPlugin], and those of [Vault.Update]; then
+// there is no new slot. With [ErrUnsettled] there may be: the next open of the
+// vault writes the slots file.
+func (v *Vault) AddSlot(ctx context.Context, n NewSlot) (Slot, error) {
+	if err := v.changeable(); err != nil {
+		return Slot{}, err
+	}
+	var m Meta
+	var slots []Slot
+	err := v.View(ctx, func(tx *Tx) (err error) {
+		if m, err = tx.Meta(ctx); err != nil {
+			return err
+		}
+		slots, err = tx.Slots(ctx)
+		return err
+	})
+	if err != nil {
+		return Slot{}, err
+	}
+	s, identity, err := v.newSlot(n, m)
+	if err != nil {
+		return Slot{}, err
+	}
+	if err := notAmong(slots, s); err != nil {
+		return Slot{}, err
+	}
+	takeBack := func() {}
+	if identity != nil {
+		if takeBack, err = handOver(ctx, v.cfg.fs(), *identity, n.Files, n.Show); err != nil {
+			return Slot{}, err
+		}
+	}
+	err = v.changing(ctx, func() error {
+		// The key is that of this moment: a rotation may have come between.
+		if err := v.cfg.wrap(&s, v.key); err != nil {
+			return err
+		}
+		return v.changeSlots(ctx, func(tx *Tx, _ *Meta, slots []Slot) ([]Slot, Event, error) {
+			if err := notAmong(slots, s); err != nil {
+				return nil, Event{}, err
+			}
+			return append(slots, s), Event{Action: "slot.add", Subject: s.ID, Detail: s.text()}, insertSlot(ctx, tx, s)
+		})
+	})
+	if err != nil && !errors.Is(err, ErrUnsettled) {
+		takeBack()
+		return Slot{}, err
+	}
+	return s, err
+}
+
+// notAmong refuses a second slot for one recipient.
+func notAmong(slots []Slot, s Slot) error {
+	for _, other := range slots {
+		if other.Recipient == s.Recipient {
+			return fmt.Errorf("%w: %s (slot %s)", ErrSlotExists, abbreviate(s.Recipient), other.ID)
+		}
+	}
+	return nil
+}
+
+// newSlot makes the slot to be, and the identity that opens it where it is new.
+func (v *Vault) newSlot(n NewSlot, m Meta) (Slot, *NewIdentity, error) {
+	s := Slot{Kind: n.Kind, Label: auditText(n.Label, maxLabel)}
+	if s.Label == "" && n.Kind != SlotRecipient {
+		s.Label = string(n.Kind)
+	}
+	now := v.cfg.now()
+	switch n.Kind {
+	case SlotRecipient:
+		recipient, comment := canonicalRecipient(n.Recipient)
+		if s.Label == "" {
+			s.Label = auditText(comment, maxLabel)
+		}
+		s.Recipient = recipient
+		return newSlot(s, now), nil, v.cfg.checkClass(recipient, m.Class)
+	case SlotPassphrase, SlotRecovery, SlotCredential:
+	default:
+		return Slot{}, nil, fmt.Errorf("%w: no slot is of kind %q", ErrInvalid, n.Kind)
+	}
+	identity, err := newIdentity(m.Class)
+	if err != nil {
+		return Slot{}, nil, err
+	}
+	identity.Kind, identity.VaultID, identity.Signer, identity.Created = n.Kind, m.VaultID, m.Signer, now
+	s.Recipient = identity.Recipient
+	if n.Kind == SlotPassphrase {
+		if n.WorkFactor == 0 {
+			n.WorkFactor = MinWorkFactor
+		}
+		if n.WorkFactor < MinWorkFactor || n.WorkFactor > MaxWorkFactor {
+			return Slot{}, nil, fmt.Errorf("%w: a work factor is %d to %d", ErrInvalid, MinWorkFactor, MaxWorkFactor)
+		}
+		if s.Identity, err = lockPassphrase(identity.Identity, n.Passphrase, n.WorkFactor); err != nil {
+			return Slot{}, nil, err
+		}
+		return newSlot(s, now), nil, nil
+	}
+	if len(n.Files) == 0 && n.Show == nil {
+		return Slot{}, nil, fmt.Errorf("%w: nobody would get the identity of the slot", ErrInvalid)
+	}
+	return newSlot(s, now), &identity, nil
+}
+
+// text describes a slot for the audit log.
+func (s Slot) text() string {
+	text := string(s.Kind) + " " + abbreviate(s.Recipient)
+	if s.Label != "" {
+		text += " " + s.Label
+	}
+	return text
+}
+
+// FindSlot picks the one slot that a person means: by its id, the beginning of
+// it from four digits on, or its label. The error matches [ErrNoSlot], or
+// [ErrInvalid] where several are meant.
+func FindSlot(slots []Slot, name string) (Slot, error) {
+	var found []Slot
+	for _, s := range slots {
+		if s.ID == name {
+			return s, nil
+		}
+		if s.Label == name || len(name) >= 4 && strings.HasPrefix(s.ID, name) {
+			found = append(found, s)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return Slot{}, fmt.Errorf("%w: %q", ErrNoSlot, name)
+	case 1:
+		return found[0], nil
+	}
+	return Slot{}, fmt.Errorf("%w: %q names %d slots: give the id", ErrInvalid, name, len(found))
+}
+
+// RemoveSlot takes a way in away, by the slot's id. The key does not change: who
+// unwrapped it before still has it, until [Vault.Rotate]. The last recovery or
+// recipient slot gives [ErrLastSlot]; other errors are as with [Vault.AddSlot].
+func (v *Vault) RemoveSlot(ctx context.Context, id string) error {
+	remove := func(tx *Tx, _ *Meta, slots []Slot) ([]Slot, Event, error) {
+		var gone *Slot
+		var left []Slot
+		durable := false
+		for i, s := range slots {
+			if s.ID == id {
+				gone = &slots[i]
+				continue
+			}
+			left = append(left, s)
+			durable = durable || s.Durable()
+		}
+		switch {
+		case gone == nil:
+			return nil, Event{}, fmt.Errorf("%w: %q", ErrNoSlot, id)
+		case !durable:
+			return nil, Event{}, fmt.Errorf("%w: %s", ErrLastSlot, id)
+		}
+		return left, Event{Action: "slot.remove", Subject: id, Detail: gone.text()}, deleteSlot(ctx, tx, id)
+	}
+	return v.changing(ctx, func() error { return v.changeSlots(ctx, remove) })
+}
+
+// changeSlots lets change write to the table of slots or to meta, and renders the
+// slots file. change gets the slots as they are and returns what they become. The
+// write lock is held.
+func (v *Vault) changeSlots(ctx context.Context, change func(tx *Tx, m *Meta, slots []Slot) ([]Slot, Event, error)) error {
+	err := v.update(ctx, func(tx *Tx) error {
+		m, err := tx.Meta(ctx)
+		if err != nil {
+			return err
+		}
+		slots, err := tx.Slots(ctx)
+		if err != nil {
+			return err
+		}
+		slots, event, err := change(tx, &m, slots)
+		if err != nil {
+			return err
+		}
+		m.SlotsSeq++
+		if err := updateMeta(ctx, tx, m); err != nil {
+			return err
+		}
+		e := newEntry(m, slots, v.key.check(), stateCurrent)
+		if err := checkSlotsFile([]entry{e, e}); err != nil { // a rotation needs room for two
+			return err
+		}
+		return tx.Audit(ctx, event)
+	})
+	if err != nil {
+		return err
+	}
+	if err := v.render(ctx); err != nil {
+		v.setUnsettled(err)
+		return fmt.Errorf("%w, so the change is in the database alone until the next open: %w", ErrUnsettled, err)
+	}
+	return nil
+}
+
+// render writes the slots file as the table has it, and keeps the entries that
+// wait for a keyring. The write lock is held.
+func (v *Vault) render(ctx context.Context) error {
+	m, slots, err := v.metaAndSlots(ctx)
+	if err != nil {
+		return err
+	}
+	entries := []entry{newEntry(m, slots, v.key.check(), stateCurrent)}
+	file, err := readSlotsFile(v.paths.slots)
+	if err != nil {
+		return err
+	}
+	for _, e := range file.entries {
+		if e.KeyID != m.KeyID && file.find(m.KeyID) != nil {
+			entries = append(entries, e)
+		}
+	}
+	return v.writeSlotsFile(entries)
+}
+
+// AddKeyring makes the OS keyring a way in, or writes its item again where that
+// was lost: from any open vault, on a new desktop as well. It returns
+// [ErrRollback] where the keyring remembers a later state of the vault, an error
+// of package keyring, and those of [Vault.AddSlot].
+func (v *Vault) AddKeyring(ctx context.Context) error {
+	if v.cfg.Keyring == nil {
+		return keyring.ErrUnavailable
+	}
+	if err := v.compareAnchorInside(ctx); err != nil {
+		return err
+	}
+	return v.changing(ctx, func() error {
+		// Before the commit: a vault never says that its key is in a keyring that
+		// does not have it.
+		line := v.key.line()
+		defer wipe(line)
+		if err := v.cfg.Keyring.Set(ctx, v.key.id.String(), string(line)); err != nil {
+			return err
+		}
+		return v.changeSlots(ctx, func(_ *Tx, m *Meta, slots []Slot) ([]Slot, Event, error) {
+			detail := "the OS keyring"
+			if m.Keyring {
+				detail += ", written again"
+			}
+			m.Keyring = true
+			return slots, Event{Action: "slot.add", Subject: "keyring", Detail: detail}, nil
+		})
+	})
+}
+
+// compareAnchorInside is compareAnchor for who is outside the gate.
+func (v *Vault) compareAnchorInside(ctx context.Context) error {
+	err := func() error {
+		if err := v.enter(ctx); err != nil {
+			return err
+		}
+		defer v.leave()
+		m, _, err := v.metaAndSlots(ctx)
+		if err != nil {
+			return err
+		}
+		return v.compareAnchor(ctx, m)
+	}()
+	if errors.Is(err, ErrRollback) {
+		return v.acceptRollback(ctx)
+	}
+	return err
+}
+
+// RemoveKeyring takes the OS keyring away as a way in, with its items. Where the
+// keyring is lost for good, it records just that, and returns the accounts of the
+// items that may be left. Errors are those of [Vault.RemoveSlot].
+func (v *Vault) RemoveKeyring(ctx context.Context) (left []string, err error) {
+	err = v.changing(ctx, func() error {
+		m, _, err := v.metaAndSlots(ctx)
+		if err != nil {
+			return err
+		}
+		if !m.Keyring {
+			return fmt.Errorf("%w: the OS keyring is no way into this vault", ErrNoSlot)
+		}
+		// Before the commit: a vault never says that its key is out of a keyring
+		// that still has it, unless it is told so.
+		key := v.key.id.String()
+		for _, account := range []string{key, anchorAccount(m.VaultID)} {
+			if v.cfg.Keyring == nil || v.cfg.Keyring.Delete(ctx, account) != nil {
+				left = append(left, account)
+			}
+		}
+		v.setAnchoring(anchoring{})
+		err = v.changeSlots(ctx, func(_ *Tx, m *Meta, slots []Slot) ([]Slot, Event, error) {
+			m.Keyring = false
+			return slots, Event{Action: "slot.remove", Subject: "keyring", Detail: strings.Join(append([]string{"the OS keyring; left:"}, left...), " ")}, nil
+		})
+		if err != nil && !errors.Is(err, ErrUnsettled) && v.cfg.Keyring != nil {
+			line := v.key.line()
+			defer wipe(line)
+			err = errors.Join(err, v.cfg.Keyring.Set(context.WithoutCancel(ctx), key, string(line)))
+		}
+		return err
+	})
+	return left, err
+}
