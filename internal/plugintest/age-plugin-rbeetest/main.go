@@ -1,0 +1,65 @@
+// Command age-plugin-rbeetest is a real age plugin for tests. Its recipients and
+// identities are native ones in disguise, so it has no state; those that say so
+// ask for the PIN 1234 before they decrypt.
+package main
+
+import (
+	"bytes"
+	"errors"
+	"log"
+	"os"
+
+	"filippo.io/age"
+	"filippo.io/age/plugin"
+)
+
+// pin marks an identity that asks.
+var pin = []byte("pin:")
+
+func main() {
+	p, err := plugin.New("rbeetest")
+	if err != nil {
+		log.Fatal(err)
+	}
+	p.HandleRecipient(func(data []byte) (age.Recipient, error) {
+		recipients, err := age.ParseRecipients(bytes.NewReader(data))
+		if err != nil {
+			return nil, err
+		}
+		return recipients[0], nil
+	})
+	p.HandleIdentity(func(data []byte) (age.Identity, error) {
+		native, asks := bytes.CutPrefix(data, pin)
+		identities, err := age.ParseIdentities(bytes.NewReader(native))
+		if err != nil {
+			return nil, err
+		}
+		if asks {
+			return asking{identities[0], p}, nil
+		}
+		return identities[0], nil
+	})
+	os.Exit(p.Main())
+}
+
+// asking is an identity behind a PIN.
+type asking struct {
+	age.Identity
+	plugin *plugin.Plugin
+}
+
+// Unwrap implements [age.Identity].
+func (a asking) Unwrap(stanzas []*age.Stanza) ([]byte, error) {
+	fileKey, err := a.Identity.Unwrap(stanzas)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := a.plugin.RequestValue("enter the PIN of the test key", true)
+	if err != nil {
+		return nil, err
+	}
+	if answer != "1234" {
+		return nil, errors.New("wrong PIN")
+	}
+	return fileKey, nil
+}
