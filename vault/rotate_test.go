@@ -1,0 +1,319 @@
+package vault_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"filippo.io/age"
+
+	"github.com/rbee-keeper/rbee-vault/internal/faulttest"
+	"github.com/rbee-keeper/rbee-vault/keyring"
+	"github.com/rbee-keeper/rbee-vault/vault"
+	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
+)
+
+// withKeys puts nodes with sealed keys into a vault.
+func withKeys(t testing.TB, v *vault.Vault, names ...string) {
+	t.Helper()
+	err := v.Update(t.Context(), func(tx *vault.Tx) error {
+		for _, name := range names {
+			if err := insertNode(t.Context(), tx, name); err != nil {
+				return err
+			}
+			if err := insertKey(t.Context(), tx, name); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// keysIn returns how many sealed keys open.
+func keysIn(ctx context.Context, v *vault.Vault) (n int, err error) {
+	err = v.View(ctx, func(tx *vault.Tx) (err error) {
+		n, err = checkKeys(ctx, tx)
+		return err
+	})
+	return n, err
+}
+
+func TestRotate(t *testing.T) {
+	cfg, k, identity := keyringVault(t)
+	v := vaulttest.Open(t, cfg)
+	withKeys(t, v, "hive-01", "hive-02")
+	before, slotsBefore := slotsOf(t, v)
+	line, err := k.Get(t.Context(), before.KeyID.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan, err := v.PlanRotation(t.Context())
+	if err != nil || plan.Generation != 2 || plan.Previous != before.KeyID {
+		t.Fatalf("plan %+v, %v", plan, err)
+	}
+	done, err := v.Rotate(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The same handle goes on.
+	after, slots := slotsOf(t, v)
+	if n, err := keysIn(t.Context(), v); n != 2 || err != nil {
+		t.Errorf("%d keys, %v", n, err)
+	}
+	if done.Generation != 2 || done.KeyID != after.KeyID || done.Previous != before.KeyID || after.KeyID == before.KeyID {
+		t.Errorf("%+v, after key id %s", done, before.KeyID)
+	}
+	if after.VaultID != before.VaultID || after.Signer != before.Signer || !after.Created.Equal(before.Created) || after.Generation != 2 || !after.Keyring || after.SlotsSeq != before.SlotsSeq {
+		t.Errorf("%+v became %+v", before, after)
+	}
+	if fmt.Sprint(ids(slots)) != fmt.Sprint(ids(slotsBefore)) {
+		t.Errorf("slots %v became %v", ids(slotsBefore), ids(slots))
+	}
+	if got := actions(t, v); got[len(got)-1] != "vault.rotate" {
+		t.Errorf("audited: %v", got)
+	}
+	err = v.View(t.Context(), func(tx *vault.Tx) error {
+		if _, err := tx.Signer(t.Context()); err != nil {
+			return err
+		}
+		_, err := tx.VerifyAudit(t.Context())
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	withKeys(t, v, "hive-03")
+	if err := v.CheckPages(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if _, err := v.Rotate(t.Context()); err != nil {
+		t.Errorf("again: %v", err)
+	}
+	withKeys(t, v, "hive-04")
+	if err := v.Close(); err != nil {
+		t.Fatal(err)
+	}
+	// The old key is nobody's, and opens nothing.
+	if accounts, _ := k.Accounts(); len(accounts) != 2 {
+		t.Errorf("items %v, want the key and the anchor", accounts)
+	}
+	if err := k.Set(t.Context(), before.KeyID.String(), line); err != nil {
+		t.Fatal(err)
+	}
+	for _, way := range []vault.Config{cfg, {Path: cfg.Path, Identities: []age.Identity{identity}}} {
+		v := vaulttest.Open(t, way)
+		if n, err := keysIn(t.Context(), v); n != 4 || err != nil {
+			t.Errorf("%d keys, %v", n, err)
+		}
+		v.Close()
+	}
+}
+
+// TestRotateBesideReaders: whoever reads or writes in the same process waits, and
+// none fails.
+func TestRotateBesideReaders(t *testing.T) {
+	cfg, _, _ := keyringVault(t)
+	v := vaulttest.Open(t, cfg)
+	withKeys(t, v, "hive-01", "hive-02", "hive-03")
+	ctx, stop := context.WithCancel(t.Context())
+	var reads, writes atomic.Int64
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				if n, err := keysIn(t.Context(), v); n != 3 || err != nil {
+					t.Errorf("%d keys, %v", n, err)
+					return
+				}
+				reads.Add(1)
+			}
+		})
+	}
+	wg.Go(func() {
+		for ctx.Err() == nil {
+			err := v.Update(t.Context(), func(tx *vault.Tx) error {
+				_, err := tx.ExecContext(t.Context(), `UPDATE beehives SET last_connected_unix = ifnull(last_connected_unix, 0) + 1 WHERE node_name = 'hive-01'`)
+				return err
+			})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			writes.Add(1)
+		}
+	})
+	for range 10 {
+		read, written := reads.Load(), writes.Load()
+		if _, err := v.Rotate(t.Context()); err != nil {
+			t.Error(err)
+			break
+		}
+		for (reads.Load() == read || writes.Load() == written) && !t.Failed() {
+			time.Sleep(time.Millisecond) // until they have gone on with the new key
+		}
+	}
+	stop()
+	wg.Wait()
+	var counted int64
+	err := v.View(t.Context(), func(tx *vault.Tx) error {
+		return tx.QueryRowContext(t.Context(), `SELECT last_connected_unix FROM beehives WHERE node_name = 'hive-01'`).Scan(&counted)
+	})
+	if err != nil || counted != writes.Load() {
+		t.Errorf("%d writes are there, of %d: %v", counted, writes.Load(), err)
+	}
+	t.Logf("%d reads and %d writes beside 10 rotations", reads.Load(), writes.Load())
+}
+
+// TestRotateWaitsForReaders: a read that is under way is not cut off, and one that
+// does not end keeps the key as it is.
+func TestRotateWaitsForReaders(t *testing.T) {
+	cfg := vaulttest.Config(t)
+	cfg.Wait = 100 * time.Millisecond
+	v := vaulttest.Open(t, cfg)
+	reading, enough := make(chan bool), make(chan bool)
+	ended := make(chan error)
+	go func() {
+		ended <- v.View(t.Context(), func(tx *vault.Tx) error {
+			close(reading)
+			<-enough
+			var n int
+			return tx.QueryRowContext(t.Context(), `SELECT count(*) FROM beehives`).Scan(&n)
+		})
+	}()
+	<-reading
+	if _, err := v.Rotate(t.Context()); !errors.Is(err, vault.ErrLocked) {
+		t.Errorf("%v, want ErrLocked", err)
+	}
+	if m, _ := slotsOf(t, v); m.Generation != 1 {
+		t.Errorf("generation %d", m.Generation)
+	}
+	close(enough)
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	canceled, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := v.Rotate(canceled); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v, want context.Canceled", err)
+	}
+	if _, err := v.Rotate(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestRotateBesideAnotherProcess: it is refused and names the process, and this
+// one goes on as before; or it waits until the other is gone.
+func TestRotateBesideAnotherProcess(t *testing.T) {
+	cfg := vaulttest.Config(t)
+	v := vaulttest.Open(t, cfg)
+	withKeys(t, v, "hive-01")
+	v.Close()
+	cmd := child("hold", childSpec(cfg))
+	if lines := start(t, cmd); !lines.Scan() {
+		t.Fatal("the child does not open the vault")
+	}
+	cfg.Wait = 100 * time.Millisecond
+	v = vaulttest.Open(t, cfg)
+	before := read(t, cfg.Path+".slots")
+	_, err := v.Rotate(t.Context())
+	if !errors.Is(err, vault.ErrLocked) || !strings.Contains(err.Error(), strconv.Itoa(cmd.Process.Pid)) {
+		t.Errorf("%v, want ErrLocked that names pid %d", err, cmd.Process.Pid)
+	}
+	if n, err := keysIn(t.Context(), v); n != 1 || err != nil {
+		t.Errorf("%d keys, %v", n, err)
+	}
+	if string(read(t, cfg.Path+".slots")) != string(before) {
+		t.Error("the slots file was changed")
+	}
+	v.Close()
+	cfg.Wait = time.Minute
+	v = vaulttest.Open(t, cfg)
+	rotated := make(chan error)
+	go func() {
+		_, err := v.Rotate(t.Context())
+		rotated <- err
+	}()
+	for range 3 { // reads go on meanwhile
+		if n, err := keysIn(t.Context(), v); n != 1 || err != nil {
+			t.Errorf("%d keys, %v", n, err)
+		}
+	}
+	cmd.Process.Kill()
+	if err := <-rotated; err != nil {
+		t.Error(err)
+	}
+	if m, _ := slotsOf(t, v); m.Generation != 2 {
+		t.Errorf("generation %d", m.Generation)
+	}
+}
+
+// TestRotateRefuses: nothing changes, and the handle goes on.
+func TestRotateRefuses(t *testing.T) {
+	for name, test := range map[string]struct {
+		change func(cfg *vault.Config, k faulttest.Keyring)
+		want   error
+	}{
+		"no keyring":              {func(cfg *vault.Config, _ faulttest.Keyring) { cfg.Keyring = nil }, keyring.ErrUnavailable},
+		"a keyring that is away":  {func(cfg *vault.Config, _ faulttest.Keyring) { cfg.Keyring = answering{err: keyring.ErrLocked} }, keyring.ErrLocked},
+		"one that knows all keys": {func(cfg *vault.Config, _ faulttest.Keyring) { cfg.Keyring = answering{value: "anything"} }, vault.ErrWrongKey},
+		"a slots file that cannot be written": {func(cfg *vault.Config, k faulttest.Keyring) {
+			os.Remove(cfg.Path + ".slots.part-x")
+			cfg.FS = faulttest.FS{Steps: &faulttest.Steps{At: 1, Blow: faulttest.FailOnwards}}
+		}, faulttest.ErrFault},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg, k, identity := keyringVault(t)
+			cfg.Identities = []age.Identity{identity}
+			test.change(&cfg, k)
+			v := vaulttest.Open(t, cfg)
+			m, _ := slotsOf(t, v)
+			if _, err := v.Rotate(t.Context()); !errors.Is(err, test.want) {
+				t.Errorf("%v, want %v", err, test.want)
+			}
+			if now, _ := slotsOf(t, v); now.KeyID != m.KeyID {
+				t.Error("the key was changed")
+			}
+			v.Close()
+			if entries := keyIDs(t, cfg.Path+".slots"); len(entries) != 1 {
+				t.Errorf("entries of %v", entries)
+			}
+		})
+	}
+}
+
+// answering is a keyring that gives one answer.
+type answering struct {
+	value string
+	err   error
+}
+
+func (a answering) Get(context.Context, string) (string, error) { return a.value, a.err }
+func (a answering) Set(context.Context, string, string) error   { return a.err }
+func (a answering) Delete(context.Context, string) error        { return a.err }
+
+// TestRotateReadOnly: what was set aside has no key of its own to change.
+func TestRotateReadOnly(t *testing.T) {
+	cfg := vaulttest.Config(t)
+	aside := cfg
+	aside.Path += ".replaced-20260101T000000Z"
+	for _, suffix := range []string{"", ".slots"} {
+		write(t, aside.Path+suffix, read(t, cfg.Path+suffix))
+	}
+	v := vaulttest.Open(t, aside)
+	if _, err := v.Rotate(t.Context()); !errors.Is(err, vault.ErrReadOnly) {
+		t.Errorf("%v, want ErrReadOnly", err)
+	}
+	if _, err := v.AddSlot(t.Context(), vault.NewSlot{Kind: vault.SlotRecipient, Recipient: otherRecipient}); !errors.Is(err, vault.ErrReadOnly) {
+		t.Errorf("%v, want ErrReadOnly", err)
+	}
+}
