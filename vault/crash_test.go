@@ -360,7 +360,11 @@ func (s crashSite) killed(t *testing.T, scenario string, open way, at int, b fau
 
 func crashChild(spec string) {
 	f := strings.Split(spec, "|")
-	sc, s := scenarios[f[0]], crashSite{f[1]}
+	sc, ok := scenarios[f[0]]
+	if !ok {
+		sc = destructions[f[0]]
+	}
+	s := crashSite{f[1]}
 	at, _ := strconv.Atoi(f[3])
 	st := &faulttest.Steps{At: at, Blow: faulttest.Blow(f[4])}
 	var err error

@@ -192,3 +192,49 @@ func TestAuditRowGolden(t *testing.T) {
 		t.Errorf("by hand %x, want %s", sum, goldenAuditHash)
 	}
 }
+
+// TestSealedWithoutVaultID: the first vaults sealed without their id; that opens
+// for ever, and is sealed with it from the next rotation on.
+func TestSealedWithoutVaultID(t *testing.T) {
+	k := goldenKey()
+	now := sealer{key: k.derive(purposeSeal), vaultID: goldenVaultID}
+	sealed, err := now.unnamed().seal(SealedSSHKey, "SHA256:x", []byte("text"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := now.open(SealedSSHKey, "SHA256:x", sealed); !errors.Is(err, ErrDamaged) {
+		t.Errorf("%v, want ErrDamaged", err)
+	}
+	if plain, err := now.openAny(SealedSSHKey, "SHA256:x", sealed); err != nil || string(plain) != "text" {
+		t.Errorf("%q, %v", plain, err)
+	}
+	other, err := sealer{now.key, "00000000-0000-4000-8000-000000000000"}.seal(SealedSSHKey, "SHA256:x", []byte("text"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := now.openAny(SealedSSHKey, "SHA256:x", other); !errors.Is(err, ErrDamaged) {
+		t.Errorf("another vault's: %v, want ErrDamaged", err)
+	}
+}
+
+// goldenAnchor is the form of an anchor, for ever.
+const goldenAnchor = "rba1:" + goldenVaultID + ":3:42:" + goldenAuditHash
+
+func FuzzParseAnchor(f *testing.F) {
+	f.Add(goldenAnchor)
+	f.Add("rba1::0:0:" + strings.Repeat("0", 64))
+	f.Add("rba1:x:01:+1:")
+	f.Fuzz(func(t *testing.T, s string) {
+		a, err := parseAnchor(s)
+		if err == nil && a.String() != s || err != nil && (a != anchor{} || !errors.Is(err, ErrInvalid)) {
+			t.Errorf("%q: %+v, %v", s, a, err)
+		}
+	})
+}
+
+func TestAnchorForm(t *testing.T) {
+	a, err := parseAnchor(goldenAnchor)
+	if err != nil || a.vaultID != goldenVaultID || a.generation != 3 || a.head.Seq != 42 {
+		t.Errorf("%+v, %v", a, err)
+	}
+}

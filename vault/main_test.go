@@ -2,6 +2,7 @@ package vault_test
 
 import (
 	"bufio"
+	"flag"
 	"os"
 	"os/exec"
 	"strings"
@@ -14,6 +15,7 @@ var children = map[string]func(arg string){
 	"write": writeChild,
 	"hold":  holdChild,
 	"still": stillChild,
+	"walk":  walkChild,
 }
 
 func TestMain(m *testing.M) {
@@ -21,6 +23,8 @@ func TestMain(m *testing.M) {
 		children[name](arg)
 		os.Exit(0)
 	}
+	// A walk makes dozens of vaults; more of them by -rapid.checks.
+	flag.Set("rapid.checks", "12")
 	os.Exit(m.Run())
 }
 

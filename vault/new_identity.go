@@ -88,7 +88,8 @@ func (n NewIdentity) Sheet() []byte {
 #
 # To bring a backup back, on any machine:
 #
-#   rbee-vault restore BACKUP.tar.gz.age --identity recovery.txt --signer %s
+#   rbee-vault restore BACKUP.tar.gz.age --identity recovery.txt \
+#       --signer %s
 #
 # Without rbee-vault:
 #

@@ -1,0 +1,235 @@
+package vault_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"filippo.io/age"
+
+	"github.com/rbee-keeper/rbee-vault/internal/faulttest"
+	"github.com/rbee-keeper/rbee-vault/keyring"
+	"github.com/rbee-keeper/rbee-vault/vault"
+	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
+)
+
+// destructions have no outcome to open, so TestCrashMatrix is not for them.
+var destructions = map[string]scenario{
+	"destroy":                 {keyring: true, old: true, run: destroy},
+	"destroy without keyring": {old: true, run: destroy},
+}
+
+func destroy(ctx context.Context, s crashSite, st *faulttest.Steps) error {
+	_, err := vault.Destroy(ctx, s.config(st))
+	return err
+}
+
+// files names what lies beside a database, without the locks.
+func files(t *testing.T, dir string) (names []string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), ".lock") && !strings.HasSuffix(e.Name(), ".write") {
+			names = append(names, e.Name())
+		}
+	}
+	return names
+}
+
+func TestDestroy(t *testing.T) {
+	cfg, k, identity := keyringVault(t)
+	cfg.Now = func() time.Time { return time.UnixMilli(1767323045123) }
+	for _, suffix := range []string{"", ".slots"} {
+		write(t, cfg.Path+".before-v1"+suffix, read(t, cfg.Path+suffix))
+	}
+	write(t, cfg.Path+".slots.foreign-20260101T000000Z", read(t, cfg.Path+".slots"))
+	stranger, _, _ := keyringVault(t)
+	write(t, cfg.Path+".slots.foreign-20260102T000000Z", read(t, stranger.Path+".slots"))
+	write(t, cfg.Path+".new", nil)
+	// Restored over: the first vault is set aside, and a vault of its own.
+	_, err := vault.Restore(t.Context(), cfg, vault.RestoreOptions{Replace: true, Fill: func(_ context.Context, tx *vault.Tx) (vault.Restored, error) {
+		slot := vault.Slot{ID: "0123456789abcdef", Kind: vault.SlotRecipient, Recipient: identity.Recipient().String(), Created: tx.Now()}
+		return vault.Restored{Slots: []vault.Slot{slot}, OriginVaultID: "origin"}, nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	aside := cfg.Path + ".replaced-20260102T030405Z"
+	if accounts, _ := k.Accounts(); len(accounts) != 4 {
+		t.Fatalf("items %v, want two keys and two anchors", accounts)
+	}
+
+	plan, err := vault.PlanDestruction(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done, err := vault.Destroy(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(plan.Files, done.Files) || !slices.Equal(plan.Accounts, done.Accounts) {
+		t.Errorf("planned %+v, done %+v", plan, done)
+	}
+	want := []string{filepath.Base(aside), filepath.Base(aside) + ".slots", "beehives.db.slots.foreign-20260101T000000Z", "beehives.db.slots.foreign-20260102T000000Z"}
+	slices.Sort(want)
+	if got := files(t, filepath.Dir(cfg.Path)); !slices.Equal(got, want) {
+		t.Errorf("left %q, want %q", got, want)
+	}
+	if accounts, _ := k.Accounts(); len(accounts) != 2 {
+		t.Errorf("items %v, want those of the vault set aside", accounts)
+	}
+	if len(done.Left) != 1 || done.Left[0] != aside {
+		t.Errorf("left %v", done.Left)
+	}
+	if _, err := vault.Destroy(t.Context(), cfg); !errors.Is(err, vault.ErrNoVault) {
+		t.Errorf("again: %v, want ErrNoVault", err)
+	}
+
+	// What was set aside opens by its own key, until it goes too.
+	byAside := cfg
+	byAside.Path = aside
+	if err := openAndClose(t.Context(), byAside); err != nil {
+		t.Error(err)
+	}
+	if _, err := vault.Destroy(t.Context(), byAside); err != nil {
+		t.Fatal(err)
+	}
+	if accounts, _ := k.Accounts(); len(accounts) != 0 {
+		t.Errorf("items %v are left", accounts)
+	}
+}
+
+// TestDestroyKeepsSharedKeys: a copy that a migration set aside has the key of the
+// vault in place, which stays.
+func TestDestroyKeepsSharedKeys(t *testing.T) {
+	cfg, k, _ := keyringVault(t)
+	aside := cfg
+	aside.Path += ".before-v1"
+	for _, suffix := range []string{"", ".slots"} {
+		write(t, aside.Path+suffix, read(t, cfg.Path+suffix))
+	}
+	if done, err := vault.Destroy(t.Context(), aside); err != nil || len(done.Accounts) != 0 {
+		t.Fatalf("%+v, %v", done, err)
+	}
+	if accounts, _ := k.Accounts(); len(accounts) != 2 || exists(aside.Path) || exists(aside.Path+".slots") {
+		t.Errorf("items %v", accounts)
+	}
+	if err := openAndClose(t.Context(), cfg); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDestroyRefuses(t *testing.T) {
+	for name, test := range map[string]struct {
+		spoil func(t *testing.T, cfg *vault.Config)
+		want  error
+	}{
+		"nothing":            {func(t *testing.T, cfg *vault.Config) { cfg.Path += "-other" }, vault.ErrNoVault},
+		"a plaintext file":   {func(t *testing.T, cfg *vault.Config) { write(t, cfg.Path, []byte("SQLite format 3\x00 and more")) }, vault.ErrPlaintext},
+		"any file":           {func(t *testing.T, cfg *vault.Config) { cfg.Path += "-any"; write(t, cfg.Path, make([]byte, 9000)) }, vault.ErrInvalid},
+		"a short file":       {func(t *testing.T, cfg *vault.Config) { cfg.Path += "-any"; write(t, cfg.Path, []byte("notes")) }, vault.ErrDamaged},
+		"a silent keyring":   {func(t *testing.T, cfg *vault.Config) { cfg.Keyring = answering{err: keyring.ErrTimeout} }, keyring.ErrTimeout},
+		"no keyring":         {func(t *testing.T, cfg *vault.Config) { cfg.Keyring = nil }, keyring.ErrUnavailable},
+		"one that is open":   {func(t *testing.T, cfg *vault.Config) { vaulttest.Open(t, *cfg) }, vault.ErrAlreadyOpen},
+		"open to the others": {func(t *testing.T, cfg *vault.Config) { os.Chmod(cfg.Path, 0o644) }, vault.ErrInsecure},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg, _, _ := keyringVault(t)
+			test.spoil(t, &cfg)
+			before := files(t, filepath.Dir(cfg.Path))
+			if _, err := vault.Destroy(t.Context(), cfg); !errors.Is(err, test.want) {
+				t.Errorf("%v, want %v", err, test.want)
+			}
+			if after := files(t, filepath.Dir(cfg.Path)); !slices.Equal(after, before) {
+				t.Errorf("%q became %q", before, after)
+			}
+		})
+	}
+	// Beside another process that has it open.
+	cfg := vaulttest.Config(t)
+	cmd := child("hold", childSpec(cfg))
+	if lines := start(t, cmd); !lines.Scan() {
+		t.Fatal("the child does not open the vault")
+	}
+	cfg.Wait = 50 * time.Millisecond
+	if _, err := vault.Destroy(t.Context(), cfg); !errors.Is(err, vault.ErrLocked) || !exists(cfg.Path) {
+		t.Errorf("%v, want ErrLocked", err)
+	}
+}
+
+// TestDestroyUnreadable: what nobody can open any more goes as well, as long as a
+// slots file or the keyring shows what it was.
+func TestDestroyUnreadable(t *testing.T) {
+	for name, spoil := range map[string]func(t *testing.T, cfg vault.Config){
+		"no database":   func(t *testing.T, cfg vault.Config) { os.Remove(cfg.Path) },
+		"no slots file": func(t *testing.T, cfg vault.Config) { os.Remove(cfg.Path + ".slots") },
+		"empty":         func(t *testing.T, cfg vault.Config) { write(t, cfg.Path, nil) },
+		"damaged salt":  func(t *testing.T, cfg vault.Config) { write(t, cfg.Path, make([]byte, 9000)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg, k, _ := keyringVault(t)
+			spoil(t, cfg)
+			if _, err := vault.Destroy(t.Context(), cfg); err != nil {
+				t.Fatal(err)
+			}
+			accounts, _ := k.Accounts()
+			accounts = slices.DeleteFunc(accounts, func(a string) bool { return strings.HasSuffix(a, "/anchor") && name == "no slots file" })
+			if len(accounts) != 0 || len(files(t, filepath.Dir(cfg.Path))) != 0 {
+				t.Errorf("left: %v, %v", accounts, files(t, filepath.Dir(cfg.Path)))
+			}
+		})
+	}
+}
+
+// TestDestroyUnderFaults strikes each of its steps. Then the vault opens by its
+// recipient as long as its files are there, and a rerun removes what is left.
+func TestDestroyUnderFaults(t *testing.T) {
+	for name, sc := range destructions {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ground := sc.prepare(t)
+			counted := &faulttest.Steps{}
+			if err := destroy(t.Context(), ground.copy(t), counted); err != nil {
+				t.Fatal(err)
+			}
+			blows := 0
+			for at := 1; at <= len(counted.Names()); at++ {
+				for _, b := range faulttest.Blows {
+					blows++
+					s := ground.copy(t)
+					if b.Kills() {
+						s.killed(t, name, "", at, b)
+					} else {
+						destroy(t.Context(), s, &faulttest.Steps{At: at, Blow: b})
+					}
+					if exists(s.db()) && exists(s.db()+".slots") {
+						cfg := s.configBy(byRecipient, &faulttest.Steps{})
+						cfg.Identities = []age.Identity{s.identity()}
+						s.look(t, cfg)
+					}
+					err := destroy(t.Context(), s, &faulttest.Steps{})
+					if err != nil && !errors.Is(err, vault.ErrNoVault) {
+						t.Errorf("step %d, %s: rerun: %v", at, b, err)
+					}
+					if left := files(t, filepath.Dir(s.db())); len(left) > 0 {
+						t.Errorf("step %d, %s: %v is left", at, b, left)
+					}
+					if s.hasKeyring() {
+						if accounts, _ := (faulttest.Keyring{Dir: s.keyring()}).Accounts(); len(accounts) > 0 {
+							t.Errorf("step %d, %s: items %v are left", at, b, accounts)
+						}
+					}
+				}
+			}
+			t.Logf("%d steps, %d blows", len(counted.Names()), blows)
+		})
+	}
+}
