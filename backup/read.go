@@ -76,7 +76,7 @@ func read(ctx context.Context, r io.Reader, opts ReadOptions, to sink) (Manifest
 	}
 	decrypted, err := age.Decrypt(contextReader{ctx, r}, opts.Identities...)
 	if err != nil {
-		return Manifest{}, decryptError(ctx, err)
+		return Manifest{}, decryptError(ctx, err, opts.Identities)
 	}
 	// Not a second gzip stream behind the first, and no byte behind it.
 	plain := bufio.NewReader(decrypted)
@@ -118,8 +118,11 @@ func (r contextReader) Read(p []byte) (int, error) {
 
 // decryptError tells a file that none of the identities opens from one that is
 // no age file.
-func decryptError(ctx context.Context, err error) error {
+func decryptError(ctx context.Context, err error, identities []age.Identity) error {
 	if _, none := errors.AsType[*age.NoIdentityMatchError](err); none {
+		if err := vault.IdentityError(identities); err != nil {
+			return err
+		}
 		return fmt.Errorf("%w: the identity does not open this backup", vault.ErrWrongKey)
 	}
 	return damaged(ctx, err)

@@ -270,8 +270,8 @@ func newSSHIdentity(key any) (age.Identity, error) {
 }
 
 // lockedIdentity is one that needs a passphrase. It is opened once, when it is
-// first tried; an error then stays its answer, so that nobody is asked again for
-// each slot.
+// first tried; where that fails it opens nothing, so that others may be tried,
+// and [IdentityError] tells why.
 type lockedIdentity struct {
 	open func() ([]age.Identity, error)
 	mine func(stanzas []*age.Stanza) bool // nil: that cannot be told before
@@ -289,9 +289,6 @@ func (l *lockedIdentity) Unwrap(stanzas []*age.Stanza) ([]byte, error) {
 		return nil, age.ErrIncorrectIdentity
 	}
 	l.once.Do(func() { l.identities, l.err = l.open() })
-	if l.err != nil {
-		return nil, l.err
-	}
 	for _, id := range l.identities {
 		fileKey, err := id.Unwrap(stanzas)
 		if errors.Is(err, age.ErrIncorrectIdentity) {
@@ -300,4 +297,15 @@ func (l *lockedIdentity) Unwrap(stanzas []*age.Stanza) ([]byte, error) {
 		return fileKey, err
 	}
 	return nil, age.ErrIncorrectIdentity
+}
+
+// IdentityError tells, when the identities opened nothing, which of them could
+// not be tried and why, such as for a wrong passphrase; nil: all were tried.
+func IdentityError(identities []age.Identity) error {
+	for _, id := range identities {
+		if l, ok := id.(*lockedIdentity); ok && l.err != nil {
+			return l.err
+		}
+	}
+	return nil
 }

@@ -95,6 +95,9 @@ func unwrapAny(slots []Slot, identities []age.Identity) (*Key, error) {
 			broken = fmt.Errorf("slot %s: %w", s.ID, err)
 		}
 	}
+	if err := IdentityError(identities); err != nil {
+		return nil, err
+	}
 	if broken != nil {
 		return nil, fmt.Errorf("%w: no slot opens, and one is unreadable: %w", ErrWrongKey, broken)
 	}

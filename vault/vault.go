@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -364,7 +365,11 @@ func lockError(ctx context.Context, l *durable.Lock, err error) error {
 	if len(holders) == 0 {
 		return fmt.Errorf("%w: waited in vain for the lock %q", ErrLocked, l.Path())
 	}
-	return fmt.Errorf("%w by %v", ErrLocked, holders)
+	var names []string
+	for _, h := range holders {
+		names = append(names, h.String())
+	}
+	return fmt.Errorf("%w by %s", ErrLocked, strings.Join(names, ", "))
 }
 
 // openFiles is the set of databases that this process has open, by device and

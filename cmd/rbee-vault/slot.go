@@ -285,7 +285,7 @@ The slot is added when FILE is there, and was seen to decrypt.`,
 			n := vault.NewSlot{Kind: vault.SlotCredential, Label: label}
 			var encode func(context.Context, vault.NewIdentity) ([]byte, error)
 			if systemd {
-				encode = systemdCredential{withKey}.encode
+				encode = systemdCredential{withKey, a.ui.warn}.encode
 			}
 			if err := addFile(&n, out, encode); err != nil {
 				return err

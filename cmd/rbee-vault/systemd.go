@@ -16,7 +16,8 @@ const credentialName = "rbee-vault"
 
 // systemdCredential encrypts by systemd-creds.
 type systemdCredential struct {
-	key string // what systemd-creds calls --with-key; "" for its default
+	key  string // what systemd-creds calls --with-key; "" for its default
+	tell func(format string, args ...any)
 }
 
 // encode encrypts the identity, and sees that it decrypts again.
@@ -27,11 +28,14 @@ func (s systemdCredential) encode(ctx context.Context, n vault.NewIdentity) ([]b
 	if s.key != "" {
 		args = append([]string{"--with-key=" + s.key}, args...)
 	}
-	encrypted, err := systemdCreds(ctx, file, args...)
+	encrypted, said, err := systemdCreds(ctx, file, args...)
 	if err != nil {
 		return nil, err
 	}
-	again, err := systemdCreds(ctx, encrypted, "decrypt", "--name="+credentialName, "-", "-")
+	if said != "" { // such as that its own key does not lie on an encrypted disk
+		s.tell("systemd-creds: %s", said)
+	}
+	again, _, err := systemdCreds(ctx, encrypted, "decrypt", "--name="+credentialName, "-", "-")
 	defer clear(again)
 	if err == nil && !bytes.Equal(again, file) {
 		err = errors.New("systemd-creds decrypts the credential to something else")
@@ -42,17 +46,20 @@ func (s systemdCredential) encode(ctx context.Context, n vault.NewIdentity) ([]b
 	return encrypted, nil
 }
 
-// systemdCreds runs systemd-creds: secrets go through pipes alone.
-func systemdCreds(ctx context.Context, stdin []byte, args ...string) ([]byte, error) {
+// systemdCreds runs systemd-creds, and returns its output and what it said.
+// Secrets go through pipes alone.
+func systemdCreds(ctx context.Context, stdin []byte, args ...string) (stdout []byte, said string, err error) {
 	cmd := exec.CommandContext(ctx, "systemd-creds", args...)
 	cmd.Stdin = bytes.NewReader(stdin)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
-	if err := cmd.Run(); err != nil {
-		if message := strings.TrimSpace(errs.String()); message != "" {
-			err = fmt.Errorf("%w: %s", err, clean(message))
+	err = cmd.Run()
+	said = clean(strings.TrimSpace(errs.String()))
+	if err != nil {
+		if said != "" {
+			err = fmt.Errorf("%w: %s", err, said)
 		}
-		return nil, fmt.Errorf("systemd-creds: %w", err)
+		return nil, said, fmt.Errorf("systemd-creds: %w", err)
 	}
-	return out.Bytes(), nil
+	return out.Bytes(), said, nil
 }
