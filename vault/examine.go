@@ -13,7 +13,6 @@ import (
 
 	"filippo.io/age"
 	"filippo.io/age/armor"
-	"filippo.io/age/plugin"
 
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
 	"github.com/rbee-keeper/rbee-vault/keyring"
@@ -218,7 +217,7 @@ func (s Slot) inspect() error {
 	if err != nil {
 		return err
 	}
-	if p, ok := r.(*plugin.Recipient); ok {
+	if p, ok := r.(pluginRecipient); ok {
 		if _, err := exec.LookPath("age-plugin-" + p.Name()); err != nil {
 			return fmt.Errorf("%w: age-plugin-%s is not installed here, so neither rotate nor backup works", ErrPlugin, p.Name())
 		}

@@ -104,7 +104,7 @@ func encryptArmored(plaintext []byte, r age.Recipient) (string, error) {
 	a := armor.NewWriter(&out)
 	w, err := age.Encrypt(a, r)
 	if err != nil {
-		return "", pluginError(r, err)
+		return "", err
 	}
 	if _, err := w.Write(plaintext); err != nil {
 		return "", err

@@ -46,7 +46,7 @@ func ParseRecipient(s string, ui *plugin.ClientUI) (age.Recipient, error) {
 	case strings.HasPrefix(s, "age1tag1"), strings.HasPrefix(s, "age1tagpq1"):
 		r, err = tag.ParseRecipient(s)
 	case strings.HasPrefix(s, "age1") && strings.Count(s, "1") > 1:
-		r, err = plugin.NewRecipient(s, orSilent(ui))
+		r, err = newPluginRecipient(s, ui)
 	case strings.HasPrefix(s, "age1"):
 		r, err = age.ParseX25519Recipient(s)
 	case strings.HasPrefix(s, "ssh-"):
@@ -81,7 +81,7 @@ func classify(r age.Recipient) (Class, error) {
 	_, labels, err := labelled.WrapWithLabels(fileKey)
 	switch {
 	case err != nil:
-		return "", pluginError(r, err)
+		return "", err
 	case len(labels) == 0:
 		return Classic, nil
 	case slices.Equal(labels, []string{"postquantum"}):
@@ -90,16 +90,35 @@ func classify(r age.Recipient) (Class, error) {
 	return "", fmt.Errorf("%w: its plugin says that the recipient cannot be mixed with others (labels %q)", ErrInvalid, labels)
 }
 
-// pluginError marks what a plugin did wrong.
-func pluginError(r age.Recipient, err error) error {
-	p, ok := r.(*plugin.Recipient)
-	if !ok {
-		return err
+// pluginRecipient is a recipient of an age plugin, whose errors match
+// [ErrPlugin].
+type pluginRecipient struct{ *plugin.Recipient }
+
+var _ age.RecipientWithLabels = pluginRecipient{}
+
+func newPluginRecipient(s string, ui *plugin.ClientUI) (age.Recipient, error) {
+	r, err := plugin.NewRecipient(s, orSilent(ui))
+	if err != nil {
+		return nil, err
 	}
+	return pluginRecipient{r}, nil
+}
+
+// Wrap implements [age.Recipient].
+func (r pluginRecipient) Wrap(fileKey []byte) ([]*age.Stanza, error) {
+	stanzas, _, err := r.WrapWithLabels(fileKey)
+	return stanzas, err
+}
+
+// WrapWithLabels implements [age.RecipientWithLabels].
+func (r pluginRecipient) WrapWithLabels(fileKey []byte) ([]*age.Stanza, []string, error) {
+	stanzas, labels, err := r.Recipient.WrapWithLabels(fileKey)
 	if missing, ok := errors.AsType[*plugin.NotFoundError](err); ok {
-		return fmt.Errorf("%w: age-plugin-%s is not installed", ErrPlugin, missing.Name)
+		err = fmt.Errorf("%w: age-plugin-%s is not installed", ErrPlugin, missing.Name)
+	} else if err != nil {
+		err = fmt.Errorf("%w: age-plugin-%s: %w", ErrPlugin, r.Name(), err)
 	}
-	return fmt.Errorf("%w: age-plugin-%s: %w", ErrPlugin, p.Name(), err)
+	return stanzas, labels, err
 }
 
 // canonicalRecipient drops an SSH key's comment and odd white space, so that

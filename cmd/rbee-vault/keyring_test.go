@@ -78,7 +78,13 @@ func TestKeyringCauses(t *testing.T) {
 	lying := keyringtest.StartFake(t, session.Address(), keyringtest.Lying)
 	other := filepath.Join(home, "other.txt")
 	expect(exitKeyring, "did not store", "init", "--recovery-out", other, "--db", filepath.Join(home, "lying", "v.db"))
+	expect(exitWrongKey, "has no key of id", "rotate") // it has none, whatever it said
+	expect(exitKeyring, "did not store", "rotate", "--identity", recovery)
+	expect(exitKeyring, "did not store", "slot", "add", "keyring", "--identity", recovery)
+	expect(exitOK, "", "node", "list", "--identity", recovery)
 	lying.Stop()
+	session.Restart(t)
+	expect(exitOK, "", "node", "list") // the old key was left where it is
 	if _, err := os.Stat(filepath.Join(home, "lying", "v.db")); err == nil {
 		t.Error("a vault was made although its key was not stored")
 	}

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/rbee-keeper/rbee-vault/internal/plugintest"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
@@ -172,5 +173,135 @@ func TestInitInterruptedAtTheTerminal(t *testing.T) {
 				t.Errorf("init again: exit code %d:\n%s", code, c.seen.String())
 			}
 		})
+	}
+}
+
+// screen is all that the terminal has shown.
+func (c *console) screen() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.seen.String()
+}
+
+// keylessVault makes a vault that opens by a recovery identity.
+func keylessVault(t *testing.T) (env []string, recovery string) {
+	t.Helper()
+	home := t.TempDir()
+	env = []string{"HOME=" + home, "DBUS_SESSION_BUS_ADDRESS="}
+	recovery = filepath.Join(home, "r.txt")
+	if code, _, stderr := command(t, env, "init", "--no-keyring", "--recovery-out", recovery); code != exitOK {
+		t.Fatal(stderr)
+	}
+	return env, recovery
+}
+
+// TestPassphraseAtTheTerminal: it is typed twice and never shown; a wrong one may
+// be tried again.
+func TestPassphraseAtTheTerminal(t *testing.T) {
+	env, recovery := keylessVault(t)
+	c := startConsole(t, env, "slot", "add", "passphrase", "--identity", recovery)
+	c.expect(`New passphrase: $`)
+	c.send("planted-passphrase\n")
+	c.expect(`The same again: $`)
+	c.send("planted-passphrase\n")
+	if code := c.exit(); code != exitOK {
+		t.Fatalf("exit code %d:\n%s", code, c.screen())
+	}
+	open := startConsole(t, env, "node", "list")
+	open.expect(`Passphrase of the vault: $`)
+	open.send("planted-wrong\n")
+	open.expect(`That is not it\.\nPassphrase of the vault: $`)
+	open.send("planted-passphrase\n")
+	if code := open.exit(); code != exitOK {
+		t.Errorf("exit code %d:\n%s", code, open.screen())
+	}
+	thrice := startConsole(t, env, "node", "list")
+	for n := range 3 {
+		thrice.expect(strings.Repeat(`(?s).*Passphrase of the vault: `, n+1) + `$`)
+		thrice.send("planted-wrong\n")
+	}
+	if code := thrice.exit(); code != exitWrongKey {
+		t.Errorf("exit code %d, want %d:\n%s", code, exitWrongKey, thrice.screen())
+	}
+	interrupted := startConsole(t, env, "node", "list")
+	interrupted.expect(`Passphrase of the vault: $`)
+	interrupted.send("\x03")
+	if code := interrupted.exit(); code != exitInterrupted {
+		t.Errorf("exit code %d, want %d:\n%s", code, exitInterrupted, interrupted.screen())
+	}
+	for _, c := range []*console{c, open, thrice, interrupted} {
+		if strings.Contains(c.screen(), "planted") {
+			t.Errorf("the terminal shows a passphrase:\n%s", c.screen())
+		}
+	}
+}
+
+// TestPluginAtTheTerminal: an age plugin asks for its PIN in its own words.
+func TestPluginAtTheTerminal(t *testing.T) {
+	plugintest.Install(t)
+	env, recovery := keylessVault(t)
+	key := plugintest.NewKey(t, false)
+	if code, _, stderr := command(t, env, "slot", "add", "recipient", key.Recipient, "--identity", recovery); code != exitOK {
+		t.Fatal(stderr)
+	}
+	identity := filepath.Join(t.TempDir(), "plugin.txt")
+	if err := os.WriteFile(identity, []byte(key.WithPIN+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := startConsole(t, env, "node", "list", "--identity", identity)
+	c.expect(`enter the PIN of the test key`)
+	c.send("1234\n")
+	if code := c.exit(); code != exitOK {
+		t.Errorf("exit code %d:\n%s", code, c.screen())
+	}
+	if code, _, stderr := command(t, env, "node", "list", "--identity", identity); code != exitWrongKey {
+		t.Errorf("where nobody can be asked: exit code %d, want %d:\n%s", code, exitWrongKey, stderr)
+	}
+	for _, args := range [][]string{{"rotate"}, {"backup"}} {
+		if code, _, stderr := command(t, env, append(args, "--identity", recovery)...); code != exitOK {
+			t.Errorf("%v: exit code %d:\n%s", args, code, stderr)
+		}
+	}
+	// Without the plugin nothing can be encrypted to it: that is said.
+	env = append(env, "PATH=/usr/bin:/bin")
+	for _, args := range [][]string{{"rotate"}, {"rotate", "--dry-run"}, {"backup"}} {
+		if code, _, stderr := command(t, env, append(args, "--identity", recovery)...); code != exitError || !strings.Contains(stderr, "age-plugin-rbeetest is not installed") {
+			t.Errorf("%v: exit code %d:\n%s", args, code, stderr)
+		}
+	}
+	if code, stdout, _ := command(t, env, "doctor", "--identity", recovery); code != exitPartial || !strings.Contains(stdout, "age-plugin-rbeetest is not installed") {
+		t.Errorf("doctor: exit code %d:\n%s", code, stdout)
+	}
+	if code, _, stderr := command(t, env, "node", "list", "--identity", recovery); code != exitOK {
+		t.Errorf("the other ways in: exit code %d:\n%s", code, stderr)
+	}
+}
+
+// TestRecoveryAtTheTerminal: a second recovery identity is shown once, and is a way
+// in when it was confirmed.
+func TestRecoveryAtTheTerminal(t *testing.T) {
+	env, recovery := keylessVault(t)
+	c := startConsole(t, env, "slot", "add", "recovery", "--identity", recovery)
+	identity := c.expect(`AGE-SECRET-KEY-1[0-9A-Z]+`)[0]
+	c.expect(`last 6 characters`)
+	c.send(identity[len(identity)-6:] + "\n")
+	if code := c.exit(); code != exitOK {
+		t.Fatalf("exit code %d:\n%s", code, c.screen())
+	}
+	file := filepath.Join(t.TempDir(), "second.txt")
+	if err := os.WriteFile(file, []byte(identity), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, stderr := command(t, env, "node", "list", "--identity", file); code != exitOK {
+		t.Error(stderr)
+	}
+	c = startConsole(t, env, "slot", "add", "recovery", "--identity", recovery)
+	c.expect(`last 6 characters`)
+	c.send("\x03")
+	if code := c.exit(); code != exitInterrupted {
+		t.Errorf("exit code %d:\n%s", code, c.screen())
+	}
+	if _, stdout, _ := command(t, env, "slot", "list", "--identity", recovery); strings.Count(stdout, "\n") != 2 {
+		t.Errorf("slots:\n%s", stdout)
 	}
 }

@@ -22,14 +22,15 @@ import (
 // ui is everything that a person or a script sees. Data goes to standard output,
 // everything else to standard error, and questions to the terminal itself.
 type ui struct {
-	app    *app
-	out    *bufio.Writer
-	err    io.Writer
-	tty    *os.File // opened when first asked for
-	noTTY  bool
-	pretty bool // standard output is a terminal
-	width  int  // of that terminal
-	color  bool // and may be coloured
+	app     *app
+	out     *bufio.Writer
+	err     io.Writer
+	tty     *os.File // opened when first asked for
+	noTTY   bool
+	secrets *term.Terminal // reads what must not be seen from tty
+	pretty  bool           // standard output is a terminal
+	width   int            // of that terminal
+	color   bool           // and may be coloured
 }
 
 func newUI(a *app, stdout, stderr io.Writer) *ui {
@@ -295,39 +296,51 @@ func (u *ui) say(format string, args ...any) {
 
 // ask prints a question on the terminal and reads a line.
 func (u *ui) ask(ctx context.Context, question string) (string, error) {
-	line, err := u.prompt(ctx, question, readTTYLine)
+	tty := u.terminal()
+	if tty == nil {
+		return "", errNeedsFlag
+	}
+	fmt.Fprint(tty, question)
+	line, err := await(ctx, func() ([]byte, error) { return readTTYLine(tty) })
+	if ctx.Err() != nil {
+		fmt.Fprintln(tty)
+	}
 	return strings.TrimSpace(string(line)), err
 }
 
-// askSecret is ask for what must not be seen. The caller wipes the answer.
+// askSecret is ask for what must not be seen. The terminal shows nothing that is
+// typed from before the question on. The caller wipes the answer.
 func (u *ui) askSecret(ctx context.Context, question string) ([]byte, error) {
-	if tty := u.terminal(); tty != nil {
-		// Who is interrupted in the middle gets the echo back.
-		if state, err := term.GetState(int(tty.Fd())); err == nil {
-			defer term.Restore(int(tty.Fd()), state)
-		}
-	}
-	return u.prompt(ctx, question, func(tty *os.File) ([]byte, error) {
-		secret, err := term.ReadPassword(int(tty.Fd()))
-		fmt.Fprintln(tty)
-		return secret, err
-	})
-}
-
-// prompt prints a question on the terminal and has read get the answer.
-func (u *ui) prompt(ctx context.Context, question string, read func(tty *os.File) ([]byte, error)) ([]byte, error) {
 	tty := u.terminal()
 	if tty == nil {
 		return nil, errNeedsFlag
 	}
-	fmt.Fprint(tty, question)
+	state, err := term.MakeRaw(int(tty.Fd()))
+	if err != nil {
+		return nil, fmt.Errorf("hide what is typed: %w", err)
+	}
+	defer term.Restore(int(tty.Fd()), state)
+	if u.secrets == nil {
+		u.secrets = term.NewTerminal(tty, "") // one for all, for it reads ahead
+	}
+	return await(ctx, func() ([]byte, error) {
+		secret, err := u.secrets.ReadPassword(question)
+		if errors.Is(err, io.EOF) { // Ctrl-C, which signals nothing now
+			err = context.Canceled
+		}
+		return []byte(secret), err
+	})
+}
+
+// await waits for read, or for the end of ctx, whatever comes first.
+func await(ctx context.Context, read func() ([]byte, error)) ([]byte, error) {
 	type answer struct {
 		line []byte
 		err  error
 	}
 	got := make(chan answer, 1)
 	go func() {
-		line, err := read(tty)
+		line, err := read()
 		got <- answer{line, err}
 	}()
 	select {
@@ -337,14 +350,13 @@ func (u *ui) prompt(ctx context.Context, question string, read func(tty *os.File
 		}
 		return a.line, nil
 	case <-ctx.Done():
-		fmt.Fprintln(tty)
 		return nil, ctx.Err()
 	}
 }
 
 // readTTYLine reads a byte at a time: what is typed ahead belongs to the next
 // question.
-func readTTYLine(tty *os.File) ([]byte, error) {
+func readTTYLine(tty io.Reader) ([]byte, error) {
 	var line []byte
 	var b [1]byte
 	for len(line) < 4096 {

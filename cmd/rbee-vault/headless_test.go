@@ -1,0 +1,121 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// unit is the documented one.
+const unit = "../../systemd/queen-rbee.service"
+
+// TestSystemdUnit: systemd finds nothing wrong with the unit, and little that it
+// lets the daemon do.
+func TestSystemdUnit(t *testing.T) {
+	data, err := os.ReadFile(unit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{"\nStateDirectoryMode=0700\n", "\nLoadCredentialEncrypted=rbee-vault:", "\nLimitCORE=0\n"} {
+		if !bytes.Contains(data, []byte(line)) {
+			t.Errorf("the unit lacks %q", line)
+		}
+	}
+	// verify wants a program that exists.
+	installed := filepath.Join(t.TempDir(), "queen-rbee.service")
+	data = bytes.Replace(data, []byte("ExecStart=/usr/local/bin/queen-rbee"), []byte("ExecStart=/bin/true"), 1)
+	if err := os.WriteFile(installed, data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("systemd-analyze", "verify", installed).CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("verify: %v: %s", err, out)
+	}
+	// Its scale goes from 0 (locked in) to 100.
+	if out, err := exec.Command("systemd-analyze", "security", "--offline=true", "--threshold=15", installed).CombinedOutput(); err != nil {
+		t.Errorf("security: %v: %s", err, out)
+	}
+}
+
+// TestSystemdCredential goes the whole way: a credential that systemd-creds
+// encrypted for this host is decrypted into a directory like the one that systemd
+// makes, and opens the vault there.
+func TestSystemdCredential(t *testing.T) {
+	home := t.TempDir()
+	place := filepath.Join(home, "place") // as XDG_RUNTIME_DIR and TMPDIR, to look into
+	if err := os.Mkdir(place, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	env := []string{
+		"HOME=" + home, "TMPDIR=" + place, "DBUS_SESSION_BUS_ADDRESS=", "CREDENTIALS_DIRECTORY=",
+		"SYSTEMD_CREDENTIAL_SECRET=" + filepath.Join(home, "host-secret"), // not this machine's
+	}
+	recovery, file := filepath.Join(home, "r.txt"), filepath.Join(home, "rbee-vault.cred")
+	must := func(args ...string) string {
+		t.Helper()
+		code, stdout, stderr := command(t, env, args...)
+		if code != exitOK || strings.Contains(stdout+stderr, "AGE-SECRET-KEY") {
+			t.Fatalf("%v: exit code %d:\n%s%s", args, code, stdout, stderr)
+		}
+		return stdout
+	}
+	must("init", "--no-keyring", "--recovery-out", recovery)
+	must("slot", "add", "credential", "--systemd", "--with-key=host", "--out", file, "--identity", recovery)
+	encrypted, err := os.ReadFile(file)
+	if err != nil || bytes.Contains(encrypted, []byte("AGE-SECRET-KEY")) {
+		t.Fatalf("the credential: %v, %d bytes", err, len(encrypted))
+	}
+	if info, err := os.Stat(file); err != nil || info.Mode() != 0o600 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+	if left, err := os.ReadDir(place); err != nil || len(left) > 0 {
+		t.Errorf("something was put elsewhere: %v, %v", left, err)
+	}
+
+	// Access to that directory is by ACL, and the modes show its mask.
+	dir := filepath.Join(home, "credentials")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	decrypt := exec.Command("systemd-creds", "decrypt", "--name=rbee-vault", file, filepath.Join(dir, "rbee-vault"))
+	decrypt.Env = append(os.Environ(), env...)
+	if out, err := decrypt.CombinedOutput(); err != nil {
+		t.Fatalf("systemd-creds decrypt: %v: %s", err, out)
+	}
+	if err := os.Chmod(filepath.Join(dir, "rbee-vault"), 0o440); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o550); err != nil {
+		t.Fatal(err)
+	}
+	env = append(env, "CREDENTIALS_DIRECTORY="+dir)
+	if out := must("status"); !strings.Contains(out, "credential") {
+		t.Errorf("not opened by the credential:\n%s", out)
+	}
+	must("node", "list", "--identity", filepath.Join(dir, "rbee-vault"))
+	must("rotate")
+	must("node", "list")
+	if out := must("doctor"); !strings.Contains(out, "opens by credential rbee-vault") {
+		t.Errorf("doctor does not try the credential:\n%s", out)
+	}
+
+	// What does not come to be leaves nothing.
+	for name, args := range map[string][]string{
+		"a key that systemd-creds has not": {"--with-key=nonsense", "--out", file + ".2"},
+		"a file that is there":             {"--with-key=host", "--out", file},
+	} {
+		before := must("slot", "list")
+		code, _, stderr := command(t, env, append([]string{"slot", "add", "credential", "--systemd"}, args...)...)
+		if code == exitOK || must("slot", "list") != before {
+			t.Errorf("%s: exit code %d:\n%s", name, code, stderr)
+		}
+		if _, err := os.Stat(file + ".2"); err == nil {
+			t.Errorf("%s: a file is left", name)
+		}
+	}
+	if now, err := os.ReadFile(file); err != nil || !bytes.Equal(now, encrypted) {
+		t.Errorf("the credential was changed: %v", err)
+	}
+}

@@ -1,0 +1,161 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// TestHygiene looks at the process while it waits for a person with a secret in
+// memory: no core dump, nobody to attach, and nothing in its arguments or
+// environment.
+func TestHygiene(t *testing.T) {
+	home := t.TempDir()
+	env := []string{"HOME=" + home, "DBUS_SESSION_BUS_ADDRESS="}
+	c := startConsole(t, env, "init", "--no-keyring")
+	identity := c.expect(`AGE-SECRET-KEY-1[0-9A-Z]+`)[0]
+	c.expect(`last 6 characters`)
+	proc := fmt.Sprintf("/proc/%d/", c.cmd.Process.Pid)
+	limits, err := os.ReadFile(proc + "limits")
+	if err != nil || !regexp.MustCompile(`Max core file size +0 +0 +bytes`).Match(limits) {
+		t.Errorf("core dumps are not off: %v\n%s", err, limits)
+	}
+	for _, name := range []string{"cmdline", "environ"} {
+		data, err := os.ReadFile(proc + name)
+		if err != nil && !os.IsPermission(err) || bytes.Contains(data, []byte(identity)) {
+			t.Errorf("%s: %v, or it holds the secret", name, err)
+		}
+	}
+	status, err := os.ReadFile(proc + "status")
+	if err != nil || !regexp.MustCompile(`(?m)^Umask:\s+0077$`).Match(status) {
+		t.Errorf("the umask is not 077: %v", err)
+	}
+	c.send(identity[len(identity)-6:] + "\n")
+	if code := c.exit(); code != exitOK {
+		t.Fatalf("exit code %d", code)
+	}
+}
+
+// TestNotDumpable: the kernel gives what a process that can be dumped has in /proc
+// to its user, and what one that cannot has to root.
+func TestNotDumpable(t *testing.T) {
+	exe, err := exec.LookPath("rbee-vault")
+	if err != nil {
+		t.Fatal(err)
+	}
+	uid := os.Getuid()
+	dir := t.TempDir()
+	if uid == 0 { // root's own would tell nothing
+		uid = 65534
+		for d := dir; d != "/"; d = filepath.Dir(d) {
+			if err := os.Chmod(d, 0o755); err != nil && d == dir {
+				t.Fatal(err)
+			}
+			if d == os.TempDir() {
+				break
+			}
+		}
+	}
+	program := filepath.Join(dir, "rbee-vault")
+	data, err := os.ReadFile(exe)
+	if err == nil {
+		err = os.WriteFile(program, data, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	// It waits for an identity on standard input.
+	cmd := exec.Command(program, "node", "list", "--identity", "-", "--no-input", "--db", filepath.Join(dir, "none.db"))
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Dir = "/"
+	if os.Getuid() == 0 {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}}
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		in.Close()
+		cmd.Wait()
+	}()
+	owner := func() int {
+		var st syscall.Stat_t
+		if err := syscall.Stat(fmt.Sprintf("/proc/%d/environ", cmd.Process.Pid), &st); err != nil {
+			t.Fatal(err)
+		}
+		return int(st.Uid)
+	}
+	// Until it has come so far; the test's own deadline ends a wait in vain.
+	for owner() != 0 {
+		if t.Context().Err() != nil {
+			t.Fatal("the process can be dumped")
+		}
+	}
+}
+
+// TestSecretsStayIn plants secrets in what the command reads, has it fail and talk
+// in every mode, and looks for them in all that it says and leaves.
+func TestSecretsStayIn(t *testing.T) {
+	home := t.TempDir()
+	env := []string{"HOME=" + home, "TMPDIR=" + home, "DBUS_SESSION_BUS_ADDRESS="}
+	recovery := filepath.Join(home, "r.txt")
+	if code, _, stderr := command(t, env, "init", "--no-keyring", "--recovery-out", recovery); code != exitOK {
+		t.Fatal(stderr)
+	}
+	const secret = "planted-passphrase"
+	passphrase := filepath.Join(home, "pw")
+	broken := filepath.Join(home, "broken")
+	for path, text := range map[string]string{passphrase: secret + "\n", broken: "AGE-SECRET-KEY-1PLANTEDPLANTED\n"} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	data, err := os.ReadFile(recovery)
+	if err != nil {
+		t.Fatal(err)
+	}
+	identity := regexp.MustCompile(`AGE-SECRET-KEY-1[0-9A-Z]+`).FindString(string(data))
+	for _, args := range [][]string{
+		{"slot", "add", "passphrase", "--passphrase-file", passphrase, "--identity", recovery},
+		{"node", "list", "--passphrase-file", passphrase},
+		{"node", "list", "--identity", broken},
+		{"node", "list", "--identity", passphrase},
+		{"rotate", "--passphrase-file", passphrase},
+		{"slot", "add", "recipient", identity, "--identity", recovery},
+		{"doctor", "--identity", recovery, "--passphrase-file", passphrase},
+		{"audit", "list", "--identity", recovery},
+		{"status", "--identity", recovery},
+		{"slot", "list", "--identity", recovery},
+	} {
+		for _, mode := range []string{"--debug", "--json"} {
+			_, stdout, stderr := command(t, env, append(args, mode)...)
+			for _, planted := range []string{secret, identity, "PLANTED"} {
+				if strings.Contains(stdout+stderr, planted) {
+					t.Errorf("%v %s says %q:\n%s%s", args, mode, planted, stdout, stderr)
+				}
+			}
+		}
+	}
+	err = filepath.WalkDir(home, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() || path == passphrase || path == recovery || path == broken {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		if bytes.Contains(data, []byte(secret)) || bytes.Contains(data, []byte(identity)) {
+			t.Errorf("%s holds a secret", path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
