@@ -14,6 +14,8 @@
 //	audited N   N new nodes, each with an audit row in one transaction
 //	status N    N changes of a status, each by one statement
 //	open N      opening, reading one node, closing, N times
+//	write N     all nodes, and a thousand keys of 400 bytes, into a new database
+//	            in one transaction, N times
 //	mixed N R   N reads by eight readers beside a writer that makes at most R
 //	            changes a second, or as many as it can (0); answers their number too
 package main
@@ -86,6 +88,7 @@ func (s *store) serve(request string) (string, error) {
 		"audited":  s.addAudited,
 		"status":   s.status,
 		"open":     s.open,
+		"write":    s.write,
 	}[op]
 	if !ok {
 		return "", fmt.Errorf("unknown request %q", request)

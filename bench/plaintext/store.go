@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -141,6 +142,43 @@ func create(path string, nodes []node) (*store, error) {
 		return nil, err
 	}
 	return &store{path: path, db: db, prepared: prepared, nodes: nodes}, nil
+}
+
+// write makes another database of the same nodes, and of keys.
+func (s *store) write(int) (err error) {
+	path := s.path + ".written"
+	db, err := openDB(path)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if e := db.Close(); err == nil {
+			err = e
+		}
+		for _, suffix := range []string{"", "-wal", "-shm"} {
+			os.Remove(path + suffix)
+		}
+	}()
+	if _, err := db.Exec(schema + `; CREATE TABLE ssh_keys (fingerprint TEXT PRIMARY KEY, private_key BLOB NOT NULL)`); err != nil {
+		return err
+	}
+	tx, err := db.Begin()
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	for _, n := range s.nodes {
+		if err := insert(tx, n); err != nil {
+			return err
+		}
+	}
+	key := make([]byte, 400)
+	for i := range 1000 {
+		if _, err := tx.Exec(`INSERT INTO ssh_keys VALUES (?, ?)`, fmt.Sprintf("SHA256:%043d", i), key); err != nil {
+			return err
+		}
+	}
+	return tx.Commit()
 }
 
 func (s *store) close() error { return s.db.Close() }

@@ -1,0 +1,60 @@
+package vault
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// TestStockToolsGiveTheKey runs the manual's own commands, jq, age and openssl, on
+// a slots file and a recovery identity, and compares what they print with the key
+// that the database is opened by.
+func TestStockToolsGiveTheKey(t *testing.T) {
+	manual, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	commands := regexp.MustCompile("(?s)\n(line=.*?)```").FindSubmatch(manual)
+	if commands == nil {
+		t.Fatal("the manual does not say how")
+	}
+	for _, class := range []string{"classic", "rotated"} {
+		home := t.TempDir()
+		cfg := Config{Path: DefaultPath(home)}
+		recovery := filepath.Join(home, "recovery.txt")
+		if _, err := Create(t.Context(), cfg, CreateOptions{RecoveryFile: recovery}); err != nil {
+			t.Fatal(err)
+		}
+		f, err := os.Open(recovery)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if cfg.Identities, err = ParseIdentities(t.Context(), f, IdentityOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		v, err := Open(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if class == "rotated" {
+			if _, err := v.Rotate(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want := `PRAGMA key = "` + rawKey(v.key.derive(purposeSQLCipher), v.key.id) + `";`
+		if err := v.Close(); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command("sh", "-euc", string(commands[1]))
+		cmd.Dir = home
+		cmd.Env = append(os.Environ(), "HOME="+home)
+		out, err := cmd.Output()
+		if err != nil || strings.TrimSpace(string(out)) != want {
+			t.Errorf("%s: %v: the commands give another key", class, err)
+		}
+	}
+}
