@@ -3,6 +3,9 @@ package vault_test
 import (
 	"bytes"
 	"context"
+	"crypto/ecdh"
+	"crypto/mlkem"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os/exec"
@@ -13,6 +16,7 @@ import (
 	"filippo.io/age"
 	"filippo.io/age/armor"
 	"filippo.io/age/plugin"
+	"filippo.io/age/tag"
 
 	"github.com/rbee-keeper/rbee-vault/internal/plugintest"
 	"github.com/rbee-keeper/rbee-vault/vault"
@@ -257,6 +261,48 @@ func TestAddSlotRefuses(t *testing.T) {
 	}
 	if got := actions(t, v); fmt.Sprint(got) != "[vault.init slot.add slot.add]" {
 		t.Errorf("audited: %v", got)
+	}
+}
+
+// TestTaggedRecipients: age's own tagged keys, of hardware, are of the class that
+// their labels say. What opens them is a plugin's.
+func TestTaggedRecipients(t *testing.T) {
+	private, err := ecdh.P256().GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	point := private.PublicKey().Bytes()
+	compressed := append([]byte{2 + point[64]&1}, point[1:33]...)
+	classic, err := tag.NewClassicRecipient(compressed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	quantum, err := mlkem.GenerateKey768()
+	if err != nil {
+		t.Fatal(err)
+	}
+	hybrid, err := tag.NewHybridRecipient(append(quantum.EncapsulationKey().Bytes(), point...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		postQuantum bool
+		fits, not   string
+	}{{false, classic.String(), hybrid.String()}, {true, hybrid.String(), classic.String()}} {
+		cfg := vault.Config{Path: filepath.Join(vaulttest.Dir(t), "beehives.db")}
+		recovery := filepath.Join(t.TempDir(), "recovery.txt")
+		_, err := vault.Create(t.Context(), cfg, vault.CreateOptions{RecoveryFile: recovery, PostQuantum: test.postQuantum, Recipients: []string{test.fits}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg.Identities = identitiesIn(recovery)
+		v := vaulttest.Open(t, cfg)
+		if _, err := v.AddSlot(t.Context(), vault.NewSlot{Kind: vault.SlotRecipient, Recipient: test.not}); !errors.Is(err, vault.ErrInvalid) || !strings.Contains(err.Error(), "one class") {
+			t.Errorf("%.20s: %v, want ErrInvalid", test.not, err)
+		}
+		if _, err := v.Rotate(t.Context()); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
