@@ -69,6 +69,8 @@ type Config struct {
 	FS durable.FS
 	// migrations replaces the embedded schema migrations; for tests.
 	migrations fs.FS
+	// workFactor replaces MinWorkFactor; for tests, which would take minutes.
+	workFactor int
 }
 
 // DefaultPath returns the path of the database in a home directory:
@@ -103,6 +105,13 @@ func (c Config) fs() durable.FS {
 		return durable.OS{}
 	}
 	return c.FS
+}
+
+func (c Config) minWorkFactor() int {
+	if c.workFactor == 0 {
+		return MinWorkFactor
+	}
+	return c.workFactor
 }
 
 func (c Config) via() string {

@@ -7,3 +7,9 @@ func (c Config) WithMigrations(migrations fs.FS) Config {
 	c.migrations = migrations
 	return c
 }
+
+// WithCheapPassphrases gives tests passphrase slots that take no time.
+func (c Config) WithCheapPassphrases() Config {
+	c.workFactor = 10
+	return c
+}

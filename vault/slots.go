@@ -161,9 +161,9 @@ func (v *Vault) newSlot(n NewSlot, m Meta) (Slot, *NewIdentity, error) {
 	s.Recipient = identity.Recipient
 	if n.Kind == SlotPassphrase {
 		if n.WorkFactor == 0 {
-			n.WorkFactor = MinWorkFactor
+			n.WorkFactor = v.cfg.minWorkFactor()
 		}
-		if n.WorkFactor < MinWorkFactor || n.WorkFactor > MaxWorkFactor {
+		if n.WorkFactor < v.cfg.minWorkFactor() || n.WorkFactor > MaxWorkFactor {
 			return Slot{}, nil, fmt.Errorf("%w: a work factor is %d to %d", ErrInvalid, MinWorkFactor, MaxWorkFactor)
 		}
 		if s.Identity, err = lockPassphrase(identity.Identity, n.Passphrase, n.WorkFactor); err != nil {

@@ -78,6 +78,7 @@ func TestSlotKinds(t *testing.T) {
 			}
 			byRecovery := cfg
 			byRecovery.Identities = identitiesIn(recovery)
+			byRecovery = byRecovery.WithCheapPassphrases()
 			v := vaulttest.Open(t, byRecovery)
 
 			type added struct {
@@ -254,6 +255,8 @@ func TestAddSlotRefuses(t *testing.T) {
 		t.Errorf("none: %v, want ErrNoSlot", err)
 	}
 	// Passphrases and credentials do not count.
+	v.Close()
+	v = vaulttest.Open(t, cfg.WithCheapPassphrases())
 	addSlot(t, v, vault.NewSlot{Kind: vault.SlotPassphrase, Passphrase: []byte("x")})
 	addSlot(t, v, vault.NewSlot{Kind: vault.SlotCredential, Files: []vault.IdentityFile{{Path: there + ".credential"}}})
 	if err := v.RemoveSlot(t.Context(), slots[0].ID); !errors.Is(err, vault.ErrLastSlot) {
@@ -341,7 +344,7 @@ func TestFindSlot(t *testing.T) {
 // TestPassphraseSlot: wrong ones, no answer, and a file that asks for more work
 // than is done.
 func TestPassphraseSlot(t *testing.T) {
-	cfg := vaulttest.Config(t)
+	cfg := vaulttest.Config(t).WithCheapPassphrases()
 	v := vaulttest.Open(t, cfg)
 	addSlot(t, v, vault.NewSlot{Kind: vault.SlotPassphrase, Passphrase: []byte("secret")})
 	v.Close()

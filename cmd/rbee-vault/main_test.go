@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -16,8 +17,21 @@ import (
 	"github.com/rbee-keeper/rbee-vault/keyring/keyringtest"
 )
 
+// TestMain builds the command as its users do, for all tests that run it: without
+// the race detector, under which a passphrase takes half a minute.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"rbee-vault": main})
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "rbee-vault")
+		if err != nil {
+			panic(err)
+		}
+		defer os.RemoveAll(dir)
+		if out, err := exec.Command("go", "build", "-o", dir, ".").CombinedOutput(); err != nil {
+			panic(fmt.Sprintf("build the command: %v\n%s", err, out))
+		}
+		os.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+		return m.Run()
+	}())
 }
 
 // planted stands in every host name and key that the scripts store: no file of a

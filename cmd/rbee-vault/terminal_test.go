@@ -52,7 +52,7 @@ func startConsole(t *testing.T, env []string, args ...string) *console {
 		t.Fatal(err)
 	}
 	defer slave.Close()
-	exe, err := exec.LookPath("rbee-vault") // testscript puts it into PATH
+	exe, err := exec.LookPath("rbee-vault") // TestMain puts it into PATH
 	if err != nil {
 		t.Fatal(err)
 	}
