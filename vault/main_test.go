@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	// A walk makes dozens of vaults; more of them by -rapid.checks.
-	flag.Set("rapid.checks", "12")
+	flag.Set("rapid.checks", "8")
 	os.Exit(m.Run())
 }
 

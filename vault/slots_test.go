@@ -311,12 +311,21 @@ func TestTaggedRecipients(t *testing.T) {
 
 // TestSlotsFileKeepsRoom: however many slots there are, a rotation still fits.
 func TestSlotsFileKeepsRoom(t *testing.T) {
-	v := vaulttest.New(t)
-	label := strings.Repeat("l", 256)
+	// Post-quantum recipients are long, so fewer of them do.
+	cfg := vault.Config{Path: filepath.Join(vaulttest.Dir(t), "beehives.db")}
+	recovery := filepath.Join(t.TempDir(), "recovery.txt")
+	if _, err := vault.Create(t.Context(), cfg, vault.CreateOptions{RecoveryFile: recovery, PostQuantum: true}); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Identities = identitiesIn(recovery)
+	v := vaulttest.Open(t, cfg)
 	n := 0
 	var err error
-	for ; err == nil && n < 2000; n++ {
-		_, err = v.AddSlot(t.Context(), vault.NewSlot{Kind: vault.SlotRecipient, Label: label, Recipient: newIdentity(t).Recipient().String()})
+	for ; err == nil && n < 1000; n++ {
+		var id *age.HybridIdentity
+		if id, err = age.GenerateHybridIdentity(); err == nil {
+			_, err = v.AddSlot(t.Context(), vault.NewSlot{Kind: vault.SlotRecipient, Label: strings.Repeat("l", 256), Recipient: id.Recipient().String()})
+		}
 	}
 	if !errors.Is(err, vault.ErrInvalid) {
 		t.Fatalf("after %d slots: %v, want ErrInvalid", n, err)
