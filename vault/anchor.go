@@ -41,6 +41,16 @@ func (a anchor) String() string {
 	}, ":")
 }
 
+// anchor is what would be remembered of the vault as the transaction sees it.
+func (tx *Tx) anchor(ctx context.Context) (Meta, anchor, error) {
+	m, err := tx.Meta(ctx)
+	if err != nil {
+		return Meta{}, anchor{}, err
+	}
+	head, err := tx.AuditHead(ctx)
+	return m, anchor{vaultID: m.VaultID, generation: m.Generation, head: head}, err
+}
+
 // parseAnchor parses what String gives and nothing else, or returns [ErrInvalid].
 func parseAnchor(s string) (anchor, error) {
 	var a anchor
@@ -171,17 +181,17 @@ func (a anchor) check(ctx context.Context, tx *Tx, m Meta) (ahead bool, err erro
 		return false, err
 	}
 	if a.generation > m.Generation {
-		return false, fmt.Errorf("%w: the keyring has seen generation %d of its key, the database is of generation %d, made %s", ErrRollback, a.generation, m.Generation, FormatTime(m.KeyCreated))
+		return false, fmt.Errorf("%w: there was generation %d of its key already, the database is of generation %d, made %s", ErrRollback, a.generation, m.Generation, FormatTime(m.KeyCreated))
 	}
 	if a.head.Seq > end.Seq {
-		return false, fmt.Errorf("%w: the keyring has seen row %d of its audit log, the database ends with row %d of %s", ErrRollback, a.head.Seq, end.Seq, FormatTime(end.At))
+		return false, fmt.Errorf("%w: there was row %d of its audit log already, the database ends with row %d of %s", ErrRollback, a.head.Seq, end.Seq, FormatTime(end.At))
 	}
 	row, err := selectAuditRow(ctx, tx, a.head.Seq)
 	if err != nil {
 		return false, err
 	}
 	if row.Hash != a.head.Hash {
-		return false, fmt.Errorf("%w: row %d of its audit log, of %s, is not the one that the keyring has seen; the log ends with row %d of %s", ErrRollback, row.Seq, FormatTime(row.At), end.Seq, FormatTime(end.At))
+		return false, fmt.Errorf("%w: row %d of its audit log, of %s, is not the one that was there before; the log ends with row %d of %s", ErrRollback, row.Seq, FormatTime(row.At), end.Seq, FormatTime(end.At))
 	}
 	return end.Seq > a.head.Seq || m.Generation > a.generation, nil
 }
@@ -208,16 +218,15 @@ func (v *Vault) anchorLate(ctx context.Context) {
 	if !due {
 		return
 	}
+	var m Meta
 	var now anchor
 	err := v.view(ctx, func(tx *Tx) (err error) {
-		m, err := tx.Meta(ctx)
-		if err != nil {
-			return err
-		}
-		now = anchor{vaultID: m.VaultID, generation: m.Generation}
-		now.head, err = tx.AuditHead(ctx)
+		m, now, err = tx.anchor(ctx)
 		return err
 	})
+	if err == nil && !m.Keyring {
+		return // it was taken away as a way in, maybe by another process
+	}
 	if err == nil {
 		err = v.cfg.Keyring.Set(ctx, anchorAccount(now.vaultID), now.String())
 	}

@@ -17,20 +17,24 @@ import (
 type Destroyed struct {
 	Files    []string // removed
 	Accounts []string // keyring items that were deleted
-	Left     []string // files beside it that are other vaults' or nobody's
+	Left     []string // files beside it that are vaults of their own
+	// LeftAccounts are keyring items that may be the vault's, but nothing shows
+	// that they are no other's.
+	LeftAccounts []string
 }
 
 // Destroy removes the vault at cfg.Path, or a file set aside, with its keyring
 // items: without its key the rest is noise. It asks for no key. Copies that a
-// migration set aside have the vault's key, and go with it; what restore set
-// aside is a vault of its own, and stays. Backups stay, and their recipients can
-// read them. The lock files stay too: they are empty.
+// migration set aside under the vault's key go with it; what restore set aside is
+// a vault of its own, and stays. Backups stay, and their recipients can read them.
+// The lock files stay too: they are empty. A copy of a vault in another place
+// shares the original's keyring items, so destroying either takes them from both.
 //
 // The keyring items go first. Where the vault has one and the keyring does not
-// answer, its error is returned and nothing is removed. Other errors: [ErrNoVault],
-// [ErrPlaintext], [ErrInsecure], [ErrAlreadyOpen], [ErrLocked]; [ErrInvalid] for a
-// file that nothing shows to be a vault. What an interrupted run left, the next
-// one removes.
+// answer, its error is returned, with what is gone by then: nothing, or items.
+// Other errors: [ErrNoVault], [ErrPlaintext], [ErrInsecure], [ErrAlreadyOpen],
+// [ErrLocked]; [ErrInvalid] for a file that nothing shows to be a vault. What an
+// interrupted run left, the next one removes.
 func Destroy(ctx context.Context, cfg Config) (Destroyed, error) {
 	p, _, err := planDestruction(ctx, cfg) // before a lock file is made
 	if err != nil {
@@ -45,27 +49,30 @@ func Destroy(ctx context.Context, cfg Config) (Destroyed, error) {
 	if err != nil {
 		return Destroyed{}, err
 	}
+	done := Destroyed{LeftAccounts: r.leftAccounts, Left: p.left()}
 	for _, account := range r.accounts {
 		if err := cfg.Keyring.Delete(ctx, account); err != nil {
-			return Destroyed{}, fmt.Errorf("delete the vault's key from the keyring: %w", err)
+			return done, fmt.Errorf("delete the vault's key from the keyring: %w", err)
 		}
+		done.Accounts = append(done.Accounts, account)
 	}
 	fsys := cfg.fs()
 	for _, path := range r.files {
 		if err := durable.RemoveIfExists(fsys, path); err != nil {
-			return Destroyed{}, fmt.Errorf("remove %q: %w", path, err)
+			return done, fmt.Errorf("remove %q: %w", path, err)
 		}
+		done.Files = append(done.Files, path)
 	}
 	if err := fsys.SyncDir(p.dir); err != nil {
-		return Destroyed{}, fmt.Errorf("flush directory: %w", err)
+		return done, fmt.Errorf("flush directory: %w", err)
 	}
-	return Destroyed{Files: r.files, Accounts: r.accounts, Left: p.left()}, nil
+	return done, nil
 }
 
 // PlanDestruction tells what [Destroy] would remove. Errors are Destroy's.
 func PlanDestruction(ctx context.Context, cfg Config) (Destroyed, error) {
 	p, r, err := planDestruction(ctx, cfg)
-	return Destroyed{Files: r.files, Accounts: r.accounts, Left: p.left()}, err
+	return Destroyed{Files: r.files, Accounts: r.accounts, Left: p.left(), LeftAccounts: r.leftAccounts}, err
 }
 
 func planDestruction(ctx context.Context, cfg Config) (paths, removal, error) {
@@ -85,11 +92,12 @@ func (p paths) left() []string {
 	return slices.DeleteFunc(p.asides(), func(path string) bool { return strings.HasPrefix(path, p.db+".before-v") })
 }
 
-// removal is what belongs to a vault and to no other: its files, in the order in
-// which they go, and its keyring items.
+// removal is what belongs to a vault and to no other: its files and its keyring
+// items, each in the order in which they go.
 type removal struct {
-	files    []string
-	accounts []string
+	files        []string
+	accounts     []string
+	leftAccounts []string
 }
 
 func planRemoval(ctx context.Context, cfg Config, p paths) (removal, error) {
@@ -98,58 +106,39 @@ func planRemoval(ctx context.Context, cfg Config, p paths) (removal, error) {
 		return removal{}, err
 	}
 	id, err := peekKeyID(p.db)
-	hasDB := !errors.Is(err, fs.ErrNotExist)
+	gone := errors.Is(err, fs.ErrNotExist)
 	switch {
 	case errors.Is(err, ErrPlaintext), errors.Is(err, ErrAlreadyOpen):
 		return removal{}, err
-	case !hasDB && !file.present():
+	case gone && !file.present():
 		return removal{}, fmt.Errorf("%w at %q", ErrNoVault, p.db)
 	case err != nil && !file.present(): // neither the file nor anything beside it tells what it was
 		return removal{}, err
 	}
 	var r removal
-	e := file.find(id)
-	if e == nil && err == nil && cfg.Keyring != nil {
-		// Without its entry the keyring tells whether it is a vault.
-		if value, err := cfg.Keyring.Get(ctx, id.String()); err == nil && strings.HasPrefix(value, keyLinePrefix+":"+id.String()) {
-			r.accounts = append(r.accounts, id.String())
-		} else if err != nil && !errors.Is(err, keyring.ErrNotFound) && !file.present() {
-			return removal{}, err
-		}
+	var known *KeyID
+	if err == nil {
+		known = &id
+	}
+	if err := r.planAccounts(ctx, cfg, p, file, known, gone); err != nil {
+		return removal{}, err
 	}
 	if !file.present() && len(r.accounts) == 0 {
 		return removal{}, fmt.Errorf("%w: nothing shows %q to be a vault: it has no slots file, and no key in the keyring; if it must go: rm %s", ErrInvalid, p.db, Quote(p.db))
 	}
-	others := p.siblings()
-	for _, e := range file.entries {
-		if !e.Keyring || e.State == stateReplaced {
-			continue // none, or a set-aside file's
-		}
-		if !slices.ContainsFunc(others, func(o sibling) bool { return o.id == e.KeyID }) {
-			r.accounts = append(r.accounts, e.KeyID.String())
-		}
-		if !slices.ContainsFunc(others, func(o sibling) bool { return o.vaultID == e.VaultID }) {
-			r.accounts = append(r.accounts, anchorAccount(e.VaultID))
-		}
-	}
-	slices.Sort(r.accounts)
-	r.accounts = slices.Compact(r.accounts)
 	if len(r.accounts) > 0 && cfg.Keyring == nil {
 		return removal{}, fmt.Errorf("%w: the vault's key lies in one", keyring.ErrUnavailable)
 	}
-	// The database last but for its copies: while it is there, a rerun knows it.
+	// The database last but for its slots file: while either is there, a rerun
+	// knows it.
 	r.files = append(r.files, leftovers(p)...)
 	for _, path := range p.glob(".slots.foreign-") {
 		if copied, err := readSlotsFile(path); err == nil && file.tellsOf(copied) {
 			r.files = append(r.files, path)
 		}
 	}
-	if !p.setAside() {
-		for _, path := range p.glob(".before-v") {
-			if !strings.HasSuffix(path, ".lock") && !strings.HasSuffix(path, ".write") {
-				r.files = append(r.files, path)
-			}
-		}
+	if known != nil && !p.setAside() {
+		r.files = append(r.files, p.beforeCopies(id)...)
 	}
 	r.files = append(append(r.files, sideFiles(p.db)...), p.db, p.slots)
 	r.files = slices.DeleteFunc(r.files, func(path string) bool {
@@ -157,6 +146,52 @@ func planRemoval(ctx context.Context, cfg Config, p paths) (removal, error) {
 		return err == nil && !ok
 	})
 	return r, nil
+}
+
+// planAccounts finds the keyring items that are this vault's and no other's. A
+// slots file that does not tell of the database may be another vault's, as when
+// settling: of what it says nothing is deleted.
+func (r *removal) planAccounts(ctx context.Context, cfg Config, p paths, file slotsFile, id *KeyID, gone bool) error {
+	others, unread, err := p.siblings()
+	if err != nil {
+		return err
+	}
+	var inPlace *entry
+	if id != nil {
+		inPlace = file.find(*id)
+	}
+	if id != nil && inPlace == nil && cfg.Keyring != nil {
+		// Without its entry the keyring tells whether it is a vault.
+		value, err := cfg.Keyring.Get(ctx, id.String())
+		if err != nil && !errors.Is(err, keyring.ErrNotFound) {
+			return err
+		}
+		if k, err := parseKeyLine([]byte(value)); err == nil && k.id == *id {
+			k.wipe()
+			r.account(id.String(), unread || slices.ContainsFunc(others, func(o sibling) bool { return o.id == *id }))
+		}
+	}
+	for _, e := range file.entries {
+		if !e.Keyring || e.State == stateReplaced {
+			continue // none, or a set-aside file's
+		}
+		foreign := !gone && inPlace == nil || inPlace != nil && e.State != statePending && e.VaultID != inPlace.VaultID
+		shared := func(same func(o sibling) bool) bool { return foreign || unread || slices.ContainsFunc(others, same) }
+		r.account(anchorAccount(e.VaultID), shared(func(o sibling) bool { return o.vaultID == "" || o.vaultID == e.VaultID }))
+		r.account(e.KeyID.String(), shared(func(o sibling) bool { return o.id == e.KeyID }))
+	}
+	return nil
+}
+
+// account lists an item, to be deleted or to be left.
+func (r *removal) account(name string, leave bool) {
+	list := &r.accounts
+	if leave {
+		list = &r.leftAccounts
+	}
+	if !slices.Contains(*list, name) {
+		*list = append(*list, name)
+	}
 }
 
 // tellsOf reports whether a copy of a slots file tells of the same vault.
@@ -173,20 +208,25 @@ type sibling struct {
 	vaultID string // "" when its slots file does not tell
 }
 
-// siblings lists them. The copies that migrations made go with the database in
-// place.
-func (p paths) siblings() []sibling {
+// siblings lists them, and reports whether one is there that cannot be read: it
+// may have any key. The copies that migrations made go with the database in place.
+func (p paths) siblings() (found []sibling, unread bool, err error) {
 	base := p
 	if p.setAside() {
 		base.db = asideName.ReplaceAllString(p.db, "")
 	}
-	var found []sibling
 	for _, path := range append([]string{base.db}, base.asides()...) {
 		if path == p.db || !p.setAside() && strings.HasPrefix(path, p.db+".before-v") {
 			continue
 		}
 		id, err := peekKeyID(path)
-		if err != nil {
+		switch {
+		case errors.Is(err, fs.ErrNotExist), errors.Is(err, ErrPlaintext):
+			continue
+		case errors.Is(err, ErrAlreadyOpen):
+			return nil, false, fmt.Errorf("%q: %w", path, err)
+		case err != nil:
+			unread = true
 			continue
 		}
 		s := sibling{id: id}
@@ -197,7 +237,7 @@ func (p paths) siblings() []sibling {
 		}
 		found = append(found, s)
 	}
-	return found
+	return found, unread, nil
 }
 
 // asides lists the databases of this name that are set aside, where the database

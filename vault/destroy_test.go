@@ -78,7 +78,7 @@ func TestDestroy(t *testing.T) {
 	if !slices.Equal(plan.Files, done.Files) || !slices.Equal(plan.Accounts, done.Accounts) {
 		t.Errorf("planned %+v, done %+v", plan, done)
 	}
-	want := []string{filepath.Base(aside), filepath.Base(aside) + ".slots", "beehives.db.slots.foreign-20260101T000000Z", "beehives.db.slots.foreign-20260102T000000Z"}
+	want := []string{filepath.Base(aside), filepath.Base(aside) + ".slots", "beehives.db.before-v1", "beehives.db.before-v1.slots", "beehives.db.slots.foreign-20260101T000000Z", "beehives.db.slots.foreign-20260102T000000Z"}
 	slices.Sort(want)
 	if got := files(t, filepath.Dir(cfg.Path)); !slices.Equal(got, want) {
 		t.Errorf("left %q, want %q", got, want)
@@ -86,7 +86,7 @@ func TestDestroy(t *testing.T) {
 	if accounts, _ := k.Accounts(); len(accounts) != 2 {
 		t.Errorf("items %v, want those of the vault set aside", accounts)
 	}
-	if len(done.Left) != 1 || done.Left[0] != aside {
+	if !slices.Contains(done.Left, aside) {
 		t.Errorf("left %v", done.Left)
 	}
 	if _, err := vault.Destroy(t.Context(), cfg); !errors.Is(err, vault.ErrNoVault) {
@@ -99,16 +99,65 @@ func TestDestroy(t *testing.T) {
 	if err := openAndClose(t.Context(), byAside); err != nil {
 		t.Error(err)
 	}
-	if _, err := vault.Destroy(t.Context(), byAside); err != nil {
-		t.Fatal(err)
-	}
-	if accounts, _ := k.Accounts(); len(accounts) != 0 {
-		t.Errorf("items %v are left", accounts)
+	for left := 2; left >= 0; left -= 2 {
+		if _, err := vault.Destroy(t.Context(), byAside); err != nil {
+			t.Fatal(err)
+		}
+		if accounts, _ := k.Accounts(); len(accounts) != left {
+			t.Errorf("items %v, want %d: a copy from before a migration has the same key", accounts, left)
+		}
+		byAside.Path = cfg.Path + ".before-v1"
 	}
 }
 
+// TestDestroyTakesNothingOfOthers: what a slots file says that is not the
+// database's own, what cannot be read, and what only looks like a copy.
+func TestDestroyTakesNothingOfOthers(t *testing.T) {
+	for name, spoil := range map[string]func(t *testing.T, mine, theirs vault.Config){
+		"their slots file beside mine": func(t *testing.T, mine, theirs vault.Config) {
+			write(t, mine.Path+".slots", read(t, theirs.Path+".slots"))
+		},
+		"an entry of theirs in mine": func(t *testing.T, mine, theirs vault.Config) {
+			addEntry(t, mine.Path+".slots", map[string]any{
+				"vault_id": strings.TrimSuffix(accountsOf(t, theirs)[1], "/anchor"), "key_id": keyIDs(t, theirs.Path+".slots")[0],
+			})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			mine, k, _ := keyringVault(t)
+			theirs := vault.Config{Path: filepath.Join(vaulttest.Dir(t), "beehives.db"), Keyring: k}
+			if _, err := vault.Create(t.Context(), theirs, vault.CreateOptions{Recipients: []string{newIdentity(t).Recipient().String()}}); err != nil {
+				t.Fatal(err)
+			}
+			spoil(t, mine, theirs)
+			write(t, mine.Path+".before-vacation", []byte("mine"))
+			done, err := vault.Destroy(t.Context(), mine)
+			if err != nil || len(done.LeftAccounts) == 0 {
+				t.Errorf("%+v, %v", done, err)
+			}
+			if err := openAndClose(t.Context(), theirs); err != nil {
+				t.Errorf("the other vault: %v", err)
+			}
+			if anchorOf(t, k) == "" || !exists(mine.Path+".before-vacation") {
+				t.Error("something of others is gone")
+			}
+		})
+	}
+}
+
+// accountsOf are a vault's two keyring items: its key's and its anchor's.
+func accountsOf(t *testing.T, cfg vault.Config) []string {
+	t.Helper()
+	plan, err := vault.PlanDestruction(t.Context(), cfg)
+	if err != nil || len(plan.Accounts) != 2 {
+		t.Fatalf("%+v, %v", plan, err)
+	}
+	slices.SortFunc(plan.Accounts, func(a, b string) int { return len(a) - len(b) })
+	return plan.Accounts
+}
+
 // TestDestroyKeepsSharedKeys: a copy that a migration set aside has the key of the
-// vault in place, which stays.
+// vault in place, which stays, also when it is open or cannot be read.
 func TestDestroyKeepsSharedKeys(t *testing.T) {
 	cfg, k, _ := keyringVault(t)
 	aside := cfg
@@ -116,6 +165,17 @@ func TestDestroyKeepsSharedKeys(t *testing.T) {
 	for _, suffix := range []string{"", ".slots"} {
 		write(t, aside.Path+suffix, read(t, cfg.Path+suffix))
 	}
+	v := vaulttest.Open(t, cfg)
+	if _, err := vault.Destroy(t.Context(), aside); !errors.Is(err, vault.ErrAlreadyOpen) {
+		t.Errorf("while it is open: %v, want ErrAlreadyOpen", err)
+	}
+	v.Close()
+	whole := read(t, cfg.Path)
+	write(t, cfg.Path, nil)
+	if plan, err := vault.PlanDestruction(t.Context(), aside); err != nil || len(plan.Accounts) != 0 || len(plan.LeftAccounts) != 2 {
+		t.Errorf("while it cannot be read: %+v, %v", plan, err)
+	}
+	write(t, cfg.Path, whole)
 	if done, err := vault.Destroy(t.Context(), aside); err != nil || len(done.Accounts) != 0 {
 		t.Fatalf("%+v, %v", done, err)
 	}
@@ -177,10 +237,12 @@ func TestDestroyUnreadable(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			cfg, k, _ := keyringVault(t)
 			spoil(t, cfg)
-			if _, err := vault.Destroy(t.Context(), cfg); err != nil {
+			done, err := vault.Destroy(t.Context(), cfg)
+			if err != nil {
 				t.Fatal(err)
 			}
 			accounts, _ := k.Accounts()
+			accounts = slices.DeleteFunc(accounts, func(a string) bool { return slices.Contains(done.LeftAccounts, a) }) // that is told
 			accounts = slices.DeleteFunc(accounts, func(a string) bool { return strings.HasSuffix(a, "/anchor") && name == "no slots file" })
 			if len(accounts) != 0 || len(files(t, filepath.Dir(cfg.Path))) != 0 {
 				t.Errorf("left: %v, %v", accounts, files(t, filepath.Dir(cfg.Path)))

@@ -305,9 +305,11 @@ func (v *Vault) examineOrphans(ctx context.Context, m Meta) []Finding {
 	}
 	known := map[KeyID]bool{m.KeyID: true}
 	for _, path := range v.paths.asides() {
-		if id, err := peekKeyID(path); err == nil {
-			known[id] = true
+		id, err := peekKeyID(path)
+		if err != nil {
+			return nil // it may have any key
 		}
+		known[id] = true
 	}
 	var found []Finding
 	for _, path := range append([]string{v.paths.slots}, v.paths.glob(".")...) {
@@ -319,8 +321,8 @@ func (v *Vault) examineOrphans(ctx context.Context, m Meta) []Finding {
 			continue
 		}
 		for _, e := range file.entries {
-			if known[e.KeyID] || !e.Keyring {
-				continue
+			if known[e.KeyID] || !e.Keyring || e.VaultID != m.VaultID {
+				continue // needed, not there, or another vault's
 			}
 			known[e.KeyID] = true
 			if _, err := v.cfg.Keyring.Get(ctx, e.KeyID.String()); err == nil {

@@ -60,6 +60,10 @@ func checkForeignKeys(ctx context.Context, db *sql.DB) error {
 // page, the constraints and the references. The error matches [ErrDamaged], or
 // [ErrLocked] when another connection kept the log from being folded in.
 func (v *Vault) CheckPages(ctx context.Context) error {
+	if err := v.enter(ctx); err != nil {
+		return err
+	}
+	defer v.leave()
 	db, err := v.pool(reading)
 	if err != nil {
 		return err

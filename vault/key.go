@@ -33,11 +33,12 @@ func peekKeyID(path string) (KeyID, error) {
 	if err != nil {
 		return KeyID{}, err
 	}
-	if !opened.add(info) {
-		return KeyID{}, ErrAlreadyOpen
-	}
-	defer opened.remove(info)
-	return readKeyID(path)
+	var id KeyID
+	err = opened.unless(info, func() (err error) {
+		id, err = readKeyID(path)
+		return err
+	})
+	return id, err
 }
 
 // readKeyID reads the header of the database file. No connection of this

@@ -163,17 +163,17 @@ func handOver(ctx context.Context, fsys durable.FS, n NewIdentity, files []Ident
 		if encode == nil {
 			encode = func(_ context.Context, n NewIdentity) ([]byte, error) { return n.File(), nil }
 		}
+		if ok, err := durable.Exists(f.Path); err != nil {
+			return nil, err
+		} else if ok && !f.again {
+			return nil, fmt.Errorf("%w: %q", ErrFileExists, f.Path)
+		}
 		content, err := encode(ctx, n)
 		if err != nil {
 			return nil, err
 		}
 		defer wipe(content)
 		if !f.again {
-			if ok, err := durable.Exists(f.Path); err != nil {
-				return nil, err
-			} else if ok {
-				return nil, fmt.Errorf("%w: %q", ErrFileExists, f.Path)
-			}
 			// A call can fail after it took effect, so this stands before it.
 			written[f.Path] = sha256.Sum256(content)
 		}

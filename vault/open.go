@@ -122,6 +122,7 @@ func openUnder(ctx context.Context, cfg Config, p paths) (*Vault, int64, error) 
 		opened.remove(inode)
 		return nil, 0, err
 	}
+	v.listed = true
 	version, err := v.prove(ctx)
 	if err != nil {
 		v.Close()

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
-	"github.com/rbee-keeper/rbee-vault/keyring"
 )
 
 // Rotated tells of a new key.
@@ -36,17 +35,19 @@ type Rotated struct {
 // of them the vault is as it was, with its old key.
 func (v *Vault) Rotate(ctx context.Context) (Rotated, error) {
 	// What can fail is tried while everybody goes on working.
-	if _, err := v.PlanRotation(ctx); err != nil {
+	_, seen, err := v.planRotation(ctx)
+	if err != nil {
 		return Rotated{}, err
 	}
 	if err := v.acceptRollback(ctx); err != nil {
 		return Rotated{}, err
 	}
+	begun := time.Now()
+	if err := v.awaitHolders(ctx); err != nil {
+		return Rotated{}, err
+	}
 	wait, cancel := context.WithTimeout(ctx, v.cfg.wait())
 	defer cancel()
-	if err := awaitHolders(wait, v.lock); err != nil {
-		return Rotated{}, lockError(ctx, v.lock, err)
-	}
 	if err := v.gate.Acquire(wait, everybody); err != nil {
 		if ctx.Err() != nil {
 			return Rotated{}, ctx.Err()
@@ -54,11 +55,14 @@ func (v *Vault) Rotate(ctx context.Context) (Rotated, error) {
 		return Rotated{}, fmt.Errorf("%w by a transaction of this process that does not end", ErrLocked)
 	}
 	defer v.gate.Release(everybody)
+	if err := v.changeable(); err != nil {
+		return Rotated{}, err
+	}
 	var done Rotated
-	err := v.alone(ctx, func() (*Key, error) {
+	err = v.alone(ctx, max(v.cfg.wait()-time.Since(begun), lastTry), func() (*Key, error) {
 		t := newTransition(v.cfg, v.paths, false)
 		next := *t.key // the transition wipes its own
-		err := t.rotate(ctx, v.key)
+		err := t.rotate(ctx, v.key, seen)
 		done = Rotated{
 			Generation: t.meta.Generation,
 			KeyID:      next.id,
@@ -69,10 +73,19 @@ func (v *Vault) Rotate(ctx context.Context) (Rotated, error) {
 		return &next, err
 	})
 	if err != nil {
-		return Rotated{}, fmt.Errorf("rotate: %w", err)
+		return done, fmt.Errorf("rotate: %w", err)
+	}
+	// The next open would do what settling left undone; this handle goes on, and
+	// nothing may change the vault before.
+	if err := v.settleIfNeeded(context.WithoutCancel(ctx)); err != nil {
+		v.setUnsettled(err)
 	}
 	return done, nil
 }
+
+// lastTry is how long the exclusive lock is tried for when the time to wait has
+// run out.
+const lastTry = 50 * time.Millisecond
 
 // PlanRotation does what a rotation can be tried by without changing anything:
 // it sees that nobody else has the vault open, that the keyring answers where it
@@ -80,48 +93,61 @@ func (v *Vault) Rotate(ctx context.Context) (Rotated, error) {
 // recipient takes a key. It returns what the rotation would give; KeyID stays
 // empty. Errors are those of [Vault.Rotate].
 func (v *Vault) PlanRotation(ctx context.Context) (Rotated, error) {
+	plan, _, err := v.planRotation(ctx)
+	if err == nil && len(durable.Holders(v.lock.Path())) > 0 {
+		err = lockError(ctx, v.lock, durable.ErrLocked)
+	}
+	return plan, err
+}
+
+// planRotation also returns how far the vault has come.
+func (v *Vault) planRotation(ctx context.Context) (Rotated, anchor, error) {
 	if err := v.enter(ctx); err != nil {
-		return Rotated{}, err
+		return Rotated{}, anchor{}, err
 	}
 	defer v.leave()
 	if err := v.changeable(); err != nil {
-		return Rotated{}, err
+		return Rotated{}, anchor{}, err
+	}
+	var seen anchor
+	err := v.view(ctx, func(tx *Tx) (err error) {
+		_, seen, err = tx.anchor(ctx)
+		return err
+	})
+	if err != nil {
+		return Rotated{}, anchor{}, err
 	}
 	m, slots, err := v.metaAndSlots(ctx)
 	if err != nil {
-		return Rotated{}, err
+		return Rotated{}, anchor{}, err
 	}
 	t := newTransition(v.cfg, v.paths, m.Keyring)
 	defer t.key.wipe()
 	if m.Keyring {
-		if v.cfg.Keyring == nil {
-			return Rotated{}, fmt.Errorf("%w: the vault's key lies in one, and none is here to take the new key", keyring.ErrUnavailable)
-		}
 		if err := t.probeKeyring(ctx); err != nil {
-			return Rotated{}, err
+			return Rotated{}, anchor{}, err
 		}
 		if err := v.compareAnchor(ctx, m); err != nil && !(v.cfg.AcceptRollback && errors.Is(err, ErrRollback)) {
-			return Rotated{}, err
+			return Rotated{}, anchor{}, err
 		}
 	}
 	for _, s := range slots {
 		if err := v.cfg.wrap(&s, t.key); err != nil {
-			return Rotated{}, err
+			return Rotated{}, anchor{}, err
 		}
 	}
-	return Rotated{Generation: m.Generation + 1, Previous: m.KeyID, Slots: slots, Keyring: m.Keyring}, nil
+	return Rotated{Generation: m.Generation + 1, Previous: m.KeyID, Slots: slots, Keyring: m.Keyring}, seen, nil
 }
 
-// awaitHolders waits until no other process is known to hold the lock. It is a
-// courtesy to the readers of this process, which need not wait meanwhile; what
-// counts is the lock.
-func awaitHolders(ctx context.Context, l *durable.Lock) error {
-	for len(durable.Holders(l.Path())) > 0 {
+// awaitHolders waits until no other process seems to hold the lock, or the time is
+// over. It is a courtesy to the readers of this process, which need not wait
+// meanwhile; what decides is the lock.
+func (v *Vault) awaitHolders(ctx context.Context) error {
+	wait, cancel := context.WithTimeout(ctx, v.cfg.wait())
+	defer cancel()
+	for len(durable.Holders(v.lock.Path())) > 0 {
 		select {
-		case <-ctx.Done():
-			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-				return durable.ErrLocked
-			}
+		case <-wait.Done():
 			return ctx.Err()
 		case <-time.After(20 * time.Millisecond):
 		}
@@ -137,94 +163,103 @@ func awaitHolders(ctx context.Context, l *durable.Lock) error {
 // waits may come between. So everything is closed before, and looked at
 // afterwards; where another process put its own database in place meanwhile, the
 // vault is closed.
-func (v *Vault) alone(ctx context.Context, fn func() (*Key, error)) error {
+func (v *Vault) alone(ctx context.Context, wait time.Duration, fn func() (*Key, error)) error {
 	if err := v.closePools(); err != nil {
 		return err
 	}
-	opened.remove(v.inode)
 	v.lock.Unlock()
-	var next *Key
-	err := take(ctx, v.cfg, v.lock, v.lock.Exclusive)
+	limited := v.cfg
+	limited.Wait = wait
+	err := take(ctx, limited, v.lock, v.lock.Exclusive)
+	var taken error
+	changed := false
 	if err == nil {
-		next, err = fn()
-		v.lock.Unlock()
-	}
-	// Whatever happened, the vault is opened again, also for who has given up.
-	again := take(context.WithoutCancel(ctx), v.cfg, v.lock, v.lock.Shared)
-	if again == nil {
-		if again = v.resume(next); again == nil {
-			return err
+		if taken = v.inPlace(); taken == nil {
+			var next *Key
+			next, err = fn()
+			changed = err == nil
+			taken = v.takeUp(next)
 		}
 		v.lock.Unlock()
+	}
+	if taken == nil {
+		// Whatever happened, the vault is open again, also for who has given up.
+		if taken = take(context.WithoutCancel(ctx), v.cfg, v.lock, v.lock.Shared); taken == nil {
+			if taken = v.inPlace(); taken == nil {
+				return err
+			}
+			v.lock.Unlock()
+		}
 	}
 	v.mu.Lock()
 	v.closed = true
 	v.mu.Unlock()
+	opened.remove(v.inode)
 	v.wipe()
-	return errors.Join(err, fmt.Errorf("the vault had to be closed: %w", again))
+	if changed {
+		return fmt.Errorf("the key was changed, but the vault had to be closed: %w", taken)
+	}
+	return errors.Join(err, fmt.Errorf("the vault had to be closed: %w", taken))
 }
 
-// resume goes on with the database that is in place, if it is under the key so
-// far or the next one.
-func (v *Vault) resume(next *Key) error {
-	inode, err := os.Stat(v.paths.db)
+// inPlace sees that the file in place is the one that this handle knows.
+func (v *Vault) inPlace() error {
+	id, err := readKeyID(v.paths.db)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w at %q", ErrNoVault, v.paths.db)
-	} else if err != nil {
-		return fmt.Errorf("examine database: %w", err)
 	}
-	if !opened.add(inode) {
-		return ErrAlreadyOpen
+	inode, statErr := os.Stat(v.paths.db)
+	if err == nil {
+		err = statErr
 	}
-	id, err := readKeyID(v.paths.db)
-	switch {
-	case err != nil:
-	case next != nil && id == next.id:
-		v.wipe()
-		v.adopt(next, inode, v.sealer.vaultID)
-		next.wipe()
-		return nil
-	case id == v.key.id:
-		v.inode = inode
-		return nil
-	default:
+	if err == nil && (id != v.key.id || !os.SameFile(inode, v.inode)) {
 		err = fmt.Errorf("%w: another process put a database of key id %s in place", ErrLocked, id)
 	}
-	opened.remove(inode)
 	return err
 }
 
+// takeUp goes on with the database that fn has put in place, if it has.
+func (v *Vault) takeUp(next *Key) error {
+	id, err := readKeyID(v.paths.db)
+	if err != nil || next == nil || id != next.id {
+		return err
+	}
+	inode, err := os.Stat(v.paths.db)
+	if err != nil {
+		return fmt.Errorf("examine database: %w", err)
+	}
+	opened.replace(v.inode, inode)
+	v.wipe()
+	v.adopt(next, inode, v.sealer.vaultID)
+	next.wipe()
+	return nil
+}
+
 // rotate is a transition that keeps the vault. The exclusive lock is held, and
-// nobody has the database open.
-func (t *transition) rotate(ctx context.Context, key *Key) error {
+// nobody has the database open. seen is how far the vault had come before that.
+func (t *transition) rotate(ctx context.Context, key *Key, seen anchor) error {
 	v, err := attach(t.cfg, t.paths, t.paths.db, key, writing)
 	if err != nil {
 		return err
 	}
-	if !opened.add(v.inode) {
-		return ErrAlreadyOpen
-	}
-	if _, err := v.prove(ctx); err != nil {
+	m, slots, err := t.examineOld(ctx, v, seen)
+	if err != nil {
 		v.Close()
 		return err
 	}
-	m, slots, err := v.metaAndSlots(ctx)
+	if err := v.quiesce(ctx); err != nil {
+		return err
+	}
 	from := sealer{key: key.derive(purposeSeal), vaultID: m.VaultID}
 	defer wipe(from.key)
-	if err == nil {
-		err = v.quiesce(ctx)
-	} else {
-		v.Close()
-	}
-	if err != nil {
-		return err
-	}
 	t.inPlace = &key.id
 	t.old = &attachment{path: t.paths.db, key: key}
 	t.slots = slots
-	t.meta.VaultID, t.meta.Created, t.meta.Class, t.meta.Keyring, t.meta.SlotsSeq = m.VaultID, m.Created, m.Class, m.Keyring, m.SlotsSeq
-	t.meta.Generation = m.Generation + 1
-	t.meta.Signer, t.meta.OriginVaultID, t.meta.OriginSigner = m.Signer, m.OriginVaultID, m.OriginSigner
+	// All but the key stays as it is.
+	id, created := t.meta.KeyID, t.meta.KeyCreated
+	t.meta = m
+	t.meta.KeyID, t.meta.KeyCreated = id, created
+	t.meta.Generation++
 	t.fill = func(ctx context.Context, tx *Tx) (err error) {
 		if err := copyRows(ctx, tx, from); err != nil {
 			return err
@@ -239,4 +274,33 @@ func (t *transition) rotate(ctx context.Context, key *Key) error {
 		})
 	}
 	return t.run(ctx)
+}
+
+// examineOld looks again, now that nobody else can change anything: at the
+// database, its slots file, and the keyring, as an open would.
+func (t *transition) examineOld(ctx context.Context, v *Vault, seen anchor) (Meta, []Slot, error) {
+	if _, err := v.prove(ctx); err != nil {
+		return Meta{}, nil, err
+	}
+	m, slots, err := v.metaAndSlots(ctx)
+	if err != nil {
+		return Meta{}, nil, err
+	}
+	err = v.view(ctx, func(tx *Tx) error {
+		_, err := seen.check(ctx, tx, m)
+		return err
+	})
+	if err != nil {
+		return Meta{}, nil, err
+	}
+	t.compared = m.Keyring
+	if m.Keyring {
+		t.meta.Keyring = true
+		if err := t.probeKeyring(ctx); err != nil {
+			return Meta{}, nil, err
+		}
+		v.source = FromKeyring // so that compare asks it for the anchor
+	}
+	_, _, err = v.compare(ctx)
+	return m, slots, err
 }

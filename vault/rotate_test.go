@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -289,6 +290,124 @@ func TestRotateRefuses(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestRotateLooksAgain: what was put in place while the vault was open, or while
+// the rotation waited, is looked at before a key is given to it.
+func TestRotateLooksAgain(t *testing.T) {
+	for _, withKeyring := range []bool{true, false} {
+		cfg, k, _ := keyringVault(t)
+		if !withKeyring {
+			cfg = vaulttest.Config(t)
+		}
+		old := photograph(t, cfg)
+		node(t, cfg, "later")
+		v := vaulttest.Open(t, cfg)
+		if n, err := keysIn(t.Context(), v); n != 0 || err != nil {
+			t.Fatal(n, err)
+		}
+		before := anchorOf(t, k)
+		// Its own older copy, under the same name and inode or another.
+		if err := os.Remove(cfg.Path); err != nil {
+			t.Fatal(err)
+		}
+		old("")
+		if _, err := v.Rotate(t.Context()); err == nil {
+			t.Error("an older copy was rotated")
+		}
+		if anchorOf(t, k) != before {
+			t.Error("the anchor was moved")
+		}
+		if err := v.Update(t.Context(), func(*vault.Tx) error { return nil }); !errors.Is(err, vault.ErrClosed) {
+			t.Errorf("the handle goes on: %v", err)
+		}
+	}
+}
+
+// TestRotateTwice: of two processes that rotate, the second says what happened.
+func TestRotateTwice(t *testing.T) {
+	cfg := vaulttest.Config(t)
+	v := vaulttest.Open(t, cfg)
+	withKeys(t, v, "hive-01")
+	// Another process's rotation, as this one finds it: another file, another key.
+	elsewhere := vaulttest.Config(t)
+	other := vaulttest.Open(t, elsewhere)
+	if _, err := other.Rotate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	other.Close()
+	if err := os.Rename(elsewhere.Path, cfg.Path); err != nil {
+		t.Fatal(err)
+	}
+	_, err := v.Rotate(t.Context())
+	if !errors.Is(err, vault.ErrLocked) || errors.Is(err, vault.ErrDamaged) || !strings.Contains(err.Error(), "another process") {
+		t.Errorf("%v, want ErrLocked", err)
+	}
+}
+
+// TestRotateUnsettled: when the slots file cannot be settled behind the commit, the
+// key is changed, and nothing may change the vault until it is.
+func TestRotateUnsettled(t *testing.T) {
+	cfg := vaulttest.Config(t)
+	counted := &faulttest.Steps{}
+	scout := cfg
+	scout.FS = faulttest.FS{Steps: counted}
+	v := vaulttest.Open(t, scout)
+	if _, err := v.Rotate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	v.Close()
+	at := slices.Index(counted.Names(), "rename beehives.db") + 2
+	cfg.FS = faulttest.FS{Steps: &faulttest.Steps{At: at, Blow: faulttest.FailOnwards}}
+	v = vaulttest.Open(t, cfg)
+	done, err := v.Rotate(t.Context())
+	if err != nil || done.Generation != 3 {
+		t.Fatalf("%+v, %v", done, err)
+	}
+	if err := v.Update(t.Context(), func(*vault.Tx) error { return nil }); !errors.Is(err, vault.ErrUnsettled) {
+		t.Errorf("%v, want ErrUnsettled", err)
+	}
+	if err := v.View(t.Context(), func(*vault.Tx) error { return nil }); err != nil {
+		t.Error(err)
+	}
+	v.Close()
+	cfg.FS = nil
+	v = vaulttest.Open(t, cfg)
+	if err := v.Update(t.Context(), func(*vault.Tx) error { return nil }); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestRotateBesideOpens: another Open of this process, and checks of its pages, do
+// not get in its way.
+func TestRotateBesideOpens(t *testing.T) {
+	cfg := vaulttest.Config(t)
+	v := vaulttest.Open(t, cfg)
+	ctx, stop := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for ctx.Err() == nil {
+			if _, err := vault.Open(t.Context(), cfg); !errors.Is(err, vault.ErrAlreadyOpen) {
+				t.Errorf("%v, want ErrAlreadyOpen", err)
+				return
+			}
+		}
+	})
+	wg.Go(func() {
+		for ctx.Err() == nil {
+			if err := v.CheckPages(t.Context()); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	for range 10 {
+		if _, err := v.Rotate(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	stop()
+	wg.Wait()
 }
 
 // answering is a keyring that gives one answer.

@@ -230,7 +230,7 @@ func (v *Vault) sweepKeys(ctx context.Context, s settlement) (waiting []entry) {
 			v.cfg.log().Warn("a keyring item that is not needed any more is left behind", "account", e.KeyID)
 		}
 		if e.State == stateCurrent {
-			v.removeBefore()
+			v.removeBefore(e.KeyID)
 		}
 	}
 	return waiting
@@ -249,14 +249,29 @@ func (v *Vault) keptFor(id KeyID) bool {
 	return false
 }
 
-// removeBefore removes the copies that migrations set aside: they are under a
-// key that was rotated away.
-func (v *Vault) removeBefore() {
-	for _, path := range v.paths.glob(".before-v") {
-		if err := v.cfg.fs().Remove(path); err != nil {
+// removeBefore removes the copies that migrations set aside under a key that was
+// rotated away.
+func (v *Vault) removeBefore(id KeyID) {
+	for _, path := range v.paths.beforeCopies(id) {
+		if err := durable.RemoveIfExists(v.cfg.fs(), path); err != nil {
 			v.cfg.log().Warn("a copy that a migration set aside cannot be removed", "error", err)
 		}
 	}
+}
+
+// beforeCopies lists the copies under a key that migrations set aside, each with
+// its slots file behind it.
+func (p paths) beforeCopies(id KeyID) []string {
+	var found []string
+	for _, path := range p.asides() {
+		if !strings.HasPrefix(path, p.db+".before-v") {
+			continue
+		}
+		if of, err := peekKeyID(path); err == nil && of == id {
+			found = append(found, path, path+".slots")
+		}
+	}
+	return found
 }
 
 // ours reports whether an unfinished file was to be one of the vault's own: a

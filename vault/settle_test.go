@@ -21,6 +21,13 @@ import (
 // otherKeyID is that of no database.
 const otherKeyID = "0123456789abcdef0123456789abcdef"
 
+// otherDatabase begins with it.
+func otherDatabase() []byte {
+	page := make([]byte, 4096)
+	copy(page, "\x01\x23\x45\x67\x89\xab\xcd\xef\x01\x23\x45\x67\x89\xab\xcd\xef")
+	return page
+}
+
 // addEntry puts a second entry into a slots file: a copy of the first with
 // another key id and what change says.
 func addEntry(t *testing.T, path string, change map[string]any) {
@@ -80,7 +87,7 @@ func leftVault(t *testing.T, change map[string]any) (vault.Config, faulttest.Key
 	write(t, cfg.Path+".new", nil)
 	write(t, cfg.Path+".new-journal", nil)
 	write(t, cfg.Path+".slots.part-0123456789abcdef", nil)
-	write(t, cfg.Path+".before-v1", []byte("a copy"))
+	write(t, cfg.Path+".before-v1", otherDatabase())
 	return cfg, k, identity
 }
 
@@ -127,9 +134,7 @@ func TestSettle(t *testing.T) {
 		{"replaced", map[string]any{"state": "replaced"}, nil, true, true, false},
 		{"rotated away", map[string]any{"generation": 0}, nil, false, false, false},
 		{"rotated away, but a file set aside needs it", map[string]any{"generation": 0}, func(t *testing.T, cfg vault.Config) {
-			page := make([]byte, 4096)
-			copy(page, "\x01\x23\x45\x67\x89\xab\xcd\xef\x01\x23\x45\x67\x89\xab\xcd\xef")
-			write(t, cfg.Path+".replaced-20260101T000000Z", page)
+			write(t, cfg.Path+".replaced-20260101T000000Z", otherDatabase())
 		}, true, false, false},
 		{"current, of another vault", map[string]any{"vault_id": anotherVault}, nil, true, true, true},
 	} {

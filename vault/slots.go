@@ -304,6 +304,10 @@ func (v *Vault) AddKeyring(ctx context.Context) error {
 		return err
 	}
 	return v.changing(ctx, func() error {
+		m, _, err := v.metaAndSlots(ctx)
+		if err != nil {
+			return err
+		}
 		// Before the commit: a vault never says that its key is in a keyring that
 		// does not have it.
 		line := v.key.line()
@@ -311,7 +315,7 @@ func (v *Vault) AddKeyring(ctx context.Context) error {
 		if err := v.cfg.Keyring.Set(ctx, v.key.id.String(), string(line)); err != nil {
 			return err
 		}
-		return v.changeSlots(ctx, func(_ *Tx, m *Meta, slots []Slot) ([]Slot, Event, error) {
+		err = v.changeSlots(ctx, func(_ *Tx, m *Meta, slots []Slot) ([]Slot, Event, error) {
 			detail := "the OS keyring"
 			if m.Keyring {
 				detail += ", written again"
@@ -319,6 +323,10 @@ func (v *Vault) AddKeyring(ctx context.Context) error {
 			m.Keyring = true
 			return slots, Event{Action: "slot.add", Subject: "keyring", Detail: detail}, nil
 		})
+		if err != nil && !errors.Is(err, ErrUnsettled) && !m.Keyring {
+			err = errors.Join(err, v.cfg.Keyring.Delete(context.WithoutCancel(ctx), v.key.id.String()))
+		}
+		return err
 	})
 }
 
@@ -355,21 +363,28 @@ func (v *Vault) RemoveKeyring(ctx context.Context) (left []string, err error) {
 		}
 		// Before the commit: a vault never says that its key is out of a keyring
 		// that still has it, unless it is told so.
-		key := v.key.id.String()
-		for _, account := range []string{key, anchorAccount(m.VaultID)} {
+		key, account := v.key.id.String(), anchorAccount(m.VaultID)
+		anchored := ""
+		if v.cfg.Keyring != nil {
+			anchored, _ = v.cfg.Keyring.Get(ctx, account)
+		}
+		for _, account := range []string{key, account} {
 			if v.cfg.Keyring == nil || v.cfg.Keyring.Delete(ctx, account) != nil {
 				left = append(left, account)
 			}
 		}
-		v.setAnchoring(anchoring{})
 		err = v.changeSlots(ctx, func(_ *Tx, m *Meta, slots []Slot) ([]Slot, Event, error) {
 			m.Keyring = false
 			return slots, Event{Action: "slot.remove", Subject: "keyring", Detail: strings.Join(append([]string{"the OS keyring; left:"}, left...), " ")}, nil
 		})
 		if err != nil && !errors.Is(err, ErrUnsettled) && v.cfg.Keyring != nil {
+			ctx := context.WithoutCancel(ctx)
 			line := v.key.line()
 			defer wipe(line)
-			err = errors.Join(err, v.cfg.Keyring.Set(context.WithoutCancel(ctx), key, string(line)))
+			err = errors.Join(err, v.cfg.Keyring.Set(ctx, key, string(line)))
+			if anchored != "" {
+				err = errors.Join(err, v.cfg.Keyring.Set(ctx, account, anchored))
+			}
 		}
 		return err
 	})

@@ -58,6 +58,9 @@ type transition struct {
 	unread bool
 	// aside is where the replaced database was copied.
 	aside string
+	// compared says that the keyring's anchor was compared with what the new
+	// database was made of, so it may be written.
+	compared bool
 	// stripped says that side files of the unread database are being removed:
 	// from then on the copy aside is the only whole one.
 	stripped bool
@@ -66,7 +69,7 @@ type transition struct {
 // newTransition starts a vault of generation 1.
 func newTransition(cfg Config, p paths, keyring bool) *transition {
 	key, now := generateKey(), cfg.now()
-	return &transition{cfg: cfg, paths: p, key: key, meta: Meta{
+	return &transition{cfg: cfg, paths: p, key: key, compared: true, meta: Meta{
 		VaultID:    uuid.NewString(),
 		KeyID:      key.id,
 		Generation: 1,
@@ -81,6 +84,9 @@ func newTransition(cfg Config, p paths, keyring bool) *transition {
 func (t *transition) probeKeyring(ctx context.Context) error {
 	if !t.meta.Keyring {
 		return nil
+	}
+	if t.cfg.Keyring == nil {
+		return fmt.Errorf("%w: the vault's key lies in one, and none is here to take the new key", keyring.ErrUnavailable)
 	}
 	switch _, err := t.cfg.Keyring.Get(ctx, t.key.id.String()); {
 	case err == nil:
@@ -303,8 +309,9 @@ func (t *transition) settle(ctx context.Context) error {
 	}
 	if t.meta.Keyring {
 		v.source = FromKeyring
-		v.anchoring = anchoring{compared: true, behind: true}
+		v.anchoring = anchoring{compared: t.compared, behind: t.compared}
 	}
+	v.listed = true
 	defer v.Close()
 	if _, err := v.prove(ctx); err != nil {
 		return err

@@ -28,6 +28,7 @@ type Vault struct {
 	write    *durable.Lock // held for each write transaction and checkpoint
 	vouched  bool          // the slots file agreed that the key is the right one
 	readOnly bool
+	listed   bool // in opened, until it is closed
 
 	// gate lets transactions of this process in side by side, and a rotation
 	// alone.
@@ -225,6 +226,8 @@ func (v *Vault) changeable() error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	switch {
+	case v.closed:
+		return ErrClosed
 	case v.readOnly:
 		return ErrReadOnly
 	case v.unsettled != nil:
@@ -343,7 +346,9 @@ func (v *Vault) Close() error {
 		return ErrClosed
 	}
 	v.wipe()
-	opened.remove(v.inode)
+	if v.listed {
+		opened.remove(v.inode)
+	}
 	if v.lock != nil {
 		errs = append(errs, v.lock.Unlock())
 	}
@@ -399,6 +404,26 @@ func (o *openFiles) add(info os.FileInfo) bool {
 	}
 	o.files[fileID(info)] = true
 	return true
+}
+
+// replace lists a file in place of another: who has that open has put this one
+// where it was.
+func (o *openFiles) replace(old, now os.FileInfo) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.files, fileID(old))
+	o.files[fileID(now)] = true
+}
+
+// unless runs fn, and keeps the file from being opened meanwhile; or returns
+// [ErrAlreadyOpen].
+func (o *openFiles) unless(info os.FileInfo, fn func() error) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.files[fileID(info)] {
+		return ErrAlreadyOpen
+	}
+	return fn()
 }
 
 func (o *openFiles) remove(info os.FileInfo) {
