@@ -81,7 +81,7 @@ func (n NewIdentity) Sheet() []byte {
 %s
 
 # To open the vault where its keyring is gone (type the line above into a file of
-# your own, mode 0600; spaces and line ends do not matter, capitals do):
+# your own, mode 0600, in capitals, without a space):
 #
 #   rbee-vault status --identity recovery.txt
 #   rbee-vault slot add keyring --identity recovery.txt

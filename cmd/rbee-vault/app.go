@@ -11,7 +11,6 @@ import (
 	"syscall"
 	"time"
 
-	"filippo.io/age"
 	"github.com/spf13/cobra"
 
 	"github.com/rbee-keeper/rbee-vault/keyring"
@@ -169,26 +168,33 @@ func (a *app) interactive() bool { return !a.noInput && a.ui.terminal() != nil }
 
 // config says how the vault is opened.
 func (a *app) config(ctx context.Context) (vault.Config, error) {
+	cfg, err := a.configWithoutIdentities()
+	if err != nil {
+		return vault.Config{}, err
+	}
+	// Once for the whole command: what came from a pipe cannot be read again.
+	if a.offers == nil {
+		if a.offers, err = a.readOffers(ctx); err != nil {
+			return vault.Config{}, err
+		}
+	}
+	for _, o := range a.offers {
+		cfg.Identities = append(cfg.Identities, o.identities...)
+	}
+	return cfg, nil
+}
+
+func (a *app) configWithoutIdentities() (vault.Config, error) {
 	path, err := a.path()
 	if err != nil {
 		return vault.Config{}, err
 	}
-	offers, err := a.readOffers(ctx)
-	if err != nil {
-		return vault.Config{}, err
-	}
-	var identities []age.Identity
-	for _, o := range offers {
-		identities = append(identities, o.identities...)
-	}
-	a.offers = offers
 	var passphrase vault.PassphraseFunc
 	if a.passphraseFile != "" || a.interactive() {
 		passphrase = a.askPassphrase
 	}
 	return vault.Config{
 		Path:           path,
-		Identities:     identities,
 		Passphrase:     passphrase,
 		ByPassphrase:   a.byPassphrase || a.passphraseFile != "",
 		Plugins:        a.plugins(),

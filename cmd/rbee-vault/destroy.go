@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -17,7 +18,8 @@ func newDestroy(a *app) *cobra.Command {
 		Short: "Remove a vault, or a file set aside, with its key",
 		Long: `Remove the vault at --db with its keyring items; or a file that restore or a
 migration set aside, by its name. It asks for no key, but for the file's name
-(--yes does not ask). Backups stay, and can be read by their recipients.`,
+(--yes does not ask). Backups stay, and can be read by their recipients. A copy of
+a vault in another directory has the original's keyring items: with either, both go.`,
 		Example: `  rbee-vault destroy --db ~/.rbee/beehives.db.replaced-20260102T150405Z`,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return runDestroy(cmd.Context(), a, dryRun) },
 	}
@@ -30,29 +32,29 @@ type destroyJSON struct {
 	Files    []string `json:"files"`
 	Accounts []string `json:"keyring_items"`
 	Left     []string `json:"left"`
+	LeftKeys []string `json:"left_in_keyring"`
 }
 
 func runDestroy(ctx context.Context, a *app, dryRun bool) error {
-	// No identity is needed, and none is asked for.
-	a.identities = nil
-	cfg, err := a.config(ctx)
+	cfg, err := a.configWithoutIdentities() // none is needed
 	if err != nil {
 		return err
 	}
 	plan, err := vault.PlanDestruction(ctx, cfg)
 	if err != nil {
-		return destroyHint(err, cfg.Path)
+		return destroyHint(err, cfg.Path, nil)
 	}
 	if !dryRun {
 		if err := a.confirmDestroy(ctx, plan, filepath.Base(cfg.Path)); err != nil {
 			return err
 		}
 		if plan, err = vault.Destroy(ctx, cfg); err != nil {
-			return destroyHint(err, cfg.Path)
+			return destroyHint(err, cfg.Path, plan.Accounts)
 		}
 	}
 	if a.json {
-		return a.ui.object(destroyJSON{dryRun, append([]string{}, plan.Files...), append([]string{}, plan.Accounts...), append([]string{}, plan.Left...)})
+		list := func(from []string) []string { return append([]string{}, from...) }
+		return a.ui.object(destroyJSON{dryRun, list(plan.Files), list(plan.Accounts), list(plan.Left), list(plan.LeftAccounts)})
 	}
 	for _, file := range plan.Files {
 		a.ui.printf("%s\n", clean(file))
@@ -67,6 +69,9 @@ func runDestroy(ctx context.Context, a *app, dryRun bool) error {
 	}
 	for _, file := range plan.Left {
 		a.ui.info("Left, a vault of its own: %s", clean(file))
+	}
+	for _, account := range plan.LeftAccounts {
+		a.ui.warn("the keyring item %s may be this vault's, or another's: it is left", account)
 	}
 	return nil
 }
@@ -95,10 +100,15 @@ func (a *app) confirmDestroy(ctx context.Context, plan vault.Destroyed, name str
 	return nil
 }
 
-// destroyHint adds what only destroy knows of the next step.
-func destroyHint(err error, path string) error {
-	if classify(err).code == exitKeyring {
-		return withHint(err, "Nothing was removed. Run it where the keyring is. Where that is lost for good, its items are too: rm %s %s", shellQuote(path), shellQuote(path+".slots"))
+// destroyHint adds what only destroy knows of the next step; items are those that
+// are gone already.
+func destroyHint(err error, path string, items []string) error {
+	if classify(err).code != exitKeyring {
+		return err
 	}
-	return err
+	what := "Nothing was removed."
+	if len(items) > 0 {
+		what = "No file was removed, but the keyring item " + strings.Join(items, ", ") + "."
+	}
+	return withHint(err, "%s Run it where the keyring is. Where that is lost for good, its items are too: rm %s %s", what, shellQuote(path), shellQuote(path+".slots"))
 }

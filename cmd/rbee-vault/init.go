@@ -76,7 +76,7 @@ func runInit(cmd *cobra.Command, a *app, o initOptions) error {
 			return err
 		}
 	} else if a.interactive() {
-		opts.ShowRecovery = a.showRecovery
+		opts.ShowRecovery = a.showRecovery("make no vault")
 	} else if len(o.recipients) == 0 {
 		return fmt.Errorf("%w, so the recovery identity needs --recovery-out FILE, or somebody else a --recipient", errNeedsFlag)
 	}
@@ -142,14 +142,15 @@ func noKeyringHere(err error) bool {
 	return errors.Is(err, keyring.ErrNoBus) || errors.Is(err, keyring.ErrNoProvider) || errors.Is(err, keyring.ErrNoCollection)
 }
 
-// showRecovery shows the recovery identity on the terminal, once, and sees that
-// the operator has it.
-func (a *app) showRecovery(ctx context.Context, r vault.NewIdentity) error {
-	tty := a.ui.terminal()
-	if tty == nil {
-		return errNeedsFlag
-	}
-	fmt.Fprintf(tty, `
+// showRecovery returns a function that shows a recovery identity on the terminal,
+// once, and sees that the operator has it. otherwise says what Ctrl-C does.
+func (a *app) showRecovery(otherwise string) func(context.Context, vault.NewIdentity) error {
+	return func(ctx context.Context, n vault.NewIdentity) error {
+		tty := a.ui.terminal()
+		if tty == nil {
+			return errNeedsFlag
+		}
+		fmt.Fprintf(tty, `
 Recovery identity of vault %s
 
     %s
@@ -162,19 +163,20 @@ stored anywhere and cannot be shown again. Write it down, or put it into a
 password manager that does not live on this machine alone, with the signer's
 fingerprint beside it: a restore asks for that.
 
-`, r.VaultID, r.Identity, r.Recipient, vault.Fingerprint(r.Signer))
-	last := r.Identity[len(r.Identity)-6:]
-	for range 3 {
-		answer, err := a.ui.ask(ctx, "Type its last 6 characters, to show that you have it (Ctrl-C: make no vault): ")
-		if err != nil {
-			return err
+`, n.VaultID, n.Identity, n.Recipient, vault.Fingerprint(n.Signer))
+		last := n.Identity[len(n.Identity)-6:]
+		for range 3 {
+			answer, err := a.ui.ask(ctx, fmt.Sprintf("Type its last 6 characters, to show that you have it (Ctrl-C: %s): ", otherwise))
+			if err != nil {
+				return err
+			}
+			if strings.EqualFold(answer, last) {
+				return nil
+			}
+			fmt.Fprintln(tty, "That is not how it ends.")
 		}
-		if strings.EqualFold(answer, last) {
-			return nil
-		}
-		fmt.Fprintln(tty, "That is not how it ends.")
+		return fmt.Errorf("%w: the recovery identity was not confirmed", errDeclined)
 	}
-	return fmt.Errorf("%w: the recovery identity was not confirmed, so no vault was made", errDeclined)
 }
 
 // shellQuote makes a word safe to paste into a shell.

@@ -208,7 +208,7 @@ shown once, on the terminal, or written to new files: --out one that age takes,
 				if !a.interactive() {
 					return fmt.Errorf("%w, so the recovery identity needs --out FILE or --sheet FILE", errNeedsFlag)
 				}
-				n.Show = a.showRecovery
+				n.Show = a.showRecovery("add no slot")
 			}
 			return a.withVault(ctx, func(v *vault.Vault) error { return a.addSlot(ctx, v, n) })
 		},
@@ -363,9 +363,9 @@ key takes it away: rbee-vault rotate`)
 	if a.interactive() && !a.yes && !a.json {
 		err := a.ui.confirm(ctx, "Rotate now?")
 		if err == nil {
-			return runRotate(ctx, a, rotateOptions{})
+			err = runRotate(ctx, a, rotateOptions{})
 		}
-		if !errors.Is(err, errDeclined) {
+		if err != nil && !errors.Is(err, errDeclined) {
 			return err
 		}
 	}
