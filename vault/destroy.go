@@ -107,12 +107,14 @@ func planRemoval(ctx context.Context, cfg Config, p paths) (removal, error) {
 	}
 	id, err := peekKeyID(p.db)
 	gone := errors.Is(err, fs.ErrNotExist)
+	// A file set aside is shown to be one by its name, whatever it has become.
+	named := p.setAside()
 	switch {
-	case errors.Is(err, ErrPlaintext), errors.Is(err, ErrAlreadyOpen):
+	case errors.Is(err, ErrPlaintext) && !named, errors.Is(err, ErrAlreadyOpen):
 		return removal{}, err
 	case gone && !file.present():
 		return removal{}, fmt.Errorf("%w at %q", ErrNoVault, p.db)
-	case err != nil && !file.present(): // neither the file nor anything beside it tells what it was
+	case err != nil && !file.present() && !named: // neither the file nor anything beside it tells what it was
 		return removal{}, err
 	}
 	var r removal
@@ -123,7 +125,7 @@ func planRemoval(ctx context.Context, cfg Config, p paths) (removal, error) {
 	if err := r.planAccounts(ctx, cfg, p, file, known, gone); err != nil {
 		return removal{}, err
 	}
-	if !file.present() && len(r.accounts) == 0 {
+	if !file.present() && len(r.accounts) == 0 && !named {
 		return removal{}, fmt.Errorf("%w: nothing shows %q to be a vault: it has no slots file, and no key in the keyring; if it must go: rm %s", ErrInvalid, p.db, Quote(p.db))
 	}
 	if len(r.accounts) > 0 && cfg.Keyring == nil {

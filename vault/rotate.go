@@ -175,10 +175,16 @@ func (v *Vault) alone(ctx context.Context, wait time.Duration, fn func() (*Key, 
 	changed := false
 	if err == nil {
 		if taken = v.inPlace(); taken == nil {
-			var next *Key
-			next, err = fn()
-			changed = err == nil
-			taken = v.takeUp(next)
+			// Held open, the old file keeps its inode number, by which it is listed
+			// as open, from becoming another file's.
+			var old *os.File
+			if old, err = os.Open(v.paths.db); err == nil {
+				var next *Key
+				next, err = fn()
+				changed = err == nil
+				taken = v.takeUp(next)
+				old.Close()
+			}
 		}
 		v.lock.Unlock()
 	}
