@@ -11,20 +11,38 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// selectSSHKeys yields the keys by fingerprint, each with its nodes by name.
-func selectSSHKeys(ctx context.Context, tx *vault.Tx) iter.Seq2[SSHKey, error] {
+const (
+	sqlSelectSSHKeys = `SELECT
+		k.fingerprint,
+		k.type,
+		k.public_key,
+		k.comment,
+		k.created,
+		k.used,
+		n.node_name
+	FROM ssh_keys AS k
+	LEFT JOIN beehive_ssh_keys AS n ON n.fingerprint = k.fingerprint
+	ORDER BY k.fingerprint, n.node_name`
+
+	sqlSelectSSHKey = `SELECT
+		k.fingerprint,
+		k.type,
+		k.public_key,
+		k.comment,
+		k.created,
+		k.used,
+		n.node_name
+	FROM ssh_keys AS k
+	LEFT JOIN beehive_ssh_keys AS n ON n.fingerprint = k.fingerprint
+	WHERE k.fingerprint = ?
+	ORDER BY n.node_name`
+)
+
+// selectSSHKeys yields the keys of one of the two queries by fingerprint, each with
+// its nodes by name.
+func selectSSHKeys(ctx context.Context, tx *vault.Tx, query string, args ...any) iter.Seq2[SSHKey, error] {
 	return func(yield func(SSHKey, error) bool) {
-		rows, err := tx.QueryContext(ctx, `SELECT
-			k.fingerprint,
-			k.type,
-			k.public_key,
-			k.comment,
-			k.created,
-			k.used,
-			n.node_name
-		FROM ssh_keys AS k
-		LEFT JOIN beehive_ssh_keys AS n ON n.fingerprint = k.fingerprint
-		ORDER BY k.fingerprint, n.node_name`)
+		rows, err := tx.QueryContext(ctx, query, args...)
 		if err != nil {
 			yield(SSHKey{}, err)
 			return
@@ -103,6 +121,46 @@ func selectNodeSSHKey(ctx context.Context, tx *vault.Tx, name string) (string, e
 		return "", nil
 	}
 	return fingerprint, err
+}
+
+// selectSSHKey returns ErrNotFound where there is no such key.
+func selectSSHKey(ctx context.Context, tx *vault.Tx, fingerprint string) (SSHKey, error) {
+	for k, err := range selectSSHKeys(ctx, tx, sqlSelectSSHKey, fingerprint) {
+		return k, err
+	}
+	return SSHKey{}, ErrNotFound
+}
+
+// selectSSHKeyNodes returns the names of the nodes that use the key.
+func selectSSHKeyNodes(ctx context.Context, tx *vault.Tx, fingerprint string) ([]string, error) {
+	rows, err := tx.QueryContext(ctx, `SELECT node_name FROM beehive_ssh_keys WHERE fingerprint = ? ORDER BY node_name`, fingerprint)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var names []string
+	for rows.Next() {
+		var name string
+		if err := rows.Scan(&name); err != nil {
+			return nil, err
+		}
+		names = append(names, name)
+	}
+	return names, rows.Err()
+}
+
+// replaceNodeSSHKey has a node use another key; "" none.
+func replaceNodeSSHKey(ctx context.Context, tx *vault.Tx, name, fingerprint string) error {
+	if _, err := tx.ExecContext(ctx, `DELETE FROM beehive_ssh_keys WHERE node_name = ?`, name); err != nil || fingerprint == "" {
+		return err
+	}
+	return insertNodeSSHKey(ctx, tx, name, fingerprint)
+}
+
+// updateSSHKeyUsed returns ErrNotFound where there is no such key.
+func updateSSHKeyUsed(ctx context.Context, tx *vault.Tx, fingerprint string, at time.Time) error {
+	res, err := tx.ExecContext(ctx, `UPDATE ssh_keys SET used = ? WHERE fingerprint = ?`, at.UnixMilli(), fingerprint)
+	return expectRow(res, err, ErrNotFound)
 }
 
 // insertSSHKey returns ErrExists where the key is there.

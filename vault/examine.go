@@ -182,7 +182,7 @@ func (c Config) examineWays(ctx context.Context, e entry, offers []Offer) []Find
 		}
 	}
 	if c.ByPassphrase && len(e.passphraseSlots()) > 0 {
-		err := askPassphrase(ctx, c.Passphrase, "the vault", func(passphrase []byte) error {
+		err := AskPassphrase(ctx, c.Passphrase, "the vault", func(passphrase []byte) error {
 			k, s, err := unwrapByPassphrase(e.passphraseSlots(), passphrase)
 			if err == nil {
 				k.wipe()

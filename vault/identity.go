@@ -26,17 +26,19 @@ type PassphraseFunc func(ctx context.Context, what string, attempt int) ([]byte,
 // maxAttempts is how often a passphrase is asked for.
 const maxAttempts = 3
 
-// errPassphrase: the passphrase was wrong, and another may be tried.
-var errPassphrase = fmt.Errorf("%w: wrong passphrase", ErrWrongKey)
+// ErrPassphrase: the passphrase was wrong, and another may be tried. It matches
+// [ErrWrongKey].
+var ErrPassphrase = fmt.Errorf("%w: wrong passphrase", ErrWrongKey)
 
-// askPassphrase asks until try takes the passphrase. What try returns besides
-// errPassphrase ends it.
-func askPassphrase(ctx context.Context, ask PassphraseFunc, what string, try func(passphrase []byte) error) error {
+// AskPassphrase asks for the passphrase of what until try takes it, three times at
+// most. What try returns besides [ErrPassphrase] ends it. Where ask is nil, the
+// error matches [ErrNoWayIn].
+func AskPassphrase(ctx context.Context, ask PassphraseFunc, what string, try func(passphrase []byte) error) error {
 	if ask == nil {
 		return fmt.Errorf("%w: %s needs a passphrase, and there is no way to ask for one", ErrNoWayIn, what)
 	}
-	err := errPassphrase
-	for attempt := 1; attempt <= maxAttempts && errors.Is(err, errPassphrase); attempt++ {
+	err := ErrPassphrase
+	for attempt := 1; attempt <= maxAttempts && errors.Is(err, ErrPassphrase); attempt++ {
 		passphrase, e := ask(ctx, what, attempt)
 		if e != nil {
 			if attempt > 1 && errors.Is(e, ErrWrongKey) {
@@ -47,8 +49,8 @@ func askPassphrase(ctx context.Context, ask PassphraseFunc, what string, try fun
 		err = try(passphrase)
 		wipe(passphrase)
 	}
-	if errors.Is(err, errPassphrase) {
-		return fmt.Errorf("%w of %s", errPassphrase, what)
+	if errors.Is(err, ErrPassphrase) {
+		return fmt.Errorf("%w of %s", ErrPassphrase, what)
 	}
 	return err
 }
@@ -72,11 +74,11 @@ func lockPassphrase(identity string, passphrase []byte, workFactor int) (string,
 }
 
 // openPassphrase decrypts what a passphrase protects, armored or not, or returns
-// errPassphrase.
+// ErrPassphrase.
 func openPassphrase(data, passphrase []byte) ([]byte, error) {
 	id, err := age.NewScryptIdentity(string(passphrase))
 	if err != nil {
-		return nil, errPassphrase // an empty one
+		return nil, ErrPassphrase // an empty one
 	}
 	id.SetMaxWorkFactor(MaxWorkFactor)
 	var r io.Reader = bytes.NewReader(data)
@@ -85,7 +87,7 @@ func openPassphrase(data, passphrase []byte) ([]byte, error) {
 	}
 	plain, err := age.Decrypt(r, id)
 	if _, none := errors.AsType[*age.NoIdentityMatchError](err); none {
-		return nil, errPassphrase
+		return nil, ErrPassphrase
 	}
 	var out []byte
 	if err == nil {
@@ -198,7 +200,7 @@ func parseIdentityLines(text string, opts IdentityOptions) ([]age.Identity, erro
 
 // openIdentityFile asks for the passphrase of an encrypted identity file.
 func openIdentityFile(ctx context.Context, data []byte, opts IdentityOptions) (identities []age.Identity, err error) {
-	err = askPassphrase(ctx, opts.Passphrase, opts.name(), func(passphrase []byte) error {
+	err = AskPassphrase(ctx, opts.Passphrase, opts.name(), func(passphrase []byte) error {
 		plain, err := openPassphrase(data, passphrase)
 		if err != nil {
 			return err
@@ -230,10 +232,10 @@ func parseSSHIdentity(ctx context.Context, data []byte, opts IdentityOptions) ([
 		return nil, fmt.Errorf("%w: not an ssh-ed25519 or ssh-rsa private key", ErrInvalid)
 	}
 	locked := &lockedIdentity{open: func() (identities []age.Identity, err error) {
-		err = askPassphrase(ctx, opts.Passphrase, opts.name(), func(passphrase []byte) error {
+		err = AskPassphrase(ctx, opts.Passphrase, opts.name(), func(passphrase []byte) error {
 			key, err := ssh.ParseRawPrivateKeyWithPassphrase(data, passphrase)
 			if err != nil {
-				return errPassphrase
+				return ErrPassphrase
 			}
 			id, err := newSSHIdentity(key)
 			identities = []age.Identity{id}

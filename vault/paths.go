@@ -134,6 +134,12 @@ func CheckPrivate(path string) error {
 	return nil
 }
 
+// CreateFile puts a secret into a new file, mode 0600, whole and flushed to the
+// disk, or not at all. It returns [ErrFileExists] where something is there.
+func CreateFile(path string, data []byte) error {
+	return IdentityFile{Path: path}.put(durable.OS{}, data)
+}
+
 // Quote makes a path safe to paste into a POSIX shell.
 func Quote(path string) string {
 	if !strings.ContainsFunc(path, func(r rune) bool {

@@ -105,9 +105,9 @@ func unwrapAny(slots []Slot, identities []age.Identity) (*Key, error) {
 }
 
 // unwrapByPassphrase tries the passphrase on each of the passphrase slots, or
-// returns errPassphrase.
+// returns ErrPassphrase.
 func unwrapByPassphrase(slots []Slot, passphrase []byte) (*Key, Slot, error) {
-	failed := errPassphrase
+	failed := ErrPassphrase
 	for _, s := range slots {
 		plain, err := openPassphrase([]byte(s.Identity), passphrase)
 		if err == nil {
@@ -120,7 +120,7 @@ func unwrapByPassphrase(slots []Slot, passphrase []byte) (*Key, Slot, error) {
 				}
 			}
 		}
-		if !errors.Is(err, errPassphrase) {
+		if !errors.Is(err, ErrPassphrase) {
 			failed = fmt.Errorf("%w: slot %s: %w", ErrWrongKey, s.ID, err)
 		}
 	}

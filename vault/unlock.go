@@ -101,7 +101,7 @@ func byPassphrase(ctx context.Context, cfg Config, id KeyID, file slotsFile) (*K
 		return nil, "", fmt.Errorf("%w: this vault has no passphrase slot; it opens by: %s", ErrNoWayIn, e.waysIn())
 	}
 	var key *Key
-	err := askPassphrase(ctx, cfg.Passphrase, "the vault", func(passphrase []byte) (err error) {
+	err := AskPassphrase(ctx, cfg.Passphrase, "the vault", func(passphrase []byte) (err error) {
 		key, _, err = unwrapByPassphrase(slots, passphrase)
 		return err
 	})

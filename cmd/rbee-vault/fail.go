@@ -96,6 +96,8 @@ var failures = []failure{
 	{vault.ErrInsecure, exitError, "insecure", ""},
 	{registry.ErrNotFound, exitNotFound, "not_found", ""},
 	{fs.ErrNotExist, exitNotFound, "not_found", ""},
+	{registry.ErrInUse, exitInvalid, "in_use", ""},
+	{registry.ErrWeakKey, exitInvalid, "weak_key", ""},
 	{registry.ErrNotRegistry, exitInvalid, "not_a_registry", ""},
 	{vault.ErrNotPlaintext, exitInvalid, "not_plaintext", ""},
 	{registry.ErrInvalid, exitInvalid, "invalid", ""},

@@ -130,24 +130,52 @@ func parseBackends(flags []string) (backends []string, devices map[string]uint32
 	return backends, devices, nil
 }
 
+// keyOptions are the flags that give a new node an SSH key of the vault.
+type keyOptions struct {
+	importKey string
+	generate  bool
+	use       string
+	allowWeak bool
+}
+
+func (o *keyOptions) register(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&o.importKey, "import-key", "", "seal the SSH private key in `FILE` into the vault, and use it")
+	f.BoolVar(&o.generate, "generate-key", false, "make an SSH key inside the vault, and use it")
+	f.StringVar(&o.use, "use-key", "", "use the vault's SSH `KEY`: a fingerprint, its beginning, or a comment")
+	f.BoolVar(&o.allowWeak, "allow-weak", false, "take an RSA key of fewer than 3072 bits")
+}
+
 func newNodeAdd(a *app) *cobra.Command {
 	var o nodeOptions
+	var k keyOptions
 	cmd := &cobra.Command{
 		Use:     "add NAME",
 		Short:   "Add a node",
 		Example: `  rbee-vault node add hive-01 --ssh-host hive-01.example.org --ssh-user ops --git-repo https://example.org/rbee.git --install-path /opt/rbee --backend cuda=2`,
 		Args:    cobra.ExactArgs(1),
-		RunE:    func(cmd *cobra.Command, args []string) error { return runNodeAdd(cmd, a, &o, args[0]) },
+		RunE:    func(cmd *cobra.Command, args []string) error { return runNodeAdd(cmd, a, &o, &k, args[0]) },
 	}
 	o.register(cmd)
+	k.register(cmd)
 	return cmd
 }
 
-func runNodeAdd(cmd *cobra.Command, a *app, o *nodeOptions, name string) error {
+func runNodeAdd(cmd *cobra.Command, a *app, o *nodeOptions, k *keyOptions, name string) error {
+	ctx := cmd.Context()
 	for _, flag := range []string{"ssh-host", "ssh-user", "git-repo", "install-path"} {
 		if !cmd.Flags().Changed(flag) {
 			return usagef(cmd, "--%s is needed", flag)
 		}
+	}
+	var keys []string
+	for _, flag := range []string{"ssh-key", "import-key", "generate-key", "use-key"} {
+		if f := cmd.Flags().Lookup(flag); f != nil && f.Changed {
+			keys = append(keys, "--"+flag)
+		}
+	}
+	if len(keys) > 1 {
+		return usagef(cmd, "a node uses one key: give one of %s", strings.Join(keys, " and "))
 	}
 	n := registry.Node{Name: name}
 	if err := o.apply(cmd, &n, true); err != nil {
@@ -156,7 +184,32 @@ func runNodeAdd(cmd *cobra.Command, a *app, o *nodeOptions, name string) error {
 	if err := n.Validate(); err != nil { // before the keyring is asked for anything
 		return err
 	}
-	err := a.withRegistry(cmd.Context(), func(r *registry.Registry) error { return r.CreateNode(cmd.Context(), n) })
+	choice := registry.KeyChoice{Generate: k.generate}
+	if k.importKey != "" {
+		key, err := a.readPrivateKey(ctx, k.importKey, registry.PrivateKeyOptions{AllowWeak: k.allowWeak})
+		if err != nil {
+			return err
+		}
+		defer key.Wipe()
+		choice.Import = key
+	}
+	var fingerprint string
+	err := a.withRegistry(ctx, func(r *registry.Registry) error {
+		if k.use != "" {
+			keys, err := r.ListSSHKeys(ctx)
+			if err != nil {
+				return err
+			}
+			found, err := registry.FindSSHKey(keys, k.use)
+			if err != nil {
+				return withHint(err, "See which there are: rbee-vault ssh-key list")
+			}
+			choice.Use = found.Fingerprint
+		}
+		var err error
+		fingerprint, err = r.CreateNodeWithKey(ctx, n, choice)
+		return err
+	})
 	if errors.Is(err, registry.ErrExists) {
 		return withHint(err, "Change it instead: rbee-vault node update %s ...", name)
 	}
@@ -164,6 +217,9 @@ func runNodeAdd(cmd *cobra.Command, a *app, o *nodeOptions, name string) error {
 		return err
 	}
 	a.ui.info("added %s", name)
+	if k.generate {
+		a.ui.info("Its SSH public key, for the node's authorized_keys: rbee-vault ssh-key show %s", fingerprint)
+	}
 	return nil
 }
 
@@ -174,8 +230,15 @@ func newNodeShow(a *app) *cobra.Command {
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var n registry.Node
+			var k registry.SSHKey
 			err := a.withRegistry(cmd.Context(), func(r *registry.Registry) (err error) {
-				n, err = r.GetNode(cmd.Context(), args[0])
+				if n, err = r.GetNode(cmd.Context(), args[0]); err != nil {
+					return err
+				}
+				k, err = r.NodeSSHKey(cmd.Context(), args[0])
+				if errors.Is(err, registry.ErrNotFound) {
+					err = nil
+				}
 				return err
 			})
 			if err != nil {
@@ -184,7 +247,7 @@ func newNodeShow(a *app) *cobra.Command {
 			if a.json {
 				return a.ui.object(n)
 			}
-			showNode(a, n)
+			showNode(a, n, k)
 			return nil
 		},
 	}
@@ -198,7 +261,7 @@ func nodeHint(err error) error {
 	return err
 }
 
-func showNode(a *app, n registry.Node) {
+func showNode(a *app, n registry.Node, k registry.SSHKey) {
 	or := func(s, absent string) string {
 		if s == "" {
 			return absent
@@ -215,6 +278,7 @@ func showNode(a *app, n registry.Node) {
 		{"ssh port", strconv.Itoa(int(n.SSHPort))},
 		{"ssh user", n.SSHUser},
 		{"ssh key path", or(n.SSHKeyPath, "none")},
+		{"ssh key", or(strings.TrimSpace(k.Fingerprint+" "+k.Comment), "none in the vault")},
 		{"git repo", n.GitRepoURL},
 		{"git branch", n.GitBranch},
 		{"install path", n.InstallPath},

@@ -19,7 +19,7 @@ func newSetup(a *app) *cobra.Command {
 			if name == "" {
 				return usagef(cmd, "--name is needed")
 			}
-			return runNodeAdd(cmd, a, &o, name)
+			return runNodeAdd(cmd, a, &o, &keyOptions{}, name)
 		},
 	}
 	o.register(add)

@@ -1,0 +1,247 @@
+package registry
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/rsa"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/rbee-keeper/rbee-vault/vault"
+)
+
+// ErrWeakKey: an RSA key of fewer than 3072 bits.
+var ErrWeakKey = errors.New("weak key")
+
+// minRSABits is what an RSA key needs not to be weak.
+const minRSABits = 3072
+
+// PrivateKey is an SSH private key on its way into the vault. Wipe it.
+type PrivateKey struct {
+	pem     []byte // OpenSSH, without a passphrase
+	public  ssh.PublicKey
+	comment string
+}
+
+// Fingerprint is the key's, SHA256:... as ssh-keygen prints it.
+func (k *PrivateKey) Fingerprint() string { return ssh.FingerprintSHA256(k.public) }
+
+// Wipe overwrites the private key: best effort.
+func (k *PrivateKey) Wipe() { clear(k.pem) }
+
+// PrivateKeyOptions says how a private key is read.
+type PrivateKeyOptions struct {
+	// Name of the key stands in the question for its passphrase.
+	Name string
+	// Passphrase asks for it. Nil: a key under one is refused.
+	Passphrase vault.PassphraseFunc
+	// AllowWeak takes RSA keys of fewer than 3072 bits.
+	AllowWeak bool
+	// Comment replaces the key's own; "" keeps that.
+	Comment string
+}
+
+// ParsePrivateKey reads a private key as people have it: ed25519, RSA or ECDSA, as
+// OpenSSH or PEM (PKCS#1, PKCS#8, SEC 1), under a passphrase or not. An OpenSSH key
+// without one is kept as it is; others are written anew as OpenSSH. What is no such
+// key gives a *FieldError that says what it is instead; a small RSA key ErrWeakKey;
+// a wrong passphrase [vault.ErrPassphrase]. No error tells of the content.
+func ParsePrivateKey(ctx context.Context, data []byte, opts PrivateKeyOptions) (*PrivateKey, error) {
+	if rule := notPrivateKey(data); rule != "" {
+		return nil, &FieldError{"private_key", rule}
+	}
+	raw, locked, err := parseRawKey(ctx, data, opts)
+	if err != nil {
+		return nil, err
+	}
+	comment := opts.Comment
+	if comment == "" && !locked {
+		comment = opensshComment(data)
+	}
+	k, err := newPrivateKey(raw, comment, opts.AllowWeak)
+	if err == nil && !locked && opts.Comment == "" && bytes.HasPrefix(bytes.TrimSpace(data), []byte(opensshHeader)) {
+		k.Wipe()
+		k.pem = append(bytes.Clone(bytes.TrimSpace(data)), '\n') // as it was made
+	}
+	return k, err
+}
+
+const opensshHeader = "-----BEGIN OPENSSH PRIVATE KEY-----"
+
+// notPrivateKey says what was given in place of a private key, as far as it can be
+// recognised.
+func notPrivateKey(data []byte) string {
+	text := strings.TrimSpace(string(data[:min(len(data), 4096)]))
+	first, _, _ := strings.Cut(text, "\n")
+	word, _, _ := strings.Cut(first, " ")
+	switch {
+	case len(data) > maxPEM:
+		return "is too long"
+	case text == "":
+		return "is empty"
+	case strings.HasPrefix(text, "PuTTY-User-Key-File-"):
+		return "is a PuTTY file: export it as an OpenSSH key first (puttygen KEY.ppk -O private-openssh -o KEY)"
+	case strings.Contains(word, "-cert-v01@"):
+		return "is a certificate: give the private key that it certifies"
+	case strings.HasPrefix(word, "ssh-"), strings.HasPrefix(word, "ecdsa-"), strings.HasPrefix(word, "sk-"),
+		strings.HasPrefix(text, "-----BEGIN PUBLIC KEY"), strings.HasPrefix(text, "---- BEGIN SSH2 PUBLIC KEY"):
+		return "is a public key: give the private key (the file without .pub)"
+	case strings.HasPrefix(text, "-----BEGIN CERTIFICATE"):
+		return "is an X.509 certificate, not an SSH private key"
+	}
+	block, rest := pem.Decode([]byte(strings.TrimSpace(string(data))))
+	switch {
+	case block == nil:
+		return "is no private key that is known here"
+	case len(bytes.TrimSpace(rest)) > 0:
+		return "must be one PEM block"
+	case block.Type == "DSA PRIVATE KEY":
+		return "is a DSA key, which SSH does not take any more"
+	}
+	if k, ok := parseOpenSSH(block); ok {
+		if public, err := ssh.ParsePublicKey(k.PubKey); err == nil && strings.HasPrefix(public.Type(), "sk-") {
+			return "belongs to a security key, which alone can sign with it: it cannot be stored"
+		}
+	}
+	return ""
+}
+
+// parseRawKey parses the key, asking for its passphrase where it has one.
+func parseRawKey(ctx context.Context, data []byte, opts PrivateKeyOptions) (raw any, locked bool, err error) {
+	invalid := &FieldError{"private_key", "is no private key that is known here"}
+	raw, err = ssh.ParseRawPrivateKey(data)
+	if _, locked = errors.AsType[*ssh.PassphraseMissingError](err); !locked {
+		if err != nil {
+			return nil, false, invalid
+		}
+		return raw, false, nil
+	}
+	name := opts.Name
+	if name == "" {
+		name = "the SSH key"
+	}
+	err = vault.AskPassphrase(ctx, opts.Passphrase, name, func(passphrase []byte) (err error) {
+		if raw, err = ssh.ParseRawPrivateKeyWithPassphrase(data, passphrase); err != nil {
+			return vault.ErrPassphrase
+		}
+		return nil
+	})
+	return raw, true, err
+}
+
+// newPrivateKey checks the key and writes it as OpenSSH.
+func newPrivateKey(raw any, comment string, allowWeak bool) (*PrivateKey, error) {
+	switch k := raw.(type) {
+	case *rsa.PrivateKey:
+		if bits := k.N.BitLen(); bits < minRSABits && !allowWeak {
+			return nil, fmt.Errorf("%w: RSA of %d bits, where %d are needed", ErrWeakKey, bits, minRSABits)
+		}
+	case *ed25519.PrivateKey:
+		raw = *k
+	case ed25519.PrivateKey, *ecdsa.PrivateKey:
+	default:
+		return nil, &FieldError{"private_key", "must be ed25519, RSA or ECDSA"}
+	}
+	if len(comment) > maxComment || ruleCharacters(comment) != "" {
+		return nil, &FieldError{"comment", fmt.Sprintf("must be text of at most %d bytes", maxComment)}
+	}
+	block, err := ssh.MarshalPrivateKey(raw, comment)
+	if err != nil {
+		return nil, &FieldError{"private_key", "must be ed25519, RSA or ECDSA"}
+	}
+	defer clear(block.Bytes)
+	signer, err := ssh.NewSignerFromKey(raw)
+	if err != nil {
+		return nil, &FieldError{"private_key", "must be ed25519, RSA or ECDSA"}
+	}
+	return &PrivateKey{pem: pem.EncodeToMemory(block), public: signer.PublicKey(), comment: comment}, nil
+}
+
+// GeneratePrivateKey makes a key: "ed25519", or "rsa" with 4096 bits.
+func GeneratePrivateKey(kind, comment string) (*PrivateKey, error) {
+	switch kind {
+	case "ed25519":
+		_, private, err := ed25519.GenerateKey(rand.Reader)
+		if err != nil {
+			return nil, err
+		}
+		defer clear(private)
+		return newPrivateKey(private, comment, false)
+	case "rsa":
+		private, err := rsa.GenerateKey(rand.Reader, 4096)
+		if err != nil {
+			return nil, err
+		}
+		return newPrivateKey(private, comment, false)
+	}
+	return nil, &FieldError{"type", "must be ed25519 or rsa"}
+}
+
+// opensshKey is the file format of OpenSSH, as PROTOCOL.key has it.
+type opensshKey struct {
+	CipherName   string
+	KdfName      string
+	KdfOpts      string
+	NumKeys      uint32
+	PubKey       []byte
+	PrivKeyBlock []byte
+}
+
+func parseOpenSSH(block *pem.Block) (k opensshKey, ok bool) {
+	const magic = "openssh-key-v1\x00"
+	if block == nil || block.Type != "OPENSSH PRIVATE KEY" || !bytes.HasPrefix(block.Bytes, []byte(magic)) {
+		return k, false
+	}
+	return k, ssh.Unmarshal(block.Bytes[len(magic):], &k) == nil
+}
+
+// opensshComment returns the comment that stands behind the private key, or "".
+// Nothing else in reach reads it.
+func opensshComment(data []byte) string {
+	block, _ := pem.Decode(bytes.TrimSpace(data))
+	k, ok := parseOpenSSH(block)
+	if !ok || k.CipherName != "none" {
+		return ""
+	}
+	var head struct {
+		Check1, Check2 uint32
+		Type           string
+		Rest           []byte `ssh:"rest"`
+	}
+	if ssh.Unmarshal(k.PrivKeyBlock, &head) != nil {
+		return ""
+	}
+	parts := map[string]int{ // strings before the comment
+		ssh.KeyAlgoED25519:  2,
+		ssh.KeyAlgoRSA:      6,
+		ssh.KeyAlgoECDSA256: 3,
+		ssh.KeyAlgoECDSA384: 3,
+		ssh.KeyAlgoECDSA521: 3,
+	}[head.Type]
+	rest := head.Rest
+	for range parts {
+		var part struct {
+			Skipped []byte
+			Rest    []byte `ssh:"rest"`
+		}
+		if ssh.Unmarshal(rest, &part) != nil {
+			return ""
+		}
+		rest = part.Rest
+	}
+	var last struct {
+		Comment string
+		Padding []byte `ssh:"rest"`
+	}
+	if parts == 0 || ssh.Unmarshal(rest, &last) != nil || len(last.Comment) > maxComment || ruleCharacters(last.Comment) != "" {
+		return ""
+	}
+	return last.Comment
+}
