@@ -4,11 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"strconv"
 	"strings"
-
-	"golang.org/x/crypto/ssh/knownhosts"
 
 	"github.com/rbee-keeper/rbee-vault/registry"
 	"github.com/rbee-keeper/rbee-vault/vault"
@@ -72,7 +69,7 @@ func contentMembers(fingerprints []string) []member {
 	}
 	return append(members,
 		member{memberHostKeys, writeHostKeys},
-		member{memberKnownHosts, writeKnownHosts},
+		member{memberKnownHosts, registry.WriteKnownHosts},
 		member{memberAuditLog, writeAuditLog},
 		member{memberSlots, writeSlots},
 	)
@@ -121,27 +118,6 @@ func writeSlots(ctx context.Context, tx *vault.Tx, w io.Writer) error {
 	}
 	for _, s := range slots {
 		if err := writeLine(w, s, nil); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// writeKnownHosts writes the pinned host keys as OpenSSH reads them, the node's
-// name as a comment behind each.
-func writeKnownHosts(ctx context.Context, tx *vault.Tx, w io.Writer) error {
-	addresses := map[string]string{}
-	for n, err := range registry.EachNode(ctx, tx) {
-		if err != nil {
-			return err
-		}
-		addresses[n.Name] = knownhosts.Normalize(net.JoinHostPort(n.SSHHost, strconv.Itoa(int(n.SSHPort))))
-	}
-	for k, err := range registry.EachHostKey(ctx, tx) {
-		if err != nil {
-			return err
-		}
-		if _, err := fmt.Fprintf(w, "%s %s %s\n", addresses[k.Node], k.PublicKey, k.Node); err != nil {
 			return err
 		}
 	}

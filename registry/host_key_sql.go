@@ -9,17 +9,35 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// selectHostKeys yields the host keys by node, type and public key.
-func selectHostKeys(ctx context.Context, tx *vault.Tx) iter.Seq2[HostKey, error] {
+const (
+	hostKeyColumns = `
+		node_name,
+		type,
+		public_key,
+		first_seen,
+		last_seen`
+
+	sqlSelectHostKeys     = `SELECT` + hostKeyColumns + ` FROM host_keys ORDER BY node_name, type, public_key`
+	sqlSelectNodeHostKeys = `SELECT` + hostKeyColumns + ` FROM host_keys WHERE node_name = ? ORDER BY type, public_key`
+)
+
+// selectNodeHostKeys returns a node's host keys, to be changed.
+func selectNodeHostKeys(ctx context.Context, tx *vault.Tx, name string) ([]HostKey, error) {
+	var keys []HostKey
+	for k, err := range selectHostKeys(ctx, tx, sqlSelectNodeHostKeys, name) {
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, k)
+	}
+	return keys, nil
+}
+
+// selectHostKeys yields the host keys of one of the two queries, by node, type and
+// public key.
+func selectHostKeys(ctx context.Context, tx *vault.Tx, query string, args ...any) iter.Seq2[HostKey, error] {
 	return func(yield func(HostKey, error) bool) {
-		rows, err := tx.QueryContext(ctx, `SELECT
-			node_name,
-			type,
-			public_key,
-			first_seen,
-			last_seen
-		FROM host_keys
-		ORDER BY node_name, type, public_key`)
+		rows, err := tx.QueryContext(ctx, query, args...)
 		if err != nil {
 			yield(HostKey{}, err)
 			return
@@ -76,4 +94,15 @@ func insertHostKey(ctx context.Context, tx *vault.Tx, k HostKey) error {
 		k.LastSeen.UnixMilli(),
 	)
 	return expectRow(res, err, ErrExists)
+}
+
+// updateHostKeySeen stores that a pinned key was seen again.
+func updateHostKeySeen(ctx context.Context, tx *vault.Tx, k HostKey) error {
+	res, err := tx.ExecContext(ctx, `UPDATE host_keys SET last_seen = max(last_seen, ?) WHERE node_name = ? AND public_key = ?`, k.LastSeen.UnixMilli(), k.Node, k.PublicKey)
+	return expectRow(res, err, ErrNotFound)
+}
+
+func deleteHostKey(ctx context.Context, tx *vault.Tx, k HostKey) error {
+	res, err := tx.ExecContext(ctx, `DELETE FROM host_keys WHERE node_name = ? AND public_key = ?`, k.Node, k.PublicKey)
+	return expectRow(res, err, ErrNotFound)
 }

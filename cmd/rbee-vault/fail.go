@@ -67,6 +67,7 @@ var failures = []failure{
 	{vault.ErrMissing, exitDamaged, "database_missing", "Put the database back beside its slots file, or restore a backup: rbee-vault restore FILE"},
 	{vault.ErrAudit, exitDamaged, "audit_broken", "Compare with a backup's audit_log.jsonl to see what was changed."},
 	{vault.ErrDamaged, exitDamaged, "damaged", "Run `rbee-vault doctor`; a backup brings the vault back: rbee-vault restore FILE --replace"},
+	{registry.ErrHostKeyChanged, exitDamaged, "host_key_changed", ""},
 	{registry.ErrBadRow, exitDamaged, "bad_row", "Remove the row (`rbee-vault node remove NAME`) and add the node anew."},
 	{vault.ErrPlaintext, exitExists, "plaintext", ""},
 	{vault.ErrFileExists, exitExists, "exists", "Nothing was made. Name a new file."},

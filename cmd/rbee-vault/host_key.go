@@ -1,0 +1,241 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/crypto/ssh"
+
+	"github.com/rbee-keeper/rbee-vault/registry"
+	"github.com/rbee-keeper/rbee-vault/vault"
+)
+
+func newHostKey(a *app) *cobra.Command {
+	cmd := &cobra.Command{Use: "host-key", Short: "The host keys that are pinned for the nodes"}
+	cmd.AddCommand(newHostKeyList(a), newHostKeyTrust(a), newHostKeyForget(a))
+	return cmd
+}
+
+func newHostKeyList(a *app) *cobra.Command {
+	var knownHosts bool
+	cmd := &cobra.Command{
+		Use:   "list [NODE...]",
+		Short: "List the pinned host keys",
+		Long: `List the pinned host keys. --known-hosts prints those of all nodes as OpenSSH reads
+them; as in: ssh -o KnownHostsCommand='/usr/bin/rbee-vault host-key list --known-hosts' ...`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			if knownHosts {
+				if len(args) > 0 {
+					return usagef(cmd, "--known-hosts prints those of all nodes")
+				}
+				return a.withVault(ctx, func(v *vault.Vault) error {
+					return v.View(ctx, func(tx *vault.Tx) error { return registry.WriteKnownHosts(ctx, tx, a.ui.out) })
+				})
+			}
+			var keys []registry.HostKey
+			err := a.withRegistry(ctx, func(r *registry.Registry) (err error) {
+				keys, err = r.ListHostKeys(ctx, args...)
+				return err
+			})
+			if err != nil {
+				return nodeHint(err)
+			}
+			var rows [][]string
+			for _, k := range keys {
+				if a.json {
+					if err := a.ui.object(k); err != nil {
+						return err
+					}
+					continue
+				}
+				rows = append(rows, []string{k.Node, k.Type, vault.Fingerprint(k.PublicKey), k.FirstSeen.Format("2006-01-02"), k.LastSeen.Format("2006-01-02")})
+			}
+			if a.json {
+				return nil
+			}
+			if len(keys) == 0 {
+				a.ui.info("No host key is pinned: rbee-vault host-key trust NODE --fingerprint SHA256:...")
+				return nil
+			}
+			a.ui.table([]string{"NODE", "TYPE", "FINGERPRINT", "FIRST SEEN", "LAST SEEN"}, rows, nil)
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&knownHosts, "known-hosts", false, "print OpenSSH's known_hosts format")
+	return cmd
+}
+
+func newHostKeyTrust(a *app) *cobra.Command {
+	var fingerprint, file string
+	var replaces []string
+	cmd := &cobra.Command{
+		Use:   "trust NODE --fingerprint SHA256:... | trust [NODE...] --from-known-hosts FILE",
+		Short: "Pin a node's host key",
+		Long: `Pin the host key that a node shows now, if it has the fingerprint that you were told
+by other means (on the node: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub); or the
+keys that an OpenSSH known_hosts file has for the nodes named, or all.
+
+Where another key of the type is pinned, nothing is changed (exit 18) unless --replace
+names the old one.`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			switch {
+			case (fingerprint == "") == (file == ""):
+				return usagef(cmd, "give --fingerprint or --from-known-hosts")
+			case file != "":
+				return runTrustKnownHosts(ctx, a, file, args, replaces)
+			case len(args) != 1:
+				return usagef(cmd, "which node?")
+			case !strings.HasPrefix(fingerprint, "SHA256:") || len(fingerprint) != len("SHA256:")+43:
+				return fmt.Errorf("%w: a fingerprint reads SHA256: and 43 characters", vault.ErrInvalid)
+			}
+			return runTrustFingerprint(ctx, a, args[0], fingerprint, replaces)
+		},
+	}
+	cmd.Flags().StringVar(&fingerprint, "fingerprint", "", "pin the key with this `FINGERPRINT`")
+	cmd.Flags().StringVar(&file, "from-known-hosts", "", "pin what this known_hosts `FILE` has")
+	cmd.Flags().StringArrayVar(&replaces, "replace", nil, "in place of the pinned key with this `FINGERPRINT`; repeatable")
+	return cmd
+}
+
+func runTrustFingerprint(ctx context.Context, a *app, name, fingerprint string, replaces []string) error {
+	return a.withRegistry(ctx, func(r *registry.Registry) error {
+		n, err := r.GetNode(ctx, name)
+		if err != nil {
+			return nodeHint(err)
+		}
+		key, err := seeHostKey(ctx, n, fingerprint)
+		if err != nil {
+			return err
+		}
+		if _, err := r.TrustHostKey(ctx, name, key, replaces...); err != nil {
+			return hostKeyHint(err)
+		}
+		a.ui.info("%s: %s %s is pinned", name, key.Type(), fingerprint)
+		return nil
+	})
+}
+
+// hostKeyTypes are asked for one after the other: a server shows one key a
+// connection.
+var hostKeyTypes = []string{ssh.KeyAlgoED25519, ssh.KeyAlgoECDSA256, ssh.KeyAlgoECDSA384, ssh.KeyAlgoECDSA521, ssh.KeyAlgoRSASHA512}
+
+// seeHostKey connects to the node, without logging in, until it shows the key of
+// that fingerprint.
+func seeHostKey(ctx context.Context, n registry.Node, fingerprint string) (ssh.PublicKey, error) {
+	address := net.JoinHostPort(n.SSHHost, strconv.Itoa(int(n.SSHPort)))
+	var seen []string
+	for _, kind := range hostKeyTypes {
+		var shown ssh.PublicKey
+		conn, err := (&net.Dialer{Timeout: 10 * time.Second}).DialContext(ctx, "tcp", address)
+		if err != nil {
+			return nil, fmt.Errorf("reach node %q: %w", n.Name, err)
+		}
+		conn.SetDeadline(time.Now().Add(10 * time.Second))
+		done := errors.New("seen")
+		c, _, _, err := ssh.NewClientConn(conn, address, &ssh.ClientConfig{
+			User:              n.SSHUser,
+			HostKeyAlgorithms: []string{kind},
+			HostKeyCallback: func(_ string, _ net.Addr, key ssh.PublicKey) error {
+				shown = key
+				return done // nothing of ours is sent
+			},
+		})
+		if err == nil {
+			c.Close()
+		}
+		conn.Close()
+		if shown == nil {
+			continue // it has none of the kind
+		}
+		if ssh.FingerprintSHA256(shown) == fingerprint {
+			return shown, nil
+		}
+		seen = append(seen, shown.Type()+" "+ssh.FingerprintSHA256(shown))
+	}
+	if len(seen) == 0 {
+		return nil, fmt.Errorf("%s shows no host key: is it an SSH server?", address)
+	}
+	return nil, withHint(fmt.Errorf("%w: %s shows none with that fingerprint, but %s", registry.ErrHostKeyChanged, address, strings.Join(seen, ", ")),
+		"Look at the node itself, not over this network: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub")
+}
+
+func runTrustKnownHosts(ctx context.Context, a *app, file string, names, replaces []string) error {
+	return a.withRegistry(ctx, func(r *registry.Registry) error {
+		var nodes []registry.Node
+		for _, name := range names {
+			n, err := r.GetNode(ctx, name)
+			if err != nil {
+				return nodeHint(err)
+			}
+			nodes = append(nodes, n)
+		}
+		if len(names) == 0 {
+			var err error
+			if nodes, err = r.ListNodes(ctx); err != nil {
+				return err
+			}
+		}
+		known, err := registry.ReadKnownHosts(file, nodes)
+		if err != nil {
+			return err
+		}
+		for _, p := range known.Skipped {
+			a.ui.warn("%s: %s", p.Row, p.Reason)
+		}
+		added, err := r.TrustHostKeys(ctx, known.Keys, replaces...)
+		if err != nil {
+			return hostKeyHint(err)
+		}
+		a.ui.info("%d of %d nodes are in %s; %d host keys are newly pinned", len(known.Keys), len(nodes), file, added)
+		if len(known.Keys) < len(nodes) && len(names) > 0 {
+			return fmt.Errorf("%w: %d of the nodes named are not in %s", errPartial, len(nodes)-len(known.Keys), file)
+		}
+		return nil
+	})
+}
+
+func hostKeyHint(err error) error {
+	if errors.Is(err, registry.ErrHostKeyChanged) {
+		return withHint(err, "Was the machine set up anew? If you know why, name the old key: --replace SHA256:...")
+	}
+	return err
+}
+
+func newHostKeyForget(a *app) *cobra.Command {
+	var fingerprint string
+	cmd := &cobra.Command{
+		Use:   "forget NODE",
+		Short: "Take away a node's pinned host keys",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			what := "all pinned host keys"
+			if fingerprint != "" {
+				what = fingerprint
+			}
+			return a.withRegistry(ctx, func(r *registry.Registry) error {
+				if err := a.ui.confirm(ctx, fmt.Sprintf("Forget %s of %s?", what, args[0])); err != nil {
+					return err
+				}
+				n, err := r.ForgetHostKeys(ctx, args[0], fingerprint)
+				if err != nil {
+					return err
+				}
+				a.ui.info("%s: %d host keys forgotten", args[0], n)
+				return nil
+			})
+		},
+	}
+	cmd.Flags().StringVar(&fingerprint, "fingerprint", "", "only the one with this `FINGERPRINT`")
+	return cmd
+}

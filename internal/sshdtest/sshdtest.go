@@ -1,0 +1,122 @@
+// Package sshdtest runs a real sshd on the loopback address.
+package sshdtest
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Server is an sshd that lets the user of the test in.
+type Server struct {
+	Host string // 127.0.0.1
+	Port string
+	User string
+	// PublicFiles are where its host keys stand, ed25519 and RSA.
+	PublicFiles []string
+}
+
+// Addr is host and port.
+func (s Server) Addr() string { return net.JoinHostPort(s.Host, s.Port) }
+
+// Start starts an sshd that takes the authorized keys, and ends it with the test.
+func Start(t testing.TB, authorized string) Server {
+	t.Helper()
+	me, err := user.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("", "sshd") // not below t.TempDir, which only its user may enter
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if me.Uid == "0" {
+		// sshd as root insists on its privilege separation directory.
+		if err := os.MkdirAll("/run/sshd", 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := Server{Host: "127.0.0.1", User: me.Username}
+	var config bytes.Buffer
+	for _, kind := range []string{"ed25519", "rsa"} {
+		key := filepath.Join(dir, "host_"+kind)
+		if out, err := exec.Command("ssh-keygen", "-q", "-t", kind, "-N", "", "-f", key).CombinedOutput(); err != nil {
+			t.Fatalf("ssh-keygen: %v: %s", err, out)
+		}
+		fmt.Fprintf(&config, "HostKey %s\n", key)
+		s.PublicFiles = append(s.PublicFiles, key+".pub")
+	}
+	keys := filepath.Join(dir, "authorized_keys")
+	if err := os.WriteFile(keys, []byte(authorized), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, s.Port, _ = net.SplitHostPort(l.Addr().String())
+	l.Close()
+	fmt.Fprintf(&config, `ListenAddress 127.0.0.1:%s
+AuthorizedKeysFile %s
+PidFile none
+StrictModes no
+UsePAM no
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+PermitRootLogin yes
+`, s.Port, keys)
+	file := filepath.Join(dir, "sshd_config")
+	if err := os.WriteFile(file, config.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	sshd, err := exec.LookPath("sshd")
+	if err != nil {
+		sshd = "/usr/sbin/sshd"
+	}
+	var said lockedBuffer
+	cmd := exec.Command(sshd, "-D", "-e", "-f", file)
+	cmd.Stderr = &said
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		conn, err := net.Dial("tcp", s.Addr())
+		if err == nil {
+			conn.Close()
+			return s
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("sshd does not listen: %v\n%s", err, said.String())
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}

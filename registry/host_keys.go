@@ -1,0 +1,151 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/rbee-keeper/rbee-vault/vault"
+)
+
+// ErrHostKeyChanged: another key of that type is pinned for the node. Who knows why
+// names the old one.
+var ErrHostKeyChanged = errors.New("host key has changed")
+
+// ListHostKeys returns the pinned host keys of the nodes of these names, or of all,
+// by node, type and public key.
+func (r *Registry) ListHostKeys(ctx context.Context, names ...string) ([]HostKey, error) {
+	var list []HostKey
+	err := r.v.View(ctx, func(tx *vault.Tx) error {
+		for _, name := range names {
+			if found, err := nodeExists(ctx, tx, name); err != nil {
+				return err
+			} else if !found {
+				return fmt.Errorf("node %q: %w", name, ErrNotFound)
+			}
+		}
+		for k, err := range EachHostKey(ctx, tx) {
+			if err != nil {
+				return err
+			}
+			if len(names) == 0 || slices.Contains(names, k.Node) {
+				list = append(list, k)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list host keys: %w", err)
+	}
+	return list, nil
+}
+
+// TrustHostKey pins a host key for a node and reports whether it was new; a key that
+// is pinned already was seen again. Where another key of the type is pinned, the
+// error is ErrHostKeyChanged and names its fingerprint, unless that is among
+// replaces: then it is replaced. A node that is not there is ErrNotFound.
+func (r *Registry) TrustHostKey(ctx context.Context, node string, key ssh.PublicKey, replaces ...string) (added bool, err error) {
+	err = r.v.Update(ctx, func(tx *vault.Tx) (err error) {
+		added, err = trustHostKey(ctx, tx, node, key, replaces)
+		return err
+	})
+	if err != nil {
+		return false, fmt.Errorf("trust host key of node %q: %w", node, err)
+	}
+	return added, nil
+}
+
+// TrustHostKeys is TrustHostKey for many nodes in one transaction.
+func (r *Registry) TrustHostKeys(ctx context.Context, keys map[string][]ssh.PublicKey, replaces ...string) (added int, err error) {
+	err = r.v.Update(ctx, func(tx *vault.Tx) error {
+		names := []string{}
+		for name := range keys {
+			names = append(names, name)
+		}
+		slices.Sort(names)
+		for _, name := range names {
+			for _, key := range keys[name] {
+				isNew, err := trustHostKey(ctx, tx, name, key, replaces)
+				if err != nil {
+					return fmt.Errorf("trust host key of node %q: %w", name, err)
+				}
+				if isNew {
+					added++
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	return added, nil
+}
+
+func trustHostKey(ctx context.Context, tx *vault.Tx, node string, key ssh.PublicKey, replaces []string) (bool, error) {
+	if found, err := nodeExists(ctx, tx, node); err != nil || !found {
+		return false, errors.Join(err, ErrNotFound)
+	}
+	k := HostKey{Node: node, Type: key.Type(), PublicKey: publicKeyLine(key), FirstSeen: tx.Now(), LastSeen: tx.Now()}
+	if err := k.Validate(); err != nil {
+		return false, err
+	}
+	pinned, err := selectNodeHostKeys(ctx, tx, node)
+	if err != nil {
+		return false, err
+	}
+	var changes []string
+	for _, old := range pinned {
+		switch {
+		case old.Type != k.Type:
+			continue
+		case old.PublicKey == k.PublicKey:
+			return false, updateHostKeySeen(ctx, tx, k)
+		case !slices.Contains(replaces, vault.Fingerprint(old.PublicKey)):
+			return false, fmt.Errorf("%w: %s of type %s is pinned, %s was given", ErrHostKeyChanged, vault.Fingerprint(old.PublicKey), k.Type, vault.Fingerprint(k.PublicKey))
+		}
+		changes = append(changes, "replaces "+vault.Fingerprint(old.PublicKey))
+		if err := deleteHostKey(ctx, tx, old); err != nil {
+			return false, err
+		}
+	}
+	if err := insertHostKey(ctx, tx, k); err != nil {
+		return false, err
+	}
+	detail := strings.Join(append([]string{k.Type + " " + vault.Fingerprint(k.PublicKey)}, changes...), "; ")
+	return true, tx.Audit(ctx, vault.Event{Action: "host-key.trust", Subject: node, Detail: detail})
+}
+
+// ForgetHostKeys takes away a node's pinned host key of a fingerprint, or with ""
+// all of them, and returns how many. It is ErrNotFound where there is no such node
+// or key.
+func (r *Registry) ForgetHostKeys(ctx context.Context, node, fingerprint string) (n int, err error) {
+	err = r.v.Update(ctx, func(tx *vault.Tx) error {
+		pinned, err := selectNodeHostKeys(ctx, tx, node)
+		if err != nil {
+			return err
+		}
+		var gone []string
+		for _, k := range pinned {
+			if fingerprint != "" && vault.Fingerprint(k.PublicKey) != fingerprint {
+				continue
+			}
+			if err := deleteHostKey(ctx, tx, k); err != nil {
+				return err
+			}
+			gone = append(gone, k.Type+" "+vault.Fingerprint(k.PublicKey))
+		}
+		if n = len(gone); n == 0 {
+			return ErrNotFound
+		}
+		return tx.Audit(ctx, vault.Event{Action: "host-key.forget", Subject: node, Detail: strings.Join(gone, "; ")})
+	})
+	if err != nil {
+		return 0, fmt.Errorf("forget host keys of node %q: %w", node, err)
+	}
+	return n, nil
+}
