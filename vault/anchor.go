@@ -107,7 +107,9 @@ func (v *Vault) compareAnchor(ctx context.Context, m Meta) error {
 	a, err := readAnchor(ctx, v.cfg.Keyring, m.VaultID)
 	switch {
 	case errors.Is(err, keyring.ErrNotFound):
-		v.cfg.log().Warn("the keyring held no anchor of this vault, so an older copy of the database would not have been noticed; one is written now")
+		if m.Keyring { // else it is a way in only from now on
+			v.cfg.log().Warn("the keyring held no anchor of this vault, so an older copy of the database would not have been noticed; one is written now")
+		}
 		found.missing, found.behind = true, true
 	case err == nil:
 		err = v.view(ctx, func(tx *Tx) (err error) {

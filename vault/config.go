@@ -50,8 +50,9 @@ type Config struct {
 	// Wait is how long to wait for a lock that another process holds, in all
 	// the places where one is needed. 0: 10 s.
 	Wait time.Duration
-	// AcceptRollback opens a database that is older than its slots file, after
-	// copying the slots file aside.
+	// AcceptRollback opens a database that is older than its slots file, which is
+	// copied aside, or than the keyring's anchor, which is written anew. That is
+	// audited.
 	AcceptRollback bool
 
 	// Actor and Via stand in the audit log: who, and by which program. Empty:

@@ -33,6 +33,13 @@ var (
 	// ErrNoWayIn: no source of the key was given, or none that this vault has.
 	ErrNoWayIn = errors.New("no way in")
 
+	// ErrKeyringItem: the keyring answered that it has no key of this vault, or has
+	// something else in its place. It comes with ErrWrongKey.
+	ErrKeyringItem = errors.New("keyring item is missing or another's")
+	// ErrSlotsFile: the slots file is gone or unreadable, and nothing else tells of a
+	// way in. It comes with ErrNoWayIn or ErrWrongKey.
+	ErrSlotsFile = errors.New("no slots file to open by")
+
 	// ErrNoSlot: the vault has no such slot.
 	ErrNoSlot = errors.New("no such slot")
 	// ErrSlotExists: the recipient has a slot already.

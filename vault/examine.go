@@ -84,10 +84,10 @@ func Examine(ctx context.Context, cfg Config, opts ExamineOptions) ([]Finding, e
 	v, err := Open(ctx, cfg)
 	if err != nil {
 		switch {
-		case !before.present() && errors.Is(err, ErrNoWayIn):
+		case !before.present() && errors.Is(err, ErrSlotsFile):
 			found = append(found, failed("slots file", "", fmt.Errorf("%w: the slots file %q is missing", ErrDamaged, p.slots)))
 		case !before.present():
-			found = append(found, warning("slots file", "", "it is missing; opening the vault through its keyring writes it anew"))
+			found = append(found, warning("slots file", "", "it is missing; opening the vault through its keyring would write it anew"))
 		case before.err != nil:
 			found = append(found, failed("slots file", "", fmt.Errorf("%w: the slots file is unreadable: %w", ErrDamaged, before.err)))
 		default:
@@ -154,7 +154,7 @@ func (c Config) examineWays(ctx context.Context, e entry, offers []Offer) []Find
 		if err != nil {
 			found = append(found, failed("credential", "", err))
 		} else if len(identities) > 0 {
-			offers = append(offers, Offer{"credential " + credentialName, identities})
+			offers = append(offers, Offer{"credential " + CredentialName, identities})
 		}
 	}
 	openedBy := map[string][]string{}
@@ -174,14 +174,17 @@ func (c Config) examineWays(ctx context.Context, e entry, offers []Offer) []Find
 				broken = fmt.Errorf("slot %s: %w", s.ID, err)
 			}
 		}
+		locked := IdentityError(o.Identities)
 		switch {
+		case locked != nil && !opens:
+			found = append(found, failed("offered", "", fmt.Errorf("%s: %w", o.Name, locked)))
 		case broken != nil && !opens:
 			found = append(found, failed("offered", "", fmt.Errorf("%s: %w: %w", o.Name, ErrWrongKey, broken)))
 		case !opens:
 			found = append(found, failed("offered", "", fmt.Errorf("%s: %w: it opens none of the %d slots", o.Name, ErrWrongKey, len(e.Slots))))
 		}
 	}
-	if c.ByPassphrase && len(e.passphraseSlots()) > 0 {
+	if c.ByPassphrase && len(offers) == 0 && len(e.passphraseSlots()) > 0 { // else it is an identity's
 		err := AskPassphrase(ctx, c.Passphrase, "the vault", func(passphrase []byte) error {
 			k, s, err := unwrapByPassphrase(e.passphraseSlots(), passphrase)
 			if err == nil {

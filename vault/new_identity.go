@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -162,6 +163,9 @@ func handOver(ctx context.Context, fsys durable.FS, n NewIdentity, files []Ident
 		encode := f.Encode
 		if encode == nil {
 			encode = func(_ context.Context, n NewIdentity) ([]byte, error) { return n.File(), nil }
+		}
+		if err := checkDir(filepath.Dir(f.Path)); err != nil {
+			return nil, err
 		}
 		if ok, err := durable.Exists(f.Path); err != nil {
 			return nil, err

@@ -33,6 +33,10 @@ type Rotated struct {
 // where a slot's plugin is missing, [ErrDamaged], and an error of package keyring
 // where the vault has a keyring item and the keyring does not answer. After any
 // of them the vault is as it was, with its old key.
+//
+// Where another process puts its own database in place while this one waits for
+// the locks, the handle is closed, and the error says so; if the key was changed
+// by then, Rotated tells which it is.
 func (v *Vault) Rotate(ctx context.Context) (Rotated, error) {
 	// What can fail is tried while everybody goes on working.
 	_, seen, err := v.planRotation(ctx)

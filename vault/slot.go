@@ -68,6 +68,26 @@ func (c Config) wrap(s *Slot, k *Key) error {
 	return nil
 }
 
+// encryptArmored encrypts a short text to one recipient.
+func encryptArmored(plaintext []byte, r age.Recipient) (string, error) {
+	var out strings.Builder
+	a := armor.NewWriter(&out)
+	w, err := age.Encrypt(a, r)
+	if err != nil {
+		return "", err
+	}
+	if _, err := w.Write(plaintext); err != nil {
+		return "", err
+	}
+	if err := w.Close(); err != nil {
+		return "", err
+	}
+	if err := a.Close(); err != nil {
+		return "", err
+	}
+	return out.String(), nil
+}
+
 // unwrap decrypts the slot's key line. When none of the identities is the
 // slot's, the error is an [*age.NoIdentityMatchError].
 func (s Slot) unwrap(identities []age.Identity) (*Key, error) {
@@ -101,7 +121,7 @@ func unwrapAny(slots []Slot, identities []age.Identity) (*Key, error) {
 	if broken != nil {
 		return nil, fmt.Errorf("%w: no slot opens, and one is unreadable: %w", ErrWrongKey, broken)
 	}
-	return nil, fmt.Errorf("%w: the identity opens none of the vault's %d slots", ErrWrongKey, len(slots))
+	return nil, fmt.Errorf("%w: it opens none of the vault's slots (there are %d)", ErrWrongKey, len(slots))
 }
 
 // unwrapByPassphrase tries the passphrase on each of the passphrase slots, or

@@ -28,8 +28,8 @@ func insertSlot(ctx context.Context, tx *Tx, s Slot) error {
 	return err
 }
 
-// selectSlots orders as the slots file does: the recovery slot first, for the
-// commands in the manual name it by its place.
+// selectSlots orders as the slots file does: recovery slots first, for whoever
+// reads it by hand looks for those.
 func selectSlots(ctx context.Context, tx *Tx) ([]Slot, error) {
 	rows, err := tx.QueryContext(ctx, `
 		SELECT

@@ -23,11 +23,11 @@ const (
 	FromIdentity   Source = "identity"
 	FromCredential Source = "credential"
 	FromKeyring    Source = "keyring"
-	FromPassphrase Source = "passphrase" // asked first where Config.ByPassphrase says so
+	FromPassphrase Source = "passphrase" // asked behind the identities where Config.ByPassphrase says so
 )
 
-// credentialName is the name of the systemd credential that holds an identity.
-const credentialName = "rbee-vault"
+// CredentialName is the name of the systemd credential that holds an identity.
+const CredentialName = "rbee-vault"
 
 // unlock gets the key of the database that begins with id. The check value of
 // the entry, where there is one, has been compared.
@@ -75,7 +75,7 @@ func ask(ctx context.Context, cfg Config, id KeyID, file slotsFile) (*Key, Sourc
 	case e == nil && file.present():
 		return nil, "", noEntry(id, file, FromIdentity)
 	case e == nil:
-		return nil, "", fmt.Errorf("%w: the slots file is gone, and there is no keyring", ErrNoWayIn)
+		return nil, "", fmt.Errorf("%w: %w: the slots file is gone, and there is no keyring", ErrNoWayIn, ErrSlotsFile)
 	case cfg.Passphrase != nil && len(e.passphraseSlots()) > 0:
 		return byPassphrase(ctx, cfg, id, file)
 	}
@@ -114,9 +114,9 @@ func byKeyring(ctx context.Context, cfg Config, id KeyID, file slotsFile) (*Key,
 	case errors.Is(err, keyring.ErrNotFound) && file.find(id) == nil && len(file.entries) > 0:
 		return nil, "", noEntry(id, file, FromKeyring)
 	case errors.Is(err, keyring.ErrNotFound) && file.find(id) == nil:
-		return nil, "", fmt.Errorf("%w: the keyring has no key of id %s, and there is no slots file that tells of another way in: only a backup brings the vault back", ErrWrongKey, id)
+		return nil, "", fmt.Errorf("%w: the keyring has no key of id %s: %w: only a backup brings the vault back", ErrWrongKey, id, ErrSlotsFile)
 	case errors.Is(err, keyring.ErrNotFound):
-		return nil, "", fmt.Errorf("%w: the keyring has no key of id %s", ErrWrongKey, id)
+		return nil, "", fmt.Errorf("%w: %w: the keyring has no key of id %s", ErrWrongKey, ErrKeyringItem, id)
 	case err != nil:
 		return nil, "", err
 	}
@@ -124,7 +124,7 @@ func byKeyring(ctx context.Context, cfg Config, id KeyID, file slotsFile) (*Key,
 	defer wipe(line)
 	key, err := parseKeyLine(line)
 	if err != nil {
-		return nil, "", fmt.Errorf("%w: the keyring's item of id %s does not hold its key: %w", ErrWrongKey, id, err)
+		return nil, "", fmt.Errorf("%w: %w: the keyring's item of id %s does not hold its key: %w", ErrWrongKey, ErrKeyringItem, id, err)
 	}
 	return key, FromKeyring, nil
 }
@@ -133,11 +133,11 @@ func byKeyring(ctx context.Context, cfg Config, id KeyID, file slotsFile) (*Key,
 func noEntry(id KeyID, file slotsFile, source Source) error {
 	switch {
 	case !file.present():
-		return fmt.Errorf("%w: the slots file is gone, and through it alone an %s opens a vault", ErrNoWayIn, source)
+		return fmt.Errorf("%w: %w: the slots file is gone, and through it alone a vault opens by %s", ErrNoWayIn, ErrSlotsFile, source)
 	case file.err != nil:
-		return fmt.Errorf("%w: the slots file is unreadable, and through it alone an %s opens a vault: %w", ErrNoWayIn, source, file.err)
+		return fmt.Errorf("%w: %w: the slots file is unreadable, and through it alone a vault opens by %s: %w", ErrNoWayIn, ErrSlotsFile, source, file.err)
 	case len(file.entries) == 0:
-		return fmt.Errorf("%w: the slots file is empty, and through it alone an %s opens a vault", ErrNoWayIn, source)
+		return fmt.Errorf("%w: %w: the slots file is empty, and through it alone a vault opens by %s", ErrNoWayIn, ErrSlotsFile, source)
 	}
 	return fmt.Errorf("%w: the database begins with %s, the slots file tells of %s: it is another vault's database, an older copy, or its first bytes are damaged", ErrUnknownKeyID, id, file.entries[0].KeyID)
 }
@@ -172,16 +172,16 @@ func readCredential(ctx context.Context, cfg Config) ([]age.Identity, error) {
 	if !filepath.IsAbs(dir) {
 		return nil, fmt.Errorf("%w: the credentials directory %q is not absolute", ErrInvalid, dir)
 	}
-	f, err := os.Open(filepath.Join(dir, credentialName))
+	f, err := os.Open(filepath.Join(dir, CredentialName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	} else if err != nil {
 		return nil, fmt.Errorf("%w: read credential: %w", ErrNoWayIn, err)
 	}
 	defer f.Close()
-	identities, err := ParseIdentities(ctx, f, IdentityOptions{Name: "credential " + credentialName, Passphrase: cfg.Passphrase, Plugins: cfg.Plugins})
+	identities, err := ParseIdentities(ctx, f, IdentityOptions{Name: "credential " + CredentialName, Passphrase: cfg.Passphrase, Plugins: cfg.Plugins})
 	if err != nil {
-		return nil, fmt.Errorf("%w: credential %q: %w", ErrWrongKey, credentialName, err)
+		return nil, fmt.Errorf("%w: credential %q: %w", ErrWrongKey, CredentialName, err)
 	}
 	return identities, nil
 }

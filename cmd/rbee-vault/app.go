@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -35,9 +36,9 @@ type app struct {
 	acceptRollback bool
 	wait           time.Duration
 
-	offers     []offer // the identities that config read
-	stdinTaken string  // the flag or argument that reads standard input
-	passphrase []byte  // what passphraseFile holds, once it was read
+	offers     []vault.Offer // the identities that config read
+	stdinTaken string        // the flag or argument that reads standard input
+	passphrase []byte        // what passphraseFile holds, once it was read
 }
 
 // run runs the command line and returns the exit code.
@@ -82,7 +83,7 @@ Begin with "rbee-vault init", then "rbee-vault node add".`,
 	f.StringVar(&a.db, "db", "", "database `PATH` ($RBEE_VAULT_DB; default ~/.rbee/beehives.db)")
 	f.StringArrayVar(&a.identities, "identity", nil, "open with the age or SSH identity in `FILE`, '-' for standard input, 'fd:N' for a descriptor; repeatable ($RBEE_VAULT_IDENTITY_FILE)")
 	f.BoolVar(&a.byPassphrase, "passphrase", false, "open by a passphrase slot, also where there is a keyring")
-	f.StringVar(&a.passphraseFile, "passphrase-file", "", "take the passphrase, of a slot or an identity, from the first line of `FILE`, '-', or 'fd:N'")
+	f.StringVar(&a.passphraseFile, "passphrase-file", "", "take the passphrase, of a slot or an identity, from the one line of `FILE`, '-', or 'fd:N'")
 	f.BoolVar(&a.json, "json", false, "print JSON; errors too")
 	f.BoolVar(&a.noInput, "no-input", false, "never ask for anything")
 	f.BoolVar(&a.yes, "yes", false, "answer yes to the question whether to go on")
@@ -91,6 +92,9 @@ Begin with "rbee-vault init", then "rbee-vault node add".`,
 	f.DurationVar(&a.wait, "wait", 10*time.Second, "how long to wait for a lock that another process holds")
 	f.BoolVar(&a.acceptRollback, "accept-rollback", false, "open a database that is older than what else is known of it")
 	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if isSecret(err.Error()) { // an argument that begins with "-----BEGIN" looks like a flag
+			return usagef(cmd, "an argument is a private key: give its public key, or the path of its file")
+		}
 		return usageError{cmd, err.Error()}
 	})
 	cmd.AddCommand(
@@ -112,6 +116,13 @@ Begin with "rbee-vault init", then "rbee-vault node add".`,
 	cmd.CompletionOptions.HiddenDefaultCmd = false
 	wrapArgs(cmd)
 	return cmd
+}
+
+// isSecret reports whether a text holds a private key that was given where a path
+// or a public key belongs. It must not be said again.
+func isSecret(text string) bool {
+	upper := strings.ToUpper(text)
+	return strings.Contains(upper, "PRIVATE KEY") || strings.Contains(upper, "AGE-SECRET-KEY-") || strings.Contains(upper, "AGE-PLUGIN-")
 }
 
 // usageError is a command line that says nothing: exit 64.
@@ -181,7 +192,7 @@ func (a *app) config(ctx context.Context) (vault.Config, error) {
 		}
 	}
 	for _, o := range a.offers {
-		cfg.Identities = append(cfg.Identities, o.identities...)
+		cfg.Identities = append(cfg.Identities, o.Identities...)
 	}
 	return cfg, nil
 }
@@ -192,7 +203,7 @@ func (a *app) configWithoutIdentities() (vault.Config, error) {
 		return vault.Config{}, err
 	}
 	var passphrase vault.PassphraseFunc
-	if a.passphraseFile != "" || a.interactive() {
+	if a.passphraseFile != "" || a.byPassphrase || a.interactive() {
 		passphrase = a.askPassphrase
 	}
 	return vault.Config{

@@ -63,34 +63,31 @@ type backupJSON struct {
 }
 
 func runBackup(ctx context.Context, a *app, o backupOptions) error {
-	opts := backup.CreateOptions{Recipients: o.recipients, Program: "rbee-vault " + version}
-	stdout := o.out == "-"
-	if stdout {
-		if a.ui.pretty {
-			return fmt.Errorf("%w: a backup is binary: send standard output to a file or a pipe", vault.ErrInvalid)
-		}
-		if a.json {
-			return fmt.Errorf("%w: --json and -o - both want standard output", vault.ErrInvalid)
-		}
+	return a.withVault(ctx, func(v *vault.Vault) error { return a.backup(ctx, v, o) })
+}
+
+// backup makes a backup of the open vault and tells of it.
+func (a *app) backup(ctx context.Context, v *vault.Vault, o backupOptions) error {
+	opts := backup.CreateOptions{Path: o.out, Recipients: o.recipients, Program: "rbee-vault " + version}
+	switch {
+	case o.out == "-" && a.ui.pretty:
+		return fmt.Errorf("%w: a backup is binary: send standard output to a file or a pipe", vault.ErrInvalid)
+	case o.out == "-" && a.json:
+		return fmt.Errorf("%w: --json and -o - both want standard output", vault.ErrInvalid)
+	case o.out == "-":
 		opts.Writer = a.ui.out
+	case o.out == "":
+		opts.Dir = filepath.Join(filepath.Dir(v.Path()), "backups")
 	}
-	opts.Path = o.out
 	var end func()
 	opts.Progress, end = a.ui.progress("backup")
-	var created backup.Created
-	err := a.withRegistry(ctx, func(r *registry.Registry) (err error) {
-		if o.out == "" {
-			opts.Dir = filepath.Join(filepath.Dir(r.Vault().Path()), "backups")
-		}
-		created, err = backup.Create(ctx, r.Vault(), opts)
-		return err
-	})
+	created, err := backup.Create(ctx, v, opts)
 	end()
 	if err != nil && !errors.Is(err, backup.ErrNotRecorded) {
 		return err
 	}
 	switch {
-	case stdout:
+	case o.out == "-":
 		a.ui.info("backup %d, %d bytes", created.Sequence, created.Size)
 	case a.json:
 		if e := a.ui.object(backupJSON{created.Path, created.Sequence, created.Size, created.SHA256, vault.Fingerprint(created.Signer), created.Unchanged}); e != nil {

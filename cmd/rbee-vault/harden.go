@@ -16,7 +16,7 @@ func harden() {
 	notDumpable()
 }
 
-// hardened says what of it the system did not let.
+// hardened returns an error where the system did not allow it.
 func hardened() error {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_CORE, &limit); err != nil || limit.Cur != 0 || dumpable() {

@@ -16,27 +16,24 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// offer is an identity file that the operator named.
-type offer struct {
-	name       string
-	identities []age.Identity
-}
-
 // readOffers reads what --identity names, or the environment does.
-func (a *app) readOffers(ctx context.Context) ([]offer, error) {
+func (a *app) readOffers(ctx context.Context) ([]vault.Offer, error) {
 	sources := a.identities
 	if len(sources) == 0 {
 		if file := os.Getenv("RBEE_VAULT_IDENTITY_FILE"); file != "" {
 			sources = []string{file}
 		}
 	}
-	var offers []offer
+	var offers []vault.Offer
 	for _, source := range sources {
+		if isSecret(source) {
+			return nil, fmt.Errorf("%w: what is given is an identity itself, where the path of its file is needed", vault.ErrInvalid)
+		}
 		found, err := a.readIdentity(ctx, source)
 		if err != nil {
 			return nil, fmt.Errorf("identity %q: %w", source, err)
 		}
-		offers = append(offers, offer{source, found})
+		offers = append(offers, vault.Offer{Name: source, Identities: found})
 	}
 	return offers, nil
 }

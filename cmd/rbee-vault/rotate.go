@@ -46,56 +46,68 @@ type rotateJSON struct {
 }
 
 func runRotate(ctx context.Context, a *app, o rotateOptions) error {
-	var done vault.Rotated
-	err := a.withVault(ctx, func(v *vault.Vault) (err error) {
-		if !o.dryRun {
-			done, err = v.Rotate(ctx)
-			return err
-		}
-		if err := v.CheckPages(ctx); err != nil {
-			return err
-		}
-		done, err = v.PlanRotation(ctx)
-		return err
-	})
-	if err != nil {
-		return rotateHint(err)
-	}
-	if a.json {
-		j := rotateJSON{DryRun: o.dryRun, Generation: done.Generation, Previous: done.Previous.String(), Keyring: done.Keyring, Slots: done.Slots}
-		if !o.dryRun {
-			id := done.KeyID.String()
-			j.KeyID = &id
-		}
-		if err := a.ui.object(j); err != nil {
-			return err
-		}
-	} else {
-		pairs := [][2]string{{"generation", strconv.FormatInt(done.Generation, 10)}}
-		if !o.dryRun {
-			pairs = append(pairs, [2]string{"key id", done.KeyID.String()})
-		}
-		pairs = append(pairs, [2]string{"opens by", vault.WaysIn(done.Slots, done.Keyring)})
-		a.ui.pairs(pairs)
-	}
 	if o.dryRun {
-		a.ui.info("Nothing was changed. A rotation would give the vault this generation of its key.")
-		return nil
+		a.acceptRollback = false // which would be written down
 	}
-	if !o.backup && a.interactive() && !a.yes && !a.json {
-		err := a.ui.confirm(ctx, "The backups so far can be read as before. Make a fresh one now?")
-		if err != nil && !errors.Is(err, errDeclined) {
+	return a.withVault(ctx, func(v *vault.Vault) error {
+		if o.dryRun {
+			if err := v.CheckPages(ctx); err != nil {
+				return err
+			}
+			plan, err := v.PlanRotation(ctx)
+			if err != nil {
+				return rotateHint(err)
+			}
+			if err := a.showRotated(plan, true); err != nil {
+				return err
+			}
+			a.ui.info("Nothing was changed. A rotation would give the vault this generation of its key.")
+			return nil
+		}
+		if err := a.rotate(ctx, v); err != nil {
 			return err
 		}
-		o.backup = err == nil
-	}
-	if o.backup {
-		if err := runBackup(ctx, a, backupOptions{}); err != nil {
+		if !o.backup && a.interactive() && !a.yes && !a.json {
+			err := a.ui.confirm(ctx, "The backups so far can be read as before. Make a fresh one now?")
+			if err != nil && !errors.Is(err, errDeclined) {
+				return err
+			}
+			o.backup = err == nil
+		}
+		if !o.backup {
+			a.ui.info("Make a fresh backup: rbee-vault backup")
+			return nil
+		}
+		if err := a.backup(ctx, v, backupOptions{}); err != nil {
 			return fmt.Errorf("the key was changed, but the backup failed: %w", err)
 		}
 		return nil
+	})
+}
+
+// rotate rotates the open vault and tells of it.
+func (a *app) rotate(ctx context.Context, v *vault.Vault) error {
+	done, err := v.Rotate(ctx)
+	if err != nil {
+		return rotateHint(err)
 	}
-	a.ui.info("Make a fresh backup: rbee-vault backup")
+	return a.showRotated(done, false)
+}
+
+func (a *app) showRotated(r vault.Rotated, dryRun bool) error {
+	if a.json {
+		j := rotateJSON{DryRun: dryRun, Generation: r.Generation, Previous: r.Previous.String(), Keyring: r.Keyring, Slots: r.Slots}
+		if !dryRun {
+			id := r.KeyID.String()
+			j.KeyID = &id
+		}
+		return a.ui.object(j)
+	}
+	pairs := [][2]string{{"generation", strconv.FormatInt(r.Generation, 10)}}
+	if !dryRun {
+		pairs = append(pairs, [2]string{"key id", r.KeyID.String()})
+	}
+	a.ui.pairs(append(pairs, [2]string{"opens by", vault.WaysIn(r.Slots, r.Keyring)}))
 	return nil
 }
 

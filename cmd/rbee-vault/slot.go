@@ -55,7 +55,11 @@ func newSlotList(a *app) *cobra.Command {
 						}
 						continue
 					}
-					rows = append(rows, []string{s.ID, string(s.Kind), s.Label, s.Created.Format("2006-01-02"), shorten(s.Recipient, 70)})
+					recipient := s.Recipient
+					if a.ui.pretty {
+						recipient = shorten(recipient, 70)
+					}
+					rows = append(rows, []string{s.ID, string(s.Kind), s.Label, s.Created.Format("2006-01-02"), recipient})
 				}
 				if !a.json {
 					a.ui.table([]string{"ID", "KIND", "LABEL", "CREATED", "RECIPIENT"}, rows, nil)
@@ -91,6 +95,9 @@ secret. Backups made from then on can be read by the new recipient too.`,
 // addSlot adds a slot to the open vault and says so.
 func (a *app) addSlot(ctx context.Context, v *vault.Vault, n vault.NewSlot) error {
 	s, err := v.AddSlot(ctx, n)
+	if errors.Is(err, vault.ErrPlugin) {
+		return withHint(err, "Nothing was changed. Every backup and rotation needs the plugin too: install it first.")
+	}
 	if err != nil {
 		return err
 	}
@@ -131,7 +138,7 @@ func newSlotAddPassphrase(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "passphrase",
 		Short: "Let in who knows a passphrase",
-		Long: `Add a passphrase. It is typed twice, or taken from the first line of a file.
+		Long: `Add a passphrase. It is typed twice, or taken from the one line of a file.
 
 Whoever has the slots file can try passphrases on it without end, each for as long
 as scrypt takes: choose one of six random words or more. It does not count as the
@@ -152,7 +159,7 @@ type that when it is asked for.`,
 		},
 	}
 	labelFlag(cmd, &label)
-	cmd.Flags().StringVar(&file, "passphrase-file", "", "take the new passphrase from the first line of `FILE`, '-', or 'fd:N'")
+	cmd.Flags().StringVar(&file, "passphrase-file", "", "take the new passphrase from the one line of `FILE`, '-', or 'fd:N'")
 	cmd.Flags().IntVar(&workFactor, "work-factor", vault.MinWorkFactor, fmt.Sprintf("let scrypt take 2^`N` steps for it, %d to %d", vault.MinWorkFactor, vault.MaxWorkFactor))
 	return cmd
 }
@@ -243,6 +250,9 @@ other way: after the keyring was lost, or reset, or on a new machine.`,
 			ctx := cmd.Context()
 			return a.withVault(ctx, func(v *vault.Vault) error {
 				if err := v.AddKeyring(ctx); err != nil {
+					if classify(err).code == exitKeyring {
+						err = withHint(err, "Run it where the keyring is: in the desktop session of this user.")
+					}
 					return err
 				}
 				if a.json {
@@ -309,8 +319,8 @@ func newSlotRemove(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "remove ID|LABEL|keyring",
 		Short: "Take a way in away",
-		Long: `Take a way into the vault away, by its id, the beginning of that, or its label. The
-last recovery or recipient slot stays.
+		Long: `Take a way into the vault away, by its id, the beginning of that from four digits
+on, or its label. The last recovery or recipient slot stays.
 
 The key of the vault does not change: who has opened the vault by that way before,
 or has a copy of the slots file, may still have it. ` + "`rbee-vault rotate`" + ` changes it.
@@ -322,22 +332,27 @@ or has a copy of the slots file, may still have it. ` + "`rbee-vault rotate`" + 
 }
 
 func runSlotRemove(ctx context.Context, a *app, name string) error {
-	var left []string
-	err := a.withVault(ctx, func(v *vault.Vault) error {
+	return a.withVault(ctx, func(v *vault.Vault) error {
 		m, slots, err := metaAndSlots(ctx, v)
 		if err != nil {
 			return err
 		}
 		gone, keyring := keyringSlot(m), m.Keyring
-		if name == keyringName {
+		if name == keyringName && !m.Keyring {
+			return fmt.Errorf("%w: the OS keyring is no way into this vault", vault.ErrNoSlot)
+		} else if name == keyringName {
 			keyring = false
 		} else if gone, err = vault.FindSlot(slots, name); err != nil {
 			return err
 		}
 		remaining := slices.DeleteFunc(slots, func(s vault.Slot) bool { return s.ID == gone.ID })
+		if !slices.ContainsFunc(remaining, vault.Slot.Durable) { // before anything is asked
+			return fmt.Errorf("%w: %s", vault.ErrLastSlot, gone.ID)
+		}
 		if err := a.ui.confirm(ctx, fmt.Sprintf("Remove %s? The vault then opens by: %s.", slotText(gone), vault.WaysIn(remaining, keyring))); err != nil {
 			return err
 		}
+		var left []string
 		if name == keyringName {
 			left, err = v.RemoveKeyring(ctx)
 		} else {
@@ -347,30 +362,29 @@ func runSlotRemove(ctx context.Context, a *app, name string) error {
 			return err
 		}
 		if a.json {
-			return a.ui.object(removedJSON{gone, append([]string{}, left...)})
+			if err := a.ui.object(removedJSON{gone, append([]string{}, left...)}); err != nil {
+				return err
+			}
 		}
 		a.ui.info("Removed: %s.", slotText(gone))
+		if len(left) > 0 {
+			a.ui.warn("the keyring did not answer: remove these items from it when it does (service rbee-vault): %s", strings.Join(left, ", "))
+		}
+		a.ui.info(`The vault's key has not changed: who used that way before may still have it. A new
+key takes it away: rbee-vault rotate`)
+		if a.interactive() && !a.yes && !a.json {
+			// With this handle: the way that opened it may be the one that is gone.
+			err := a.ui.confirm(ctx, "Rotate now?")
+			if err == nil {
+				err = a.rotate(ctx, v)
+			}
+			if err != nil && !errors.Is(err, errDeclined) {
+				return err
+			}
+		}
+		if len(left) > 0 {
+			return errPartial
+		}
 		return nil
 	})
-	if err != nil {
-		return err
-	}
-	if len(left) > 0 {
-		a.ui.warn("the keyring did not answer: remove these items from it when it does (service rbee-vault): %s", strings.Join(left, ", "))
-	}
-	a.ui.info(`The vault's key has not changed: who used that way before may still have it. A new
-key takes it away: rbee-vault rotate`)
-	if a.interactive() && !a.yes && !a.json {
-		err := a.ui.confirm(ctx, "Rotate now?")
-		if err == nil {
-			err = runRotate(ctx, a, rotateOptions{})
-		}
-		if err != nil && !errors.Is(err, errDeclined) {
-			return err
-		}
-	}
-	if len(left) > 0 {
-		return errPartial
-	}
-	return nil
 }

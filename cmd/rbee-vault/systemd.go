@@ -11,9 +11,6 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// credentialName is what services find the identity under.
-const credentialName = "rbee-vault"
-
 // systemdCredential encrypts by systemd-creds.
 type systemdCredential struct {
 	key  string // what systemd-creds calls --with-key; "" for its default
@@ -24,7 +21,7 @@ type systemdCredential struct {
 func (s systemdCredential) encode(ctx context.Context, n vault.NewIdentity) ([]byte, error) {
 	file := n.File()
 	defer clear(file)
-	args := []string{"encrypt", "--name=" + credentialName, "-", "-"}
+	args := []string{"encrypt", "--name=" + vault.CredentialName, "-", "-"}
 	if s.key != "" {
 		args = append([]string{"--with-key=" + s.key}, args...)
 	}
@@ -35,7 +32,7 @@ func (s systemdCredential) encode(ctx context.Context, n vault.NewIdentity) ([]b
 	if said != "" { // such as that its own key does not lie on an encrypted disk
 		s.tell("systemd-creds: %s", said)
 	}
-	again, _, err := systemdCreds(ctx, encrypted, "decrypt", "--name="+credentialName, "-", "-")
+	again, _, err := systemdCreds(ctx, encrypted, "decrypt", "--name="+vault.CredentialName, "-", "-")
 	defer clear(again)
 	if err == nil && !bytes.Equal(again, file) {
 		err = errors.New("systemd-creds decrypts the credential to something else")

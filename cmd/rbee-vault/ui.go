@@ -27,7 +27,7 @@ type ui struct {
 	err     io.Writer
 	tty     *os.File // opened when first asked for
 	noTTY   bool
-	secrets *term.Terminal // reads what must not be seen from tty
+	secrets *term.Terminal // reads passphrases from tty, without showing them
 	pretty  bool           // standard output is a terminal
 	width   int            // of that terminal
 	color   bool           // and may be coloured
@@ -300,6 +300,7 @@ func (u *ui) ask(ctx context.Context, question string) (string, error) {
 	if tty == nil {
 		return "", errNeedsFlag
 	}
+	u.out.Flush() // what was printed before stands before it
 	fmt.Fprint(tty, question)
 	line, err := await(ctx, func() ([]byte, error) { return readTTYLine(tty) })
 	if ctx.Err() != nil {
@@ -308,13 +309,14 @@ func (u *ui) ask(ctx context.Context, question string) (string, error) {
 	return strings.TrimSpace(string(line)), err
 }
 
-// askSecret is ask for what must not be seen. The terminal shows nothing that is
-// typed from before the question on. The caller wipes the answer.
+// askSecret is ask for what must not be seen: the terminal stops showing what is
+// typed before the question appears. The caller wipes the answer.
 func (u *ui) askSecret(ctx context.Context, question string) ([]byte, error) {
 	tty := u.terminal()
 	if tty == nil {
 		return nil, errNeedsFlag
 	}
+	u.out.Flush()
 	state, err := term.MakeRaw(int(tty.Fd()))
 	if err != nil {
 		return nil, fmt.Errorf("hide what is typed: %w", err)

@@ -1,0 +1,94 @@
+package vault
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"filippo.io/age"
+	"filippo.io/age/armor"
+)
+
+// PassphraseFunc asks for the passphrase of what ("identity file r.age"). Attempt
+// counts from 1: it is asked again, three times at most, when what it gave was
+// wrong; an error ends that. What it returns is wiped.
+type PassphraseFunc func(ctx context.Context, what string, attempt int) ([]byte, error)
+
+// maxAttempts is how often a passphrase is asked for.
+const maxAttempts = 3
+
+// ErrPassphrase: the passphrase was wrong, and another may be tried. It matches
+// [ErrWrongKey].
+var ErrPassphrase = fmt.Errorf("%w: wrong passphrase", ErrWrongKey)
+
+// AskPassphrase asks for the passphrase of what until try takes it, three times at
+// most. What try returns besides [ErrPassphrase] ends it. Where ask is nil, the
+// error matches [ErrNoWayIn].
+func AskPassphrase(ctx context.Context, ask PassphraseFunc, what string, try func(passphrase []byte) error) error {
+	if ask == nil {
+		return fmt.Errorf("%w: %s needs a passphrase, and there is no way to ask for one", ErrNoWayIn, what)
+	}
+	err := ErrPassphrase
+	for attempt := 1; attempt <= maxAttempts && errors.Is(err, ErrPassphrase); attempt++ {
+		passphrase, e := ask(ctx, what, attempt)
+		if e != nil {
+			if attempt > 1 && errors.Is(e, ErrWrongKey) {
+				break // nothing else to offer than the wrong one
+			}
+			return fmt.Errorf("passphrase of %s: %w", what, e)
+		}
+		err = try(passphrase)
+		wipe(passphrase)
+	}
+	if errors.Is(err, ErrPassphrase) {
+		return fmt.Errorf("%w of %s", ErrPassphrase, what)
+	}
+	return err
+}
+
+// The work factors of scrypt that a passphrase may have: 2^18 takes 256 MiB and
+// about a second. A file that asks for more than the highest is refused.
+const (
+	MinWorkFactor = 18
+	MaxWorkFactor = 20
+)
+
+// lockPassphrase encrypts an identity under a passphrase, as armored age that
+// `age -d` opens.
+func lockPassphrase(identity string, passphrase []byte, workFactor int) (string, error) {
+	r, err := age.NewScryptRecipient(string(passphrase))
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	r.SetWorkFactor(workFactor)
+	return encryptArmored([]byte(identity+"\n"), r)
+}
+
+// openPassphrase decrypts what a passphrase protects, armored or not, or returns
+// ErrPassphrase.
+func openPassphrase(data, passphrase []byte) ([]byte, error) {
+	id, err := age.NewScryptIdentity(string(passphrase))
+	if err != nil {
+		return nil, ErrPassphrase // an empty one
+	}
+	id.SetMaxWorkFactor(MaxWorkFactor)
+	var r io.Reader = bytes.NewReader(data)
+	if bytes.HasPrefix(data, []byte(armor.Header)) {
+		r = armor.NewReader(r)
+	}
+	plain, err := age.Decrypt(r, id)
+	if _, none := errors.AsType[*age.NoIdentityMatchError](err); none {
+		return nil, ErrPassphrase
+	}
+	var out []byte
+	if err == nil {
+		out, err = io.ReadAll(io.LimitReader(plain, maxIdentityFile+1))
+	}
+	if err != nil {
+		wipe(out)
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	return out, nil
+}
