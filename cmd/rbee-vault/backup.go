@@ -260,24 +260,7 @@ type verifiedJSON struct {
 
 // runVerify verifies a backup, and says what it holds.
 func runVerify(ctx context.Context, a *app, o readOptions, file string, askVault bool) error {
-	cfg, err := a.config(ctx)
-	if err != nil {
-		return err
-	}
-	var known []string
-	if askVault && len(o.signers) == 0 {
-		known = vouchedSigners(ctx, a, cfg)
-	}
-	opts, err := o.build(a, cfg.Identities, known)
-	if err != nil {
-		return err
-	}
-	r, err := a.openBackup(file)
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	m, err := backup.Verify(ctx, r, opts)
+	m, err := verifiedBackup(ctx, a, o, file, askVault)
 	if err != nil {
 		return err
 	}
@@ -286,6 +269,29 @@ func runVerify(ctx context.Context, a *app, o readOptions, file string, askVault
 	}
 	a.ui.printf("ok: backup %d of vault %s, %s: %s\n", m.Sequence, m.VaultID, m.Created, countsText(m.Counts))
 	return nil
+}
+
+// verifiedBackup verifies a backup whose signer --signer names, or where askVault
+// says so the vault in place vouches for.
+func verifiedBackup(ctx context.Context, a *app, o readOptions, file string, askVault bool) (backup.Manifest, error) {
+	cfg, err := a.config(ctx)
+	if err != nil {
+		return backup.Manifest{}, err
+	}
+	var known []string
+	if askVault && len(o.signers) == 0 {
+		known = vouchedSigners(ctx, a, cfg)
+	}
+	opts, err := o.build(a, cfg.Identities, known)
+	if err != nil {
+		return backup.Manifest{}, err
+	}
+	r, err := a.openBackup(file)
+	if err != nil {
+		return backup.Manifest{}, err
+	}
+	defer r.Close()
+	return backup.Verify(ctx, r, opts)
 }
 
 func countsText(c backup.Counts) string {

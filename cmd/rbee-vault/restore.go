@@ -85,6 +85,9 @@ func runRestore(ctx context.Context, a *app, o restoreOptions, file string) erro
 			return declined == nil
 		},
 	})
+	if o.replace && (errors.Is(err, backup.ErrUntrusted) || errors.Is(err, backup.ErrDamaged)) {
+		a.auditRefusedRestore(ctx, cfg, file, err)
+	}
 	if declined != nil {
 		return declined
 	}
@@ -134,6 +137,21 @@ func runRestore(ctx context.Context, a *app, o restoreOptions, file string) erro
 This is a new vault with a signer of its own: write its fingerprint on the recovery
 sheet. Backups that the old vault made are still trusted here.`)
 	return nil
+}
+
+// auditRefusedRestore puts into the log of the vault in place, where that opens,
+// that somebody tried to replace it by a backup that was not accepted.
+func (a *app) auditRefusedRestore(ctx context.Context, cfg vault.Config, file string, reason error) {
+	v, err := vault.Open(ctx, cfg)
+	if err == nil {
+		err = v.Update(ctx, func(tx *vault.Tx) error {
+			return tx.Audit(ctx, vault.Event{Action: "vault.restore-refused", Subject: file, Detail: reason.Error()})
+		})
+		v.Close()
+	}
+	if err != nil {
+		a.ui.logger().Debug("the refused restore is not in the audit log", "reason", err)
+	}
 }
 
 // slotText names a slot for a person.
