@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"iter"
 	"time"
 
@@ -192,4 +193,40 @@ func expectRow(res sql.Result, err error, none error) error {
 		err = none
 	}
 	return err
+}
+
+// selectStates returns the states of all nodes, by name. A row whose state cannot
+// be read is ErrBadRow.
+func selectStates(ctx context.Context, tx *vault.Tx) (map[string]State, error) {
+	rows, err := tx.QueryContext(ctx, `SELECT
+		node_name,
+		status,
+		last_connected_unix
+	FROM beehives`)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	states := map[string]State{}
+	for rows.Next() {
+		var s State
+		var last sql.NullInt64
+		if err := rows.Scan(&s.Node, &s.Status, &last); err != nil {
+			return nil, fmt.Errorf("%w %.80q: %w", ErrBadRow, s.Node, err)
+		}
+		if last.Valid {
+			s.LastConnected = time.Unix(last.Int64, 0).UTC()
+		}
+		states[s.Node] = s
+	}
+	return states, rows.Err()
+}
+
+func updateNodeState(ctx context.Context, tx *vault.Tx, s State) error {
+	last := sql.NullInt64{Int64: s.LastConnected.Unix(), Valid: !s.LastConnected.IsZero()}
+	res, err := tx.ExecContext(ctx, `UPDATE beehives SET
+		status = ?,
+		last_connected_unix = ?
+	WHERE node_name = ?`, string(s.Status), last, s.Node)
+	return expectRow(res, err, ErrNotFound)
 }

@@ -1,0 +1,98 @@
+package registry
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/rbee-keeper/rbee-vault/vault"
+)
+
+// State is what the last contact with a node showed.
+type State struct {
+	Node   string
+	Status Status
+	// LastConnected is when there was contact; zero: that is not known, and what is
+	// stored stays.
+	LastConnected time.Time
+	// Lag is how far what is stored may stay behind LastConnected while the status
+	// is the same, so that a heartbeat is not a write. 0: not at all.
+	Lag time.Duration
+}
+
+// StatesReport tells what became of some states.
+type StatesReport struct {
+	Written int      // nodes whose row was written
+	Missing []string // names of no node
+}
+
+// UpdateStates stores the states of many nodes in one transaction. Where nothing
+// changes, nothing is written and no lock is taken, so it may be called at every
+// heartbeat of a fleet. States are not audited. An invalid status is a *FieldError,
+// and then nothing is stored.
+func (r *Registry) UpdateStates(ctx context.Context, states []State) (StatesReport, error) {
+	for _, s := range states {
+		if !s.Status.Valid() {
+			return StatesReport{}, fmt.Errorf("update state of node %q: %w", s.Node, &FieldError{"status", ruleStatus})
+		}
+		if !s.LastConnected.IsZero() && !validUnix(s.LastConnected.Unix()) {
+			return StatesReport{}, fmt.Errorf("update state of node %q: %w", s.Node, &FieldError{"last_connected_unix", ruleUnix})
+		}
+	}
+	var report StatesReport
+	var changes []State
+	look := func(tx *vault.Tx) (err error) {
+		changes, report.Missing, err = changedStates(ctx, tx, states)
+		return err
+	}
+	err := r.v.View(ctx, look)
+	if err == nil && len(changes) > 0 {
+		err = r.v.Update(ctx, func(tx *vault.Tx) error {
+			if err := look(tx); err != nil { // again: others write too
+				return err
+			}
+			for _, s := range changes {
+				if err := updateNodeState(ctx, tx, s); err != nil {
+					return fmt.Errorf("node %q: %w", s.Node, err)
+				}
+			}
+			return nil
+		})
+	}
+	if err != nil {
+		return StatesReport{}, fmt.Errorf("update states: %w", err)
+	}
+	report.Written = len(changes)
+	return report, nil
+}
+
+// changedStates returns what of the states is to be written.
+func changedStates(ctx context.Context, tx *vault.Tx, states []State) (changes []State, missing []string, err error) {
+	stored, err := selectStates(ctx, tx)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, s := range states {
+		old, ok := stored[s.Node]
+		if !ok {
+			missing = append(missing, s.Node)
+			continue
+		}
+		if s.LastConnected.IsZero() {
+			s.LastConnected = old.LastConnected
+		} else {
+			s.LastConnected = time.Unix(s.LastConnected.Unix(), 0).UTC()
+		}
+		behind := s.LastConnected.Sub(old.LastConnected)
+		if old.LastConnected.IsZero() && !s.LastConnected.IsZero() {
+			behind = s.Lag + 1
+		}
+		if s.Status != old.Status || behind < 0 || behind > s.Lag {
+			changes = append(changes, s)
+			stored[s.Node] = s // one node may come twice
+		}
+	}
+	slices.Sort(missing)
+	return changes, slices.Compact(missing), nil
+}
