@@ -24,8 +24,9 @@ func newHostKey(a *app) *cobra.Command {
 
 func newHostKeyList(a *app) *cobra.Command {
 	var knownHosts bool
+	var where string
 	cmd := &cobra.Command{
-		Use:   "list [NODE...]",
+		Use:   "list [NODE|GLOB...]",
 		Short: "List the pinned host keys",
 		Long: `List the pinned host keys. --known-hosts prints those of all nodes as OpenSSH reads
 them; as in: ssh -o KnownHostsCommand='/usr/bin/rbee-vault host-key list --known-hosts' ...`,
@@ -33,7 +34,7 @@ them; as in: ssh -o KnownHostsCommand='/usr/bin/rbee-vault host-key list --known
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
 			if knownHosts {
-				if len(args) > 0 {
+				if len(args) > 0 || where != "" {
 					return usagef(cmd, "--known-hosts prints those of all nodes")
 				}
 				return a.withVault(ctx, func(v *vault.Vault) error {
@@ -41,12 +42,15 @@ them; as in: ssh -o KnownHostsCommand='/usr/bin/rbee-vault host-key list --known
 				})
 			}
 			var keys []registry.HostKey
-			err := a.withRegistry(ctx, func(r *registry.Registry) (err error) {
-				keys, err = r.ListHostKeys(ctx, args...)
+			err := a.withRegistry(ctx, func(r *registry.Registry) error {
+				names, err := a.selectNames(ctx, r, args, where)
+				if err == nil && len(names) > 0 {
+					keys, err = r.ListHostKeys(ctx, names...)
+				}
 				return err
 			})
 			if err != nil {
-				return nodeHint(err)
+				return err
 			}
 			var rows [][]string
 			for _, k := range keys {
@@ -69,15 +73,16 @@ them; as in: ssh -o KnownHostsCommand='/usr/bin/rbee-vault host-key list --known
 			return nil
 		},
 	}
+	whereFlag(cmd, &where)
 	cmd.Flags().BoolVar(&knownHosts, "known-hosts", false, "print OpenSSH's known_hosts format")
 	return cmd
 }
 
 func newHostKeyTrust(a *app) *cobra.Command {
-	var fingerprint, file string
+	var fingerprint, file, where string
 	var replaces []string
 	cmd := &cobra.Command{
-		Use:   "trust NODE --fingerprint SHA256:... | trust [NODE...] --from-known-hosts FILE",
+		Use:   "trust NODE --fingerprint SHA256:... | trust [NODE|GLOB...] --from-known-hosts FILE",
 		Short: "Pin a node's host key",
 		Long: `Pin the host key that a node shows now, if it has the fingerprint that you were told
 by other means (on the node: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub); or the
@@ -92,8 +97,8 @@ names the old one.`,
 			case (fingerprint == "") == (file == ""):
 				return usagef(cmd, "give --fingerprint or --from-known-hosts")
 			case file != "":
-				return runTrustKnownHosts(ctx, a, file, args, replaces)
-			case len(args) != 1:
+				return runTrustKnownHosts(ctx, a, file, args, where, replaces)
+			case len(args) != 1 || where != "":
 				return usagef(cmd, "which node?")
 			case !strings.HasPrefix(fingerprint, "SHA256:") || len(fingerprint) != len("SHA256:")+43:
 				return fmt.Errorf("%w: a fingerprint reads SHA256: and 43 characters", vault.ErrInvalid)
@@ -101,6 +106,7 @@ names the old one.`,
 			return runTrustFingerprint(ctx, a, args[0], fingerprint, replaces)
 		},
 	}
+	whereFlag(cmd, &where)
 	cmd.Flags().StringVar(&fingerprint, "fingerprint", "", "pin the key with this `FINGERPRINT`")
 	cmd.Flags().StringVar(&file, "from-known-hosts", "", "pin what this known_hosts `FILE` has")
 	cmd.Flags().StringArrayVar(&replaces, "replace", nil, "in place of the pinned key with this `FINGERPRINT`; repeatable")
@@ -169,21 +175,15 @@ func seeHostKey(ctx context.Context, n registry.Node, fingerprint string) (ssh.P
 		"Look at the node itself, not over this network: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub")
 }
 
-func runTrustKnownHosts(ctx context.Context, a *app, file string, names, replaces []string) error {
+func runTrustKnownHosts(ctx context.Context, a *app, file string, patterns []string, where string, replaces []string) error {
+	s, err := registry.ParseSelector(patterns, where)
+	if err != nil {
+		return err
+	}
 	return a.withRegistry(ctx, func(r *registry.Registry) error {
-		var nodes []registry.Node
-		for _, name := range names {
-			n, err := r.GetNode(ctx, name)
-			if err != nil {
-				return nodeHint(err)
-			}
-			nodes = append(nodes, n)
-		}
-		if len(names) == 0 {
-			var err error
-			if nodes, err = r.ListNodes(ctx); err != nil {
-				return err
-			}
+		nodes, err := a.selectNodes(ctx, r, s)
+		if err != nil {
+			return err
 		}
 		known, err := registry.ReadKnownHosts(file, nodes)
 		if err != nil {
@@ -197,7 +197,7 @@ func runTrustKnownHosts(ctx context.Context, a *app, file string, names, replace
 			return hostKeyHint(err)
 		}
 		a.ui.info("%d of %d nodes are in %s; %d host keys are newly pinned", len(known.Keys), len(nodes), file, added)
-		if len(known.Keys) < len(nodes) && len(names) > 0 {
+		if len(known.Keys) < len(nodes) && len(patterns) > 0 {
 			return fmt.Errorf("%w: %d of the nodes named are not in %s", errPartial, len(nodes)-len(known.Keys), file)
 		}
 		return nil

@@ -365,25 +365,35 @@ func newNodeRename(a *app) *cobra.Command {
 }
 
 func newNodeRemove(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:   "remove NAME...",
+	var where string
+	cmd := &cobra.Command{
+		Use:   "remove NAME|GLOB...",
 		Short: "Remove nodes, with their host keys and with SSH keys that no other node uses",
-		Args:  cobra.MinimumNArgs(1),
-		RunE:  func(cmd *cobra.Command, args []string) error { return removeNodes(cmd.Context(), a, args) },
+		Args:  cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 && where == "" {
+				return usagef(cmd, "which nodes?")
+			}
+			return removeNodes(cmd.Context(), a, args, where)
+		},
 	}
+	whereFlag(cmd, &where)
+	return cmd
 }
 
 // removeNodes asks, and removes all of the nodes; a name that is not there is
 // found out before anything is asked or removed.
-func removeNodes(ctx context.Context, a *app, names []string) error {
+func removeNodes(ctx context.Context, a *app, patterns []string, where string) error {
 	return a.withRegistry(ctx, func(r *registry.Registry) error {
-		for _, name := range names {
-			if _, err := r.GetNode(ctx, name); err != nil {
-				if errors.Is(err, registry.ErrBadRow) {
-					continue // removing is the way to be rid of it
-				}
-				return nodeHint(err)
-			}
+		names, err := a.selectNames(ctx, r, patterns, where)
+		if errors.Is(err, registry.ErrBadRow) && where == "" {
+			names = patterns // removing is the way to be rid of one
+		} else if err != nil {
+			return err
+		}
+		if len(names) == 0 {
+			a.ui.info("No node is so.")
+			return nil
 		}
 		what := "node " + strings.Join(names, ", ")
 		if len(names) > 1 {
@@ -395,7 +405,7 @@ func removeNodes(ctx context.Context, a *app, names []string) error {
 		for i, name := range names {
 			found, err := r.RemoveNode(ctx, name)
 			if err == nil && !found {
-				err = fmt.Errorf("remove node %q: %w", name, registry.ErrNotFound)
+				err = nodeHint(fmt.Errorf("remove node %q: %w", name, registry.ErrNotFound))
 			}
 			if err != nil && i > 0 {
 				return errors.Join(errPartial, err)

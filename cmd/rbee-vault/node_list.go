@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"strconv"
 	"time"
@@ -12,19 +13,61 @@ import (
 )
 
 func newNodeList(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:   "list",
+	var where string
+	cmd := &cobra.Command{
+		Use:   "list [NAME|GLOB...]",
 		Short: "List the nodes",
 		Long: `List the nodes by name: as a table on a terminal; in a pipe tab-separated (name,
-host, port, user, status, last contact, backends); with --json one object a line.`,
-		RunE: func(cmd *cobra.Command, _ []string) error { return runNodeList(cmd, a) },
+host, port, user, status, last contact, backends); with --json one object a line.
+Without a name, a glob or --where, all of them, whatever their status.`,
+		Example: `  rbee-vault node list 'hive-*' --where 'status=online,cuda>=2,seen<10m'`,
+		Args:    cobra.ArbitraryArgs,
+		RunE:    func(cmd *cobra.Command, args []string) error { return runNodeList(cmd, a, args, where) },
 	}
+	whereFlag(cmd, &where)
+	return cmd
 }
 
-func runNodeList(cmd *cobra.Command, a *app) error {
+// whereFlag is that of every command that takes nodes.
+func whereFlag(cmd *cobra.Command, where *string) {
+	cmd.Flags().StringVar(where, "where", "", "the nodes for which all `CONDITIONS` hold: status=online, backend=cuda, cuda>=2, seen<10m; joined by commas")
+}
+
+// selectNodes returns the nodes that are picked.
+func (a *app) selectNodes(ctx context.Context, r *registry.Registry, s registry.Selector) ([]registry.Node, error) {
+	nodes, err := r.ListNodes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	picked, err := s.Select(nodes, a.now())
+	return picked, nodeHint(err)
+}
+
+// selectNames is selectNodes for who needs their names alone.
+func (a *app) selectNames(ctx context.Context, r *registry.Registry, patterns []string, where string) ([]string, error) {
+	s, err := registry.ParseSelector(patterns, where)
+	if err != nil {
+		return nil, err
+	}
+	nodes, err := a.selectNodes(ctx, r, s)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, n := range nodes {
+		names = append(names, n.Name)
+	}
+	return names, nil
+}
+
+func runNodeList(cmd *cobra.Command, a *app, patterns []string, where string) error {
+	s, err := registry.ParseSelector(patterns, where)
+	if err != nil {
+		return err
+	}
 	var nodes []registry.Node
-	err := a.withRegistry(cmd.Context(), func(r *registry.Registry) (err error) {
-		nodes, err = r.ListNodes(cmd.Context())
+	err = a.withRegistry(cmd.Context(), func(r *registry.Registry) (err error) {
+		nodes, err = a.selectNodes(cmd.Context(), r, s)
 		return err
 	})
 	if err != nil {
@@ -36,6 +79,10 @@ func runNodeList(cmd *cobra.Command, a *app) error {
 				return err
 			}
 		}
+		return nil
+	}
+	if len(nodes) == 0 && where != "" {
+		a.ui.info("No node is so.")
 		return nil
 	}
 	if len(nodes) == 0 {

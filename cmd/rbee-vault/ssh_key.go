@@ -298,33 +298,46 @@ func runSSHKeyExport(ctx context.Context, a *app, r *registry.Registry, k regist
 
 func newSSHKeyAssign(a *app) *cobra.Command {
 	var none bool
+	var where string
 	cmd := &cobra.Command{
-		Use:   "assign KEY NODE... | assign --none NODE...",
+		Use:   "assign KEY NODE|GLOB... | assign --none NODE|GLOB...",
 		Short: "Have nodes use a key, in place of what they used",
-		Args:  cobra.MinimumNArgs(1),
+		Args:  cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
-			if none {
-				err := a.withRegistry(ctx, func(r *registry.Registry) error { return r.AssignSSHKey(ctx, "", args...) })
-				if err != nil {
-					return nodeHint(err)
+			key := ""
+			if !none {
+				if len(args) == 0 {
+					return usagef(cmd, "which key?")
 				}
-				a.ui.info("%s: no key of the vault any more", strings.Join(args, ", "))
-				return nil
+				key, args = args[0], args[1:]
 			}
-			if len(args) < 2 {
+			if len(args) == 0 && where == "" {
 				return usagef(cmd, "which nodes?")
 			}
-			return a.withSSHKey(ctx, args[0], func(r *registry.Registry, k registry.SSHKey) error {
-				if err := r.AssignSSHKey(ctx, k.Fingerprint, args[1:]...); err != nil {
-					return nodeHint(err)
+			assign := func(r *registry.Registry, k registry.SSHKey) error {
+				names, err := a.selectNames(ctx, r, args, where)
+				if err != nil {
+					return err
 				}
-				a.ui.info("%s: %s", strings.Join(args[1:], ", "), k.Fingerprint)
+				if err := r.AssignSSHKey(ctx, k.Fingerprint, names...); err != nil {
+					return err
+				}
+				what := k.Fingerprint
+				if none {
+					what = "no key of the vault any more"
+				}
+				a.ui.info("%s: %s", strings.Join(names, ", "), what)
 				return nil
-			})
+			}
+			if none {
+				return a.withRegistry(ctx, func(r *registry.Registry) error { return assign(r, registry.SSHKey{}) })
+			}
+			return a.withSSHKey(ctx, key, assign)
 		},
 	}
 	cmd.Flags().BoolVar(&none, "none", false, "take away what the nodes use")
+	whereFlag(cmd, &where)
 	return cmd
 }
 

@@ -1,0 +1,163 @@
+package registry
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Selector picks nodes by name and by condition.
+type Selector struct {
+	patterns   []string
+	conditions []condition
+}
+
+// condition is one comparison of --where.
+type condition struct {
+	holds func(n Node, now time.Time) bool
+}
+
+// ParseSelector parses names and globs (hive-*, [ab]?), of which a node must match
+// one, and conditions, all of which must hold, joined by commas:
+//
+//	status=online       the status is; != is not
+//	backend=cuda        the backend is there; != is not
+//	cuda>=2             the backend has that many devices: = != < <= > >=
+//	seen<10m            the last contact is less long ago; > longer, or never
+//
+// No pattern stands for all nodes, and no condition for none. The error matches
+// ErrInvalid.
+func ParseSelector(patterns []string, where string) (Selector, error) {
+	s := Selector{patterns: patterns}
+	for _, p := range patterns {
+		if _, err := path.Match(p, ""); err != nil || p == "" {
+			return Selector{}, fmt.Errorf("%w: %.80q is no name and no glob", ErrInvalid, p)
+		}
+	}
+	if where == "" {
+		return s, nil
+	}
+	for _, text := range strings.Split(where, ",") {
+		c, err := parseCondition(strings.TrimSpace(text))
+		if err != nil {
+			return Selector{}, err
+		}
+		s.conditions = append(s.conditions, c)
+	}
+	return s, nil
+}
+
+// operators, the longer before those that they begin with.
+var operators = []string{"!=", "<=", ">=", "=", "<", ">"}
+
+func parseCondition(text string) (condition, error) {
+	at := strings.IndexAny(text, "!=<>")
+	operator := ""
+	if at > 0 {
+		for _, o := range operators {
+			if strings.HasPrefix(text[at:], o) {
+				operator = o
+				break
+			}
+		}
+	}
+	if operator == "" {
+		return condition{}, fmt.Errorf("%w: the condition %.80q is none of status=..., backend=..., cuda>=2, seen<10m", ErrInvalid, text)
+	}
+	name, value := strings.TrimSpace(text[:at]), strings.TrimSpace(text[at+len(operator):])
+	var c condition
+	wrong := func(rule string) (condition, error) {
+		return condition{}, fmt.Errorf("%w: the condition %.80q %s", ErrInvalid, text, rule)
+	}
+	equality := operator == "=" || operator == "!="
+	switch name {
+	case "status":
+		if !equality || !Status(value).Valid() {
+			return wrong("compares by = or != with unknown, online, offline or error")
+		}
+		c.holds = func(n Node, _ time.Time) bool { return (n.Status == Status(value)) == (operator == "=") }
+	case "backend":
+		if !equality || ruleBackend(value) != "" {
+			return wrong("compares by = or != with a backend's name")
+		}
+		c.holds = func(n Node, _ time.Time) bool {
+			_, counted := n.Devices[value]
+			return (counted || slices.Contains(n.Backends, value)) == (operator == "=")
+		}
+	case "seen":
+		ago, err := parseAge(value)
+		if err != nil || equality {
+			return wrong("compares by < or > with a time such as 90s, 10m, 36h or 7d")
+		}
+		c.holds = func(n Node, now time.Time) bool {
+			older := n.LastConnected.IsZero() || now.Sub(n.LastConnected) >= ago
+			return older == (operator[0] == '>')
+		}
+	default:
+		count, err := strconv.ParseUint(value, 10, 32)
+		if err != nil || ruleBackend(name) != "" {
+			return wrong("compares a backend's devices with a count, such as cuda>=2")
+		}
+		c.holds = func(n Node, _ time.Time) bool { return compare(uint64(n.Devices[name]), operator, count) }
+	}
+	return c, nil
+}
+
+func compare(a uint64, operator string, b uint64) bool {
+	switch operator {
+	case "=":
+		return a == b
+	case "!=":
+		return a != b
+	case "<":
+		return a < b
+	case "<=":
+		return a <= b
+	case ">":
+		return a > b
+	}
+	return a >= b
+}
+
+// parseAge parses a duration that may count days.
+func parseAge(text string) (time.Duration, error) {
+	if days, ok := strings.CutSuffix(text, "d"); ok {
+		n, err := strconv.ParseUint(days, 10, 16)
+		return time.Duration(n) * 24 * time.Hour, err
+	}
+	d, err := time.ParseDuration(text)
+	if err == nil && d < 0 {
+		err = ErrInvalid
+	}
+	return d, err
+}
+
+// Select returns the nodes that are picked, in their order. A name or glob that no
+// node matches is ErrNotFound; conditions that none fulfils are no error.
+func (s Selector) Select(nodes []Node, now time.Time) ([]Node, error) {
+	matched := make([]bool, len(s.patterns))
+	var picked []Node
+	for _, n := range nodes {
+		match := len(s.patterns) == 0
+		for i, p := range s.patterns {
+			if ok, _ := path.Match(p, n.Name); ok {
+				matched[i], match = true, true
+			}
+		}
+		for _, c := range s.conditions {
+			match = match && c.holds(n, now)
+		}
+		if match {
+			picked = append(picked, n)
+		}
+	}
+	for i, ok := range matched {
+		if !ok {
+			return nil, fmt.Errorf("node %q: %w", s.patterns[i], ErrNotFound)
+		}
+	}
+	return picked, nil
+}
