@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -21,6 +22,9 @@ type ImportSet struct {
 	Nodes    []Node    // to be imported
 	Skipped  []Problem // rows that are no node
 	Warnings []Problem // what a node lost on the way
+	// Keys are sealed in with the nodes of these names, which then use them. The
+	// caller wipes them.
+	Keys map[string]*PrivateKey
 }
 
 // ImportOptions say how to import.
@@ -42,6 +46,7 @@ type ImportReport struct {
 	Unchanged []string  // already there, just so
 	Skipped   []Problem // those of the set, then nodes that are not valid or come twice
 	Warnings  []Problem // those of the set
+	Keys      []string  // nodes whose key of the set is in the vault now
 }
 
 // Import adds the nodes of a set in one transaction. Without Replace a single
@@ -76,7 +81,7 @@ type importWrite struct {
 
 func importNodes(ctx context.Context, tx *vault.Tx, set ImportSet, opts ImportOptions) (ImportReport, error) {
 	report, writes, err := planImport(ctx, tx, set, opts)
-	if err != nil || len(writes) == 0 {
+	if err != nil || len(writes)+len(report.Keys) == 0 {
 		return report, err
 	}
 	for _, w := range writes {
@@ -89,12 +94,17 @@ func importNodes(ctx context.Context, tx *vault.Tx, set ImportSet, opts ImportOp
 			return ImportReport{}, fmt.Errorf("node %q: %w", w.node.Name, err)
 		}
 	}
-	return report, tx.Audit(ctx, vault.Event{
-		Action:  "node.import",
-		Subject: opts.Source,
-		Detail: fmt.Sprintf("added %d; replaced %d; unchanged %d; skipped %d",
-			len(report.Added), len(report.Replaced), len(report.Unchanged), len(report.Skipped)),
-	})
+	for _, name := range report.Keys {
+		if err := useKey(ctx, tx, set.Keys[name], name); err != nil {
+			return ImportReport{}, fmt.Errorf("SSH key of node %q: %w", name, err)
+		}
+	}
+	detail := fmt.Sprintf("added %d; replaced %d; unchanged %d; skipped %d",
+		len(report.Added), len(report.Replaced), len(report.Unchanged), len(report.Skipped))
+	if len(report.Keys) > 0 {
+		detail += fmt.Sprintf("; keys %d", len(report.Keys))
+	}
+	return report, tx.Audit(ctx, vault.Event{Action: "node.import", Subject: opts.Source, Detail: detail})
 }
 
 // planImport decides about every node and writes nothing.
@@ -141,6 +151,11 @@ func planImport(ctx context.Context, tx *vault.Tx, set ImportSet, opts ImportOpt
 	}
 	if len(taken) > 0 {
 		return ImportReport{}, nil, fmt.Errorf("%s: %w", strings.Join(taken, ", "), ErrExists)
+	}
+	for _, n := range set.Nodes { // in the order of the set
+		if set.Keys[n.Name] != nil && seen[n.Name] && !slices.Contains(report.Keys, n.Name) {
+			report.Keys = append(report.Keys, n.Name)
+		}
 	}
 	return report, writes, nil
 }

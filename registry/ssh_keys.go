@@ -292,9 +292,8 @@ type KeyChoice struct {
 // one transaction. It returns the key's fingerprint. A key to use that is not there
 // is ErrNotFound.
 func (r *Registry) CreateNodeWithKey(ctx context.Context, n Node, choice KeyChoice) (fingerprint string, err error) {
-	action, k := "ssh-key.add", choice.Import
+	k := choice.Import
 	if choice.Generate {
-		action = "ssh-key.generate"
 		if k, err = GeneratePrivateKey("ed25519", n.Name); err != nil {
 			return "", err
 		}
@@ -304,25 +303,41 @@ func (r *Registry) CreateNodeWithKey(ctx context.Context, n Node, choice KeyChoi
 		if err := createNode(ctx, tx, n); err != nil {
 			return err
 		}
-		if fingerprint = choice.Use; k != nil {
+		switch {
+		case choice.Generate:
+			if _, err := storeSSHKey(ctx, tx, "ssh-key.generate", k); err != nil {
+				return err
+			}
 			fingerprint = k.Fingerprint()
+			return assignSSHKey(ctx, tx, fingerprint, []string{n.Name})
+		case k != nil:
+			fingerprint = k.Fingerprint()
+			return useKey(ctx, tx, k, n.Name)
+		case choice.Use != "":
+			fingerprint = choice.Use
+			if _, err := selectSealedSSHKey(ctx, tx, fingerprint); err != nil {
+				return fmt.Errorf("SSH key %q: %w", fingerprint, err)
+			}
+			return assignSSHKey(ctx, tx, fingerprint, []string{n.Name})
 		}
-		if fingerprint == "" {
-			return nil
-		}
-		_, err := selectSealedSSHKey(ctx, tx, fingerprint)
-		if errors.Is(err, ErrNotFound) && k != nil {
-			_, err = storeSSHKey(ctx, tx, action, k)
-		}
-		if err != nil {
-			return fmt.Errorf("SSH key %q: %w", fingerprint, err)
-		}
-		return assignSSHKey(ctx, tx, fingerprint, []string{n.Name})
+		return nil
 	})
 	if err != nil {
 		return "", fmt.Errorf("create node %q: %w", n.Name, err)
 	}
 	return fingerprint, nil
+}
+
+// useKey has a node use a key, which is sealed in unless it is there.
+func useKey(ctx context.Context, tx *vault.Tx, k *PrivateKey, node string) error {
+	_, err := selectSealedSSHKey(ctx, tx, k.Fingerprint())
+	if errors.Is(err, ErrNotFound) {
+		_, err = storeSSHKey(ctx, tx, "ssh-key.add", k)
+	}
+	if err != nil {
+		return err
+	}
+	return assignSSHKey(ctx, tx, k.Fingerprint(), []string{node})
 }
 
 // NodeSSHKey returns the key of the vault that a node uses, or ErrNotFound where it

@@ -124,7 +124,6 @@ type evidence struct {
 	keyring bool   // and says that the keyring is a way in
 	slots   []string
 	seq     int64 // slots_seq of the entry
-	ahead   bool  // the slots file tells of a later key
 	anchor  []string
 }
 

@@ -24,6 +24,7 @@ func newNode(a *app) *cobra.Command {
 		newNodeRename(a),
 		newNodeRemove(a),
 		newNodeImport(a),
+		newNodeExport(a),
 	)
 	return cmd
 }
@@ -416,98 +417,4 @@ func removeNodes(ctx context.Context, a *app, patterns []string, where string) e
 		}
 		return nil
 	})
-}
-
-type importOptions struct {
-	replace bool
-	dryRun  bool
-}
-
-func newNodeImport(a *app) *cobra.Command {
-	var o importOptions
-	cmd := &cobra.Command{
-		Use:   "import FILE",
-		Short: "Import the nodes of a plaintext registry",
-		Long: `Import the nodes of a plaintext beehives.db, with its ten or twelve columns, in
-one transaction. The file is only read. Rows that cannot be a node are skipped and
-reported (exit 3). When a node of a name exists already nothing is imported
-(exit 15), unless --replace.`,
-		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return runNodeImport(cmd.Context(), a, o, args[0]) },
-	}
-	cmd.Flags().BoolVar(&o.replace, "replace", false, "replace nodes of the same name")
-	cmd.Flags().BoolVar(&o.dryRun, "dry-run", false, "only show what would happen")
-	return cmd
-}
-
-type problemJSON struct {
-	Row    string `json:"row"`
-	Reason string `json:"reason"`
-}
-
-type importJSON struct {
-	DryRun    bool          `json:"dry_run"`
-	Added     []string      `json:"added"`
-	Replaced  []string      `json:"replaced"`
-	Unchanged []string      `json:"unchanged"`
-	Skipped   []problemJSON `json:"skipped"`
-	Warnings  []problemJSON `json:"warnings"`
-}
-
-func runNodeImport(ctx context.Context, a *app, o importOptions, file string) error {
-	home, _ := os.UserHomeDir()
-	set, err := registry.ReadLegacy(ctx, file, home)
-	if err != nil {
-		return fmt.Errorf("import: %w", err)
-	}
-	var report registry.ImportReport
-	err = a.withRegistry(ctx, func(r *registry.Registry) (err error) {
-		report, err = r.Import(ctx, set, registry.ImportOptions{Source: file, Replace: o.replace, DryRun: o.dryRun})
-		return err
-	})
-	if errors.Is(err, registry.ErrExists) {
-		return withHint(err, "Nothing was imported. Take the file's word for these nodes with --replace.")
-	}
-	if err != nil {
-		return err
-	}
-	if a.json {
-		problems := func(from []registry.Problem) []problemJSON {
-			list := []problemJSON{}
-			for _, p := range from {
-				list = append(list, problemJSON(p))
-			}
-			return list
-		}
-		names := func(from []string) []string { return append([]string{}, from...) }
-		err := a.ui.object(importJSON{o.dryRun, names(report.Added), names(report.Replaced), names(report.Unchanged), problems(report.Skipped), problems(report.Warnings)})
-		if err != nil {
-			return err
-		}
-	} else {
-		for _, p := range report.Warnings {
-			a.ui.warn("%s: %s", p.Row, p.Reason)
-		}
-		for _, p := range report.Skipped {
-			a.ui.warn("skipped %s: %s", p.Row, p.Reason)
-		}
-		for _, done := range []struct {
-			verb  string
-			names []string
-		}{{"added", report.Added}, {"replaced", report.Replaced}, {"unchanged", report.Unchanged}} {
-			for _, name := range done.names {
-				a.ui.printf("%s\t%s\n", done.verb, name)
-			}
-		}
-	}
-	switch {
-	case o.dryRun:
-		a.ui.info("Nothing was written: this was a dry run.")
-	case len(report.Added)+len(report.Replaced)+len(report.Unchanged) > 0:
-		a.ui.info("%s is still there, in plaintext. When you have checked the import and made a backup,\nremove it: shred -u %s", file, shellQuote(file))
-	}
-	if n := len(report.Skipped); n > 0 {
-		return fmt.Errorf("%w: %d of the file's rows were skipped", errPartial, n)
-	}
-	return nil
 }

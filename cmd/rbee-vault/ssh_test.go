@@ -68,6 +68,14 @@ func TestSSH(t *testing.T) {
 	if out, err := ssh(); err != nil || strings.TrimSpace(string(out)) != "hello" {
 		t.Errorf("ssh: %v: %s", err, out)
 	}
+	// By the alias of an exported ssh_config.
+	config := filepath.Join(t.TempDir(), "rbee.conf")
+	must("node", "export", "--format", "ssh-config", "-o", config)
+	alias := exec.Command("ssh", "-F", config, "-i", key, "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes", "-o", "GlobalKnownHostsFile=none", "hive-01", "echo hello")
+	alias.Env = append(os.Environ(), env...)
+	if out, err := alias.CombinedOutput(); err != nil || strings.TrimSpace(string(out)) != "hello" {
+		t.Errorf("ssh by alias: %v: %s", err, out)
+	}
 	must("host-key", "forget", "hive-01", "--yes")
 	if out, err := ssh(); err == nil {
 		t.Errorf("ssh trusts a host whose keys are forgotten: %s", out)

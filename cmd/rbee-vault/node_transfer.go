@@ -1,0 +1,313 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rbee-keeper/rbee-vault/registry"
+	"github.com/rbee-keeper/rbee-vault/vault"
+)
+
+type importOptions struct {
+	sshConfig   string
+	gitRepo     string
+	gitBranch   string
+	installPath string
+	withKeys    bool
+	allowWeak   bool
+	replace     bool
+	dryRun      bool
+}
+
+func newNodeImport(a *app) *cobra.Command {
+	var o importOptions
+	cmd := &cobra.Command{
+		Use:   "import FILE | import --ssh-config FILE",
+		Short: "Import nodes: a plaintext registry, JSON lines, an ssh_config",
+		Long: `Import nodes in one transaction. FILE is a plaintext beehives.db, with its ten or
+twelve columns, which is only read; or JSON lines as "node list --json" prints them
+('-' for standard input). --ssh-config takes the aliases of an ssh_config file, and
+what "ssh -G" says of each; patterns and Match lines are skipped and told, and the
+fields that SSH does not know come from --git-repo, --git-branch and --install-path.
+
+With --with-keys each private key that an ssh_key_path names, and that can be read, is
+sealed into the vault, and the node uses it.
+
+What cannot be a node is skipped and reported (exit 3). When a node of a name exists
+already nothing is imported (exit 15), unless --replace.`,
+		Example: `  rbee-vault node import ~/.rbee/beehives.db --with-keys
+  rbee-vault node import --ssh-config ~/.ssh/config --git-repo https://example.org/rbee.git --install-path /opt/rbee`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if (len(args) == 1) == (o.sshConfig != "") {
+				return usagef(cmd, "give a file, or --ssh-config")
+			}
+			if o.sshConfig != "" && (o.gitRepo == "" || o.installPath == "") {
+				return usagef(cmd, "--ssh-config needs --git-repo and --install-path")
+			}
+			return runNodeImport(cmd.Context(), a, o, strings.Join(args, ""))
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.sshConfig, "ssh-config", "", "import the aliases of the ssh_config `FILE`")
+	f.StringVar(&o.gitRepo, "git-repo", "", "`URL` to install from, for --ssh-config")
+	f.StringVar(&o.gitBranch, "git-branch", "main", "`BRANCH` to install, for --ssh-config")
+	f.StringVar(&o.installPath, "install-path", "", "`PATH` to install at, for --ssh-config")
+	f.BoolVar(&o.withKeys, "with-keys", false, "seal the private keys that the nodes' paths name into the vault")
+	f.BoolVar(&o.allowWeak, "allow-weak", false, "take RSA keys of fewer than 3072 bits")
+	f.BoolVar(&o.replace, "replace", false, "replace nodes of the same name")
+	f.BoolVar(&o.dryRun, "dry-run", false, "only show what would happen")
+	return cmd
+}
+
+type problemJSON struct {
+	Row    string `json:"row"`
+	Reason string `json:"reason"`
+}
+
+type importJSON struct {
+	DryRun    bool          `json:"dry_run"`
+	Added     []string      `json:"added"`
+	Replaced  []string      `json:"replaced"`
+	Unchanged []string      `json:"unchanged"`
+	Skipped   []problemJSON `json:"skipped"`
+	Warnings  []problemJSON `json:"warnings"`
+	Keys      []string      `json:"keys"`
+}
+
+// readImport reads what is to be imported, and tells where from.
+func (a *app) readImport(ctx context.Context, o importOptions, file string) (set registry.ImportSet, source string, legacy bool, err error) {
+	home, _ := os.UserHomeDir()
+	if o.sshConfig != "" {
+		set, err = readSSHConfig(ctx, o, home)
+		return set, o.sshConfig, false, err
+	}
+	if file == "-" {
+		r, err := a.takeStdin("the nodes")
+		if err != nil {
+			return set, file, false, err
+		}
+		set, err = registry.ReadNDJSON(r)
+		return set, file, false, err
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return set, file, false, err
+	}
+	defer f.Close()
+	r := bufio.NewReader(f)
+	if head, _ := r.Peek(64); bytes.HasPrefix(bytes.TrimSpace(head), []byte("{")) {
+		set, err = registry.ReadNDJSON(r)
+		return set, file, false, err
+	}
+	set, err = registry.ReadLegacy(ctx, file, home)
+	return set, file, true, err
+}
+
+// readSSHConfig has stock ssh tell what each alias means: it gets every rule right.
+func readSSHConfig(ctx context.Context, o importOptions, home string) (registry.ImportSet, error) {
+	file, err := filepath.Abs(o.sshConfig)
+	if err != nil {
+		return registry.ImportSet{}, err
+	}
+	aliases, err := registry.ScanSSHConfig(file, home)
+	if err != nil {
+		return registry.ImportSet{}, err
+	}
+	set := registry.ImportSet{Warnings: aliases.Skipped} // there is nothing wrong with a pattern
+	for _, name := range aliases.Names {
+		var said bytes.Buffer
+		cmd := exec.CommandContext(ctx, "ssh", "-G", "-F", file, "--", name)
+		cmd.Stderr = &said
+		out, err := cmd.Output()
+		var n registry.Node
+		if err == nil {
+			n, err = registry.ParseSSHValues(bytes.NewReader(out), registry.Node{
+				Name: name, GitRepoURL: o.gitRepo, GitBranch: o.gitBranch, InstallPath: o.installPath,
+			}, home)
+		} else if said.Len() > 0 {
+			err = fmt.Errorf("%w: %s", err, strings.TrimSpace(said.String()))
+		}
+		if err != nil {
+			set.Skipped = append(set.Skipped, registry.Problem{Row: name, Reason: err.Error()})
+			continue
+		}
+		set.Nodes = append(set.Nodes, n)
+	}
+	return set, nil
+}
+
+// readKeys reads the private keys that the nodes' paths name. What cannot be sealed
+// is told, and no reason not to import the node.
+func (a *app) readKeys(ctx context.Context, set *registry.ImportSet, allowWeak bool) {
+	set.Keys = map[string]*registry.PrivateKey{}
+	for _, n := range set.Nodes {
+		if n.SSHKeyPath == "" {
+			continue
+		}
+		k, err := readKeyFile(ctx, n.SSHKeyPath, allowWeak)
+		if err != nil {
+			set.Warnings = append(set.Warnings, registry.Problem{Row: n.Name, Reason: fmt.Sprintf("its SSH key stays a path: %v", err)})
+			continue
+		}
+		set.Keys[n.Name] = k
+	}
+}
+
+func readKeyFile(ctx context.Context, path string, allowWeak bool) (*registry.PrivateKey, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxKeyFile+1))
+	defer clear(data)
+	if err != nil {
+		return nil, err
+	}
+	// Nobody is asked for passphrases in the middle of many keys.
+	return registry.ParsePrivateKey(ctx, data, registry.PrivateKeyOptions{Name: path, AllowWeak: allowWeak})
+}
+
+func runNodeImport(ctx context.Context, a *app, o importOptions, file string) error {
+	set, source, legacy, err := a.readImport(ctx, o, file)
+	if err != nil {
+		return fmt.Errorf("import: %w", err)
+	}
+	if o.withKeys {
+		a.readKeys(ctx, &set, o.allowWeak)
+		defer func() {
+			for _, k := range set.Keys {
+				k.Wipe()
+			}
+		}()
+	}
+	var report registry.ImportReport
+	err = a.withRegistry(ctx, func(r *registry.Registry) (err error) {
+		report, err = r.Import(ctx, set, registry.ImportOptions{Source: source, Replace: o.replace, DryRun: o.dryRun})
+		return err
+	})
+	if errors.Is(err, registry.ErrExists) {
+		return withHint(err, "Nothing was imported. Take the file's word for these nodes with --replace.")
+	}
+	if err != nil {
+		return err
+	}
+	if a.json {
+		problems := func(from []registry.Problem) []problemJSON {
+			list := []problemJSON{}
+			for _, p := range from {
+				list = append(list, problemJSON(p))
+			}
+			return list
+		}
+		names := func(from []string) []string { return append([]string{}, from...) }
+		err := a.ui.object(importJSON{o.dryRun, names(report.Added), names(report.Replaced), names(report.Unchanged), problems(report.Skipped), problems(report.Warnings), names(report.Keys)})
+		if err != nil {
+			return err
+		}
+	} else {
+		for _, p := range report.Warnings {
+			a.ui.warn("%s: %s", p.Row, p.Reason)
+		}
+		for _, p := range report.Skipped {
+			a.ui.warn("skipped %s: %s", p.Row, p.Reason)
+		}
+		for _, done := range []struct {
+			verb  string
+			names []string
+		}{{"added", report.Added}, {"replaced", report.Replaced}, {"unchanged", report.Unchanged}, {"key", report.Keys}} {
+			for _, name := range done.names {
+				a.ui.printf("%s\t%s\n", done.verb, name)
+			}
+		}
+	}
+	switch {
+	case o.dryRun:
+		a.ui.info("Nothing was written: this was a dry run.")
+	case legacy && len(report.Added)+len(report.Replaced)+len(report.Unchanged) > 0:
+		a.ui.info("%s is still there, in plaintext. When you have checked the import and made a backup,\nremove it: shred -u %s", source, shellQuote(source))
+	}
+	if n := len(report.Skipped); n > 0 {
+		return fmt.Errorf("%w: %d of the file's rows were skipped", errPartial, n)
+	}
+	return nil
+}
+
+func newNodeExport(a *app) *cobra.Command {
+	var format, out, where string
+	cmd := &cobra.Command{
+		Use:   "export --format ssh-config|json [NAME|GLOB...]",
+		Short: "Print nodes for other tools: ssh_config for an Include, or JSON lines",
+		Long: `Print the nodes as ssh_config, with an alias for each, whose host keys are asked for
+with KnownHostsCommand; or as JSON lines, as node list does. With -o it goes to the
+new file FILE, mode 0600. Your own ~/.ssh/config is never changed: include the file.`,
+		Example: `  rbee-vault node export --format ssh-config -o ~/.ssh/rbee.conf    # and at the top of ~/.ssh/config: Include rbee.conf`,
+		Args:    cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if format != "ssh-config" && format != "json" {
+				return usagef(cmd, "--format is ssh-config or json")
+			}
+			return runNodeExport(cmd.Context(), a, format, out, args, where)
+		},
+	}
+	cmd.Flags().StringVar(&format, "format", "", "`FORMAT`: ssh-config or json")
+	cmd.Flags().StringVarP(&out, "output", "o", "-", "write to the new `FILE`, '-' for standard output")
+	whereFlag(cmd, &where)
+	return cmd
+}
+
+func runNodeExport(ctx context.Context, a *app, format, out string, patterns []string, where string) error {
+	s, err := registry.ParseSelector(patterns, where)
+	if err != nil {
+		return err
+	}
+	var b bytes.Buffer
+	err = a.withRegistry(ctx, func(r *registry.Registry) error {
+		nodes, err := a.selectNodes(ctx, r, s)
+		if err != nil {
+			return err
+		}
+		if format == "json" {
+			for _, n := range nodes {
+				line, err := vault.MarshalJSON(n)
+				if err != nil {
+					return err
+				}
+				b.Write(append(line, '\n'))
+			}
+			return nil
+		}
+		self, err := os.Executable()
+		if err != nil {
+			return err
+		}
+		return registry.WriteSSHConfig(&b, nodes, []string{self, "--no-input", "--db", r.Vault().Path(), "host-key", "list", "--known-hosts"})
+	})
+	if err != nil {
+		return err
+	}
+	if out == "-" {
+		_, err := a.ui.out.Write(b.Bytes())
+		return err
+	}
+	abs, err := filepath.Abs(out)
+	if err != nil {
+		return err
+	}
+	if err := vault.CreateFile(abs, b.Bytes()); err != nil {
+		return err
+	}
+	a.ui.printf("%s\n", abs)
+	return nil
+}

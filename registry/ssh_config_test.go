@@ -1,0 +1,117 @@
+package registry_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rbee-keeper/rbee-vault/registry"
+)
+
+func TestScanSSHConfig(t *testing.T) {
+	home := t.TempDir()
+	dir := filepath.Join(home, ".ssh")
+	if err := os.MkdirAll(filepath.Join(dir, "d"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"config": "HOST a \"b\" # c\n\tHost = d\nHost *\nHost !e f?\nInclude d/* none\nInclude ~/.ssh/tilde\nMatch host x\nHost a\nhost -x\n#Host y\n",
+		"d/one":  "Host one\n",
+		"d/two":  "Host two\nInclude d/one\n",
+		"tilde":  "Host tilde\n",
+		"loop":   "Host l\nInclude loop\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	found, err := registry.ScanSSHConfig(filepath.Join(dir, "config"), home)
+	if err != nil || fmt.Sprint(found.Names) != "[a b d one two tilde]" {
+		t.Errorf("%v, %v", found.Names, err)
+	}
+	reasons := fmt.Sprint(found.Skipped)
+	for _, want := range []string{`"!e" is a pattern`, `"f?" is a pattern`, "Match", `"-x" cannot be`} {
+		if !strings.Contains(reasons, want) {
+			t.Errorf("nothing of %s in %s", want, reasons)
+		}
+	}
+	if _, err := registry.ScanSSHConfig(filepath.Join(dir, "loop"), home); !errors.Is(err, registry.ErrInvalid) {
+		t.Errorf("a loop: %v, want ErrInvalid", err)
+	}
+	if _, err := registry.ScanSSHConfig(filepath.Join(dir, "none"), home); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("no file: %v", err)
+	}
+}
+
+// TestWriteSSHConfig: stock ssh reads back what a node says, however it is spelt.
+func TestWriteSSHConfig(t *testing.T) {
+	dir := t.TempDir()
+	key := filepath.Join(dir, `a key with 100% "quotes" and #`)
+	plain := keyNode("plain")
+	odd := keyNode("odd")
+	odd.SSHHost, odd.SSHPort, odd.SSHUser, odd.SSHKeyPath = "2001:db8::1", 2222, "ops@example.org", key
+	file := filepath.Join(dir, "config")
+	f, err := os.Create(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := registry.WriteSSHConfig(f, []registry.Node{plain, odd}, []string{"/usr/bin/rbee-vault", "--db", "/var/lib/a vault/b.db", "host-key", "list", "--known-hosts"}); err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	for name, want := range map[string][]string{
+		"plain": {"hostname 127.0.0.1", "port 22", "user ops"},
+		"odd":   {"hostname 2001:db8::1", "port 2222", "user ops@example.org", "identitiesonly yes"},
+	} {
+		out, err := exec.Command("ssh", "-G", "-F", file, name).CombinedOutput()
+		if err != nil {
+			t.Fatalf("ssh -G: %v: %s", err, out)
+		}
+		for _, line := range want {
+			if !strings.Contains(string(out), line+"\n") {
+				t.Errorf("%s lacks %q:\n%s", name, line, out)
+			}
+		}
+	}
+}
+
+func FuzzScanSSHConfig(f *testing.F) {
+	f.Add("Host a b\nInclude x\nMatch all\nHost=\"c\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		home := t.TempDir()
+		file := filepath.Join(home, "config")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		found, err := registry.ScanSSHConfig(file, home)
+		if err != nil {
+			return
+		}
+		for _, name := range found.Names {
+			n := keyNode(name)
+			if err := n.Validate(); err != nil {
+				t.Errorf("%q: %v", name, err)
+			}
+		}
+	})
+}
+
+func FuzzReadNDJSON(f *testing.F) {
+	f.Add(`{"node_name":"hive-09","ssh_host":"h","ssh_port":22,"ssh_user":"ops","ssh_key_path":null,"git_repo_url":"https://example.org/r.git","git_branch":"main","install_path":"/opt","last_connected_unix":null,"status":"unknown","backends":null,"devices":null}`)
+	f.Add("{}\n\nnull\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		set, err := registry.ReadNDJSON(strings.NewReader(text))
+		if err != nil && !errors.Is(err, registry.ErrInvalid) {
+			t.Errorf("%v", err)
+		}
+		for _, n := range set.Nodes {
+			if err := n.Validate(); err != nil {
+				t.Errorf("%v", err)
+			}
+		}
+	})
+}
