@@ -42,33 +42,51 @@ func (r *Registry) AddNode(ctx context.Context, n Node) error {
 
 // GetNode returns the node of exactly that name, or ErrNotFound.
 func (r *Registry) GetNode(ctx context.Context, name string) (Node, error) {
+	version, err := r.v.Version(ctx)
+	if err == nil {
+		if n, ok := r.cache.node(version, name); ok {
+			return n, nil
+		}
+	}
 	var n Node
-	err := r.v.View(ctx, func(tx *vault.Tx) (err error) {
-		n, err = selectNode(ctx, tx, name)
-		return err
-	})
+	if err == nil {
+		err = r.v.View(ctx, func(tx *vault.Tx) (err error) {
+			n, err = selectNode(ctx, tx, name)
+			return err
+		})
+	}
 	if err != nil {
 		return Node{}, fmt.Errorf("get node %q: %w", name, err)
 	}
+	r.cache.keep(version, n)
 	return n, nil
 }
 
 // ListNodes returns all nodes by name, in the order of its bytes. A row that
 // cannot be read fails the list with ErrBadRow and its name.
 func (r *Registry) ListNodes(ctx context.Context) ([]Node, error) {
-	var list []Node
-	err := r.v.View(ctx, func(tx *vault.Tx) error {
-		for n, err := range selectNodes(ctx, tx) {
-			if err != nil {
-				return err
-			}
-			list = append(list, n)
+	version, err := r.v.Version(ctx)
+	if err == nil {
+		if list, ok := r.cache.list(version); ok {
+			return list, nil
 		}
-		return nil
-	})
+	}
+	var list []Node
+	if err == nil {
+		err = r.v.View(ctx, func(tx *vault.Tx) error {
+			for n, err := range selectNodes(ctx, tx) {
+				if err != nil {
+					return err
+				}
+				list = append(list, n)
+			}
+			return nil
+		})
+	}
 	if err != nil {
 		return nil, fmt.Errorf("list nodes: %w", err)
 	}
+	r.cache.keepAll(version, list)
 	return list, nil
 }
 

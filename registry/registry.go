@@ -46,6 +46,7 @@ func (e *FieldError) Unwrap() error { return ErrInvalid }
 type Registry struct {
 	v     *vault.Vault
 	owned bool
+	cache nodeCache
 }
 
 // Open opens the vault that cfg describes, which must exist. The errors are

@@ -39,6 +39,8 @@ type Vault struct {
 	sealer sealer
 	old    *attachment // of a database being built: what it is copied from, or nil
 
+	versions versions
+
 	mu             sync.Mutex // guards what follows
 	readers        *sql.DB
 	writer         *sql.DB
@@ -107,11 +109,15 @@ func (v *Vault) pool(mode connMode) (*sql.DB, error) {
 		db, conns = &v.writer, 1
 	}
 	if *db == nil {
-		*db = sql.OpenDB(&connector{path: v.paths.db, key: v.key.derive(purposeSQLCipher), id: v.key.id, inode: v.inode, mode: mode, old: v.old})
+		*db = sql.OpenDB(v.connector(mode))
 		(*db).SetMaxOpenConns(conns)
 		(*db).SetMaxIdleConns(conns)
 	}
 	return *db, nil
+}
+
+func (v *Vault) connector(mode connMode) *connector {
+	return &connector{path: v.paths.db, key: v.key.derive(purposeSQLCipher), id: v.key.id, inode: v.inode, mode: mode, old: v.old}
 }
 
 // closePools closes all connections. The last of them folds the log in.
@@ -120,7 +126,7 @@ func (v *Vault) closePools() error {
 	writer, readers := v.writer, v.readers
 	v.writer, v.readers = nil, nil
 	v.mu.Unlock()
-	var errs []error
+	errs := []error{v.closeVersions()}
 	for _, db := range []*sql.DB{writer, readers} {
 		if db != nil {
 			errs = append(errs, db.Close())
