@@ -1,0 +1,95 @@
+package registry
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"time"
+)
+
+// Change is what became of a node.
+type Change struct {
+	Name   string
+	Before *Node // nil: it is new
+	After  *Node // nil: it is gone
+}
+
+// watchInterval is how often a watcher looks, at most.
+const watchInterval = time.Second
+
+// Watch yields what changes in the nodes from now on, whoever changes it, until ctx
+// ends; its error then comes last. It looks once a second, which costs next to
+// nothing while nobody has changed anything, and writes nothing. What happens
+// between two looks is told as its sum: a node that was added and removed again is
+// not told, and one that was renamed went and came. An error of reading ends it.
+//
+//	for change, err := range r.Watch(ctx) { ... }
+func (r *Registry) Watch(ctx context.Context) iter.Seq2[Change, error] {
+	return func(yield func(Change, error) bool) {
+		fail := func(err error) { yield(Change{}, fmt.Errorf("watch nodes: %w", err)) }
+		version, err := r.v.Version(ctx)
+		if err != nil {
+			fail(err)
+			return
+		}
+		before, err := r.ListNodes(ctx)
+		if err != nil {
+			fail(err)
+			return
+		}
+		tick := time.NewTicker(watchInterval)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				fail(ctx.Err())
+				return
+			case <-tick.C:
+			}
+			now, err := r.v.Version(ctx)
+			if err == nil && now == version {
+				continue
+			}
+			var after []Node
+			if err == nil {
+				after, err = r.ListNodes(ctx)
+			}
+			if err != nil {
+				fail(err)
+				return
+			}
+			for c := range changesBetween(before, after) {
+				if !yield(c, nil) {
+					return
+				}
+			}
+			before, version = after, now
+		}
+	}
+}
+
+// changesBetween compares two lists, each by name.
+func changesBetween(before, after []Node) iter.Seq[Change] {
+	return func(yield func(Change) bool) {
+		for len(before)+len(after) > 0 {
+			var c Change
+			switch {
+			case len(after) == 0 || len(before) > 0 && before[0].Name < after[0].Name:
+				c = Change{Name: before[0].Name, Before: &before[0]}
+				before = before[1:]
+			case len(before) == 0 || after[0].Name < before[0].Name:
+				c = Change{Name: after[0].Name, After: &after[0]}
+				after = after[1:]
+			default:
+				c = Change{Name: after[0].Name, Before: &before[0], After: &after[0]}
+				before, after = before[1:], after[1:]
+				if sameNode(*c.Before, *c.After) {
+					continue
+				}
+			}
+			if !yield(c) {
+				return
+			}
+		}
+	}
+}
