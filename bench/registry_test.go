@@ -23,7 +23,7 @@ func fleet(n int) []registry.Node {
 	for i := range nodes {
 		nodes[i] = registry.Node{
 			Name:          fmt.Sprintf("hive-%05d", i),
-			SSHHost:       fmt.Sprintf("192.168.%d.%d", i/250, i%250+1),
+			SSHHost:       fmt.Sprintf("10.%d.%d.%d", i/62_500, i/250%250, i%250+1),
 			SSHPort:       registry.DefaultSSHPort,
 			SSHUser:       "rbee",
 			GitRepoURL:    "https://github.com/rbee-keeper/rbee.git",

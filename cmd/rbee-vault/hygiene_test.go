@@ -119,6 +119,15 @@ func TestSecretsStayIn(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	sshKey := filepath.Join(home, "id")
+	if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", sshKey).CombinedOutput(); err != nil {
+		t.Fatalf("ssh-keygen: %v: %s", err, out)
+	}
+	lines, err := os.ReadFile(sshKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private := strings.Split(string(lines), "\n")[3] // where the private half begins
 	data, err := os.ReadFile(recovery)
 	if err != nil {
 		t.Fatal(err)
@@ -135,10 +144,18 @@ func TestSecretsStayIn(t *testing.T) {
 		{"audit", "list", "--identity", recovery},
 		{"status", "--identity", recovery},
 		{"slot", "list", "--identity", recovery},
+		{"node", "add", "hive-01", "--ssh-host", "h", "--ssh-user", "ops", "--git-repo", "https://example.org/r.git", "--install-path", "/opt", "--import-key", sshKey, "--identity", recovery},
+		{"ssh-key", "add", sshKey, "--identity", recovery},
+		{"ssh-key", "list", "--identity", recovery},
+		{"ssh-key", "show", "SHA256:none", "--identity", recovery},
+		{"node", "show", "hive-01", "--identity", recovery},
+		{"node", "export", "--format", "json", "--identity", recovery},
+		{"backup", "--identity", recovery},
+		{"rotate", "--identity", recovery},
 	} {
 		for _, mode := range []string{"--debug", "--json"} {
 			_, stdout, stderr := command(t, env, append(args, mode)...)
-			for _, planted := range []string{secret, identity, "PLANTED"} {
+			for _, planted := range []string{secret, identity, private, "PLANTED"} {
 				if strings.Contains(stdout+stderr, planted) {
 					t.Errorf("%v %s says %q:\n%s%s", args, mode, planted, stdout, stderr)
 				}
@@ -146,11 +163,11 @@ func TestSecretsStayIn(t *testing.T) {
 		}
 	}
 	err = filepath.WalkDir(home, func(path string, d os.DirEntry, err error) error {
-		if err != nil || d.IsDir() || path == passphrase || path == recovery || path == broken {
+		if err != nil || d.IsDir() || path == passphrase || path == recovery || path == broken || path == sshKey {
 			return err
 		}
 		data, err := os.ReadFile(path)
-		if bytes.Contains(data, []byte(secret)) || bytes.Contains(data, []byte(identity)) {
+		if bytes.Contains(data, []byte(secret)) || bytes.Contains(data, []byte(identity)) || bytes.Contains(data, []byte(private)) {
 			t.Errorf("%s holds a secret", path)
 		}
 		return err
