@@ -3,11 +3,18 @@ BUILD = gcc libc6-dev
 STOCK = age jq openssh-client openssl sqlite3
 TEST  = $(BUILD) $(STOCK) dbus gnome-keyring libsecret-tools openssh-server systemd
 
-.PHONY: build demo test bench fuzz
+.PHONY: build build-openssl demo test bench bench-openssl fuzz
 
 build: ## the command, in ./rbee-vault
 	@scripts/install $(BUILD)
 	go build -o rbee-vault ./cmd/rbee-vault
+
+# The driver brings its own cryptography; this takes OpenSSL's, of the system.
+OPENSSL = CGO_CFLAGS="-g -O2 -include $(CURDIR)/scripts/openssl.h" CGO_LDFLAGS=-lcrypto
+
+build-openssl: ## the same, with OpenSSL's cryptography: faster where much is decrypted
+	@scripts/install $(BUILD) libssl-dev
+	$(OPENSSL) go build -o rbee-vault ./cmd/rbee-vault
 
 demo: ## the first minute of README.md, in a throwaway directory
 	@scripts/install $(BUILD) $(STOCK)
@@ -20,6 +27,10 @@ test: ## everything, with the real parts
 bench: ## ratios to a plaintext registry, in one run
 	@scripts/install $(TEST)
 	go test -run '^$$' -bench . ./bench
+
+bench-openssl: ## the same, with OpenSSL's cryptography
+	@scripts/install $(TEST) libssl-dev
+	$(OPENSSL) go test -run '^$$' -bench . ./bench
 
 fuzz: ## each fuzz target for a while
 	@scripts/fuzz 30s

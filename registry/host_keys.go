@@ -120,32 +120,47 @@ func trustHostKey(ctx context.Context, tx *vault.Tx, node string, key ssh.Public
 	return true, tx.Audit(ctx, vault.Event{Action: "host-key.trust", Subject: node, Detail: detail})
 }
 
-// ForgetHostKeys takes away a node's pinned host key of a fingerprint, or with ""
-// all of them, and returns how many. It is ErrNotFound where there is no such node
-// or key.
-func (r *Registry) ForgetHostKeys(ctx context.Context, node, fingerprint string) (n int, err error) {
+// ForgetHostKeys takes away the pinned host keys of a fingerprint, or with "" all of
+// them, of the nodes, in one transaction, and returns how many. It is ErrNotFound
+// where there is none.
+func (r *Registry) ForgetHostKeys(ctx context.Context, fingerprint string, nodes ...string) (n int, err error) {
 	err = r.v.Update(ctx, func(tx *vault.Tx) error {
-		pinned, err := selectNodeHostKeys(ctx, tx, node)
-		if err != nil {
-			return err
-		}
-		var gone []string
-		for _, k := range pinned {
-			if fingerprint != "" && vault.Fingerprint(k.PublicKey) != fingerprint {
-				continue
+		n = 0
+		for _, node := range nodes {
+			gone, err := forgetHostKeys(ctx, tx, node, fingerprint)
+			if err != nil {
+				return fmt.Errorf("node %q: %w", node, err)
 			}
-			if err := deleteHostKey(ctx, tx, k); err != nil {
-				return err
-			}
-			gone = append(gone, k.Type+" "+vault.Fingerprint(k.PublicKey))
+			n += gone
 		}
-		if n = len(gone); n == 0 {
+		if n == 0 {
 			return ErrNotFound
 		}
-		return tx.Audit(ctx, vault.Event{Action: "host-key.forget", Subject: node, Detail: strings.Join(gone, "; ")})
+		return nil
 	})
 	if err != nil {
-		return 0, fmt.Errorf("forget host keys of node %q: %w", node, err)
+		return 0, fmt.Errorf("forget host keys: %w", err)
 	}
 	return n, nil
+}
+
+func forgetHostKeys(ctx context.Context, tx *vault.Tx, node, fingerprint string) (int, error) {
+	pinned, err := selectNodeHostKeys(ctx, tx, node)
+	if err != nil {
+		return 0, err
+	}
+	var gone []string
+	for _, k := range pinned {
+		if fingerprint != "" && vault.Fingerprint(k.PublicKey) != fingerprint {
+			continue
+		}
+		if err := deleteHostKey(ctx, tx, k); err != nil {
+			return 0, err
+		}
+		gone = append(gone, k.Type+" "+vault.Fingerprint(k.PublicKey))
+	}
+	if len(gone) == 0 {
+		return 0, nil
+	}
+	return len(gone), tx.Audit(ctx, vault.Event{Action: "host-key.forget", Subject: node, Detail: strings.Join(gone, "; ")})
 }

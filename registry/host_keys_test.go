@@ -60,10 +60,10 @@ func TestTrustHostKey(t *testing.T) {
 	if _, err := r.ListHostKeys(ctx, "nobody"); !errors.Is(err, registry.ErrNotFound) {
 		t.Errorf("%v, want ErrNotFound", err)
 	}
-	if _, err := r.ForgetHostKeys(ctx, "hive-01", ssh.FingerprintSHA256(first)); !errors.Is(err, registry.ErrNotFound) {
+	if _, err := r.ForgetHostKeys(ctx, ssh.FingerprintSHA256(first), "hive-01"); !errors.Is(err, registry.ErrNotFound) {
 		t.Errorf("%v, want ErrNotFound", err)
 	}
-	if n, err := r.ForgetHostKeys(ctx, "hive-01", ""); err != nil || n != 1 {
+	if n, err := r.ForgetHostKeys(ctx, "", "hive-01"); err != nil || n != 1 {
 		t.Errorf("%d, %v", n, err)
 	}
 }

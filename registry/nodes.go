@@ -95,28 +95,39 @@ func (r *Registry) ListNodes(ctx context.Context) ([]Node, error) {
 // everything as it was. The name must stay: see RenameNode. change must not
 // call the Registry.
 func (r *Registry) UpdateNode(ctx context.Context, name string, change func(*Node) error) error {
-	err := r.v.Update(ctx, func(tx *vault.Tx) error {
-		old, err := selectNode(ctx, tx, name)
-		if err != nil {
-			return err
+	return r.UpdateNodes(ctx, []string{name}, change)
+}
+
+// UpdateNodes is UpdateNode for several nodes in one transaction: all of them are
+// changed, or none.
+func (r *Registry) UpdateNodes(ctx context.Context, names []string, change func(*Node) error) error {
+	return r.v.Update(ctx, func(tx *vault.Tx) error {
+		for _, name := range names {
+			if err := changeNode(ctx, tx, name, change); err != nil {
+				return fmt.Errorf("update node %q: %w", name, err)
+			}
 		}
-		n := old.normalized()
-		if err := change(&n); err != nil {
-			return err
-		}
-		if n.Name != old.Name {
-			return &FieldError{"node_name", "must not change here: rename the node"}
-		}
-		n = n.normalized()
-		if err := n.validate(); err != nil {
-			return err
-		}
-		return replaceNode(ctx, tx, old, n, "node.update")
+		return nil
 	})
+}
+
+func changeNode(ctx context.Context, tx *vault.Tx, name string, change func(*Node) error) error {
+	old, err := selectNode(ctx, tx, name)
 	if err != nil {
-		return fmt.Errorf("update node %q: %w", name, err)
+		return err
 	}
-	return nil
+	n := old.normalized()
+	if err := change(&n); err != nil {
+		return err
+	}
+	if n.Name != old.Name {
+		return &FieldError{"node_name", "must not change here: rename the node"}
+	}
+	n = n.normalized()
+	if err := n.validate(); err != nil {
+		return err
+	}
+	return replaceNode(ctx, tx, old, n, "node.update")
 }
 
 // RenameNode gives a node another name; its keys go with it. It returns

@@ -135,6 +135,17 @@ func parseAge(text string) (time.Duration, error) {
 	return d, err
 }
 
+// Names returns the names that are meant where nothing else is: no glob and no
+// condition. Those can be looked up without reading every node.
+func (s Selector) Names() (names []string, ok bool) {
+	for _, p := range s.patterns {
+		if strings.ContainsAny(p, `*?[\`) {
+			return nil, false
+		}
+	}
+	return s.patterns, len(s.patterns) > 0 && len(s.conditions) == 0
+}
+
 // Select returns the nodes that are picked, in their order. A name or glob that no
 // node matches is ErrNotFound; conditions that none fulfils are no error.
 func (s Selector) Select(nodes []Node, now time.Time) ([]Node, error) {

@@ -212,30 +212,38 @@ func hostKeyHint(err error) error {
 }
 
 func newHostKeyForget(a *app) *cobra.Command {
-	var fingerprint string
+	var fingerprint, where string
 	cmd := &cobra.Command{
-		Use:   "forget NODE",
-		Short: "Take away a node's pinned host keys",
-		Args:  cobra.ExactArgs(1),
+		Use:   "forget NODE|GLOB...",
+		Short: "Take away the pinned host keys of nodes",
+		Args:  cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 && where == "" {
+				return usagef(cmd, "which node?")
+			}
 			ctx := cmd.Context()
 			what := "all pinned host keys"
 			if fingerprint != "" {
 				what = fingerprint
 			}
 			return a.withRegistry(ctx, func(r *registry.Registry) error {
-				if err := a.ui.confirm(ctx, fmt.Sprintf("Forget %s of %s?", what, args[0])); err != nil {
-					return err
-				}
-				n, err := r.ForgetHostKeys(ctx, args[0], fingerprint)
+				names, err := a.selectNames(ctx, r, args, where)
 				if err != nil {
 					return err
 				}
-				a.ui.info("%s: %d host keys forgotten", args[0], n)
+				if err := a.ui.confirm(ctx, fmt.Sprintf("Forget %s of %s?", what, strings.Join(names, ", "))); err != nil {
+					return err
+				}
+				n, err := r.ForgetHostKeys(ctx, fingerprint, names...)
+				if err != nil {
+					return err
+				}
+				a.ui.info("%d host keys forgotten", n)
 				return nil
 			})
 		},
 	}
 	cmd.Flags().StringVar(&fingerprint, "fingerprint", "", "only the one with this `FINGERPRINT`")
+	whereFlag(cmd, &where)
 	return cmd
 }

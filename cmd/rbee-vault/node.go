@@ -225,33 +225,50 @@ func runNodeAdd(cmd *cobra.Command, a *app, o *nodeOptions, k *keyOptions, name 
 }
 
 func newNodeShow(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:   "show NAME",
-		Short: "Show one node",
-		Args:  cobra.ExactArgs(1),
+	var where string
+	cmd := &cobra.Command{
+		Use:   "show NAME|GLOB...",
+		Short: "Show nodes, one after the other",
+		Args:  cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			var n registry.Node
-			var k registry.SSHKey
-			err := a.withRegistry(cmd.Context(), func(r *registry.Registry) (err error) {
-				if n, err = r.GetNode(cmd.Context(), args[0]); err != nil {
-					return err
-				}
-				k, err = r.NodeSSHKey(cmd.Context(), args[0])
-				if errors.Is(err, registry.ErrNotFound) {
-					err = nil
-				}
-				return err
-			})
-			if err != nil {
-				return nodeHint(err)
+			if len(args) == 0 && where == "" {
+				return usagef(cmd, "which node?")
 			}
-			if a.json {
-				return a.ui.object(n)
-			}
-			showNode(a, n, k)
-			return nil
+			return runNodeShow(cmd.Context(), a, args, where)
 		},
 	}
+	whereFlag(cmd, &where)
+	return cmd
+}
+
+func runNodeShow(ctx context.Context, a *app, patterns []string, where string) error {
+	s, err := registry.ParseSelector(patterns, where)
+	if err != nil {
+		return err
+	}
+	return a.withRegistry(ctx, func(r *registry.Registry) error {
+		nodes, err := a.selectNodes(ctx, r, s)
+		if err != nil {
+			return err
+		}
+		for i, n := range nodes {
+			if a.json {
+				if err := a.ui.object(n); err != nil {
+					return err
+				}
+				continue
+			}
+			k, err := r.NodeSSHKey(ctx, n.Name)
+			if err != nil && !errors.Is(err, registry.ErrNotFound) {
+				return err
+			}
+			if i > 0 {
+				a.ui.printf("\n")
+			}
+			showNode(a, n, k)
+		}
+		return nil
+	})
 }
 
 // nodeHint adds the next step for a name that is not there.
@@ -311,30 +328,48 @@ func backendsText(n registry.Node) string {
 
 func newNodeUpdate(a *app) *cobra.Command {
 	var o nodeOptions
+	var where string
 	cmd := &cobra.Command{
-		Use:   "update NAME",
-		Short: "Change a node",
+		Use:   "update NAME|GLOB...",
+		Short: "Change nodes",
 		Long: `Change what the flags name, and keep the rest. --ssh-key '' takes the path away,
---backend '' says that the backends are unknown.`,
-		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return runNodeUpdate(cmd, a, &o, args[0]) },
+--backend '' says that the backends are unknown. Several nodes are changed all or
+none.`,
+		Example: `  rbee-vault node update 'hive-*' --git-branch stable`,
+		Args:    cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 && where == "" {
+				return usagef(cmd, "which node?")
+			}
+			return runNodeUpdate(cmd, a, &o, args, where)
+		},
 	}
 	o.register(cmd)
+	whereFlag(cmd, &where)
 	return cmd
 }
 
-func runNodeUpdate(cmd *cobra.Command, a *app, o *nodeOptions, name string) error {
+func runNodeUpdate(cmd *cobra.Command, a *app, o *nodeOptions, patterns []string, where string) error {
 	if !anyChanged(cmd) {
 		return usagef(cmd, "nothing to change: give a flag")
 	}
-	err := a.withRegistry(cmd.Context(), func(r *registry.Registry) error {
-		return r.UpdateNode(cmd.Context(), name, func(n *registry.Node) error { return o.apply(cmd, n, false) })
+	return a.withRegistry(cmd.Context(), func(r *registry.Registry) error {
+		names, err := a.selectNames(cmd.Context(), r, patterns, where)
+		if err != nil {
+			return err
+		}
+		err = r.UpdateNodes(cmd.Context(), names, func(n *registry.Node) error { return o.apply(cmd, n, false) })
+		if err != nil {
+			return nodeHint(err)
+		}
+		if len(names) == 0 {
+			a.ui.info("No node is so.")
+		}
+		for _, name := range names {
+			a.ui.info("updated %s", name)
+		}
+		return nil
 	})
-	if err != nil {
-		return nodeHint(err)
-	}
-	a.ui.info("updated %s", name)
-	return nil
 }
 
 // anyChanged reports whether a flag of the node's was given.
