@@ -254,7 +254,10 @@ func restoring(replace bool) func(context.Context, crashSite, *faulttest.Steps) 
 			Replace: replace,
 			Fill: func(ctx context.Context, tx *vault.Tx) (vault.Restored, error) {
 				slot := vault.Slot{ID: "0123456789abcdef", Kind: vault.SlotRecipient, Recipient: s.identity().Recipient().String(), Created: tx.Now()}
-				return vault.Restored{Slots: []vault.Slot{slot}, OriginVaultID: "origin"}, insertNode(ctx, tx, "restored")
+				if err := insertNode(ctx, tx, "restored"); err != nil {
+					return vault.Restored{}, err
+				}
+				return vault.Restored{Slots: []vault.Slot{slot}, OriginVaultID: "origin"}, insertKey(ctx, tx, "restored")
 			},
 		})
 		return err
@@ -426,7 +429,7 @@ func (s crashSite) look(t *testing.T, cfg vault.Config) string {
 				return err
 			}
 			nodes = append(nodes, name)
-			if name == "old" {
+			if name == "old" || name == "restored" {
 				keys--
 			}
 		}
