@@ -58,7 +58,7 @@ func storeSSHKey(ctx context.Context, tx *vault.Tx, action string, k *PrivateKey
 		Comment:     k.comment,
 		Created:     tx.Now(),
 	}
-	if err := InsertSSHKey(ctx, tx, key, k.pem); err != nil {
+	if err := insertSSHKeyAndNodes(ctx, tx, key, k.pem); err != nil {
 		return SSHKey{}, err
 	}
 	return key, tx.Audit(ctx, vault.Event{Action: action, Subject: key.Fingerprint, Detail: strings.TrimSpace(key.Type + " " + key.Comment)})
