@@ -87,8 +87,10 @@ func (r *Registry) TrustHostKeys(ctx context.Context, keys map[string][]ssh.Publ
 }
 
 func trustHostKey(ctx context.Context, tx *vault.Tx, node string, key ssh.PublicKey, replaces []string) (bool, error) {
-	if found, err := nodeExists(ctx, tx, node); err != nil || !found {
-		return false, errors.Join(err, ErrNotFound)
+	if found, err := nodeExists(ctx, tx, node); err != nil {
+		return false, err
+	} else if !found {
+		return false, ErrNotFound
 	}
 	k := HostKey{Node: node, Type: key.Type(), PublicKey: publicKeyLine(key), FirstSeen: tx.Now(), LastSeen: tx.Now()}
 	if err := k.Validate(); err != nil {
@@ -98,13 +100,14 @@ func trustHostKey(ctx context.Context, tx *vault.Tx, node string, key ssh.Public
 	if err != nil {
 		return false, err
 	}
+	if slices.ContainsFunc(pinned, func(old HostKey) bool { return old.PublicKey == k.PublicKey }) {
+		return false, updateHostKeySeen(ctx, tx, k)
+	}
 	var changes []string
 	for _, old := range pinned {
 		switch {
 		case old.Type != k.Type:
 			continue
-		case old.PublicKey == k.PublicKey:
-			return false, updateHostKeySeen(ctx, tx, k)
 		case !slices.Contains(replaces, vault.Fingerprint(old.PublicKey)):
 			return false, fmt.Errorf("%w: %s of type %s is pinned, %s was given", ErrHostKeyChanged, vault.Fingerprint(old.PublicKey), k.Type, vault.Fingerprint(k.PublicKey))
 		}

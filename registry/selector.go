@@ -85,7 +85,9 @@ func parseCondition(text string) (condition, error) {
 		}
 		c.holds = func(n Node, _ time.Time) bool {
 			_, counted := n.Devices[value]
-			return (counted || slices.Contains(n.Backends, value)) == (operator == "=")
+			has := counted || slices.Contains(n.Backends, value)
+			known := n.Devices != nil || n.Backends != nil
+			return known && has == (operator == "=")
 		}
 	case "seen":
 		ago, err := parseAge(value)
@@ -101,7 +103,13 @@ func parseCondition(text string) (condition, error) {
 		if err != nil || ruleBackend(name) != "" {
 			return wrong("compares a backend's devices with a count, such as cuda>=2")
 		}
-		c.holds = func(n Node, _ time.Time) bool { return compare(uint64(n.Devices[name]), operator, count) }
+		c.holds = func(n Node, _ time.Time) bool {
+			devices, known := n.Devices[name]
+			if !known { // none, where others are told of and this one is not
+				known = (n.Devices != nil || n.Backends != nil) && !slices.Contains(n.Backends, name)
+			}
+			return known && compare(uint64(devices), operator, count)
+		}
 	}
 	return c, nil
 }
@@ -143,7 +151,12 @@ func (s Selector) Names() (names []string, ok bool) {
 			return nil, false
 		}
 	}
-	return s.patterns, len(s.patterns) > 0 && len(s.conditions) == 0
+	for _, p := range s.patterns {
+		if !slices.Contains(names, p) {
+			names = append(names, p)
+		}
+	}
+	return names, len(names) > 0 && len(s.conditions) == 0
 }
 
 // Select returns the nodes that are picked, in their order. A name or glob that no

@@ -177,7 +177,7 @@ func WriteSSHConfig(w io.Writer, nodes []Node, knownHostsCommand []string) error
 		if n.SSHKeyPath != "" {
 			fmt.Fprintf(&b, "    IdentityFile %s\n    IdentitiesOnly yes\n", configValue(n.SSHKeyPath))
 		}
-		fmt.Fprintf(&b, "    KnownHostsCommand %s\n    UserKnownHostsFile none\n    StrictHostKeyChecking yes\n", strings.Join(command, " "))
+		fmt.Fprintf(&b, "    KnownHostsCommand %s\n    UserKnownHostsFile none\n    GlobalKnownHostsFile none\n    StrictHostKeyChecking yes\n", strings.Join(command, " "))
 	}
 	_, err := w.Write(b.Bytes())
 	return err

@@ -422,7 +422,7 @@ func newNodeRemove(a *app) *cobra.Command {
 func removeNodes(ctx context.Context, a *app, patterns []string, where string) error {
 	return a.withRegistry(ctx, func(r *registry.Registry) error {
 		names, err := a.selectNames(ctx, r, patterns, where)
-		if errors.Is(err, registry.ErrBadRow) && where == "" {
+		if errors.Is(err, registry.ErrBadRow) && where == "" && !strings.ContainsAny(strings.Join(patterns, ""), `*?[\`) {
 			names = patterns // removing is the way to be rid of one
 		} else if err != nil {
 			return err

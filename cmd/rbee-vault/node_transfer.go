@@ -151,8 +151,16 @@ func readSSHConfig(ctx context.Context, o importOptions, home string) (registry.
 // is told, and no reason not to import the node.
 func (a *app) readKeys(ctx context.Context, set *registry.ImportSet, allowWeak bool) {
 	set.Keys = map[string]*registry.PrivateKey{}
+	rows := map[string]int{}
+	for _, n := range set.Nodes {
+		rows[n.Name]++
+	}
 	for _, n := range set.Nodes {
 		if n.SSHKeyPath == "" {
+			continue
+		}
+		if rows[n.Name] > 1 {
+			set.Warnings = append(set.Warnings, registry.Problem{Row: n.Name, Reason: "its SSH key stays a path: the node comes twice"})
 			continue
 		}
 		k, err := readKeyFile(ctx, n.SSHKeyPath, allowWeak)
