@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/crypto/ssh"
@@ -84,6 +85,9 @@ func TestReadKnownHosts(t *testing.T) {
 		"revoked.example.org " + line(5),
 		"@revoked * " + line(5),
 		"@cert-authority *.example.org " + line(6),
+		"two.example.org " + line(7),
+		"two.example.org " + line(8),
+		"plain.example.org " + line(1),
 		"",
 	}, "\n")
 	if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
@@ -94,7 +98,7 @@ func TestReadKnownHosts(t *testing.T) {
 	}
 	r := registry.New(vaulttest.New(t))
 	var nodes []registry.Node
-	for name, port := range map[string]uint16{"plain": 22, "port": 2222, "hashed": 22, "revoked": 22} {
+	for name, port := range map[string]uint16{"plain": 22, "port": 2222, "hashed": 22, "revoked": 22, "two": 22} {
 		n := keyNode(name)
 		n.SSHHost, n.SSHPort = name+".example.org", port
 		nodes = append(nodes, n)
@@ -118,7 +122,7 @@ func TestReadKnownHosts(t *testing.T) {
 	for _, p := range known.Skipped {
 		reasons += p.Row + ": " + p.Reason + "\n"
 	}
-	if !strings.Contains(reasons, "revokes") || !strings.Contains(reasons, "certificate authority") {
+	if !strings.Contains(reasons, "revokes") || !strings.Contains(reasons, "certificate authority") || !strings.Contains(reasons, "two: the file has 2 keys of type ssh-ed25519") {
 		t.Errorf("skipped:\n%s", reasons)
 	}
 	if n, err := r.TrustHostKeys(t.Context(), known.Keys); err != nil || n != 3 {
@@ -140,6 +144,14 @@ func TestReadKnownHosts(t *testing.T) {
 	}
 	if _, err := registry.ReadKnownHosts(filepath.Join(t.TempDir(), "none"), nodes); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("%v", err)
+	}
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	go os.WriteFile(pipe, []byte(content), 0)
+	if known, err := registry.ReadKnownHosts(pipe, nodes); err != nil || len(known.Keys) != 3 {
+		t.Errorf("by a pipe: %v, %v", known.Keys, err)
 	}
 	if err := os.WriteFile(file, []byte("host nonsense\n"), 0o600); err != nil {
 		t.Fatal(err)

@@ -1,17 +1,19 @@
 package registry
 
 import (
-	"bufio"
+	"bytes"
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
-	"crypto/ed25519"
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/knownhosts"
 
@@ -50,19 +52,21 @@ type KnownHosts struct {
 	Skipped []Problem                  // lines that were left out, with the reason
 }
 
-// ReadKnownHosts looks the nodes up in an OpenSSH known_hosts file: hashed names and
-// ports as well. A key that the file revokes is left out, and so are certificate
-// authorities, which cannot be pinned. A file that OpenSSH could not read is
+// ReadKnownHosts looks the nodes up in an OpenSSH known_hosts file, which may be a
+// pipe: hashed names and ports as well. Left out are a key that the file revokes,
+// certificate authorities, which cannot be pinned, and of several keys of one type
+// for a node all, as one alone can be pinned. A file that OpenSSH could not read is
 // ErrInvalid.
 func ReadKnownHosts(path string, nodes []Node) (KnownHosts, error) {
-	lines, err := readLines(path)
+	content, err := os.ReadFile(path)
 	if err != nil {
 		return KnownHosts{}, err
 	}
-	check, err := knownhosts.New(path)
+	check, err := parseKnownHosts(content)
 	if err != nil {
-		return KnownHosts{}, fmt.Errorf("%w: known_hosts file %q: %w", ErrInvalid, path, err)
+		return KnownHosts{}, fmt.Errorf("known_hosts file %q: %w", path, err)
 	}
+	lines := bytes.Split(content, []byte("\n"))
 	found := KnownHosts{Keys: map[string][]ssh.PublicKey{}}
 	// A key that is in no file is answered with those that are.
 	nobody, err := ssh.NewPublicKey(ed25519.PublicKey(make([]byte, ed25519.PublicKeySize)))
@@ -76,9 +80,10 @@ func ReadKnownHosts(path string, nodes []Node) (KnownHosts, error) {
 		if !ok {
 			continue
 		}
+		byType := map[string][]ssh.PublicKey{}
 		for _, k := range known.Want {
 			where := fmt.Sprintf("%s, line %d", n.Name, k.Line)
-			if strings.HasPrefix(lines[k.Line-1], "@cert-authority") {
+			if bytes.HasPrefix(bytes.TrimSpace(lines[k.Line-1]), []byte("@cert-authority")) {
 				found.Skipped = append(found.Skipped, Problem{where, "a certificate authority cannot be pinned"})
 				continue
 			}
@@ -86,26 +91,38 @@ func ReadKnownHosts(path string, nodes []Node) (KnownHosts, error) {
 				found.Skipped = append(found.Skipped, Problem{where, "the file revokes this key"})
 				continue
 			}
-			found.Keys[n.Name] = append(found.Keys[n.Name], k.Key)
+			same := func(other ssh.PublicKey) bool { return bytes.Equal(other.Marshal(), k.Key.Marshal()) }
+			if kind := k.Key.Type(); !slices.ContainsFunc(byType[kind], same) {
+				byType[kind] = append(byType[kind], k.Key)
+			}
+		}
+		for _, kind := range slices.Sorted(maps.Keys(byType)) {
+			if keys := byType[kind]; len(keys) > 1 {
+				found.Skipped = append(found.Skipped, Problem{n.Name, fmt.Sprintf("the file has %d keys of type %s: pin one of them by its fingerprint", len(keys), kind)})
+				continue
+			}
+			found.Keys[n.Name] = append(found.Keys[n.Name], byType[kind]...)
 		}
 	}
 	return found, nil
 }
 
-func readLines(path string) ([]string, error) {
-	f, err := os.Open(path)
+// parseKnownHosts gives the content to x/crypto, which takes files alone, by a file
+// of its own: what is read once cannot change, and a pipe can be read only once.
+func parseKnownHosts(content []byte) (ssh.HostKeyCallback, error) {
+	f, err := os.CreateTemp("", "known_hosts-")
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	var lines []string
-	s := bufio.NewScanner(f)
-	s.Buffer(nil, 1<<20)
-	for s.Scan() {
-		lines = append(lines, strings.TrimSpace(s.Text()))
+	defer os.Remove(f.Name())
+	_, err = f.Write(content)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return nil, err
 	}
-	if err := s.Err(); err != nil {
-		return nil, fmt.Errorf("read %q: %w", path, err)
+	check, err := knownhosts.New(f.Name())
+	if err != nil {
+		reason := strings.ReplaceAll(err.Error(), f.Name()+":", "line ")
+		return nil, fmt.Errorf("%w: %s", ErrInvalid, reason)
 	}
-	return lines, nil
+	return check, nil
 }

@@ -25,7 +25,8 @@ type condition struct {
 //
 //	status=online       the status is; != is not
 //	backend=cuda        the backend is there; != is not
-//	cuda>=2             the backend has that many devices: = != < <= > >=
+//	cuda>=2             the backend has that many devices: = != < <= > >=; like
+//	                    backend=, nothing holds of a node whose backends are unknown
 //	seen<10m            the last contact is less long ago; > longer, or never
 //
 // No pattern stands for all nodes, and no condition for none. The error matches

@@ -56,7 +56,7 @@ func (a *SSHAliases) scan(file, home string, depth int) error {
 				return fmt.Errorf("%w: %s: files include each other without end", ErrInvalid, where)
 			}
 			for _, pattern := range args {
-				if err := a.include(pattern, filepath.Dir(file), home, depth-1); err != nil {
+				if err := a.include(pattern, where, filepath.Dir(file), home, depth-1); err != nil {
 					return err
 				}
 			}
@@ -81,26 +81,28 @@ func (a *SSHAliases) add(name, where string) {
 	}
 }
 
-// include follows an Include: relative to ~/.ssh as a user's file has it, or to the
-// directory of the file.
-func (a *SSHAliases) include(pattern, dir, home string, depth int) error {
+// include follows an Include of a file in dir as ssh does that of a user's file:
+// relative to ~/.ssh. What ssh passes over, though it stands beside the file, is told.
+func (a *SSHAliases) include(pattern, where, dir, home string, depth int) error {
+	given := pattern
 	pattern = ExpandPath(home, pattern)
-	patterns := []string{pattern}
 	if !filepath.IsAbs(pattern) {
-		patterns = []string{filepath.Join(home, ".ssh", pattern), filepath.Join(dir, pattern)}
+		pattern = filepath.Join(home, ".ssh", pattern)
 	}
-	for _, p := range slices.Compact(patterns) {
-		files, err := filepath.Glob(p)
-		if err != nil {
-			return fmt.Errorf("%w: Include %.80q", ErrInvalid, pattern)
+	files, err := filepath.Glob(pattern)
+	if err != nil {
+		return fmt.Errorf("%w: %s: Include %.80q", ErrInvalid, where, given)
+	}
+	if beside, err := filepath.Glob(filepath.Join(dir, given)); err == nil && len(files) == 0 && len(beside) > 0 {
+		a.Skipped = append(a.Skipped, Problem{where, fmt.Sprintf("ssh looks for Include %.80q in ~/.ssh, where it is not", given)})
+	}
+	for _, file := range files {
+		info, err := os.Stat(file)
+		if err == nil && info.Mode().IsRegular() {
+			err = a.scan(file, home, depth)
 		}
-		for _, file := range files {
-			if err := a.scan(file, home, depth); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return err
-			}
-		}
-		if len(files) > 0 {
-			break
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
 		}
 	}
 	return nil
@@ -164,17 +166,24 @@ func ParseSSHValues(r io.Reader, n Node, home string) (Node, error) {
 
 // WriteSSHConfig writes the nodes as ssh_config, for an Include: an alias for each,
 // with its host keys asked for by command, and its key's path where one is noted.
-// It never fails for what a node holds; w's errors are returned.
+// ssh would expand ${ with no way to write it otherwise: a path with it is left out,
+// and said so in a comment; a command with it is ErrInvalid.
 func WriteSSHConfig(w io.Writer, nodes []Node, knownHostsCommand []string) error {
 	var b bytes.Buffer
 	b.WriteString("# The nodes of an rbee-vault. Use it by a line at the top of ~/.ssh/config:\n# Include THIS-FILE\n")
 	var command []string
 	for _, arg := range knownHostsCommand {
+		if sshExpands(arg) {
+			return fmt.Errorf("%w: %q cannot be written in ssh_config, as ssh expands ${", ErrInvalid, arg)
+		}
 		command = append(command, configValue(arg))
 	}
 	for _, n := range nodes {
 		fmt.Fprintf(&b, "\nHost %s\n    HostName %s\n    Port %d\n    User %s\n", n.Name, configValue(n.SSHHost), n.SSHPort, n.SSHUser)
-		if n.SSHKeyPath != "" {
+		switch {
+		case sshExpands(n.SSHKeyPath):
+			fmt.Fprintf(&b, "    # IdentityFile is left out: ssh expands what is in %q\n", n.SSHKeyPath)
+		case n.SSHKeyPath != "":
 			fmt.Fprintf(&b, "    IdentityFile %s\n    IdentitiesOnly yes\n", configValue(n.SSHKeyPath))
 		}
 		fmt.Fprintf(&b, "    KnownHostsCommand %s\n    UserKnownHostsFile none\n    GlobalKnownHostsFile none\n    StrictHostKeyChecking yes\n", strings.Join(command, " "))
@@ -182,6 +191,10 @@ func WriteSSHConfig(w io.Writer, nodes []Node, knownHostsCommand []string) error
 	_, err := w.Write(b.Bytes())
 	return err
 }
+
+// sshExpands reports whether ssh takes a value for more than it says: an environment
+// variable in ${}, which no quoting hides.
+func sshExpands(s string) bool { return strings.Contains(s, "${") }
 
 // configValue quotes a value of ssh_config, in which a percent sign begins a token.
 func configValue(s string) string {

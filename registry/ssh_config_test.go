@@ -19,7 +19,7 @@ func TestScanSSHConfig(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, text := range map[string]string{
-		"config": "HOST a \"b\" # c\n\tHost = d\nHost *\nHost !e f?\nInclude d/* none\nInclude ~/.ssh/tilde\nMatch host x\nHost a\nhost -x\n#Host y\n",
+		"config": "HOST a \"b\" # c\n\tHost = d\nHost *\nHost !e f?\nInclude d d/* none\nInclude ~/.ssh/tilde\nMatch host x\nHost a\nhost -x\n#Host y\n",
 		"d/one":  "Host one\n",
 		"d/two":  "Host two\nInclude d/one\n",
 		"tilde":  "Host tilde\n",
@@ -38,6 +38,16 @@ func TestScanSSHConfig(t *testing.T) {
 		if !strings.Contains(reasons, want) {
 			t.Errorf("nothing of %s in %s", want, reasons)
 		}
+	}
+	elsewhere := t.TempDir()
+	for name, text := range map[string]string{"config": "Host e\nInclude beside\n", "beside": "Host not-for-ssh\n"} {
+		if err := os.WriteFile(filepath.Join(elsewhere, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	found, err = registry.ScanSSHConfig(filepath.Join(elsewhere, "config"), home)
+	if err != nil || fmt.Sprint(found.Names) != "[e]" || !strings.Contains(fmt.Sprint(found.Skipped), `ssh looks for Include "beside" in ~/.ssh`) {
+		t.Errorf("an Include beside the file: %v, %v", found, err)
 	}
 	if _, err := registry.ScanSSHConfig(filepath.Join(dir, "loop"), home); !errors.Is(err, registry.ErrInvalid) {
 		t.Errorf("a loop: %v, want ErrInvalid", err)
@@ -76,6 +86,15 @@ func TestWriteSSHConfig(t *testing.T) {
 				t.Errorf("%s lacks %q:\n%s", name, line, out)
 			}
 		}
+	}
+
+	odd.SSHKeyPath = "/keys/${HOME}"
+	var b strings.Builder
+	if err := registry.WriteSSHConfig(&b, []registry.Node{odd}, []string{"/usr/bin/rbee-vault"}); err != nil || strings.Contains(b.String(), "\n    IdentityFile") || !strings.Contains(b.String(), "# IdentityFile is left out") {
+		t.Errorf("a key path that ssh expands: %v\n%s", err, b.String())
+	}
+	if err := registry.WriteSSHConfig(&b, nil, []string{"/usr/bin/rbee-vault", "--db", "/${HOME}/b.db"}); !errors.Is(err, registry.ErrInvalid) {
+		t.Errorf("a command that ssh expands: %v, want ErrInvalid", err)
 	}
 }
 

@@ -217,6 +217,10 @@ func (r *Registry) privateKey(ctx context.Context, fingerprint string) (private 
 	return private, err
 }
 
+// ActionUseSSHKey is the audit log's action for a key that signs for a node from then
+// on: the key is its subject, the node its detail.
+const ActionUseSSHKey = "ssh-key.use"
+
 // Signer returns the key that a node uses, for an SSH client, or ErrNotFound. That
 // it is used is in the audit log from then on. The private key is unsealed for each
 // signature and wiped behind it, so the Signer works as long as the Registry is open
@@ -226,7 +230,7 @@ func (r *Registry) Signer(ctx context.Context, node string) (ssh.Signer, error) 
 	if err != nil {
 		return nil, err
 	}
-	err = r.useSSHKey(ctx, "ssh-key.use", key.Fingerprint, node)
+	err = r.useSSHKey(ctx, ActionUseSSHKey, key.Fingerprint, node)
 	var public ssh.PublicKey
 	if err == nil {
 		public, err = parsePublicKey(key.Type, key.PublicKey)

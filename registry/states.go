@@ -14,7 +14,7 @@ type State struct {
 	Node   string
 	Status Status
 	// LastConnected is when there was contact; zero: that is not known, and what is
-	// stored stays.
+	// stored stays. An earlier time than is stored is taken too: clocks are set right.
 	LastConnected time.Time
 	// Lag is how far what is stored may stay behind LastConnected while the status
 	// is the same, so that a heartbeat is not a write. 0: not at all.
@@ -23,7 +23,7 @@ type State struct {
 
 // StatesReport tells what became of some states.
 type StatesReport struct {
-	Written int      // nodes whose row was written
+	Written int      // states that changed what was stored
 	Missing []string // names of no node
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rbee-keeper/rbee-vault/backup"
+	"github.com/rbee-keeper/rbee-vault/registry"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
@@ -75,7 +76,7 @@ func (o *auditOptions) rows(ctx context.Context, a *app) ([]vault.AuditRow, erro
 				if err != nil {
 					return err
 				}
-				if row.At.Before(since) || o.node != "" && row.Subject != o.node ||
+				if row.At.Before(since) || o.node != "" && !concerns(row, o.node) ||
 					!strings.HasPrefix(row.Action, o.action) || !strings.HasPrefix(row.Actor, o.actor) {
 					continue
 				}
@@ -88,6 +89,12 @@ func (o *auditOptions) rows(ctx context.Context, a *app) ([]vault.AuditRow, erro
 		})
 	})
 	return picked, err
+}
+
+// concerns reports whether a row is about a node, as is the use of its SSH key, whose
+// subject is the key.
+func concerns(row vault.AuditRow, node string) bool {
+	return row.Subject == node || row.Action == registry.ActionUseSSHKey && row.Detail == node
 }
 
 func newAuditList(a *app) *cobra.Command {

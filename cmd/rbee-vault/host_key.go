@@ -196,9 +196,9 @@ func runTrustKnownHosts(ctx context.Context, a *app, file string, patterns []str
 		if err != nil {
 			return hostKeyHint(err)
 		}
-		a.ui.info("%d of %d nodes are in %s; %d host keys are newly pinned", len(known.Keys), len(nodes), file, added)
+		a.ui.info("%s has keys of %d of %d nodes; %d host keys are newly pinned", file, len(known.Keys), len(nodes), added)
 		if len(known.Keys) < len(nodes) && len(patterns) > 0 {
-			return fmt.Errorf("%w: %d of the nodes named are not in %s", errPartial, len(nodes)-len(known.Keys), file)
+			return fmt.Errorf("%w: %s has no key to pin for %d of the nodes named", errPartial, file, len(nodes)-len(known.Keys))
 		}
 		return nil
 	})
@@ -228,7 +228,7 @@ func newHostKeyForget(a *app) *cobra.Command {
 			}
 			return a.withRegistry(ctx, func(r *registry.Registry) error {
 				names, err := a.selectNames(ctx, r, args, where)
-				if err != nil {
+				if err != nil || len(names) == 0 {
 					return err
 				}
 				if err := a.ui.confirm(ctx, fmt.Sprintf("Forget %s of %s?", what, strings.Join(names, ", "))); err != nil {

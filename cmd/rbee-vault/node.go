@@ -355,15 +355,12 @@ func runNodeUpdate(cmd *cobra.Command, a *app, o *nodeOptions, patterns []string
 	}
 	return a.withRegistry(cmd.Context(), func(r *registry.Registry) error {
 		names, err := a.selectNames(cmd.Context(), r, patterns, where)
-		if err != nil {
+		if err != nil || len(names) == 0 {
 			return err
 		}
 		err = r.UpdateNodes(cmd.Context(), names, func(n *registry.Node) error { return o.apply(cmd, n, false) })
 		if err != nil {
 			return nodeHint(err)
-		}
-		if len(names) == 0 {
-			a.ui.info("No node is so.")
 		}
 		for _, name := range names {
 			a.ui.info("updated %s", name)
@@ -417,19 +414,32 @@ func newNodeRemove(a *app) *cobra.Command {
 	return cmd
 }
 
+// selectRemovable is selectNames, but a node that is named may have an unreadable
+// row: removing is the way to be rid of it.
+func (a *app) selectRemovable(ctx context.Context, r *registry.Registry, patterns []string, where string) ([]string, error) {
+	s, err := registry.ParseSelector(patterns, where)
+	if err != nil {
+		return nil, err
+	}
+	names, ok := s.Names()
+	if !ok {
+		return a.selectNames(ctx, r, patterns, where)
+	}
+	for _, name := range names {
+		if _, err := r.GetNode(ctx, name); err != nil && !errors.Is(err, registry.ErrBadRow) {
+			return nil, nodeHint(err)
+		}
+	}
+	return names, nil
+}
+
 // removeNodes asks, and removes all of the nodes; a name that is not there is
 // found out before anything is asked or removed.
 func removeNodes(ctx context.Context, a *app, patterns []string, where string) error {
 	return a.withRegistry(ctx, func(r *registry.Registry) error {
-		names, err := a.selectNames(ctx, r, patterns, where)
-		if errors.Is(err, registry.ErrBadRow) && where == "" && !strings.ContainsAny(strings.Join(patterns, ""), `*?[\`) {
-			names = patterns // removing is the way to be rid of one
-		} else if err != nil {
+		names, err := a.selectRemovable(ctx, r, patterns, where)
+		if err != nil || len(names) == 0 {
 			return err
-		}
-		if len(names) == 0 {
-			a.ui.info("No node is so.")
-			return nil
 		}
 		what := "node " + strings.Join(names, ", ")
 		if len(names) > 1 {

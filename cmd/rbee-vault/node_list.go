@@ -54,7 +54,8 @@ func (a *app) selectNodes(ctx context.Context, r *registry.Registry, s registry.
 	return picked, nodeHint(err)
 }
 
-// selectNames is selectNodes for who needs their names alone.
+// selectNames is selectNodes for who needs their names alone; that conditions pick
+// none, it says.
 func (a *app) selectNames(ctx context.Context, r *registry.Registry, patterns []string, where string) ([]string, error) {
 	s, err := registry.ParseSelector(patterns, where)
 	if err != nil {
@@ -63,6 +64,9 @@ func (a *app) selectNames(ctx context.Context, r *registry.Registry, patterns []
 	nodes, err := a.selectNodes(ctx, r, s)
 	if err != nil {
 		return nil, err
+	}
+	if len(nodes) == 0 && where != "" {
+		a.ui.info("No node is so.")
 	}
 	var names []string
 	for _, n := range nodes {

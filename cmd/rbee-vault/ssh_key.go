@@ -262,7 +262,7 @@ func runSSHKeyExport(ctx context.Context, a *app, r *registry.Registry, k regist
 			return refuse(fmt.Errorf("%w: a private key is not shown on a terminal: send standard output to a pipe, or use -o FILE", vault.ErrInvalid))
 		}
 		if a.json {
-			return fmt.Errorf("%w: --json and -o - both want standard output", vault.ErrInvalid)
+			return refuse(fmt.Errorf("%w: --json and -o - both want standard output", vault.ErrInvalid))
 		}
 	} else {
 		abs, err := filepath.Abs(out)
@@ -270,8 +270,8 @@ func runSSHKeyExport(ctx context.Context, a *app, r *registry.Registry, k regist
 			return err
 		}
 		to = abs
-		if _, err := os.Lstat(to); err == nil { // before it is audited
-			return fmt.Errorf("%w: %q", vault.ErrFileExists, to)
+		if _, err := os.Lstat(to); err == nil {
+			return refuse(fmt.Errorf("%w: %q", vault.ErrFileExists, to))
 		}
 	}
 	if err := a.ui.confirm(ctx, fmt.Sprintf("Write the private key %s to %s, without a passphrase?", k.Fingerprint, to)); err != nil {
@@ -317,7 +317,7 @@ func newSSHKeyAssign(a *app) *cobra.Command {
 			}
 			assign := func(r *registry.Registry, k registry.SSHKey) error {
 				names, err := a.selectNames(ctx, r, args, where)
-				if err != nil {
+				if err != nil || len(names) == 0 {
 					return err
 				}
 				if err := r.AssignSSHKey(ctx, k.Fingerprint, names...); err != nil {
