@@ -91,7 +91,7 @@ func parseCondition(text string) (condition, error) {
 			return known && has == (operator == "=")
 		}
 	case "seen":
-		ago, err := parseAge(value)
+		ago, err := ParseAge(value)
 		if err != nil || equality {
 			return wrong("compares by < or > with a time such as 90s, 10m, 36h or 7d")
 		}
@@ -131,17 +131,17 @@ func compare(a uint64, operator string, b uint64) bool {
 	return a >= b
 }
 
-// parseAge parses a duration that may count days.
-func parseAge(text string) (time.Duration, error) {
+// ParseAge parses how long ago something is: 90s, 10m, 36h, or days such as 7d. The
+// error matches ErrInvalid.
+func ParseAge(text string) (time.Duration, error) {
 	if days, ok := strings.CutSuffix(text, "d"); ok {
-		n, err := strconv.ParseUint(days, 10, 16)
-		return time.Duration(n) * 24 * time.Hour, err
+		if n, err := strconv.ParseUint(days, 10, 16); err == nil {
+			return time.Duration(n) * 24 * time.Hour, nil
+		}
+	} else if d, err := time.ParseDuration(text); err == nil && d >= 0 {
+		return d, nil
 	}
-	d, err := time.ParseDuration(text)
-	if err == nil && d < 0 {
-		err = ErrInvalid
-	}
-	return d, err
+	return 0, fmt.Errorf("%w: %.80q is no time such as 90s, 10m, 36h or 7d", ErrInvalid, text)
 }
 
 // Names returns the names that are meant where nothing else is: no glob and no

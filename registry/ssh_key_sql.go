@@ -11,32 +11,17 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-const (
-	sqlSelectSSHKeys = `SELECT
-		k.fingerprint,
-		k.type,
-		k.public_key,
-		k.comment,
-		k.created,
-		k.used,
-		n.node_name
-	FROM ssh_keys AS k
-	LEFT JOIN beehive_ssh_keys AS n ON n.fingerprint = k.fingerprint
-	ORDER BY k.fingerprint, n.node_name`
-
-	sqlSelectSSHKey = `SELECT
-		k.fingerprint,
-		k.type,
-		k.public_key,
-		k.comment,
-		k.created,
-		k.used,
-		n.node_name
-	FROM ssh_keys AS k
-	LEFT JOIN beehive_ssh_keys AS n ON n.fingerprint = k.fingerprint
-	WHERE k.fingerprint = ?
-	ORDER BY n.node_name`
-)
+// sqlSelectSSHKeys selects keys, a row for each node that uses one.
+const sqlSelectSSHKeys = `SELECT
+	k.fingerprint,
+	k.type,
+	k.public_key,
+	k.comment,
+	k.created,
+	k.used,
+	n.node_name
+FROM ssh_keys AS k
+LEFT JOIN beehive_ssh_keys AS n ON n.fingerprint = k.fingerprint `
 
 // selectSSHKeys yields the keys of one of the two queries by fingerprint, each with
 // its nodes by name.
@@ -125,7 +110,7 @@ func selectNodeSSHKey(ctx context.Context, tx *vault.Tx, name string) (string, e
 
 // selectSSHKey returns ErrNotFound where there is no such key.
 func selectSSHKey(ctx context.Context, tx *vault.Tx, fingerprint string) (SSHKey, error) {
-	for k, err := range selectSSHKeys(ctx, tx, sqlSelectSSHKey, fingerprint) {
+	for k, err := range selectSSHKeys(ctx, tx, sqlSelectSSHKeys+`WHERE k.fingerprint = ? ORDER BY n.node_name`, fingerprint) {
 		return k, err
 	}
 	return SSHKey{}, ErrNotFound

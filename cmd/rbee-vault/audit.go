@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 
@@ -44,13 +43,8 @@ func parseSince(text string, now time.Time) (time.Time, error) {
 	if text == "" {
 		return time.Time{}, nil
 	}
-	if days, ok := strings.CutSuffix(text, "d"); ok {
-		if n, err := strconv.ParseUint(days, 10, 16); err == nil {
-			return now.AddDate(0, 0, -int(n)), nil
-		}
-	}
-	if d, err := time.ParseDuration(text); err == nil && d >= 0 {
-		return now.Add(-d), nil
+	if ago, err := registry.ParseAge(text); err == nil {
+		return now.Add(-ago), nil
 	}
 	for _, layout := range []string{time.RFC3339, time.DateOnly} {
 		if t, err := time.Parse(layout, text); err == nil {
@@ -109,7 +103,7 @@ func newAuditList(a *app) *cobra.Command {
 				return err
 			}
 			if a.json {
-				return a.printRows(picked)
+				return objects(a.ui, picked)
 			}
 			var rows [][]string
 			for _, row := range picked {
@@ -123,15 +117,6 @@ func newAuditList(a *app) *cobra.Command {
 	return cmd
 }
 
-func (a *app) printRows(rows []vault.AuditRow) error {
-	for _, row := range rows {
-		if err := a.ui.object(row); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 func newAuditExport(a *app) *cobra.Command {
 	var o auditOptions
 	cmd := &cobra.Command{
@@ -142,7 +127,7 @@ func newAuditExport(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.printRows(picked)
+			return objects(a.ui, picked)
 		},
 	}
 	o.register(cmd)

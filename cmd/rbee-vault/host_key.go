@@ -52,18 +52,12 @@ them; as in: ssh -o KnownHostsCommand='/usr/bin/rbee-vault host-key list --known
 			if err != nil {
 				return err
 			}
+			if a.json {
+				return objects(a.ui, keys)
+			}
 			var rows [][]string
 			for _, k := range keys {
-				if a.json {
-					if err := a.ui.object(k); err != nil {
-						return err
-					}
-					continue
-				}
 				rows = append(rows, []string{k.Node, k.Type, vault.Fingerprint(k.PublicKey), k.FirstSeen.Format("2006-01-02"), k.LastSeen.Format("2006-01-02")})
-			}
-			if a.json {
-				return nil
 			}
 			if len(keys) == 0 {
 				a.ui.info("No host key is pinned: rbee-vault host-key trust NODE --fingerprint SHA256:...")

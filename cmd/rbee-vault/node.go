@@ -251,13 +251,10 @@ func runNodeShow(ctx context.Context, a *app, patterns []string, where string) e
 		if err != nil {
 			return err
 		}
+		if a.json {
+			return objects(a.ui, nodes)
+		}
 		for i, n := range nodes {
-			if a.json {
-				if err := a.ui.object(n); err != nil {
-					return err
-				}
-				continue
-			}
 			k, err := r.NodeSSHKey(ctx, n.Name)
 			if err != nil && !errors.Is(err, registry.ErrNotFound) {
 				return err

@@ -89,12 +89,7 @@ func runNodeList(cmd *cobra.Command, a *app, patterns []string, where string) er
 		return err
 	}
 	if a.json {
-		for _, n := range nodes {
-			if err := a.ui.object(n); err != nil {
-				return err
-			}
-		}
-		return nil
+		return objects(a.ui, nodes)
 	}
 	if len(nodes) == 0 && where != "" {
 		a.ui.info("No node is so.")

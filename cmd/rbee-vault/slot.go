@@ -47,23 +47,18 @@ func newSlotList(a *app) *cobra.Command {
 				if m.Keyring {
 					slots = append(slots, keyringSlot(m))
 				}
+				if a.json {
+					return objects(a.ui, slots)
+				}
 				var rows [][]string
 				for _, s := range slots {
-					if a.json {
-						if err := a.ui.object(s); err != nil {
-							return err
-						}
-						continue
-					}
 					recipient := s.Recipient
 					if a.ui.pretty {
 						recipient = shorten(recipient, 70)
 					}
 					rows = append(rows, []string{s.ID, string(s.Kind), s.Label, s.Created.Format("2006-01-02"), recipient})
 				}
-				if !a.json {
-					a.ui.table([]string{"ID", "KIND", "LABEL", "CREATED", "RECIPIENT"}, rows, nil)
-				}
+				a.ui.table([]string{"ID", "KIND", "LABEL", "CREATED", "RECIPIENT"}, rows, nil)
 				return nil
 			})
 		},

@@ -158,14 +158,11 @@ func newSSHKeyList(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if a.json {
+				return objects(a.ui, keys)
+			}
 			var rows [][]string
 			for _, k := range keys {
-				if a.json {
-					if err := a.ui.object(k); err != nil {
-						return err
-					}
-					continue
-				}
 				used := "never"
 				if !k.Used.IsZero() {
 					used = k.Used.Format("2006-01-02")
@@ -175,9 +172,6 @@ func newSSHKeyList(a *app) *cobra.Command {
 					nodes = "-"
 				}
 				rows = append(rows, []string{k.Fingerprint, k.Type, k.Comment, k.Created.Format("2006-01-02"), used, nodes})
-			}
-			if a.json {
-				return nil
 			}
 			if len(keys) == 0 {
 				a.ui.info("There are no SSH keys yet: rbee-vault ssh-key add FILE, or generate")

@@ -131,6 +131,16 @@ func (u *ui) object(v any) error {
 	return nil
 }
 
+// objects prints each value as a line of JSON.
+func objects[T any](u *ui, list []T) error {
+	for _, v := range list {
+		if err := u.object(v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // table prints rows: with headers and aligned on a terminal, tab-separated and
 // bare in a pipe. Style may colour a cell.
 func (u *ui) table(headers []string, rows [][]string, style func(row, col int) lipgloss.Style) {
