@@ -121,7 +121,7 @@ func parseKnownHosts(content []byte) (ssh.HostKeyCallback, error) {
 	}
 	check, err := knownhosts.New(f.Name())
 	if err != nil {
-		reason := strings.ReplaceAll(err.Error(), f.Name()+":", "line ")
+		reason := strings.NewReplacer("knownhosts: ", "", f.Name()+":", "line ").Replace(err.Error())
 		return nil, fmt.Errorf("%w: %s", ErrInvalid, reason)
 	}
 	return check, nil

@@ -41,9 +41,10 @@ them; as in: ssh -o KnownHostsCommand='/usr/bin/rbee-vault host-key list --known
 					return v.View(ctx, func(tx *vault.Tx) error { return registry.WriteKnownHosts(ctx, tx, a.ui.out) })
 				})
 			}
+			var names []string
 			var keys []registry.HostKey
-			err := a.withRegistry(ctx, func(r *registry.Registry) error {
-				names, err := a.selectNames(ctx, r, args, where)
+			err := a.withRegistry(ctx, func(r *registry.Registry) (err error) {
+				names, err = a.selectNames(ctx, r, args, where)
 				if err == nil && len(names) > 0 {
 					keys, err = r.ListHostKeys(ctx, names...)
 				}
@@ -58,6 +59,9 @@ them; as in: ssh -o KnownHostsCommand='/usr/bin/rbee-vault host-key list --known
 			var rows [][]string
 			for _, k := range keys {
 				rows = append(rows, []string{k.Node, k.Type, vault.Fingerprint(k.PublicKey), k.FirstSeen.Format("2006-01-02"), k.LastSeen.Format("2006-01-02")})
+			}
+			if len(names) == 0 && where != "" {
+				return nil // that no node is so was said
 			}
 			if len(keys) == 0 {
 				a.ui.info("No host key is pinned: rbee-vault host-key trust NODE --fingerprint SHA256:...")
