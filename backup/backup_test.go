@@ -81,7 +81,11 @@ func fleet(t testing.TB) (vault.Config, *vault.Vault) {
 		if err := registry.InsertSSHKey(t.Context(), tx, key, private); err != nil {
 			return err
 		}
-		return registry.InsertHostKey(t.Context(), tx, registry.HostKey{Node: "hive-01", Type: hostKey.Type, PublicKey: hostKey.PublicKey, FirstSeen: key.Created, LastSeen: key.Created})
+		pin := registry.HostKey{Node: "hive-01", Type: hostKey.Type, PublicKey: hostKey.PublicKey, FirstSeen: key.Created, LastSeen: key.Created}
+		if err := registry.InsertHostKey(t.Context(), tx, pin); err != nil {
+			return err
+		}
+		return tx.Audit(t.Context(), vault.Event{Action: "host-key.trust", Subject: "hive-01"})
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -262,7 +266,7 @@ func TestUntrusted(t *testing.T) {
 	cfg, v := fleet(t)
 	file, _ := create(t, v)
 	asked := 0
-	opts := backup.ReadOptions{Identities: cfg.Identities, Trust: func(context.Context, string) error {
+	opts := backup.ReadOptions{Identities: cfg.Identities, Trust: func(context.Context, backup.Claim) error {
 		asked++
 		return backup.ErrUntrusted
 	}}
@@ -398,7 +402,12 @@ func TestReplaceUnread(t *testing.T) {
 	if _, err := backup.Restore(t.Context(), cfg, bytes.NewReader(file), opts); !errors.Is(err, vault.ErrDamaged) {
 		t.Errorf("unasked: %v, want ErrDamaged", err)
 	}
-	opts.ReplaceUnread = func(cause error) bool { return errors.Is(cause, vault.ErrDamaged) }
+	opts.ConfirmInPlace = func(_ context.Context, in vault.InPlace) error {
+		if !errors.Is(in.Cause, vault.ErrDamaged) || len(in.Recipients) != 1 {
+			t.Errorf("asked about %+v", in)
+		}
+		return nil
+	}
 	done, err := backup.Restore(t.Context(), cfg, bytes.NewReader(file), opts)
 	if err != nil {
 		t.Fatal(err)

@@ -225,6 +225,7 @@ type archive struct {
 	recipients  []age.Recipient
 	members     []member
 	sizes       []int64
+	hashes      []string
 	sums        []byte
 	signature   []byte
 	contentHash string
@@ -251,12 +252,17 @@ func plan(ctx context.Context, tx *vault.Tx, sequence int64, opts CreateOptions)
 	}
 	a.members = append([]member{
 		{memberManifest, func(_ context.Context, _ *vault.Tx, w io.Writer) error { return m.encode(w) }},
+		{memberSigners, writeSigners},
 		{memberReadme, func(_ context.Context, _ *vault.Tx, w io.Writer) error {
 			_, err := io.WriteString(w, readme(m))
 			return err
 		}},
 	}, contentMembers(fingerprints)...)
 
+	// What goes into the file is what was read here, row by row: see stream.
+	if err := tx.BeginCheck(ctx); err != nil {
+		return nil, err
+	}
 	var sums, content []sum
 	for _, mb := range a.members {
 		measured := newMeasure(io.Discard)
@@ -266,12 +272,16 @@ func plan(ctx context.Context, tx *vault.Tx, sequence int64, opts CreateOptions)
 		s := sum{name: mb.name, hash: measured.hash()}
 		sums = append(sums, s)
 		switch mb.name {
-		case memberManifest, memberReadme, memberAuditLog: // differ each time
+		case memberManifest, memberReadme, memberSigners, memberAuditLog: // differ of themselves
 		default:
 			content = append(content, s)
 		}
 		a.sizes = append(a.sizes, measured.size)
+		a.hashes = append(a.hashes, s.hash)
 		a.total += measured.size
+	}
+	if err := tx.EndCheck(); err != nil {
+		return nil, err
 	}
 	a.sums = encodeSums(sums)
 	a.contentHash = hashOf(encodeSums(content))
@@ -279,7 +289,7 @@ func plan(ctx context.Context, tx *vault.Tx, sequence int64, opts CreateOptions)
 	if err != nil {
 		return nil, err
 	}
-	a.signature, err = sign(a.sums, signer)
+	a.signature, err = vault.Sign(a.sums, signer, vault.SignatureNamespace)
 	return a, err
 }
 
@@ -333,7 +343,16 @@ func (a *archive) stream(ctx context.Context, tx *vault.Tx, w io.Writer) error {
 	}
 	var done int64
 	for i, mb := range a.members {
-		err := add(mb.name, a.sizes[i], func(w io.Writer) error { return mb.write(ctx, tx, w) })
+		err := add(mb.name, a.sizes[i], func(w io.Writer) error {
+			again := newMeasure(w)
+			if err := mb.write(ctx, tx, again); err != nil {
+				return err
+			}
+			if again.hash() != a.hashes[i] { // a page was replaced between the two passes
+				return fmt.Errorf("%w: two readings of one snapshot differ", vault.ErrDamaged)
+			}
+			return nil
+		})
 		if err != nil {
 			return err
 		}

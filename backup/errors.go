@@ -11,6 +11,9 @@ var (
 	ErrDamaged = errors.New("backup is damaged")
 	// ErrUntrusted: the file is whole, but nobody vouched for its signer.
 	ErrUntrusted = errors.New("backup is not trusted")
+	// ErrSuccessor: the file's signer is a certified successor of the one given. Who knew
+	// the key of that one can have made the certificate.
+	ErrSuccessor = errors.New("backup is signed by a successor of the signer given")
 	// ErrExists: there is a file of that name already.
 	ErrExists = errors.New("exists already")
 	// ErrNotRecorded: the backup is in place and good, but the vault could not

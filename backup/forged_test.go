@@ -146,6 +146,7 @@ func (f *forgery) resign(t *testing.T, keepSigner bool) {
 		if !keepSigner {
 			m.Signer = meta.Signer
 			f.signer = vault.Fingerprint(meta.Signer)
+			f.setSigner(meta.Signer)
 		}
 		var b bytes.Buffer
 		m.encode(&b)
@@ -155,12 +156,18 @@ func (f *forgery) resign(t *testing.T, keepSigner bool) {
 			sums = append(sums, sum{e.header.Name, hashOf(e.data)})
 		}
 		f.members[0].data = encodeSums(sums)
-		f.members[1].data, err = sign(f.members[0].data, signer)
+		f.members[1].data, err = vault.Sign(f.members[0].data, signer, vault.SignatureNamespace)
 		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// setSigner makes a key the only one in the list of signers.
+func (f *forgery) setSigner(line string) {
+	s, _ := vault.Signer{Generation: 1, PublicKey: line}.MarshalJSON()
+	f.find(memberSigners).data = append(s, '\n')
 }
 
 // resignAs is resign with a signature that is made otherwise.
@@ -183,7 +190,12 @@ func (f *forgery) resignAs(t *testing.T, namespace string, hash sshsig.HashAlgor
 	var b bytes.Buffer
 	m.encode(&b)
 	f.find(memberManifest).data = b.Bytes()
-	f.members[0].data = bytes.Replace(f.members[0].data, []byte(firstHash(f.members[0].data)), []byte(hashOf(b.Bytes())), 1)
+	f.setSigner(m.Signer)
+	var sums []sum
+	for _, e := range f.members[2:] {
+		sums = append(sums, sum{e.header.Name, hashOf(e.data)})
+	}
+	f.members[0].data = encodeSums(sums)
 	sig, err := sshsig.Sign(bytes.NewReader(f.members[0].data), signer, hash, namespace)
 	if err != nil {
 		t.Fatal(err)

@@ -47,6 +47,7 @@ type Origin struct {
 
 // Counts is how many of each a backup holds.
 type Counts struct {
+	Signers  int64 `json:"signers"`
 	Nodes    int64 `json:"nodes"`
 	SSHKeys  int64 `json:"ssh_keys"`
 	HostKeys int64 `json:"host_keys"`
@@ -76,6 +77,10 @@ func newManifest(ctx context.Context, tx *vault.Tx, sequence int64, program stri
 	if err != nil {
 		return Manifest{}, err
 	}
+	signers, err := tx.Signers(ctx)
+	if err != nil {
+		return Manifest{}, err
+	}
 	previous, err := selectPreviousSums(ctx, tx, sequence)
 	if err != nil {
 		return Manifest{}, fmt.Errorf("read backups: %w", err)
@@ -89,6 +94,7 @@ func newManifest(ctx context.Context, tx *vault.Tx, sequence int64, program stri
 		Program:    program,
 		Schema:     vault.SchemaVersion(),
 		Counts: Counts{
+			Signers:  int64(len(signers)),
 			Nodes:    int64(totals.Nodes),
 			SSHKeys:  int64(totals.SSHKeys),
 			HostKeys: int64(totals.HostKeys),

@@ -17,6 +17,7 @@ const (
 	memberSums       = "SHA256SUMS"
 	memberSignature  = "SHA256SUMS.sig"
 	memberManifest   = "manifest.json"
+	memberSigners    = "signers.jsonl"
 	memberReadme     = "README.txt"
 	memberNodes      = "beehives.jsonl"
 	memberSSHKeys    = "ssh_keys.jsonl"
@@ -38,6 +39,7 @@ var tables = map[string]string{
 	"host_keys":        memberHostKeys,
 	"audit_log":        memberAuditLog,
 	"slots":            memberSlots,
+	"signers":          memberSigners,
 	"vault_meta":       memberManifest, // but for the signing key: a restored vault makes its own
 	"backups":          "",             // speaks of files beside the old vault
 }
@@ -111,8 +113,21 @@ func writeAuditLog(ctx context.Context, tx *vault.Tx, w io.Writer) error {
 	return nil
 }
 
+func writeSigners(ctx context.Context, tx *vault.Tx, w io.Writer) error {
+	signers, err := tx.Signers(ctx)
+	if err != nil {
+		return err
+	}
+	for _, s := range signers {
+		if err := writeLine(w, s, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func writeSlots(ctx context.Context, tx *vault.Tx, w io.Writer) error {
-	slots, err := tx.Slots(ctx)
+	_, slots, err := tx.CheckedSlots(ctx)
 	if err != nil {
 		return err
 	}
@@ -164,6 +179,8 @@ recovery file, a comment line, and not here: a forger would write their own.
 What is what:
 
     manifest.json     which vault, when, how many of each, the audit log's head
+    signers.jsonl     the keys that signed for the vault, each certified by the one
+                      before: the newest made this file's signature
     beehives.jsonl    one machine a line
     ssh_keys.jsonl    one key a line: fingerprint, public key, machines that use
                       it; the nth line's private key is ssh_keys/<n>.pem

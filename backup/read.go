@@ -29,27 +29,45 @@ const (
 	maxManifest  = 64 << 10
 	maxLine      = 1 << 20
 	maxPEM       = 64 << 10
+	maxSigners   = 10_000 // rotations
 )
 
 // ReadOptions says how a backup is opened and whom to trust.
 type ReadOptions struct {
 	// Identities open the file.
 	Identities []age.Identity
-	// Trust decides on the signer, given its fingerprint ("SHA256:..."); see
-	// [TrustSigners]. It is asked once, after the signature was verified and
-	// before anything else of the file is used. An error ends the reading. Nil:
-	// nobody is trusted.
-	Trust func(ctx context.Context, fingerprint string) error
+	// Trust decides on who made the file; see [TrustSigners]. It is asked once, after
+	// the signature was verified and before anything else of the file is used. An error
+	// ends the reading. Nil: nobody is trusted.
+	Trust func(ctx context.Context, c Claim) error
 }
 
-// TrustSigners trusts the signers with these fingerprints; others match
-// [ErrUntrusted].
-func TrustSigners(fingerprints ...string) func(context.Context, string) error {
-	return func(_ context.Context, fingerprint string) error {
-		if slices.Contains(fingerprints, fingerprint) {
+// Claim is what a backup says of its origin. The signature fits the signer; who that is,
+// nothing in the file can prove.
+type Claim struct {
+	VaultID string
+	Signer  string // fingerprint, "SHA256:..."
+	// Predecessors are the fingerprints of the vault's earlier signers from which
+	// certificates lead to this one. Who knew one of their keys can have made those.
+	Predecessors []string
+	// SumsSHA256 is the SHA-256 of the file's SHA256SUMS, in hex: the vault that made
+	// the file recorded it.
+	SumsSHA256 string
+}
+
+// TrustSigners trusts the signers with these fingerprints. A certified successor of one
+// matches [ErrSuccessor], others match [ErrUntrusted].
+func TrustSigners(fingerprints ...string) func(context.Context, Claim) error {
+	return func(_ context.Context, c Claim) error {
+		if slices.Contains(fingerprints, c.Signer) {
 			return nil
 		}
-		return fmt.Errorf("%w: its signer is not the one given", ErrUntrusted)
+		for _, before := range c.Predecessors {
+			if slices.Contains(fingerprints, before) {
+				return fmt.Errorf("%w: it is %s, which %s certified", ErrSuccessor, c.Signer, before)
+			}
+		}
+		return fmt.Errorf("%w: its signer is %s, which is not the one given", ErrUntrusted, c.Signer)
 	}
 }
 
@@ -138,7 +156,7 @@ func damaged(ctx context.Context, err error) error {
 	if errors.As(err, &s) {
 		return s.err
 	}
-	for _, other := range []error{ErrDamaged, ErrUntrusted, vault.ErrNewer} {
+	for _, other := range []error{ErrDamaged, ErrUntrusted, ErrSuccessor, vault.ErrNewer} {
 		if errors.Is(err, other) {
 			return err
 		}
@@ -166,14 +184,14 @@ type archiveReader struct {
 }
 
 func (a *archiveReader) read(ctx context.Context, opts ReadOptions, to sink) (Manifest, error) {
-	m, err := a.readHead()
+	m, claim, err := a.readHead()
 	if err != nil {
 		return Manifest{}, err
 	}
-	if err := opts.Trust(ctx, m.SignerFingerprint()); err != nil {
+	if err := opts.Trust(ctx, claim); err != nil {
 		return Manifest{}, asSinkError(err)
 	}
-	var counts Counts
+	counts := Counts{Signers: m.Counts.Signers} // compared by readHead
 	var head vault.AuditHead
 	var keys []registry.SSHKey
 
@@ -245,19 +263,19 @@ func (a *archiveReader) read(ctx context.Context, opts ReadOptions, to sink) (Ma
 	return m, nil
 }
 
-// readHead reads the sums, their signature and the manifest, and verifies that
-// the manifest's signer made the signature.
-func (a *archiveReader) readHead() (Manifest, error) {
+// readHead reads the sums, their signature, the manifest and the signers, and verifies
+// that the manifest's signer made the signature.
+func (a *archiveReader) readHead() (Manifest, Claim, error) {
 	sums, err := a.small(memberSums, maxSums)
 	if err != nil {
-		return Manifest{}, err
+		return Manifest{}, Claim{}, err
 	}
 	signature, err := a.small(memberSignature, maxSignature)
 	if err != nil {
-		return Manifest{}, err
+		return Manifest{}, Claim{}, err
 	}
 	if a.sums, err = parseSums(sums); err != nil {
-		return Manifest{}, err
+		return Manifest{}, Claim{}, err
 	}
 	var data []byte
 	err = a.member(memberManifest, func(r io.Reader) (err error) {
@@ -265,13 +283,34 @@ func (a *archiveReader) readHead() (Manifest, error) {
 		return err
 	})
 	if err != nil {
-		return Manifest{}, err
+		return Manifest{}, Claim{}, err
 	}
 	m, err := parseManifest(data)
 	if err != nil {
-		return Manifest{}, err
+		return Manifest{}, Claim{}, err
 	}
-	return m, verifySignature(sums, signature, m.Signer)
+	if err := vault.VerifySignature(sums, signature, m.Signer, vault.SignatureNamespace); err != nil {
+		return Manifest{}, Claim{}, fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	var count int64
+	var signers []vault.Signer
+	err = readLines(a, memberSigners, &count, min(m.Counts.Signers, maxSigners), func(s vault.Signer) error {
+		signers = append(signers, s)
+		return nil
+	})
+	if err != nil {
+		return Manifest{}, Claim{}, err
+	}
+	if count != m.Counts.Signers || count == 0 || signers[count-1].PublicKey != m.Signer {
+		return Manifest{}, Claim{}, fmt.Errorf("%w: its signer is not the newest of %s", ErrDamaged, memberSigners)
+	}
+	claim := Claim{VaultID: m.VaultID, Signer: m.SignerFingerprint(), SumsSHA256: hashOf(sums)}
+	for _, line := range vault.Predecessors(m.VaultID, signers) {
+		if line != m.Signer {
+			claim.Predecessors = append(claim.Predecessors, vault.Fingerprint(line))
+		}
+	}
+	return m, claim, nil
 }
 
 // next moves to the member that must come now.

@@ -40,11 +40,11 @@ func (discard) slot(_ context.Context, s vault.Slot) error {
 // RestoreOptions says how a backup becomes a vault.
 type RestoreOptions struct {
 	ReadOptions
-	// NoKeyring, Replace and ReplaceUnread are those of
+	// NoKeyring, Replace and ConfirmInPlace are those of
 	// [vault.RestoreOptions].
-	NoKeyring     bool
-	Replace       bool
-	ReplaceUnread func(cause error) bool
+	NoKeyring      bool
+	Replace        bool
+	ConfirmInPlace func(context.Context, vault.InPlace) error
 }
 
 // Restored tells of a restored vault.
@@ -61,16 +61,16 @@ type Restored struct {
 func Restore(ctx context.Context, cfg vault.Config, r io.Reader, opts RestoreOptions) (Restored, error) {
 	var m Manifest
 	done, err := vault.Restore(ctx, cfg, vault.RestoreOptions{
-		NoKeyring:     opts.NoKeyring,
-		Replace:       opts.Replace,
-		ReplaceUnread: opts.ReplaceUnread,
-		Fill: func(ctx context.Context, tx *vault.Tx) (vault.Restored, error) {
+		NoKeyring:      opts.NoKeyring,
+		Replace:        opts.Replace,
+		ConfirmInPlace: opts.ConfirmInPlace,
+		Fill: func(ctx context.Context, tx *vault.Tx) (vault.Backup, error) {
 			s := &stage{tx: tx}
 			var err error
 			if m, err = read(ctx, r, opts.ReadOptions, s); err != nil {
-				return vault.Restored{}, err
+				return vault.Backup{}, err
 			}
-			return vault.Restored{
+			return vault.Backup{
 				Slots:         s.slots,
 				OriginVaultID: m.VaultID,
 				OriginSigner:  m.Signer,

@@ -7,11 +7,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-
-	"github.com/hiddeco/sshsig"
-	"golang.org/x/crypto/ssh"
-
-	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
 // sum is a line of SHA256SUMS.
@@ -43,48 +38,22 @@ func parseSums(data []byte) ([]sum, error) {
 	if !bytes.Equal(encodeSums(sums), data) {
 		return nil, fmt.Errorf("%w: %s is not as it was written", ErrDamaged, memberSums)
 	}
-	fixed := []string{memberManifest, memberReadme, memberNodes, memberSSHKeys, memberHostKeys, memberKnownHosts, memberAuditLog, memberSlots}
+	fixed := []string{memberManifest, memberSigners, memberReadme, memberNodes, memberSSHKeys, memberHostKeys, memberKnownHosts, memberAuditLog, memberSlots}
 	keys := len(sums) - len(fixed)
 	if keys < 0 {
 		return nil, fmt.Errorf("%w: %s lists too few members", ErrDamaged, memberSums)
 	}
-	want := append([]string(nil), fixed[:4]...)
+	want := append([]string(nil), fixed[:5]...)
 	for n := range keys {
 		want = append(want, memberPEM(n+1))
 	}
-	want = append(want, fixed[4:]...)
+	want = append(want, fixed[5:]...)
 	for i, s := range sums {
 		if s.name != want[i] {
 			return nil, fmt.Errorf("%w: %s lists %q where %q belongs", ErrDamaged, memberSums, s.name, want[i])
 		}
 	}
 	return sums, nil
-}
-
-// sign returns the armored SSH signature of SHA256SUMS.
-func sign(sums []byte, signer ssh.Signer) ([]byte, error) {
-	sig, err := sshsig.Sign(bytes.NewReader(sums), signer, sshsig.HashSHA512, vault.SignatureNamespace)
-	if err != nil {
-		return nil, fmt.Errorf("sign: %w", err)
-	}
-	return sshsig.Armor(sig), nil
-}
-
-// verifySignature checks that the key named by its public key line made the
-// signature. The error matches [ErrDamaged].
-func verifySignature(sums, armored []byte, publicLine string) error {
-	public, _, _, _, err := ssh.ParseAuthorizedKey([]byte(publicLine))
-	if err != nil {
-		return fmt.Errorf("%w: the signer is not a public key", ErrDamaged)
-	}
-	sig, err := sshsig.Unarmor(armored)
-	if err == nil {
-		err = sshsig.Verify(bytes.NewReader(sums), sig, public, sshsig.HashSHA512, vault.SignatureNamespace)
-	}
-	if err != nil {
-		return fmt.Errorf("%w: the signature does not fit: %w", ErrDamaged, err)
-	}
-	return nil
 }
 
 // measure counts and hashes what is written to it, and passes it on.

@@ -62,7 +62,7 @@ func openOurs(tb testing.TB, cfg vault.Config, nodes []registry.Node) *ours {
 				return err
 			}
 		}
-		return nil
+		return tx.Audit(tb.Context(), vault.Event{Action: "node.add"})
 	})
 	if err != nil {
 		tb.Fatal(err)

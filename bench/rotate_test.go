@@ -24,7 +24,7 @@ func BenchmarkRotate(b *testing.B) {
 				return err
 			}
 		}
-		return nil
+		return tx.Audit(b.Context(), vault.Event{Action: "ssh-key.add"})
 	})
 	if err != nil {
 		b.Fatal(err)

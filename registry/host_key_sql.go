@@ -17,9 +17,13 @@ const (
 		first_seen,
 		last_seen`
 
-	sqlSelectHostKeys     = `SELECT` + hostKeyColumns + ` FROM host_keys ORDER BY node_name, type, public_key`
-	sqlSelectNodeHostKeys = `SELECT` + hostKeyColumns + ` FROM host_keys WHERE node_name = ? ORDER BY type, public_key`
+	sqlSelectNodeHostKeys = `SELECT` + hostKeyColumns + `, NULL FROM host_keys WHERE node_name = ? ORDER BY type, public_key`
 )
+
+// sqlSelectHostKeys selects all host keys, and a column beside them.
+func sqlSelectHostKeys(column string) string {
+	return `SELECT` + hostKeyColumns + `, ` + column + ` FROM host_keys AS k ORDER BY node_name, type, public_key`
+}
 
 // selectNodeHostKeys returns a node's host keys, to be changed.
 func selectNodeHostKeys(ctx context.Context, tx *vault.Tx, name string) ([]HostKey, error) {
@@ -47,6 +51,7 @@ func selectHostKeys(ctx context.Context, tx *vault.Tx, query string, args ...any
 			var (
 				k           HostKey
 				first, last int64
+				hash        []byte
 			)
 			err := rows.Scan(
 				&k.Node,
@@ -54,11 +59,13 @@ func selectHostKeys(ctx context.Context, tx *vault.Tx, query string, args ...any
 				&k.PublicKey,
 				&first,
 				&last,
+				&hash,
 			)
 			if err != nil {
 				yield(HostKey{}, fmt.Errorf("%w: host key of node %.80q: %w", ErrBadRow, k.Node, err))
 				return
 			}
+			tx.CountRow("host_keys", hash)
 			k.FirstSeen = time.UnixMilli(first).UTC()
 			k.LastSeen = time.UnixMilli(last).UTC()
 			if !yield(k, nil) {

@@ -26,15 +26,17 @@ const nodeColumns = `
 	backends,
 	devices`
 
-const (
-	sqlSelectNode = `SELECT` + nodeColumns + `
+const sqlSelectNode = `SELECT` + nodeColumns + `
 	FROM beehives
 	WHERE node_name = ?`
 
-	sqlSelectNodes = `SELECT` + nodeColumns + `
-	FROM beehives
+// sqlSelectNodes selects all nodes, and a column beside them.
+func sqlSelectNodes(column string) string {
+	return `SELECT` + nodeColumns + `,
+	` + column + `
+	FROM beehives AS n
 	ORDER BY node_name`
-)
+}
 
 // selectNode returns ErrNotFound where there is no such node.
 func selectNode(ctx context.Context, tx *vault.Tx, name string) (Node, error) {
@@ -56,22 +58,25 @@ func selectNode(ctx context.Context, tx *vault.Tx, name string) (Node, error) {
 func selectNodes(ctx context.Context, tx *vault.Tx) iter.Seq2[Node, error] {
 	return func(yield func(Node, error) bool) {
 		// As in selectNode; the context is asked between rows instead.
-		rows, err := tx.QueryContext(context.WithoutCancel(ctx), sqlSelectNodes)
+		rows, err := tx.QueryContext(context.WithoutCancel(ctx), sqlSelectNodes(tx.Checked("beehives", "n")))
 		if err != nil {
 			yield(Node{}, err)
 			return
 		}
 		defer rows.Close()
 		row := newNodeRow()
+		var hash []byte
+		ptrs := append(row.ptrs[:], &hash)
 		for rows.Next() {
 			if err := ctx.Err(); err != nil {
 				yield(Node{}, err)
 				return
 			}
-			if err := rows.Scan(row.ptrs[:]...); err != nil {
+			if err := rows.Scan(ptrs...); err != nil {
 				yield(Node{}, err)
 				return
 			}
+			tx.CountRow("beehives", hash)
 			n, err := row.node()
 			if !yield(n, err) || err != nil {
 				return

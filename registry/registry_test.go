@@ -115,7 +115,12 @@ func wantEvents(t testing.TB, r *Registry, n int, want ...event) {
 // update runs fn in a write transaction.
 func update(t testing.TB, r *Registry, fn func(ctx context.Context, tx *vault.Tx) error) {
 	t.Helper()
-	check(t, r.Vault().Update(t.Context(), func(tx *vault.Tx) error { return fn(t.Context(), tx) }))
+	check(t, r.Vault().Update(t.Context(), func(tx *vault.Tx) error {
+		if err := fn(t.Context(), tx); err != nil {
+			return err
+		}
+		return tx.Audit(t.Context(), vault.Event{Action: "test"})
+	}))
 }
 
 func execSQL(t testing.TB, r *Registry, query string, args ...any) {

@@ -11,17 +11,22 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// sqlSelectSSHKeys selects keys, a row for each node that uses one.
-const sqlSelectSSHKeys = `SELECT
+// sqlSelectSSHKeys selects keys, a row for each node that uses one, and two columns
+// beside them: of the key, and of its use.
+func sqlSelectSSHKeys(keyColumn, useColumn string) string {
+	return `SELECT
 	k.fingerprint,
 	k.type,
 	k.public_key,
 	k.comment,
 	k.created,
 	k.used,
-	n.node_name
+	n.node_name,
+	` + keyColumn + `,
+	` + useColumn + `
 FROM ssh_keys AS k
 LEFT JOIN beehive_ssh_keys AS n ON n.fingerprint = k.fingerprint `
+}
 
 // selectSSHKeys yields the keys of one of the two queries by fingerprint, each with
 // its nodes by name.
@@ -35,10 +40,16 @@ func selectSSHKeys(ctx context.Context, tx *vault.Tx, query string, args ...any)
 		defer rows.Close()
 		var last SSHKey // one row a node; yielded when the next key begins
 		for rows.Next() {
-			k, err := scanSSHKey(rows)
+			k, key, use, err := scanSSHKey(rows)
 			if err != nil {
 				yield(SSHKey{}, err)
 				return
+			}
+			if k.Fingerprint != last.Fingerprint {
+				tx.CountRow("ssh_keys", key)
+			}
+			if k.Nodes != nil {
+				tx.CountRow("beehive_ssh_keys", use)
 			}
 			if k.Fingerprint == last.Fingerprint {
 				last.Nodes = append(last.Nodes, k.Nodes...)
@@ -59,14 +70,13 @@ func selectSSHKeys(ctx context.Context, tx *vault.Tx, query string, args ...any)
 	}
 }
 
-func scanSSHKey(rows *sql.Rows) (SSHKey, error) {
+func scanSSHKey(rows *sql.Rows) (k SSHKey, key, use []byte, err error) {
 	var (
-		k       SSHKey
 		created int64
 		used    sql.NullInt64
 		node    sql.NullString
 	)
-	err := rows.Scan(
+	err = rows.Scan(
 		&k.Fingerprint,
 		&k.Type,
 		&k.PublicKey,
@@ -74,9 +84,11 @@ func scanSSHKey(rows *sql.Rows) (SSHKey, error) {
 		&created,
 		&used,
 		&node,
+		&key,
+		&use,
 	)
 	if err != nil {
-		return SSHKey{}, fmt.Errorf("%w %.80q: %w", ErrBadRow, k.Fingerprint, err)
+		return SSHKey{}, nil, nil, fmt.Errorf("%w %.80q: %w", ErrBadRow, k.Fingerprint, err)
 	}
 	k.Created = time.UnixMilli(created).UTC()
 	if used.Valid {
@@ -85,7 +97,7 @@ func scanSSHKey(rows *sql.Rows) (SSHKey, error) {
 	if node.Valid {
 		k.Nodes = []string{node.String}
 	}
-	return k, nil
+	return k, key, use, nil
 }
 
 // selectSealedSSHKey returns ErrNotFound where there is no such key.
@@ -110,7 +122,7 @@ func selectNodeSSHKey(ctx context.Context, tx *vault.Tx, name string) (string, e
 
 // selectSSHKey returns ErrNotFound where there is no such key.
 func selectSSHKey(ctx context.Context, tx *vault.Tx, fingerprint string) (SSHKey, error) {
-	for k, err := range selectSSHKeys(ctx, tx, sqlSelectSSHKeys+`WHERE k.fingerprint = ? ORDER BY n.node_name`, fingerprint) {
+	for k, err := range selectSSHKeys(ctx, tx, sqlSelectSSHKeys("NULL", "NULL")+`WHERE k.fingerprint = ? ORDER BY n.node_name`, fingerprint) {
 		return k, err
 	}
 	return SSHKey{}, ErrNotFound

@@ -144,8 +144,29 @@ func (v *Vault) acceptRollback(ctx context.Context) error {
 	return nil
 }
 
+// auditRollback begins anew from the rows as they stand: it says which they are, and
+// digests them.
 func (tx *Tx) auditRollback(ctx context.Context, found error) error {
-	return tx.Audit(ctx, Event{Action: "vault.accept-rollback", Detail: found.Error()})
+	slots, err := tx.Slots(ctx)
+	if err != nil {
+		return err
+	}
+	detail := []string{found.Error()}
+	for _, s := range slots {
+		detail = append(detail, "slot "+s.ID+" "+s.text())
+	}
+	for _, t := range contentTables {
+		var n int64
+		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM `+quoteName(t.name)).Scan(&n); err != nil {
+			return err
+		}
+		detail = append(detail, fmt.Sprintf("%d rows of %s", n, t.name))
+	}
+	for _, line := range detail[1:] {
+		tx.cfg.log().Warn("accepted as it stands", "what", line)
+	}
+	tx.moved = nil
+	return tx.Audit(ctx, Event{Action: "vault.accept-rollback", Detail: strings.Join(detail, "; ")})
 }
 
 // acceptAnchor is for a rollback that the operator accepted: the anchor follows.

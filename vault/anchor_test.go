@@ -73,7 +73,7 @@ func TestAnchor(t *testing.T) {
 		},
 		"a change by identity, seen by the keyring": func(t *testing.T, cfg vault.Config, identity age.Identity) {
 			by := cfg
-			by.Identities = []age.Identity{identity}
+			by.Identities, by.ConfirmSigner = []age.Identity{identity}, vaulttest.AcceptSigner
 			node(t, by, "later")
 			if err := openAndClose(t.Context(), cfg); err != nil {
 				t.Fatal(err)
@@ -92,7 +92,7 @@ func TestAnchor(t *testing.T) {
 				seen := anchorOf(t, k)
 				old("", ".slots")
 				by := cfg
-				by.Identities = []age.Identity{identity}
+				by.Identities, by.ConfirmSigner = []age.Identity{identity}, vaulttest.AcceptSigner
 				node(t, by, "other")
 				if anchorOf(t, k) != seen {
 					t.Error("the anchor was written without having been compared")
@@ -147,7 +147,7 @@ func TestAnchorAfterRotation(t *testing.T) {
 	}
 	// By identity nobody asks the keyring; but what writes to it compares first.
 	by := cfg
-	by.Identities = []age.Identity{identity}
+	by.Identities, by.ConfirmSigner = []age.Identity{identity}, vaulttest.AcceptSigner
 	v = vaulttest.Open(t, by)
 	if err := v.AddKeyring(t.Context()); !errors.Is(err, vault.ErrRollback) {
 		t.Errorf("%v, want ErrRollback", err)

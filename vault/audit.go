@@ -32,6 +32,7 @@ type AuditRow struct {
 	Action   string
 	Subject  string // "" is stored as NULL
 	Detail   string // "" is stored as NULL
+	Digest   string // of the rows that the change left behind
 	PrevHash [32]byte
 	Hash     [32]byte
 }
@@ -63,6 +64,7 @@ func (r AuditRow) sum() [32]byte {
 	field(r.Action, true)
 	field(r.Subject, r.Subject != "")
 	field(r.Detail, r.Detail != "")
+	field(r.Digest, true)
 	var sum [32]byte
 	h.Sum(sum[:0])
 	return sum
@@ -89,11 +91,15 @@ func (head AuditHead) Follow(r AuditRow) (AuditHead, error) {
 }
 
 // Audit appends a row to the audit log, in the transaction that makes the
-// change. An error must fail the transaction.
+// change and behind it. An error must fail the transaction.
 func (tx *Tx) Audit(ctx context.Context, e Event) error {
-	head, err := tx.AuditHead(ctx)
+	head, last, err := selectAuditHead(ctx, tx)
 	if err != nil {
-		return err
+		return fmt.Errorf("read audit head: %w", err)
+	}
+	now, err := tx.digestBehind(ctx, last)
+	if err != nil {
+		return fmt.Errorf("digest rows: %w", err)
 	}
 	actor := tx.actor(ctx)
 	r := AuditRow{
@@ -104,6 +110,7 @@ func (tx *Tx) Audit(ctx context.Context, e Event) error {
 		Action:   auditText(e.Action, 64),
 		Subject:  auditText(e.Subject, 1024),
 		Detail:   auditText(e.Detail, 8192),
+		Digest:   now.String(),
 		PrevHash: head.Hash,
 	}
 	r.Hash = r.sum()
@@ -114,9 +121,24 @@ func (tx *Tx) Audit(ctx context.Context, e Event) error {
 	return nil
 }
 
+// digestBehind is the digest of the rows as they are now: the last audit row's, and
+// what has changed since.
+func (tx *Tx) digestBehind(ctx context.Context, last string) (digest, error) {
+	if tx.moved == nil {
+		return tx.computeDigest(ctx)
+	}
+	d, err := parseDigest(last)
+	if err != nil {
+		return digest{}, fmt.Errorf("%w: %w", ErrAudit, err)
+	}
+	d = d.plus(*tx.moved)
+	*tx.moved = digest{}
+	return d, nil
+}
+
 // AuditHead returns the head of the audit log.
 func (tx *Tx) AuditHead(ctx context.Context) (AuditHead, error) {
-	head, err := selectAuditHead(ctx, tx)
+	head, _, err := selectAuditHead(ctx, tx)
 	if err != nil {
 		return AuditHead{}, fmt.Errorf("read audit head: %w", err)
 	}
@@ -166,6 +188,7 @@ type auditRowJSON struct {
 	Action   string  `json:"action"`
 	Subject  *string `json:"subject"`
 	Detail   *string `json:"detail"`
+	Digest   string  `json:"digest"`
 	PrevHash string  `json:"prev_hash"`
 	Hash     string  `json:"hash"`
 }
@@ -180,6 +203,7 @@ func (r AuditRow) MarshalJSON() ([]byte, error) {
 		Action:   r.Action,
 		Subject:  nullable(r.Subject),
 		Detail:   nullable(r.Detail),
+		Digest:   r.Digest,
 		PrevHash: hex.EncodeToString(r.PrevHash[:]),
 		Hash:     hex.EncodeToString(r.Hash[:]),
 	})
@@ -195,9 +219,12 @@ func (r *AuditRow) UnmarshalJSON(data []byte) error {
 	if err != nil {
 		return err
 	}
-	row := AuditRow{Seq: j.Seq, At: at, Actor: j.Actor, Via: j.Via, Action: j.Action, Subject: deref(j.Subject), Detail: deref(j.Detail)}
+	row := AuditRow{Seq: j.Seq, At: at, Actor: j.Actor, Via: j.Via, Action: j.Action, Subject: deref(j.Subject), Detail: deref(j.Detail), Digest: j.Digest}
 	if !parseHex(row.PrevHash[:], j.PrevHash) || !parseHex(row.Hash[:], j.Hash) {
 		return fmt.Errorf("%w: a hash has 64 lower-case hex digits", ErrInvalid)
+	}
+	if _, err := parseDigest(j.Digest); err != nil {
+		return err
 	}
 	if (j.Subject != nil && *j.Subject == "") || (j.Detail != nil && *j.Detail == "") {
 		return fmt.Errorf("%w: an absent text is null, not empty", ErrInvalid)

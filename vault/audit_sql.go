@@ -19,9 +19,10 @@ func insertAuditRow(ctx context.Context, tx *Tx, r AuditRow) error {
 			action,
 			subject,
 			detail,
+			digest,
 			prev_hash,
 			hash
-		) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		r.Seq,
 		r.At.UnixMilli(),
 		r.Actor,
@@ -29,25 +30,26 @@ func insertAuditRow(ctx context.Context, tx *Tx, r AuditRow) error {
 		r.Action,
 		nullable(r.Subject),
 		nullable(r.Detail),
+		r.Digest,
 		r.PrevHash[:],
 		r.Hash[:],
 	)
 	return err
 }
 
-func selectAuditHead(ctx context.Context, tx *Tx) (AuditHead, error) {
-	var head AuditHead
+// selectAuditHead also returns the digest of the newest row.
+func selectAuditHead(ctx context.Context, tx *Tx) (head AuditHead, digest string, err error) {
 	var hash []byte
-	err := tx.QueryRowContext(ctx, `SELECT seq, hash FROM audit_log ORDER BY seq DESC LIMIT 1`).Scan(&head.Seq, &hash)
+	err = tx.QueryRowContext(ctx, `SELECT seq, digest, hash FROM audit_log ORDER BY seq DESC LIMIT 1`).Scan(&head.Seq, &digest, &hash)
 	if errors.Is(err, sql.ErrNoRows) {
-		return AuditHead{}, nil
+		return AuditHead{}, "", nil
 	} else if err != nil {
-		return AuditHead{}, err
+		return AuditHead{}, "", err
 	}
 	if copy(head.Hash[:], hash) != len(head.Hash) || len(hash) != len(head.Hash) {
-		return AuditHead{}, fmt.Errorf("%w: row %d has no hash", ErrAudit, head.Seq)
+		return AuditHead{}, "", fmt.Errorf("%w: row %d has no hash", ErrAudit, head.Seq)
 	}
-	return head, nil
+	return head, digest, nil
 }
 
 // selectAuditRow returns the row of that number; one that is missing gives an
@@ -64,7 +66,7 @@ func selectAuditRow(ctx context.Context, tx *Tx, seq int64) (AuditRow, error) {
 
 // selectAuditRowEnd returns the newest row, or the zero one of an empty log.
 func selectAuditRowEnd(ctx context.Context, tx *Tx) (AuditRow, error) {
-	head, err := selectAuditHead(ctx, tx)
+	head, _, err := selectAuditHead(ctx, tx)
 	if err != nil || head.Seq == 0 {
 		return AuditRow{}, err
 	}
@@ -82,6 +84,7 @@ func selectAuditRows(ctx context.Context, tx *Tx, from int64) iter.Seq2[AuditRow
 				action,
 				subject,
 				detail,
+				digest,
 				prev_hash,
 				hash
 			FROM audit_log
@@ -117,6 +120,7 @@ func scanAuditRow(rows *sql.Rows) (AuditRow, error) {
 		&r.Action,
 		&subject,
 		&detail,
+		&r.Digest,
 		&prev,
 		&hash,
 	)

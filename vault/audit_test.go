@@ -18,7 +18,7 @@ import (
 )
 
 // hashRow computes a row's hash from what the format says alone.
-func hashRow(prev []byte, seq, at int64, actor, via, action string, subject, detail *string) []byte {
+func hashRow(prev []byte, seq, at int64, actor, via, action string, subject, detail *string, digest string) []byte {
 	message := append([]byte{0x01}, prev...)
 	add := func(s *string) {
 		if s == nil {
@@ -33,6 +33,7 @@ func hashRow(prev []byte, seq, at int64, actor, via, action string, subject, det
 	}
 	add(subject)
 	add(detail)
+	add(&digest)
 	sum := sha256.Sum256(message)
 	return sum[:]
 }
@@ -71,20 +72,20 @@ func TestAuditHash(t *testing.T) {
 	prev := make([]byte, 32)
 	n := int64(0)
 	err := v.View(t.Context(), func(tx *vault.Tx) error {
-		rows, err := tx.QueryContext(t.Context(), `SELECT seq, at, actor, via, action, subject, detail, prev_hash, hash FROM audit_log ORDER BY seq`)
+		rows, err := tx.QueryContext(t.Context(), `SELECT seq, at, actor, via, action, subject, detail, digest, prev_hash, hash FROM audit_log ORDER BY seq`)
 		if err != nil {
 			return err
 		}
 		defer rows.Close()
 		for rows.Next() {
 			var seq, at int64
-			var actor, via, action string
+			var actor, via, action, digest string
 			var subject, detail *string
 			var prevHash, hash []byte
-			if err := rows.Scan(&seq, &at, &actor, &via, &action, &subject, &detail, &prevHash, &hash); err != nil {
+			if err := rows.Scan(&seq, &at, &actor, &via, &action, &subject, &detail, &digest, &prevHash, &hash); err != nil {
 				return err
 			}
-			want := hashRow(prev, seq, at, actor, via, action, subject, detail)
+			want := hashRow(prev, seq, at, actor, via, action, subject, detail, digest)
 			if string(prevHash) != string(prev) || string(hash) != string(want) {
 				t.Errorf("row %d: hash %x behind %x, want %x behind %x", seq, hash, prevHash, want, prev)
 			}
@@ -110,17 +111,18 @@ func TestAuditHash(t *testing.T) {
 // TestAuditHashGolden: the bytes are a promise.
 func TestAuditHashGolden(t *testing.T) {
 	subject := "hive-01"
-	const want = "a02e94420698b855066665f80488919fb0de5b44777679438e6dd7aa886c6ef3"
-	hash := hashRow(make([]byte, 32), 1, 1767323045123, "ops(1000)@desk", "test", "node.add", &subject, nil)
+	const want = "3c05fce9a5dfc42c0bb6b03d9379f24aa376f5f7adf278bb124bc77673597d7b"
+	digest := "0:" + strings.Repeat("0", 64) + ":0:" + strings.Repeat("0", 64)
+	hash := hashRow(make([]byte, 32), 1, 1767323045123, "ops(1000)@desk", "test", "node.add", &subject, nil, digest)
 	if fmt.Sprintf("%x", hash) != want {
 		t.Errorf("%x, want %s", hash, want)
 	}
-	row := vault.AuditRow{Seq: 1, At: time.UnixMilli(1767323045123).UTC(), Actor: "ops(1000)@desk", Via: "test", Action: "node.add", Subject: subject, Hash: [32]byte(hash)}
+	row := vault.AuditRow{Seq: 1, At: time.UnixMilli(1767323045123).UTC(), Actor: "ops(1000)@desk", Via: "test", Action: "node.add", Subject: subject, Digest: digest, Hash: [32]byte(hash)}
 	if _, err := (vault.AuditHead{}).Follow(row); err != nil {
 		t.Error(err)
 	}
-	const line = `{"seq":1,"at":"2026-01-02T03:04:05.123Z","actor":"ops(1000)@desk","via":"test","action":"node.add","subject":"hive-01","detail":null,` +
-		`"prev_hash":"0000000000000000000000000000000000000000000000000000000000000000","hash":"` + want + `"}`
+	line := `{"seq":1,"at":"2026-01-02T03:04:05.123Z","actor":"ops(1000)@desk","via":"test","action":"node.add","subject":"hive-01","detail":null,` +
+		`"digest":"` + digest + `","prev_hash":"0000000000000000000000000000000000000000000000000000000000000000","hash":"` + want + `"}`
 	got, err := vault.MarshalJSON(row)
 	if err != nil || string(got) != line {
 		t.Errorf("%s, %v\nwant %s", got, err, line)
@@ -133,6 +135,7 @@ func TestAuditHashGolden(t *testing.T) {
 		strings.Replace(line, `"detail":null`, `"detail":""`, 1),
 		strings.Replace(line, `"hash":"`, `"hash":"0`, 1),
 		strings.Replace(line, `"seq":1`, `"seq":1,"more":2`, 1),
+		strings.Replace(line, digest, digest[1:], 1),
 		strings.Replace(line, ".123Z", "Z", 1),
 		line + "{}",
 	} {
@@ -153,7 +156,7 @@ func TestAuditTampering(t *testing.T) {
 	for seq := 1; seq <= 5; seq++ {
 		for _, change := range []string{
 			`seq = seq + 100`, `at = at + 1`, `actor = actor || 'x'`, `via = ''`, `action = 'node.xyz'`,
-			`subject = ifnull(subject, '') || 'x'`, `detail = ifnull(detail, '') || 'x'`,
+			`subject = ifnull(subject, '') || 'x'`, `detail = ifnull(detail, '') || 'x'`, `digest = '1' || digest`,
 			`prev_hash = zeroblob(31) || x'01'`, `hash = zeroblob(32)`, `hash = x''`, `prev_hash = x''`,
 		} {
 			tampered = append(tampered, fmt.Sprintf(`UPDATE audit_log SET %s WHERE seq = %d`, change, seq))
@@ -172,8 +175,8 @@ func TestAuditTampering(t *testing.T) {
 		`UPDATE audit_log SET subject = NULL, detail = subject WHERE subject IS NOT NULL AND detail IS NULL`,
 		`UPDATE audit_log SET subject = '' WHERE subject IS NULL`,
 		`UPDATE audit_log SET actor = actor || via, via = ''`,
-		`INSERT INTO audit_log SELECT seq + 1, at, actor, via, action, subject, detail, hash, hash FROM audit_log WHERE seq = 5`,
-		`INSERT INTO audit_log SELECT 0, at, actor, via, action, subject, detail, zeroblob(32), hash FROM audit_log WHERE seq = 1`,
+		`INSERT INTO audit_log SELECT seq + 1, at, actor, via, action, subject, detail, digest, hash, hash FROM audit_log WHERE seq = 5`,
+		`INSERT INTO audit_log SELECT 0, at, actor, via, action, subject, detail, digest, zeroblob(32), hash FROM audit_log WHERE seq = 1`,
 	)
 	undo := errors.New("undo")
 	for _, sql := range tampered {
@@ -229,6 +232,7 @@ func TestAppendAuditRow(t *testing.T) {
 		if err := tx.AppendAuditRow(ctx, rows[len(rows)-1]); !errors.Is(err, vault.ErrAudit) {
 			t.Errorf("a row twice: %v, want ErrAudit", err)
 		}
+		// Its digest is this vault's own.
 		return tx.Audit(ctx, vault.Event{Action: "goes.on"})
 	})
 	if err != nil {

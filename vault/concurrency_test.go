@@ -32,7 +32,7 @@ func childVault(arg string) (*vault.Vault, []string) {
 	if err != nil {
 		panic(err)
 	}
-	v, err := vault.Open(context.Background(), vault.Config{Path: f[0], Identities: []age.Identity{identity}, Wait: time.Minute})
+	v, err := vault.Open(context.Background(), vault.Config{Path: f[0], Identities: []age.Identity{identity}, ConfirmSigner: vaulttest.AcceptSigner, Wait: time.Minute})
 	if err != nil {
 		panic(err)
 	}
@@ -52,8 +52,10 @@ func writeChild(arg string) {
 			if err := insertNode(ctx, tx, name); err != nil {
 				return err
 			}
-			_, err := tx.ExecContext(ctx, `UPDATE beehives SET install_path = ? WHERE node_name = ?`, padding, name)
-			return err
+			if _, err := tx.ExecContext(ctx, `UPDATE beehives SET install_path = ? WHERE node_name = ?`, padding, name); err != nil {
+				return err
+			}
+			return tx.Audit(ctx, vault.Event{Action: "node.add", Subject: name})
 		})
 		if err != nil {
 			panic(err)
@@ -178,7 +180,7 @@ func TestNoCheckpointOutsideTheLock(t *testing.T) {
 	v := vaulttest.Open(t, cfg)
 	ctx := t.Context()
 	insert := func(name string) error {
-		return v.Update(ctx, func(tx *vault.Tx) error { return insertNode(ctx, tx, name) })
+		return v.Update(ctx, func(tx *vault.Tx) error { return addNode(ctx, tx, name) })
 	}
 	if err := insert("hive-01"); err != nil { // there is a log to fold in
 		t.Fatal(err)
@@ -278,7 +280,7 @@ func TestUpdateThatFailsChangesNothing(t *testing.T) {
 	if err := v.View(ctx, func(tx *vault.Tx) error { return insertNode(ctx, tx, "a") }); err == nil || count() != 0 {
 		t.Error("a View could write")
 	}
-	if err := v.Update(ctx, func(tx *vault.Tx) error { return insertNode(ctx, tx, "a") }); err != nil || count() != 1 {
+	if err := v.Update(ctx, func(tx *vault.Tx) error { return addNode(ctx, tx, "a") }); err != nil || count() != 1 {
 		t.Errorf("afterwards: %v, %d rows", err, count())
 	}
 }
@@ -289,7 +291,7 @@ func TestNothingInPlaintext(t *testing.T) {
 	cfg := vaulttest.Config(t)
 	v := vaulttest.Open(t, cfg)
 	ctx := t.Context()
-	if err := v.Update(ctx, func(tx *vault.Tx) error { return insertNode(ctx, tx, "planted-name") }); err != nil {
+	if err := v.Update(ctx, func(tx *vault.Tx) error { return addNode(ctx, tx, "planted-name") }); err != nil {
 		t.Fatal(err)
 	}
 	for _, suffix := range []string{"", "-wal", "-shm", ".slots"} {

@@ -47,6 +47,18 @@ type Config struct {
 	// Keyring is asked after them. Nil: there is none.
 	Keyring Keyring
 
+	// VaultID is the id of the vault that must be at Path; another one gives
+	// [ErrOtherVault]. Empty: any.
+	VaultID string
+	// Signer is the fingerprint of the vault's signer, "SHA256:...", from the
+	// operator's sheet. Empty: see ConfirmSigner.
+	Signer string
+	// AcceptSuccessor takes a certified successor of Signer too.
+	AcceptSuccessor bool
+	// ConfirmSigner asks the operator whether to open a vault by an identity where
+	// nothing else vouches for its signer. An error refuses. Nil: [ErrUnvouched].
+	ConfirmSigner func(context.Context, Unvouched) error
+
 	// Wait is how long to wait for a lock that another process holds, in all
 	// the places where one is needed. 0: 10 s.
 	Wait time.Duration
@@ -70,6 +82,12 @@ type Config struct {
 	FS durable.FS
 	// migrations replaces the embedded schema migrations; for tests.
 	migrations fs.FS
+	// known opens the vault in place of all sources, and anySigner leaves out who
+	// vouches for it: for who has seen to both before.
+	known     *unlocked
+	anySigner bool
+	// accepted is the signer that ConfirmSigner took, while a vault is being opened.
+	accepted *string
 	// workFactor replaces MinWorkFactor; for tests, which would take minutes.
 	workFactor int
 }

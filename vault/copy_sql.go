@@ -36,12 +36,30 @@ func copyRows(ctx context.Context, tx *Tx, from sealer) error {
 			return fmt.Errorf("copy table %s: %w", table, err)
 		}
 	}
+	// What is carried on is what was copied, and no other read of it.
+	if err := checkCopied(ctx, tx); err != nil {
+		return err
+	}
 	for _, c := range sealedColumns {
 		if err := resealColumn(ctx, tx, from, c.table, c.column, c.kind); err != nil {
 			return fmt.Errorf("seal %s anew: %w", c.table, err)
 		}
 	}
 	return nil
+}
+
+// checkCopied compares the rows that were copied, as they are here, with what the audit
+// log, copied as well, tells of them. The error matches [ErrRollback].
+func checkCopied(ctx context.Context, tx *Tx) error {
+	want, err := tx.auditedDigest(ctx)
+	if err != nil {
+		return err
+	}
+	seen, err := tx.computeContent(ctx, "old", oldRowFunction)
+	if err != nil {
+		return err
+	}
+	return compareContent(seen, want.content)
 }
 
 // copyTable copies a table's rows by its columns' names, and counts them.
@@ -68,10 +86,9 @@ func copyTable(ctx context.Context, tx *Tx, table string) error {
 
 func quoteName(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
 
-// resealColumn reads each sealed value from the old database and writes it
-// sealed for the new one.
+// resealColumn seals each value anew that was copied.
 func resealColumn(ctx context.Context, tx *Tx, from sealer, table, column string, kind SealedKind) error {
-	rows, err := tx.QueryContext(ctx, fmt.Sprintf(`SELECT fingerprint, %s FROM old.%s`, column, table))
+	rows, err := tx.QueryContext(ctx, fmt.Sprintf(`SELECT fingerprint, %s FROM main.%s`, column, table))
 	if err != nil {
 		return err
 	}
@@ -95,7 +112,7 @@ func resealColumn(ctx context.Context, tx *Tx, from sealer, table, column string
 
 // reseal opens a value of the old key and seals it under the transaction's.
 func reseal(ctx context.Context, tx *Tx, from sealer, kind SealedKind, fingerprint string, sealed []byte) ([]byte, error) {
-	plaintext, err := from.openAny(kind, fingerprint, sealed)
+	plaintext, err := from.open(kind, fingerprint, sealed)
 	if err != nil {
 		return nil, err
 	}

@@ -147,16 +147,24 @@ func restoring(replace bool) func(context.Context, crashSite, *faulttest.Steps) 
 	return func(ctx context.Context, s crashSite, st *faulttest.Steps) error {
 		_, err := vault.Restore(ctx, s.config(st), vault.RestoreOptions{
 			Replace: replace,
-			Fill: func(ctx context.Context, tx *vault.Tx) (vault.Restored, error) {
+			Fill: func(ctx context.Context, tx *vault.Tx) (vault.Backup, error) {
 				slot := vault.Slot{ID: "0123456789abcdef", Kind: vault.SlotRecipient, Recipient: s.identity().Recipient().String(), Created: tx.Now()}
 				if err := insertNode(ctx, tx, "restored"); err != nil {
-					return vault.Restored{}, err
+					return vault.Backup{}, err
 				}
-				return vault.Restored{Slots: []vault.Slot{slot}, OriginVaultID: "origin"}, insertKey(ctx, tx, "restored")
+				return vault.Backup{Slots: []vault.Slot{slot}, OriginVaultID: "origin"}, insertKey(ctx, tx, "restored")
 			},
 		})
 		return err
 	}
+}
+
+// addNode is insertNode with its audit row.
+func addNode(ctx context.Context, tx *vault.Tx, name string) error {
+	if err := insertNode(ctx, tx, name); err != nil {
+		return err
+	}
+	return tx.Audit(ctx, vault.Event{Action: "node.add", Subject: name})
 }
 
 func insertNode(ctx context.Context, tx *vault.Tx, name string) error {
@@ -220,7 +228,10 @@ func (sc scenario) prepare(t *testing.T) crashSite {
 		if err := insertNode(t.Context(), tx, "old"); err != nil {
 			return err
 		}
-		return insertKey(t.Context(), tx, "old")
+		if err := insertKey(t.Context(), tx, "old"); err != nil {
+			return err
+		}
+		return tx.Audit(t.Context(), vault.Event{Action: "node.add", Subject: "old"})
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -90,6 +90,7 @@ func (s crashSite) configBy(w way, st *faulttest.Steps) vault.Config {
 		cfg.Identities = identitiesIn(s.recovery())
 	case byRecipient:
 		cfg.Identities = []age.Identity{s.identity()}
+		cfg.ConfirmSigner = vaulttest.AcceptSigner
 	}
 	return cfg
 }
@@ -255,7 +256,7 @@ func (s crashSite) clean(t *testing.T) {
 // opensBy checks that an identity file opens the vault.
 func (s crashSite) opensBy(t *testing.T, file string, cfg vault.Config) {
 	t.Helper()
-	cfg.Identities = identitiesIn(file)
+	cfg.Identities, cfg.ConfirmSigner = identitiesIn(file), vaulttest.AcceptSigner
 	if err := openAndClose(t.Context(), cfg); err != nil {
 		t.Fatalf("%s does not open the vault: %v", filepath.Base(file), err)
 	}

@@ -89,6 +89,7 @@ func Create(ctx context.Context, cfg Config, opts CreateOptions) (Created, error
 	}
 
 	t.meta.Class = class
+	t.vouchKeys = vouchKeys(cfg.Identities)
 	for _, s := range slots {
 		t.slots = append(t.slots, newSlot(s, t.meta.Created))
 	}
@@ -100,6 +101,8 @@ func Create(ctx context.Context, cfg Config, opts CreateOptions) (Created, error
 		}
 		recovery.Kind = SlotRecovery
 		recovery.VaultID, recovery.Created = t.meta.VaultID, t.meta.Created
+		t.vouchKeys[recovery.Recipient] = vouchKey([]byte(recovery.Identity))
+		t.sheet = true
 		t.slots = append(t.slots, newSlot(Slot{Kind: SlotRecovery, Label: string(SlotRecovery), Recipient: recovery.Recipient}, t.meta.Created))
 		t.handOver = func(ctx context.Context) error {
 			recovery.Signer = t.meta.Signer
@@ -115,8 +118,8 @@ func Create(ctx context.Context, cfg Config, opts CreateOptions) (Created, error
 			t.takeBack = func() { takeBackRecovery(cfg.fs(), opts.RecoveryFile, recovery) }
 		}
 	}
-	t.fill = func(ctx context.Context, tx *Tx) error {
-		return tx.Audit(ctx, Event{Action: "vault.init", Subject: t.meta.VaultID, Detail: fmt.Sprintf("%d slots, keyring %t", len(t.slots), t.meta.Keyring)})
+	t.fill = func(context.Context, *Tx) (Event, error) {
+		return Event{Action: "vault.init", Subject: t.meta.VaultID, Detail: fmt.Sprintf("%d slots, keyring %t", len(t.slots), t.meta.Keyring)}, nil
 	}
 	if err := t.run(ctx); err != nil {
 		return Created{}, err

@@ -55,9 +55,9 @@ func TestDestroy(t *testing.T) {
 	write(t, cfg.Path+".slots.foreign-20260102T000000Z", read(t, stranger.Path+".slots"))
 	write(t, cfg.Path+".new", nil)
 	// Restored over: the first vault is set aside, and a vault of its own.
-	_, err := vault.Restore(t.Context(), cfg, vault.RestoreOptions{Replace: true, Fill: func(_ context.Context, tx *vault.Tx) (vault.Restored, error) {
+	_, err := vault.Restore(t.Context(), cfg, vault.RestoreOptions{Replace: true, Fill: func(_ context.Context, tx *vault.Tx) (vault.Backup, error) {
 		slot := vault.Slot{ID: "0123456789abcdef", Kind: vault.SlotRecipient, Recipient: identity.Recipient().String(), Created: tx.Now()}
-		return vault.Restored{Slots: []vault.Slot{slot}, OriginVaultID: "origin"}, nil
+		return vault.Backup{Slots: []vault.Slot{slot}, OriginVaultID: "origin"}, nil
 	}})
 	if err != nil {
 		t.Fatal(err)
@@ -274,7 +274,7 @@ func TestDestroyUnderFaults(t *testing.T) {
 					}
 					if exists(s.db()) && exists(s.db()+".slots") {
 						cfg := s.configBy(byRecipient, &faulttest.Steps{})
-						cfg.Identities = []age.Identity{s.identity()}
+						cfg.Identities, cfg.ConfirmSigner = []age.Identity{s.identity()}, vaulttest.AcceptSigner
 						s.look(t, cfg)
 					}
 					err := destroy(t.Context(), s, &faulttest.Steps{})

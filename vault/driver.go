@@ -33,6 +33,13 @@ type connector struct {
 	inode os.FileInfo
 	mode  connMode
 	old   *attachment // or nil
+	// digestKey is the key of the content digest, and moved gets what the triggers of
+	// a write connection tell of rows.
+	digestKey []byte
+	moved     *digest
+	// schema is the version whose rows the triggers know; another one is to be
+	// migrated, which computes the digest anew.
+	schema int64
 }
 
 // attachment is another keyed database that a connection sees under the name
@@ -87,7 +94,10 @@ func (c *connector) Connect(context.Context) (driver.Conn, error) {
 		pragmas += `PRAGMA cache_size = -65536;`
 	}
 	d := &sqlite3.SQLiteDriver{ConnectHook: func(conn *sqlite3.SQLiteConn) error {
-		if _, err := conn.Exec(pragmas, nil); err != nil || c.old == nil {
+		if _, err := conn.Exec(pragmas, nil); err != nil {
+			return err
+		}
+		if err := c.registerDigest(conn); err != nil || c.old == nil {
 			return err
 		}
 		derived := c.old.key.derive(purposeSQLCipher)
@@ -102,6 +112,67 @@ func (c *connector) Connect(context.Context) (driver.Conn, error) {
 	return newStatementConn(conn.(*sqlite3.SQLiteConn), begin), nil
 }
 
+// registerDigest gives the connection the functions of the content digest, and a
+// write connection its triggers.
+func (c *connector) registerDigest(conn *sqlite3.SQLiteConn) error {
+	row := func(key []byte) func(string, ...any) []byte {
+		return func(table string, columns ...any) []byte { return hashRow(key, table, columns...) }
+	}
+	if err := conn.RegisterFunc(rowFunction, row(c.digestKey), true); err != nil {
+		return err
+	}
+	if c.old != nil {
+		return conn.RegisterFunc(oldRowFunction, row(c.old.key.derive(purposeDigest)), true)
+	}
+	if c.mode != writing || c.moved == nil {
+		return nil
+	}
+	moved := func(set string, count int64, row []byte) int64 {
+		if set == "slots" {
+			c.moved.slots.move(count, row)
+		} else {
+			c.moved.content.move(count, row)
+		}
+		return 0
+	}
+	if err := conn.RegisterFunc(movedFunction, moved, false); err != nil {
+		return err
+	}
+	version, err := queryRows(conn, `PRAGMA user_version`)
+	if err != nil || version[0][0] != c.schema {
+		return err
+	}
+	found, err := queryRows(conn, columnsQuery("main"))
+	if err != nil {
+		return err
+	}
+	tables := columns{}
+	for _, r := range found {
+		table, column := fmt.Sprintf("%s", r[0]), fmt.Sprintf("%s", r[1])
+		tables[table] = append(tables[table], column)
+	}
+	_, err = conn.Exec(tables.triggers(c.schema), nil)
+	return err
+}
+
+// queryRows returns the rows of a short query on a connection that has no pool yet.
+func queryRows(conn *sqlite3.SQLiteConn, query string) (found [][]driver.Value, err error) {
+	rows, err := conn.Query(query, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for {
+		row := make([]driver.Value, len(rows.Columns()))
+		if err := rows.Next(row); errors.Is(err, io.EOF) {
+			return found, nil
+		} else if err != nil {
+			return nil, err
+		}
+		found = append(found, row)
+	}
+}
+
 // rawKey is the form in which SQLCipher takes a key and a salt as they are.
 func rawKey(key []byte, id KeyID) string { return "x'" + hex.EncodeToString(key) + id.String() + "'" }
 
@@ -112,6 +183,7 @@ func (c *connector) Driver() driver.Driver { return &sqlite3.SQLiteDriver{} }
 func (c *connector) Close() error {
 	wipe(c.key)
 	c.key = nil
+	wipe(c.digestKey)
 	return nil
 }
 

@@ -50,6 +50,16 @@ var (
 	// ErrPlugin: an age plugin is not installed, or failed.
 	ErrPlugin = errors.New("age plugin failed")
 
+	// ErrUnvouched: the vault was opened by an identity, and nothing vouches for its
+	// signer: anybody can make a vault that a known recipient opens.
+	ErrUnvouched = errors.New("nothing vouches for the vault's signer")
+	// ErrSuccessor: the signer is a certified successor of the one that was given.
+	ErrSuccessor = errors.New("the signer is a successor of the one given")
+	// ErrForeignSigner: what is known of the vault's signer speaks against this one.
+	ErrForeignSigner = errors.New("the vault has another signer")
+	// ErrOtherVault: the database is another vault's than the one that is wanted.
+	ErrOtherVault = errors.New("another vault")
+
 	// ErrInsecure: a file or directory that others could read or change.
 	ErrInsecure = errors.New("insecure permissions")
 	// ErrInvalid: an argument breaks a rule that the message names.

@@ -162,7 +162,7 @@ func (c Config) examineWays(ctx context.Context, e entry, offers []Offer) []Find
 		opens := false
 		var broken error
 		for _, s := range e.Slots {
-			k, err := s.unwrap(o.Identities)
+			k, err := s.unwrap(o.Identities...)
 			switch _, none := errors.AsType[*age.NoIdentityMatchError](err); {
 			case err == nil && k.id == e.KeyID && k.check() == e.Check:
 				k.wipe()
@@ -186,10 +186,10 @@ func (c Config) examineWays(ctx context.Context, e entry, offers []Offer) []Find
 	}
 	if c.ByPassphrase && len(offers) == 0 && len(e.passphraseSlots()) > 0 { // else it is an identity's
 		err := AskPassphrase(ctx, c.Passphrase, "the vault", func(passphrase []byte) error {
-			k, s, err := unwrapByPassphrase(e.passphraseSlots(), passphrase)
+			k, by, err := unwrapByPassphrase(e.passphraseSlots(), passphrase)
 			if err == nil {
 				k.wipe()
-				openedBy[s.ID] = append(openedBy[s.ID], "the passphrase")
+				openedBy[by.slot.ID] = append(openedBy[by.slot.ID], "the passphrase")
 			}
 			return err
 		})
@@ -269,10 +269,10 @@ func (c Config) examineKeyringItem(ctx context.Context, e entry) Finding {
 		return warning("keyring item", "", "not looked at: there is no keyring")
 	}
 	c.Identities, c.ByPassphrase, c.CredentialsDir = nil, false, ""
-	key, _, err := unlock(ctx, c, e.KeyID, slotsFile{data: []byte{}, entries: []entry{e}})
+	u, err := unlock(ctx, c, e.KeyID, slotsFile{data: []byte{}, entries: []entry{e}})
 	switch {
 	case err == nil:
-		key.wipe()
+		u.key.wipe()
 		return okay("keyring item", "%s opens the vault", e.KeyID)
 	case errors.Is(err, ErrWrongKey):
 		return failed("keyring item", "rbee-vault slot add keyring --identity FILE", err)

@@ -66,7 +66,7 @@ func TestExamineKeyring(t *testing.T) {
 	cfg, k, identity := keyringVault(t)
 	id := keyIDs(t, cfg.Path+".slots")[0]
 	by := cfg
-	by.Identities = []age.Identity{identity}
+	by.Identities, by.ConfirmSigner = []age.Identity{identity}, vaulttest.AcceptSigner
 	if err := k.Delete(t.Context(), id); err != nil {
 		t.Fatal(err)
 	}

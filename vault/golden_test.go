@@ -2,6 +2,7 @@ package vault
 
 import (
 	"os"
+	"strings"
 	"testing"
 	"time"
 )
@@ -11,8 +12,11 @@ const (
 	goldenCheck     = "fec83a73b4b186794323583370102eae"
 	goldenVaultID   = "0b5c5d1e-6d2c-4a43-9d0f-5f3f0a4d2b11"
 	goldenSealed    = "01790a7bf0ba5a7d69693cbb580d31e29b83ca03a5681e10b51a595781b0ff97b11e5acc8b971bcbb20ac86433bb"
-	goldenAuditHash = "64aeefa995078bb9a2ecce08f26bcd89617e0bc1b424bc4713eeca0e93d4ad99"
+	goldenAuditHash = "fed45bab6c792d4e8b739b82b52bc7007ba5ce830cfd17f24260450be9899dfa"
 )
+
+// goldenDigest is the form of a digest.
+var goldenDigest = "2:" + strings.Repeat("ab", 32) + ":1:" + strings.Repeat("cd", 32)
 
 func goldenAuditRow() AuditRow {
 	return AuditRow{
@@ -22,6 +26,7 @@ func goldenAuditRow() AuditRow {
 		Via:     "test",
 		Action:  "node.add",
 		Subject: "hive-01",
+		Digest:  goldenDigest,
 	}
 }
 

@@ -70,6 +70,7 @@ func ParseIdentities(ctx context.Context, r io.Reader, opts IdentityOptions) ([]
 // plugins.
 func parseIdentityLines(text string, opts IdentityOptions) ([]age.Identity, error) {
 	var identities []age.Identity
+	claims := parseClaims(text)
 	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)
 		if line == "" || strings.HasPrefix(line, "#") {
@@ -88,7 +89,9 @@ func parseIdentityLines(text string, opts IdentityOptions) ([]age.Identity, erro
 		if err != nil { // and no word of it: it may hold the line
 			return nil, fmt.Errorf("%w: not an age identity file", ErrInvalid)
 		}
-		identities = append(identities, id)
+		facts := describeIdentity(id)
+		facts.claims = claims
+		identities = append(identities, &fileIdentity{id, facts})
 	}
 	if len(identities) == 0 {
 		return nil, fmt.Errorf("%w: the identity file holds no identity", ErrInvalid)
@@ -119,15 +122,19 @@ func (o IdentityOptions) name() string {
 
 // parseSSHIdentity parses an SSH private key.
 func parseSSHIdentity(ctx context.Context, data []byte, opts IdentityOptions) ([]age.Identity, error) {
-	id, err := agessh.ParseIdentity(data)
+	key, err := ssh.ParseRawPrivateKey(data)
 	if err == nil {
 		wipe(data)
+		id, err := newSSHIdentity(key)
+		if err != nil {
+			return nil, err
+		}
 		return []age.Identity{id}, nil
 	}
 	missing, ok := errors.AsType[*ssh.PassphraseMissingError](err)
 	if !ok {
 		wipe(data)
-		return nil, fmt.Errorf("%w: not an ssh-ed25519 or ssh-rsa private key", ErrInvalid)
+		return nil, errNotSSHIdentity
 	}
 	locked := &lockedIdentity{open: func() (identities []age.Identity, err error) {
 		err = AskPassphrase(ctx, opts.Passphrase, opts.name(), func(passphrase []byte) error {
@@ -147,7 +154,7 @@ func parseSSHIdentity(ctx context.Context, data []byte, opts IdentityOptions) ([
 		asks := func() ([]byte, error) { return nil, errors.New("asked") }
 		matcher, err := agessh.NewEncryptedSSHIdentity(missing.PublicKey, data, asks)
 		if err != nil {
-			return nil, fmt.Errorf("%w: not an ssh-ed25519 or ssh-rsa private key", ErrInvalid)
+			return nil, errNotSSHIdentity
 		}
 		locked.mine = func(stanzas []*age.Stanza) bool {
 			_, err := matcher.Unwrap(stanzas)
@@ -157,16 +164,51 @@ func parseSSHIdentity(ctx context.Context, data []byte, opts IdentityOptions) ([
 	return []age.Identity{locked}, nil
 }
 
+// fileIdentity is an identity of a file, with what else is known of it.
+type fileIdentity struct {
+	age.Identity
+	identityFacts
+}
+
+var errNotSSHIdentity = fmt.Errorf("%w: not an ssh-ed25519 or ssh-rsa private key", ErrInvalid)
+
+// newSSHIdentity makes an identity of an SSH private key. Its secret, by which it
+// vouches, is the seed of ed25519 or the larger prime of RSA.
 func newSSHIdentity(key any) (age.Identity, error) {
-	switch k := key.(type) {
-	case *ed25519.PrivateKey:
-		return agessh.NewEd25519Identity(*k)
-	case ed25519.PrivateKey:
-		return agessh.NewEd25519Identity(k)
-	case *rsa.PrivateKey:
-		return agessh.NewRSAIdentity(k)
+	if k, ok := key.(*ed25519.PrivateKey); ok {
+		key = *k
 	}
-	return nil, fmt.Errorf("%w: not an ssh-ed25519 or ssh-rsa private key", ErrInvalid)
+	var id age.Identity
+	var secret []byte
+	var err error
+	switch k := key.(type) {
+	case ed25519.PrivateKey:
+		id, err = agessh.NewEd25519Identity(k)
+		secret = k.Seed()
+	case *rsa.PrivateKey:
+		id, err = agessh.NewRSAIdentity(k)
+		if len(k.Primes) == 2 {
+			secret = k.Primes[0].Bytes()
+			if k.Primes[1].Cmp(k.Primes[0]) > 0 {
+				secret = k.Primes[1].Bytes()
+			}
+		}
+	default:
+		err = errNotSSHIdentity
+	}
+	if err != nil {
+		return nil, errNotSSHIdentity
+	}
+	defer wipe(secret)
+	signer, err := ssh.NewSignerFromKey(key)
+	if err != nil {
+		return nil, errNotSSHIdentity
+	}
+	facts := identityFacts{recipient: strings.TrimSpace(string(ssh.MarshalAuthorizedKey(signer.PublicKey())))}
+	if secret != nil {
+		facts.vouchKey = vouchKey(secret)
+	}
+	return &fileIdentity{id, facts}, nil
 }
 
 // lockedIdentity is one that needs a passphrase. It is opened once, when it is

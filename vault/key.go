@@ -89,6 +89,7 @@ func generateKey() *Key {
 const (
 	purposeSQLCipher = "sqlcipher"
 	purposeSeal      = "seal"
+	purposeDigest    = "digest"
 	purposeCheck     = "check"
 )
 

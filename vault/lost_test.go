@@ -94,7 +94,7 @@ func TestLostParts(t *testing.T) {
 			test.lose(t, s)
 
 			byIdentity := cfg
-			byIdentity.Identities = []age.Identity{identity}
+			byIdentity.Identities, byIdentity.ConfirmSigner = []age.Identity{identity}, vaulttest.AcceptSigner
 			left := listing(t, cfg)
 			said := ""
 			for _, way := range []struct {
@@ -108,9 +108,10 @@ func TestLostParts(t *testing.T) {
 				if err != nil {
 					said += err.Error() + "\n"
 					if now := listing(t, cfg); now != left {
-						t.Errorf("a refused open wrote something:\n%s\nwas\n%s", now, left)
+						t.Errorf("a refused open wrote something")
 					}
 				}
+				left = listing(t, cfg) // an accepted open may write
 			}
 			if !strings.Contains(said, test.message) {
 				t.Errorf("nobody says %q:\n%s", test.message, said)

@@ -22,9 +22,10 @@ func insertMeta(ctx context.Context, tx *Tx, m Meta) error {
 			slots_seq,
 			signer,
 			signing_key,
+			binding,
 			origin_vault_id,
 			origin_signer
-		) VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		) VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		m.VaultID,
 		m.KeyID.String(),
 		m.Generation,
@@ -35,6 +36,7 @@ func insertMeta(ctx context.Context, tx *Tx, m Meta) error {
 		m.SlotsSeq,
 		m.Signer,
 		m.signingKey,
+		m.binding,
 		nullable(m.OriginVaultID),
 		nullable(m.OriginSigner),
 	)
@@ -75,6 +77,7 @@ func selectMeta(ctx context.Context, tx *Tx) (Meta, error) {
 			slots_seq,
 			signer,
 			signing_key,
+			binding,
 			origin_vault_id,
 			origin_signer
 		FROM vault_meta`,
@@ -89,6 +92,7 @@ func selectMeta(ctx context.Context, tx *Tx) (Meta, error) {
 		&m.SlotsSeq,
 		&m.Signer,
 		&m.signingKey,
+		&m.binding,
 		&originVaultID,
 		&originSigner,
 	)

@@ -43,7 +43,7 @@ func vaultWithNode(t *testing.T) vault.Config {
 	t.Helper()
 	cfg := vaulttest.Config(t)
 	v := vaulttest.Open(t, cfg)
-	err := v.Update(t.Context(), func(tx *vault.Tx) error { return insertNode(t.Context(), tx, "old") })
+	err := v.Update(t.Context(), func(tx *vault.Tx) error { return addNode(t.Context(), tx, "old") })
 	if err := errors.Join(err, v.Close()); err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +93,7 @@ func TestMigrate(t *testing.T) {
 		t.Errorf("label %q", label)
 	}
 	actions := audit(t, v)
-	if diff := cmp.Diff([]string{"vault.init 1 slots, keyring false", "vault.migrate schema 2"}, actions); diff != "" {
+	if diff := cmp.Diff([]string{"vault.init 1 slots, keyring false", "node.add", "vault.migrate schema 2"}, actions); diff != "" {
 		t.Error(diff)
 	}
 	if err := errors.Join(v.CheckPages(t.Context()), v.Close()); err != nil {
@@ -159,7 +159,7 @@ func TestMigrateFails(t *testing.T) {
 				if name := one[string](t, v, `SELECT node_name FROM beehives`); name != "old" {
 					t.Errorf("node %q", name)
 				}
-				if diff := cmp.Diff([]string{"vault.init 1 slots, keyring false"}, audit(t, v)); diff != "" {
+				if diff := cmp.Diff([]string{"vault.init 1 slots, keyring false", "node.add"}, audit(t, v)); diff != "" {
 					t.Error(diff)
 				}
 				if err := errors.Join(v.CheckPages(t.Context()), v.Close()); err != nil {

@@ -117,7 +117,11 @@ func readRecovery(path string, recipients []string) (NewIdentity, error) {
 		return NewIdentity{}, exists
 	}
 	var r NewIdentity
-	switch id := identities[0].(type) {
+	only := identities[0]
+	if file, ok := only.(*fileIdentity); ok {
+		only = file.Identity
+	}
+	switch id := only.(type) {
 	case *age.X25519Identity:
 		r = NewIdentity{Identity: id.String(), Recipient: id.Recipient().String()}
 	case *age.HybridIdentity:

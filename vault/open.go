@@ -30,6 +30,7 @@ func Open(ctx context.Context, cfg Config) (*Vault, error) {
 		return nil, err
 	}
 	lock := durable.NewLock(p.lock)
+	cfg.accepted = new(string)
 	for {
 		if err := take(ctx, cfg, lock, lock.Shared); err != nil {
 			return nil, err
@@ -38,6 +39,7 @@ func Open(ctx context.Context, cfg Config) (*Vault, error) {
 		if err == nil && version == cfg.schemaVersion() {
 			if err = v.settleIfNeeded(ctx); err == nil {
 				v.lock = lock
+				v.payVouch(ctx)
 				return v, nil
 			}
 		}
@@ -124,6 +126,9 @@ func openUnder(ctx context.Context, cfg Config, p paths) (*Vault, int64, error) 
 	}
 	v.listed = true
 	version, err := v.prove(ctx)
+	if err == nil && !cfg.anySigner {
+		err = v.checkSigner(ctx)
+	}
 	if err != nil {
 		v.Close()
 		return nil, 0, err
@@ -140,16 +145,16 @@ func unlockAndAttach(ctx context.Context, cfg Config, p paths) (*Vault, error) {
 	if err != nil {
 		return nil, err
 	}
-	key, source, err := unlock(ctx, cfg, id, file)
+	u, err := unlock(ctx, cfg, id, file)
 	if err != nil {
 		return nil, err
 	}
-	defer key.wipe()
-	v, err := attach(cfg, p, p.db, key, writing)
+	defer u.key.wipe()
+	v, err := attach(cfg, p, p.db, u.key, writing)
 	if err != nil {
 		return nil, err
 	}
-	v.source = source
+	v.source, v.opener = u.source, u.opener
 	v.readOnly = p.setAside()
 	v.vouched = file.find(id) != nil
 	return v, nil

@@ -111,7 +111,7 @@ func TestOpenRefuses(t *testing.T) {
 		}, keyring.ErrUnavailable},
 		{"no source", func(t *testing.T, cfg *vault.Config, _ faulttest.Keyring) { cfg.Keyring = nil }, vault.ErrNoWayIn},
 		{"wrong identity before a good keyring", func(t *testing.T, cfg *vault.Config, _ faulttest.Keyring) {
-			cfg.Identities = []age.Identity{newIdentity(t)}
+			cfg.Identities, cfg.ConfirmSigner = []age.Identity{newIdentity(t)}, vaulttest.AcceptSigner
 		}, vault.ErrWrongKey},
 		{"bad credential before a good keyring", func(t *testing.T, cfg *vault.Config, _ faulttest.Keyring) {
 			cfg.CredentialsDir = vaulttest.Dir(t)
@@ -210,7 +210,7 @@ func TestOpenHealsTheSlotsFile(t *testing.T) {
 			}
 			if spoiled.name != "reformatted" {
 				byIdentity := cfg
-				byIdentity.Identities = []age.Identity{identity}
+				byIdentity.Identities, byIdentity.ConfirmSigner = []age.Identity{identity}, vaulttest.AcceptSigner
 				if v, err := vault.Open(t.Context(), byIdentity); err == nil {
 					v.Close()
 					t.Error("an identity opened a vault without its slots")
@@ -270,9 +270,9 @@ func TestOpenWays(t *testing.T) {
 		want vault.Source
 	}{
 		{"keyring", cfg, vault.FromKeyring},
-		{"credential", vault.Config{Path: cfg.Path, Keyring: cfg.Keyring, CredentialsDir: credentials}, vault.FromCredential},
+		{"credential", vault.Config{Path: cfg.Path, Keyring: cfg.Keyring, CredentialsDir: credentials, ConfirmSigner: vaulttest.AcceptSigner}, vault.FromCredential},
 		{"no credential", vault.Config{Path: cfg.Path, Keyring: cfg.Keyring, CredentialsDir: t.TempDir()}, vault.FromKeyring},
-		{"identity", vault.Config{Path: cfg.Path, Keyring: cfg.Keyring, CredentialsDir: credentials, Identities: []age.Identity{newIdentity(t), identity}}, vault.FromIdentity},
+		{"identity", vault.Config{Path: cfg.Path, Keyring: cfg.Keyring, CredentialsDir: credentials, Identities: []age.Identity{newIdentity(t), identity}, ConfirmSigner: vaulttest.AcceptSigner}, vault.FromIdentity},
 	} {
 		t.Run(way.name, func(t *testing.T) {
 			v := vaulttest.Open(t, way.cfg)
@@ -318,7 +318,7 @@ func TestDamage(t *testing.T) {
 	cfg, _, _ := keyringVault(t)
 	v := vaulttest.Open(t, cfg)
 	ctx := t.Context()
-	if err := v.Update(ctx, func(tx *vault.Tx) error { return insertNode(ctx, tx, "hive-01") }); err != nil {
+	if err := v.Update(ctx, func(tx *vault.Tx) error { return addNode(ctx, tx, "hive-01") }); err != nil {
 		t.Fatal(err)
 	}
 	if err := v.Close(); err != nil {

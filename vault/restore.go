@@ -13,18 +13,31 @@ import (
 type RestoreOptions struct {
 	// Fill writes the rows of the new database, and tells the rest. It has
 	// verified everything when it returns nil; on an error nothing changes.
-	Fill func(ctx context.Context, tx *Tx) (Restored, error)
+	Fill func(ctx context.Context, tx *Tx) (Backup, error)
 	// NoKeyring keeps the new key out of cfg.Keyring.
 	NoKeyring bool
 	// Replace allows a vault at the path: it is set aside.
 	Replace bool
-	// ReplaceUnread is asked when the vault in place cannot be opened, with the
-	// reason, whether to set it aside all the same. Nil: no.
-	ReplaceUnread func(cause error) bool
+	// ConfirmInPlace is asked where what is in place does not open, or nothing vouches
+	// for it, and so its recipients are not proven. An error ends the restore. Nil: it
+	// ends too. No lock is held meanwhile.
+	ConfirmInPlace func(context.Context, InPlace) error
 }
 
-// Restored is what a backup says besides its rows.
-type Restored struct {
+// InPlace is what is known of a vault that is to be replaced, or whose database is
+// missing, and that nothing vouches for.
+type InPlace struct {
+	Cause error // why
+	// Recipients are those that the slots file names; whoever can write that could have
+	// changed it. Of the backup's, only these are kept. Nil: they are not known, and
+	// all of the backup's are kept, removed ones too.
+	Recipients []Slot
+	// Lost says that the database is not there.
+	Lost bool
+}
+
+// Backup is what a backup says besides its rows.
+type Backup struct {
 	Slots         []Slot
 	OriginVaultID string
 	OriginSigner  string // public key line
@@ -56,6 +69,7 @@ func Restore(ctx context.Context, cfg Config, opts RestoreOptions) (RestoredVaul
 		}
 	}
 	t := newTransition(cfg, p, cfg.Keyring != nil && !opts.NoKeyring)
+	t.vouchKeys = vouchKeys(cfg.Identities)
 	if err := t.probeKeyring(ctx); err != nil {
 		return RestoredVault{}, err
 	}
@@ -65,21 +79,31 @@ func Restore(ctx context.Context, cfg Config, opts RestoreOptions) (RestoredVaul
 	if err := p.checkPrivate(); err != nil {
 		return RestoredVault{}, err
 	}
+	// What may ask a person or a keyring comes before the lock.
+	old, err := examineInPlace(ctx, cfg, p)
+	if err != nil {
+		return RestoredVault{}, err
+	}
+	defer old.wipe()
+	if err := old.confirm(ctx, opts.ConfirmInPlace); err != nil {
+		return RestoredVault{}, err
+	}
 	lock := durable.NewLock(p.lock)
 	if err := take(ctx, cfg, lock, lock.Exclusive); err != nil {
 		return RestoredVault{}, err
 	}
 	defer lock.Unlock()
 
-	var inPlace []Slot // nil: not known
 	exists, err := durable.Exists(p.db)
 	switch {
 	case err != nil:
 		return RestoredVault{}, err
 	case exists && !opts.Replace:
 		return RestoredVault{}, fmt.Errorf("%q %w", p.db, ErrExists)
+	case exists != old.exists:
+		return RestoredVault{}, errChangedMeanwhile
 	case exists:
-		if inPlace, err = t.closeInPlace(ctx, opts.ReplaceUnread); err != nil {
+		if err := t.closeInPlace(ctx, old); err != nil {
 			return RestoredVault{}, err
 		}
 	default:
@@ -89,26 +113,26 @@ func Restore(ctx context.Context, cfg Config, opts RestoreOptions) (RestoredVaul
 	}
 
 	var leftOut []Slot
-	t.fill = func(ctx context.Context, tx *Tx) error {
+	t.fill = func(ctx context.Context, tx *Tx) (Event, error) {
 		r, err := opts.Fill(ctx, tx)
 		if err != nil {
-			return err
+			return Event{}, err
 		}
 		t.meta.OriginVaultID, t.meta.OriginSigner = r.OriginVaultID, r.OriginSigner
 		t.slots, leftOut = r.Slots, nil
-		if inPlace != nil {
-			if t.slots, leftOut, err = stillThere(r.Slots, inPlace); err != nil {
-				return err
+		if old.slots != nil {
+			if t.slots, leftOut, err = stillThere(r.Slots, old.slots); err != nil {
+				return Event{}, err
 			}
 		}
 		if t.meta.Class, err = cfg.classOf(t.slots); err != nil {
-			return err
+			return Event{}, err
 		}
 		detail := fmt.Sprintf("from vault %s, %s", r.OriginVaultID, r.Detail)
 		if len(leftOut) > 0 {
 			detail += fmt.Sprintf(", %d recipients left out", len(leftOut))
 		}
-		return tx.Audit(ctx, Event{Action: "vault.restore", Subject: t.meta.VaultID, Detail: detail})
+		return Event{Action: "vault.restore", Subject: t.meta.VaultID, Detail: detail}, nil
 	}
 	if err := t.run(ctx); err != nil {
 		return RestoredVault{}, err
@@ -126,54 +150,148 @@ func Restore(ctx context.Context, cfg Config, opts RestoreOptions) (RestoredVaul
 	}, nil
 }
 
-// closeInPlace is step 1: it opens and settles the vault in place, folds its log
-// in and closes it. It returns its slots, or nil when it could not be opened and
-// that was accepted.
-func (t *transition) closeInPlace(ctx context.Context, accept func(error) bool) ([]Slot, error) {
-	slots, cause := t.readInPlace(ctx)
-	if cause == nil {
-		return slots, nil
-	}
-	if !errors.Is(cause, ErrDamaged) && !errors.Is(cause, ErrPlaintext) && !errors.Is(cause, ErrWrongKey) && !errors.Is(cause, ErrNoWayIn) &&
-		!errors.Is(cause, ErrUnknownKeyID) && !errors.Is(cause, keyring.ErrUnavailable) || ctx.Err() != nil {
-		return nil, cause // in use, newer, or of passing cause: not unreadable
-	}
-	if accept == nil || !accept(cause) {
-		return nil, fmt.Errorf("the vault in place cannot be opened, so it is not replaced: %w", cause)
-	}
-	id, _ := readKeyID(t.paths.db) // any file: only its entry is looked up by it
-	t.inPlace, t.replaces, t.unread = &id, true, true
-	return nil, nil
+var errChangedMeanwhile = fmt.Errorf("%w: another process changed what is in place meanwhile: try again", ErrLocked)
+
+// inPlace is what a restore finds where its vault is to be.
+type inPlace struct {
+	exists bool
+	id     KeyID
+	key    *Key   // that opens it; nil: none at hand does
+	source Source // of the key
+	// slots are its recipients; nil: they are not known, or there never was a vault.
+	slots []Slot
+	// cause is why nothing vouches for them; nil: the vault does, or there is none.
+	cause error
 }
 
-func (t *transition) readInPlace(ctx context.Context) ([]Slot, error) {
-	v, _, err := openUnder(ctx, t.cfg, t.paths)
-	if len(t.cfg.Identities) > 0 && (errors.Is(err, ErrWrongKey) || errors.Is(err, ErrNoWayIn) || errors.Is(err, ErrUnknownKeyID)) {
-		// The identities were given for the backup, and the vault in place may
-		// have never known them.
-		cfg := t.cfg
+func (old inPlace) wipe() {
+	if old.key != nil {
+		old.key.wipe()
+	}
+}
+
+// confirm asks about recipients that nothing vouches for: a reader who was removed must
+// not come back unsaid.
+func (old inPlace) confirm(ctx context.Context, ask func(context.Context, InPlace) error) error {
+	switch {
+	case old.cause == nil:
+		return nil
+	case ask == nil && !old.exists:
+		return old.cause
+	case ask == nil:
+		return fmt.Errorf("the vault in place cannot be opened, so it is not replaced: %w", old.cause)
+	}
+	return ask(ctx, InPlace{Cause: old.cause, Recipients: old.slots, Lost: !old.exists})
+}
+
+// examineInPlace opens the vault in place and closes it again. It finds the recipients
+// of the vault: in its table, where something vouches for it; else in the slots file's
+// entry, which proves nothing.
+func examineInPlace(ctx context.Context, cfg Config, p paths) (inPlace, error) {
+	exists, err := durable.Exists(p.db)
+	if err != nil {
+		return inPlace{}, err
+	}
+	file, err := readSlotsFile(p.slots)
+	if err != nil {
+		return inPlace{}, err
+	}
+	if !exists {
+		if !file.present() || file.interrupted(p) {
+			return inPlace{}, nil
+		}
+		old := inPlace{cause: missing(p)}
+		if len(file.entries) > 0 {
+			old.slots = file.entries[0].Slots
+		}
+		return old, nil
+	}
+	lock := durable.NewLock(p.lock)
+	if err := take(ctx, cfg, lock, lock.Shared); err != nil {
+		return inPlace{}, err
+	}
+	defer lock.Unlock()
+	old := inPlace{exists: true}
+	v, err := openInPlace(ctx, cfg, p)
+	if err == nil {
+		defer v.Close()
+		key := *v.key
+		old.id, old.key, old.source = key.id, &key, v.source
+		if _, old.slots, err = v.metaAndSlots(ctx); err != nil {
+			return old, err
+		}
+		err = v.checkSigner(ctx)
+	}
+	if err == nil {
+		return old, nil
+	}
+	if !unproven(err) || ctx.Err() != nil {
+		old.wipe()
+		return inPlace{}, err // in use, newer, or of passing cause
+	}
+	old.cause, old.slots = err, nil
+	if v == nil {
+		old.id, _ = readKeyID(p.db) // any file: only its entry is looked up by it
+	}
+	if e := file.find(old.id); e != nil {
+		old.slots = e.Slots
+	}
+	return old, nil
+}
+
+// openInPlace opens what is in place, whoever vouches for it. The identities were given
+// for the backup, and the vault in place may have never known them.
+func openInPlace(ctx context.Context, cfg Config, p paths) (*Vault, error) {
+	cfg.ConfirmSigner, cfg.Signer = nil, "" // those are the backup's
+	cfg.anySigner = true
+	v, _, err := openUnder(ctx, cfg, p)
+	if len(cfg.Identities) > 0 && (errors.Is(err, ErrWrongKey) || errors.Is(err, ErrNoWayIn) || errors.Is(err, ErrUnknownKeyID)) {
 		cfg.Identities = nil
-		if other, _, e := openUnder(ctx, cfg, t.paths); e == nil {
+		if other, _, e := openUnder(ctx, cfg, p); e == nil {
 			v, err = other, nil
 		}
 	}
+	return v, err
+}
+
+// unproven reports whether an error says that what is in place cannot be opened, or that
+// nothing vouches for it.
+func unproven(err error) bool {
+	for _, cause := range []error{
+		ErrDamaged, ErrPlaintext, ErrWrongKey, ErrNoWayIn, ErrUnknownKeyID, keyring.ErrUnavailable,
+		ErrUnvouched, ErrForeignSigner, ErrOtherVault,
+	} {
+		if errors.Is(err, cause) {
+			return true
+		}
+	}
+	return false
+}
+
+// closeInPlace is step 1: it opens and settles the vault in place by the key that
+// opened it before, checkpoints it and closes it.
+func (t *transition) closeInPlace(ctx context.Context, old inPlace) error {
+	if id, _ := readKeyID(t.paths.db); id != old.id {
+		return errChangedMeanwhile
+	}
+	t.inPlace, t.replaces, t.unread = &old.id, true, old.key == nil
+	if t.unread {
+		return nil
+	}
+	cfg := t.cfg
+	cfg.known, cfg.anySigner = &unlocked{key: old.key, source: old.source}, true
+	v, _, err := openUnder(ctx, cfg, t.paths)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	_, slots, err := v.metaAndSlots(ctx)
-	if err == nil {
-		err = v.settleIfNeeded(ctx)
-	}
-	if err == nil {
+	if err = v.settleIfNeeded(ctx); err == nil {
 		err = v.changeable()
 	}
 	if err != nil {
 		v.Close()
-		return nil, err
+		return err
 	}
-	id := v.key.id
-	t.inPlace, t.replaces = &id, true
-	return slots, v.quiesce(ctx)
+	return v.quiesce(ctx)
 }
 
 // stillThere divides a backup's slots into those whose recipients the vault in

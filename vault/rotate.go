@@ -270,18 +270,22 @@ func (t *transition) rotate(ctx context.Context, key *Key, seen anchor) error {
 	t.meta = m
 	t.meta.KeyID, t.meta.KeyCreated = id, created
 	t.meta.Generation++
-	t.fill = func(ctx context.Context, tx *Tx) (err error) {
-		if err := copyRows(ctx, tx, from); err != nil {
-			return err
-		}
-		if t.meta.signingKey, err = reseal(ctx, tx, from, SealedSigningKey, m.SignerFingerprint(), m.signingKey); err != nil {
-			return err
-		}
-		return tx.Audit(ctx, Event{
+	t.fill = func(ctx context.Context, tx *Tx) (Event, error) {
+		event := Event{
 			Action:  "vault.rotate",
 			Subject: m.VaultID,
 			Detail:  fmt.Sprintf("generation %d, %d slots, keyring %t", t.meta.Generation, len(slots), m.Keyring),
-		})
+		}
+		if err := copyRows(ctx, tx, from); err != nil {
+			return event, err
+		}
+		privatePEM, err := from.open(SealedSigningKey, m.SignerFingerprint(), m.signingKey)
+		if err != nil {
+			return event, err
+		}
+		defer wipe(privatePEM)
+		t.predecessor, err = parseSigningKey(privatePEM)
+		return event, err
 	}
 	return t.run(ctx)
 }

@@ -33,7 +33,7 @@ func withKeys(t testing.TB, v *vault.Vault, names ...string) {
 				return err
 			}
 		}
-		return nil
+		return tx.Audit(t.Context(), vault.Event{Action: "node.add"})
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -74,7 +74,7 @@ func TestRotate(t *testing.T) {
 	if done.Generation != 2 || done.KeyID != after.KeyID || done.Previous != before.KeyID || after.KeyID == before.KeyID {
 		t.Errorf("%+v, after key id %s", done, before.KeyID)
 	}
-	if after.VaultID != before.VaultID || after.Signer != before.Signer || !after.Created.Equal(before.Created) || after.Generation != 2 || !after.Keyring || after.SlotsSeq != before.SlotsSeq {
+	if after.VaultID != before.VaultID || after.Signer == before.Signer || !after.Created.Equal(before.Created) || after.Generation != 2 || !after.Keyring || after.SlotsSeq != before.SlotsSeq {
 		t.Errorf("%+v became %+v", before, after)
 	}
 	if fmt.Sprint(ids(slots)) != fmt.Sprint(ids(slotsBefore)) {
@@ -111,7 +111,7 @@ func TestRotate(t *testing.T) {
 	if err := k.Set(t.Context(), before.KeyID.String(), line); err != nil {
 		t.Fatal(err)
 	}
-	for _, way := range []vault.Config{cfg, {Path: cfg.Path, Identities: []age.Identity{identity}}} {
+	for _, way := range []vault.Config{cfg, {Path: cfg.Path, Identities: []age.Identity{identity}, ConfirmSigner: vaulttest.AcceptSigner}} {
 		v := vaulttest.Open(t, way)
 		if n, err := keysIn(t.Context(), v); n != 4 || err != nil {
 			t.Errorf("%d keys, %v", n, err)
@@ -274,7 +274,7 @@ func TestRotateRefuses(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg, k, identity := keyringVault(t)
-			cfg.Identities = []age.Identity{identity}
+			cfg.Identities, cfg.ConfirmSigner = []age.Identity{identity}, vaulttest.AcceptSigner
 			test.change(&cfg, k)
 			v := vaulttest.Open(t, cfg)
 			m, _ := slotsOf(t, v)

@@ -29,13 +29,10 @@ var errSealed = errors.New("a sealed value does not open: it was changed, or mov
 // sealer encrypts single columns on top of the encrypted database, so that
 // neither an SQL dump nor a careless SELECT shows a private key.
 type sealer struct {
-	key     []byte
-	vaultID string
+	key       []byte
+	digestKey []byte // of the content digest
+	vaultID   string
 }
-
-// unnamed is the sealer of values that were sealed without the vault's id, as
-// all were at first. The key is the vault's own in any case.
-func (s sealer) unnamed() sealer { return sealer{key: s.key} }
 
 func (s sealer) additionalData(kind SealedKind, fingerprint string) []byte {
 	var b []byte
@@ -73,17 +70,6 @@ func (s sealer) open(kind SealedKind, fingerprint string, sealed []byte) ([]byte
 	return plaintext, nil
 }
 
-// openAny opens what seal gives, and what was sealed without the vault's id.
-func (s sealer) openAny(kind SealedKind, fingerprint string, sealed []byte) ([]byte, error) {
-	plaintext, err := s.open(kind, fingerprint, sealed)
-	if err != nil {
-		if plaintext, e := s.unnamed().open(kind, fingerprint, sealed); e == nil {
-			return plaintext, nil
-		}
-	}
-	return plaintext, err
-}
-
 // Seal encrypts a column for this vault, kind and fingerprint.
 func (tx *Tx) Seal(_ context.Context, kind SealedKind, fingerprint string, plaintext []byte) ([]byte, error) {
 	return tx.sealer.seal(kind, fingerprint, plaintext)
@@ -92,5 +78,5 @@ func (tx *Tx) Seal(_ context.Context, kind SealedKind, fingerprint string, plain
 // Unseal decrypts what [Tx.Seal] gave for the same kind and fingerprint, or
 // returns an error that matches [ErrDamaged]. The caller wipes the result.
 func (tx *Tx) Unseal(_ context.Context, kind SealedKind, fingerprint string, sealed []byte) ([]byte, error) {
-	return tx.sealer.openAny(kind, fingerprint, sealed)
+	return tx.sealer.open(kind, fingerprint, sealed)
 }

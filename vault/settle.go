@@ -52,7 +52,7 @@ func (v *Vault) settleIfNeeded(ctx context.Context) error {
 // compare reads table, file and anchor, and judges the file's entries. Nothing
 // was written when it returns an error.
 func (v *Vault) compare(ctx context.Context) (slotsFile, settlement, error) {
-	m, slots, err := v.metaAndSlots(ctx)
+	m, slots, replayed, err := v.readUnlocking(ctx)
 	if err != nil {
 		return slotsFile{}, settlement{}, err
 	}
@@ -64,6 +64,11 @@ func (v *Vault) compare(ctx context.Context) (slotsFile, settlement, error) {
 		return slotsFile{}, settlement{}, err
 	}
 	s := settlement{current: newEntry(m, slots, v.key.check(), stateCurrent)}
+	if replayed != nil {
+		if err := v.rollback(&s, replayed); err != nil {
+			return file, s, err
+		}
+	}
 	if v.source == FromKeyring {
 		err := v.compareAnchor(ctx, m)
 		if errors.Is(err, ErrRollback) {
@@ -76,15 +81,30 @@ func (v *Vault) compare(ctx context.Context) (slotsFile, settlement, error) {
 	return file, s, v.judge(file, &s)
 }
 
-func (v *Vault) metaAndSlots(ctx context.Context) (m Meta, slots []Slot, err error) {
-	err = v.view(ctx, func(tx *Tx) (err error) {
-		if m, err = tx.Meta(ctx); err != nil {
-			return err
-		}
-		slots, err = tx.Slots(ctx)
-		return err
-	})
+// metaAndSlots reads them in one snapshot. Slots that are not those of the newest audit
+// row give [ErrRollback].
+func (v *Vault) metaAndSlots(ctx context.Context) (Meta, []Slot, error) {
+	m, slots, replayed, err := v.readUnlocking(ctx)
+	if err == nil {
+		err = replayed
+	}
 	return m, slots, err
+}
+
+// readUnlocking is metaAndSlots, and returns by itself that they are older than the audit
+// log; where the operator accepts a rollback, everything else is compared as well.
+func (v *Vault) readUnlocking(ctx context.Context) (m Meta, slots []Slot, replayed, err error) {
+	err = v.view(ctx, func(tx *Tx) error {
+		m, slots, replayed = tx.CheckedSlots(ctx)
+		if replayed == nil && v.cfg.AcceptRollback {
+			replayed = tx.VerifyContent(ctx)
+		}
+		if replayed != nil && !errors.Is(replayed, ErrRollback) {
+			return replayed
+		}
+		return nil
+	})
+	return m, slots, replayed, err
 }
 
 // judge decides on every entry of the file but the one in place, before

@@ -185,7 +185,7 @@ func TestSettle(t *testing.T) {
 func TestSettleWaitsForTheKeyring(t *testing.T) {
 	cfg, k, identity := leftVault(t, map[string]any{"state": "pending"})
 	byIdentity := cfg
-	byIdentity.Identities = []age.Identity{identity}
+	byIdentity.Identities, byIdentity.ConfirmSigner = []age.Identity{identity}, vaulttest.AcceptSigner
 	byIdentity.Keyring = forbidden{t}
 	for range 2 {
 		vaulttest.Open(t, byIdentity).Close()

@@ -36,6 +36,9 @@ type Slot struct {
 	Created   time.Time
 
 	wrapped string // armored age; "" until wrapped for a key
+	// vouch is the word of the recipient's identity for the vault's signer, in hex; ""
+	// where nobody had the identity in hand. See [vouchSecret].
+	vouch string
 }
 
 // Durable reports whether the slot counts towards the one that a vault must
@@ -90,7 +93,7 @@ func encryptArmored(plaintext []byte, r age.Recipient) (string, error) {
 
 // unwrap decrypts the slot's key line. When none of the identities is the
 // slot's, the error is an [*age.NoIdentityMatchError].
-func (s Slot) unwrap(identities []age.Identity) (*Key, error) {
+func (s Slot) unwrap(identities ...age.Identity) (*Key, error) {
 	r, err := age.Decrypt(armor.NewReader(strings.NewReader(s.wrapped)), identities...)
 	if err != nil {
 		return nil, err
@@ -103,30 +106,45 @@ func (s Slot) unwrap(identities []age.Identity) (*Key, error) {
 	return parseKeyLine(line)
 }
 
-// unwrapAny tries the identities on each slot.
-func unwrapAny(slots []Slot, identities []age.Identity) (*Key, error) {
+// unwrapAny tries each identity on each slot, and tells which opened which.
+func unwrapAny(slots []Slot, identities []age.Identity) (*Key, opener, error) {
 	var broken error
 	for _, s := range slots {
-		k, err := s.unwrap(identities)
-		if err == nil {
-			return k, nil
-		}
-		if _, none := errors.AsType[*age.NoIdentityMatchError](err); !none {
-			broken = fmt.Errorf("slot %s: %w", s.ID, err)
+		for _, id := range identities {
+			k, err := s.unwrap(id)
+			if err == nil {
+				return k, opener{s, s.whichOf(id)}, nil
+			}
+			if _, none := errors.AsType[*age.NoIdentityMatchError](err); !none {
+				broken = fmt.Errorf("slot %s: %w", s.ID, err)
+			}
 		}
 	}
 	if err := IdentityError(identities); err != nil {
-		return nil, err
+		return nil, opener{}, err
 	}
 	if broken != nil {
-		return nil, fmt.Errorf("%w: no slot opens, and one is unreadable: %w", ErrWrongKey, broken)
+		return nil, opener{}, fmt.Errorf("%w: no slot opens, and one is unreadable: %w", ErrWrongKey, broken)
 	}
-	return nil, fmt.Errorf("%w: it opens none of the vault's slots (there are %d)", ErrWrongKey, len(slots))
+	return nil, opener{}, fmt.Errorf("%w: it opens none of the vault's slots (there are %d)", ErrWrongKey, len(slots))
+}
+
+// whichOf returns, of the identities behind a passphrase, the one that opens the slot.
+func (s Slot) whichOf(id age.Identity) age.Identity {
+	if l, ok := id.(*lockedIdentity); ok {
+		for _, inner := range l.identities {
+			if k, err := s.unwrap(inner); err == nil {
+				k.wipe()
+				return inner
+			}
+		}
+	}
+	return id
 }
 
 // unwrapByPassphrase tries the passphrase on each of the passphrase slots, or
 // returns ErrPassphrase.
-func unwrapByPassphrase(slots []Slot, passphrase []byte) (*Key, Slot, error) {
+func unwrapByPassphrase(slots []Slot, passphrase []byte) (*Key, opener, error) {
 	failed := ErrPassphrase
 	for _, s := range slots {
 		plain, err := openPassphrase([]byte(s.Identity), passphrase)
@@ -135,8 +153,8 @@ func unwrapByPassphrase(slots []Slot, passphrase []byte) (*Key, Slot, error) {
 			var identities []age.Identity
 			if identities, err = parseIdentityLines(string(plain), IdentityOptions{}); err == nil {
 				var k *Key
-				if k, err = s.unwrap(identities); err == nil {
-					return k, s, nil
+				if k, err = s.unwrap(identities...); err == nil {
+					return k, opener{s, identities[0]}, nil
 				}
 			}
 		}
@@ -144,7 +162,7 @@ func unwrapByPassphrase(slots []Slot, passphrase []byte) (*Key, Slot, error) {
 			failed = fmt.Errorf("%w: slot %s: %w", ErrWrongKey, s.ID, err)
 		}
 	}
-	return nil, Slot{}, failed
+	return nil, opener{}, failed
 }
 
 // passphraseSlots are those that a passphrase opens.

@@ -14,14 +14,16 @@ func insertSlot(ctx context.Context, tx *Tx, s Slot) error {
 			label,
 			recipient,
 			identity,
+			vouch,
 			wrapped,
 			created
-		) VALUES (?, ?, ?, ?, ?, ?, ?)`,
+		) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
 		s.ID,
 		string(s.Kind),
 		s.Label,
 		s.Recipient,
 		nullable(s.Identity),
+		nullable(s.vouch),
 		s.wrapped,
 		s.Created.UnixMilli(),
 	)
@@ -38,6 +40,7 @@ func selectSlots(ctx context.Context, tx *Tx) ([]Slot, error) {
 			label,
 			recipient,
 			identity,
+			vouch,
 			wrapped,
 			created
 		FROM slots
@@ -49,7 +52,7 @@ func selectSlots(ctx context.Context, tx *Tx) ([]Slot, error) {
 	var slots []Slot
 	for rows.Next() {
 		var s Slot
-		var identity sql.NullString
+		var identity, vouch sql.NullString
 		var created int64
 		err := rows.Scan(
 			&s.ID,
@@ -57,17 +60,23 @@ func selectSlots(ctx context.Context, tx *Tx) ([]Slot, error) {
 			&s.Label,
 			&s.Recipient,
 			&identity,
+			&vouch,
 			&s.wrapped,
 			&created,
 		)
 		if err != nil {
 			return nil, err
 		}
-		s.Identity = identity.String
+		s.Identity, s.vouch = identity.String, vouch.String
 		s.Created = time.UnixMilli(created).UTC()
 		slots = append(slots, s)
 	}
 	return slots, rows.Err()
+}
+
+func updateSlotVouch(ctx context.Context, tx *Tx, s Slot) error {
+	_, err := tx.ExecContext(ctx, `UPDATE slots SET vouch = ? WHERE id = ?`, nullable(s.vouch), s.ID)
+	return err
 }
 
 // deleteSlot returns [ErrNoSlot] where there is none.

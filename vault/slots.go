@@ -21,15 +21,25 @@ func (tx *Tx) Slots(ctx context.Context) ([]Slot, error) {
 	return slots, nil
 }
 
+// CheckedSlots returns what Meta and Slots do, if they are what the audit log tells of.
+// Else the error matches [ErrRollback].
+func (tx *Tx) CheckedSlots(ctx context.Context) (Meta, []Slot, error) {
+	m, err := tx.Meta(ctx)
+	if err != nil {
+		return Meta{}, nil, err
+	}
+	slots, err := tx.Slots(ctx)
+	if err != nil {
+		return Meta{}, nil, err
+	}
+	return m, slots, tx.checkUnlocking(ctx, m, slots)
+}
+
 // Recipients returns every slot's recipient, for a backup, and the others given,
 // which must be of the vault's class: else the error matches [ErrInvalid] or
 // [ErrPlugin].
 func (tx *Tx) Recipients(ctx context.Context, others ...string) ([]age.Recipient, error) {
-	m, err := tx.Meta(ctx)
-	if err != nil {
-		return nil, err
-	}
-	slots, err := tx.Slots(ctx)
+	m, slots, err := tx.CheckedSlots(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +100,7 @@ func (v *Vault) AddSlot(ctx context.Context, n NewSlot) (Slot, error) {
 	if err != nil {
 		return Slot{}, err
 	}
-	s, identity, err := v.newSlot(n, m)
+	s, identity, vouching, err := v.newSlot(n, m)
 	if err != nil {
 		return Slot{}, err
 	}
@@ -108,9 +118,12 @@ func (v *Vault) AddSlot(ctx context.Context, n NewSlot) (Slot, error) {
 		if err := v.cfg.wrap(&s, v.key); err != nil {
 			return err
 		}
-		return v.changeSlots(ctx, func(tx *Tx, _ *Meta, slots []Slot) ([]Slot, Event, error) {
+		return v.changeSlots(ctx, func(tx *Tx, m *Meta, slots []Slot) ([]Slot, Event, error) {
 			if err := notAmong(slots, s); err != nil {
 				return nil, Event{}, err
+			}
+			if vouching != nil { // for the signer of this moment
+				s.vouch = vouchFor(vouching, m.VaultID, m.Signer)
 			}
 			return append(slots, s), Event{Action: "slot.add", Subject: s.ID, Detail: s.text()}, insertSlot(ctx, tx, s)
 		})
@@ -132,9 +145,10 @@ func notAmong(slots []Slot, s Slot) error {
 	return nil
 }
 
-// newSlot makes the slot to be, and the identity that opens it where it is new.
-func (v *Vault) newSlot(n NewSlot, m Meta) (Slot, *NewIdentity, error) {
-	s := Slot{Kind: n.Kind, Label: auditText(n.Label, maxLabel)}
+// newSlot makes the slot to be, the identity that opens it where that is to be handed
+// over, and the key by which it vouches.
+func (v *Vault) newSlot(n NewSlot, m Meta) (s Slot, _ *NewIdentity, vouching []byte, err error) {
+	s = Slot{Kind: n.Kind, Label: auditText(n.Label, maxLabel)}
 	if s.Label == "" && n.Kind != SlotRecipient {
 		s.Label = string(n.Kind)
 	}
@@ -146,15 +160,16 @@ func (v *Vault) newSlot(n NewSlot, m Meta) (Slot, *NewIdentity, error) {
 			s.Label = auditText(comment, maxLabel)
 		}
 		s.Recipient = recipient
-		return newSlot(s, now), nil, v.cfg.checkClass(recipient, m.Class)
+		return newSlot(s, now), nil, nil, v.cfg.checkClass(recipient, m.Class)
 	case SlotPassphrase, SlotRecovery, SlotCredential:
 	default:
-		return Slot{}, nil, fmt.Errorf("%w: no slot is of kind %q", ErrInvalid, n.Kind)
+		return Slot{}, nil, nil, fmt.Errorf("%w: no slot is of kind %q", ErrInvalid, n.Kind)
 	}
 	identity, err := newIdentity(m.Class)
 	if err != nil {
-		return Slot{}, nil, err
+		return Slot{}, nil, nil, err
 	}
+	vouching = vouchKey([]byte(identity.Identity))
 	identity.Kind, identity.VaultID, identity.Signer, identity.Created = n.Kind, m.VaultID, m.Signer, now
 	s.Recipient = identity.Recipient
 	if n.Kind == SlotPassphrase {
@@ -162,17 +177,17 @@ func (v *Vault) newSlot(n NewSlot, m Meta) (Slot, *NewIdentity, error) {
 			n.WorkFactor = v.cfg.minWorkFactor()
 		}
 		if n.WorkFactor < v.cfg.minWorkFactor() || n.WorkFactor > MaxWorkFactor {
-			return Slot{}, nil, fmt.Errorf("%w: a work factor is %d to %d", ErrInvalid, MinWorkFactor, MaxWorkFactor)
+			return Slot{}, nil, nil, fmt.Errorf("%w: a work factor is %d to %d", ErrInvalid, MinWorkFactor, MaxWorkFactor)
 		}
 		if s.Identity, err = lockPassphrase(identity.Identity, n.Passphrase, n.WorkFactor); err != nil {
-			return Slot{}, nil, err
+			return Slot{}, nil, nil, err
 		}
-		return newSlot(s, now), nil, nil
+		return newSlot(s, now), nil, vouching, nil
 	}
 	if len(n.Files) == 0 && n.Show == nil {
-		return Slot{}, nil, fmt.Errorf("%w: nobody would get the identity of the slot", ErrInvalid)
+		return Slot{}, nil, nil, fmt.Errorf("%w: nobody would get the identity of the slot", ErrInvalid)
 	}
-	return newSlot(s, now), &identity, nil
+	return newSlot(s, now), &identity, vouching, nil
 }
 
 // text describes a slot for the audit log.

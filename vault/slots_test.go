@@ -26,7 +26,7 @@ import (
 // openedBy opens the vault by identities alone, whatever else cfg has.
 func openedBy(t *testing.T, cfg vault.Config, identities ...age.Identity) error {
 	t.Helper()
-	cfg.Identities = identities
+	cfg.Identities, cfg.ConfirmSigner = identities, vaulttest.AcceptSigner
 	return openAndClose(t.Context(), cfg)
 }
 
@@ -77,7 +77,7 @@ func TestSlotKinds(t *testing.T) {
 				t.Fatal(err)
 			}
 			byRecovery := cfg
-			byRecovery.Identities = identitiesIn(recovery)
+			byRecovery.Identities, byRecovery.ConfirmSigner = identitiesIn(recovery), vaulttest.AcceptSigner
 			byRecovery = byRecovery.WithCheapPassphrases()
 			v := vaulttest.Open(t, byRecovery)
 
@@ -88,7 +88,7 @@ func TestSlotKinds(t *testing.T) {
 			ways := map[string]added{}
 			identities := func(ids ...age.Identity) func(vault.Config) vault.Config {
 				return func(cfg vault.Config) vault.Config {
-					cfg.Identities = ids
+					cfg.Identities, cfg.ConfirmSigner = ids, vaulttest.AcceptSigner
 					return cfg
 				}
 			}
@@ -124,7 +124,7 @@ func TestSlotKinds(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				cfg.Identities = ids
+				cfg.Identities, cfg.ConfirmSigner = ids, vaulttest.AcceptSigner
 				return cfg
 			}}
 			asked := 0
@@ -298,7 +298,7 @@ func TestTaggedRecipients(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		cfg.Identities = identitiesIn(recovery)
+		cfg.Identities, cfg.ConfirmSigner = identitiesIn(recovery), vaulttest.AcceptSigner
 		v := vaulttest.Open(t, cfg)
 		if _, err := v.AddSlot(t.Context(), vault.NewSlot{Kind: vault.SlotRecipient, Recipient: test.not}); !errors.Is(err, vault.ErrInvalid) || !strings.Contains(err.Error(), "one class") {
 			t.Errorf("%.20s: %v, want ErrInvalid", test.not, err)
@@ -317,7 +317,7 @@ func TestSlotsFileKeepsRoom(t *testing.T) {
 	if _, err := vault.Create(t.Context(), cfg, vault.CreateOptions{RecoveryFile: recovery, PostQuantum: true}); err != nil {
 		t.Fatal(err)
 	}
-	cfg.Identities = identitiesIn(recovery)
+	cfg.Identities, cfg.ConfirmSigner = identitiesIn(recovery), vaulttest.AcceptSigner
 	v := vaulttest.Open(t, cfg)
 	n := 0
 	var err error
@@ -433,7 +433,7 @@ func encodeArmor(t *testing.T, data []byte) string {
 func TestKeyringSlot(t *testing.T) {
 	cfg, k, identity := keyringVault(t)
 	byIdentity := cfg
-	byIdentity.Identities = []age.Identity{identity}
+	byIdentity.Identities, byIdentity.ConfirmSigner = []age.Identity{identity}, vaulttest.AcceptSigner
 	lose := func() {
 		t.Helper()
 		accounts, err := k.Accounts()

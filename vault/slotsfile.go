@@ -2,6 +2,7 @@ package vault
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -81,6 +82,7 @@ type entrySlotJSON struct {
 	Label     string   `json:"label"`
 	Recipient string   `json:"recipient"`
 	Identity  *string  `json:"identity"`
+	Vouch     *string  `json:"vouch"`
 	Age       string   `json:"age"`
 }
 
@@ -107,6 +109,7 @@ func renderSlotsFile(entries []entry) []byte {
 				Label:     s.Label,
 				Recipient: s.Recipient,
 				Identity:  nullable(s.Identity),
+				Vouch:     nullable(s.vouch),
 				Age:       s.wrapped,
 			})
 		}
@@ -175,9 +178,13 @@ func parseSlotsFile(data []byte) ([]entry, error) {
 			SlotsSeq:   j.SlotsSeq,
 		}
 		for _, s := range j.Slots {
-			slot := Slot{ID: s.ID, Kind: s.Kind, Label: s.Label, Recipient: s.Recipient, Identity: deref(s.Identity), Created: created, wrapped: s.Age}
+			slot := Slot{ID: s.ID, Kind: s.Kind, Label: s.Label, Recipient: s.Recipient, Identity: deref(s.Identity), Created: created, vouch: deref(s.Vouch), wrapped: s.Age}
 			if err := slot.validate(); err != nil {
 				return nil, err
+			}
+			var vouch [sha256.Size]byte
+			if s.Vouch != nil && !parseHex(vouch[:], *s.Vouch) {
+				return nil, fmt.Errorf("%w: a vouch has 64 lower-case hex digits: slot %s", ErrInvalid, s.ID)
 			}
 			e.Slots = append(e.Slots, slot)
 		}

@@ -33,6 +33,7 @@ const goldenSlotsFile = `{
           "label": "recovery",
           "recipient": "age1x",
           "identity": null,
+          "vouch": null,
           "age": "-----BEGIN AGE ENCRYPTED FILE-----\n"
         }
       ]

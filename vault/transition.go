@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"github.com/google/uuid"
+	"golang.org/x/crypto/ssh"
 
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
 	"github.com/rbee-keeper/rbee-vault/keyring"
@@ -37,8 +38,16 @@ type transition struct {
 	meta  Meta
 	slots []Slot
 
-	// fill writes the rows of the new database, and completes meta and slots.
-	fill func(ctx context.Context, tx *Tx) error
+	// fill writes the rows of the new database, completes meta and slots, and tells
+	// what happened, for the audit log: that row is the last one.
+	fill func(ctx context.Context, tx *Tx) (Event, error)
+	// vouchKeys are those of the identities in hand, by recipient: their slots vouch
+	// for the new signer.
+	vouchKeys map[string][]byte
+	// predecessor certifies the new signer; nil: it is the vault's first.
+	predecessor ssh.Signer
+	// sheet says that the operator is handed the new signer's fingerprint in a file.
+	sheet bool
 	// old is what a rotation copies from: fill sees it as "old". Else nil.
 	old *attachment
 	// handOver is step 5, or nil.
@@ -227,21 +236,17 @@ func (t *transition) build(ctx context.Context) (err error) {
 
 // fillAll writes what every new vault has around what fill writes.
 func (t *transition) fillAll(ctx context.Context, tx *Tx) error {
-	if t.meta.Signer == "" { // a rotation keeps the vault's own
-		signer, privatePEM, err := newSigningKey()
-		if err != nil {
-			return fmt.Errorf("make signing key: %w", err)
-		}
-		defer wipe(privatePEM)
-		t.meta.Signer = signer
-		if t.meta.signingKey, err = tx.Seal(ctx, SealedSigningKey, t.meta.SignerFingerprint(), privatePEM); err != nil {
-			return err
-		}
+	event, err := t.fill(ctx, tx)
+	if err != nil {
+		return err
 	}
-	if err := t.fill(ctx, tx); err != nil {
+	if err := t.makeSigner(ctx, tx); err != nil {
 		return err
 	}
 	for i := range t.slots {
+		if key := t.vouchKeys[t.slots[i].Recipient]; key != nil {
+			t.slots[i].vouch = vouchFor(key, t.meta.VaultID, t.meta.Signer)
+		}
 		if err := t.cfg.wrap(&t.slots[i], t.key); err != nil {
 			return err
 		}
@@ -249,14 +254,48 @@ func (t *transition) fillAll(ctx context.Context, tx *Tx) error {
 			return fmt.Errorf("write slot: %w", err)
 		}
 	}
-	var err error
-	if t.slots, err = tx.Slots(ctx); err != nil { // in the order of the slots file
-		return err
+	if t.slots, err = selectSlots(ctx, tx); err != nil { // in the order of the slots file
+		return fmt.Errorf("read slots: %w", err)
 	}
 	if err := insertMeta(ctx, tx, t.meta); err != nil {
 		return fmt.Errorf("write vault_meta: %w", err)
 	}
-	return nil
+	return tx.Audit(ctx, event) // digests what stands now
+}
+
+// makeSigner makes the signing key of the new generation, has its predecessor certify
+// it, and binds the new root key to the vault.
+func (t *transition) makeSigner(ctx context.Context, tx *Tx) error {
+	line, privatePEM, err := newSigningKey()
+	if err != nil {
+		return fmt.Errorf("make signing key: %w", err)
+	}
+	defer wipe(privatePEM)
+	s := Signer{Generation: t.meta.Generation, PublicKey: line, Created: t.meta.KeyCreated}
+	if t.sheet {
+		s.Sheet = s.Created
+	}
+	if t.predecessor != nil {
+		certificate, err := Sign(certifiedText(t.meta.VaultID, line), t.predecessor, certificateNamespace)
+		if err != nil {
+			return fmt.Errorf("certify the signing key: %w", err)
+		}
+		s.Certificate = string(certificate)
+	}
+	if err := insertSigner(ctx, tx, s); err != nil {
+		return fmt.Errorf("write signer: %w", err)
+	}
+	t.meta.Signer = line
+	if t.meta.signingKey, err = tx.Seal(ctx, SealedSigningKey, t.meta.SignerFingerprint(), privatePEM); err != nil {
+		return err
+	}
+	signer, err := parseSigningKey(privatePEM)
+	if err != nil {
+		return err
+	}
+	binding, err := Sign(boundText(t.meta, t.key.check()), signer, bindingNamespace)
+	t.meta.binding = string(binding)
+	return err
 }
 
 // commit is step 7: after it the new database is the vault.

@@ -29,30 +29,41 @@ const (
 // CredentialName is the name of the systemd credential that holds an identity.
 const CredentialName = "rbee-vault"
 
+// unlocked is a key, and where it came from.
+type unlocked struct {
+	key    *Key
+	source Source
+	opener opener // of an identity, or of the one in a passphrase slot
+}
+
 // unlock gets the key of the database that begins with id. The check value of
 // the entry, where there is one, has been compared.
-func unlock(ctx context.Context, cfg Config, id KeyID, file slotsFile) (*Key, Source, error) {
+func unlock(ctx context.Context, cfg Config, id KeyID, file slotsFile) (unlocked, error) {
+	if cfg.known != nil && cfg.known.key.id == id {
+		key := *cfg.known.key
+		return unlocked{&key, cfg.known.source, cfg.known.opener}, nil
+	}
 	e := file.find(id)
-	key, source, err := ask(ctx, cfg, id, file)
+	u, err := ask(ctx, cfg, id, file)
 	if err != nil {
 		if e != nil && (errors.Is(err, ErrWrongKey) || errors.Is(err, keyring.ErrUnavailable)) {
 			err = fmt.Errorf("%w (the vault opens by: %s)", err, e.waysIn())
 		}
-		return nil, "", err
+		return unlocked{}, err
 	}
-	if key.id != id {
-		defer key.wipe()
-		return nil, "", fmt.Errorf("%w: the %s gave the key of id %s, the database is of id %s", ErrWrongKey, source, key.id, id)
+	if u.key.id != id {
+		defer u.key.wipe()
+		return unlocked{}, fmt.Errorf("%w: the %s gave the key of id %s, the database is of id %s", ErrWrongKey, u.source, u.key.id, id)
 	}
-	if e != nil && e.Check != key.check() {
-		defer key.wipe()
-		return nil, "", fmt.Errorf("%w: the key from the %s is not the one that the slots file tells of", ErrWrongKey, source)
+	if e != nil && e.Check != u.key.check() {
+		defer u.key.wipe()
+		return unlocked{}, fmt.Errorf("%w: the key from the %s is not the one that the slots file tells of", ErrWrongKey, u.source)
 	}
-	return key, source, nil
+	return u, nil
 }
 
 // ask asks the first source that is present.
-func ask(ctx context.Context, cfg Config, id KeyID, file slotsFile) (*Key, Source, error) {
+func ask(ctx context.Context, cfg Config, id KeyID, file slotsFile) (unlocked, error) {
 	e := file.find(id)
 	if len(cfg.Identities) > 0 {
 		return byIdentities(id, file, cfg.Identities, FromIdentity)
@@ -63,7 +74,7 @@ func ask(ctx context.Context, cfg Config, id KeyID, file slotsFile) (*Key, Sourc
 	if cfg.CredentialsDir != "" {
 		identities, err := readCredential(ctx, cfg)
 		if err != nil {
-			return nil, "", err
+			return unlocked{}, err
 		}
 		if len(identities) > 0 {
 			return byIdentities(id, file, identities, FromCredential)
@@ -73,60 +84,60 @@ func ask(ctx context.Context, cfg Config, id KeyID, file slotsFile) (*Key, Sourc
 	case cfg.Keyring != nil && (e == nil || e.Keyring):
 		return byKeyring(ctx, cfg, id, file)
 	case e == nil && file.present():
-		return nil, "", noEntry(id, file, FromIdentity)
+		return unlocked{}, noEntry(id, file, FromIdentity)
 	case e == nil:
-		return nil, "", fmt.Errorf("%w: %w: the slots file is gone, and there is no keyring", ErrNoWayIn, ErrSlotsFile)
+		return unlocked{}, fmt.Errorf("%w: %w: the slots file is gone, and there is no keyring", ErrNoWayIn, ErrSlotsFile)
 	case cfg.Passphrase != nil && len(e.passphraseSlots()) > 0:
 		return byPassphrase(ctx, cfg, id, file)
 	}
-	return nil, "", fmt.Errorf("%w: no identity is given; this vault opens by: %s", ErrNoWayIn, e.waysIn())
+	return unlocked{}, fmt.Errorf("%w: no identity is given; this vault opens by: %s", ErrNoWayIn, e.waysIn())
 }
 
-func byIdentities(id KeyID, file slotsFile, identities []age.Identity, source Source) (*Key, Source, error) {
+func byIdentities(id KeyID, file slotsFile, identities []age.Identity, source Source) (unlocked, error) {
 	e := file.find(id)
 	if e == nil {
-		return nil, "", noEntry(id, file, source)
+		return unlocked{}, noEntry(id, file, source)
 	}
-	key, err := unwrapAny(e.Slots, identities)
-	return key, source, err
+	key, by, err := unwrapAny(e.Slots, identities)
+	return unlocked{key, source, by}, err
 }
 
-func byPassphrase(ctx context.Context, cfg Config, id KeyID, file slotsFile) (*Key, Source, error) {
+func byPassphrase(ctx context.Context, cfg Config, id KeyID, file slotsFile) (unlocked, error) {
 	e := file.find(id)
 	if e == nil {
-		return nil, "", noEntry(id, file, FromPassphrase)
+		return unlocked{}, noEntry(id, file, FromPassphrase)
 	}
 	slots := e.passphraseSlots()
 	if len(slots) == 0 {
-		return nil, "", fmt.Errorf("%w: this vault has no passphrase slot; it opens by: %s", ErrNoWayIn, e.waysIn())
+		return unlocked{}, fmt.Errorf("%w: this vault has no passphrase slot; it opens by: %s", ErrNoWayIn, e.waysIn())
 	}
-	var key *Key
+	u := unlocked{source: FromPassphrase}
 	err := AskPassphrase(ctx, cfg.Passphrase, "the vault", func(passphrase []byte) (err error) {
-		key, _, err = unwrapByPassphrase(slots, passphrase)
+		u.key, u.opener, err = unwrapByPassphrase(slots, passphrase)
 		return err
 	})
-	return key, FromPassphrase, err
+	return u, err
 }
 
-func byKeyring(ctx context.Context, cfg Config, id KeyID, file slotsFile) (*Key, Source, error) {
+func byKeyring(ctx context.Context, cfg Config, id KeyID, file slotsFile) (unlocked, error) {
 	value, err := cfg.Keyring.Get(ctx, id.String())
 	switch {
 	case errors.Is(err, keyring.ErrNotFound) && file.find(id) == nil && len(file.entries) > 0:
-		return nil, "", noEntry(id, file, FromKeyring)
+		return unlocked{}, noEntry(id, file, FromKeyring)
 	case errors.Is(err, keyring.ErrNotFound) && file.find(id) == nil:
-		return nil, "", fmt.Errorf("%w: the keyring has no key of id %s: %w: only a backup brings the vault back", ErrWrongKey, id, ErrSlotsFile)
+		return unlocked{}, fmt.Errorf("%w: the keyring has no key of id %s: %w: only a backup brings the vault back", ErrWrongKey, id, ErrSlotsFile)
 	case errors.Is(err, keyring.ErrNotFound):
-		return nil, "", fmt.Errorf("%w: %w: the keyring has no key of id %s", ErrWrongKey, ErrKeyringItem, id)
+		return unlocked{}, fmt.Errorf("%w: %w: the keyring has no key of id %s", ErrWrongKey, ErrKeyringItem, id)
 	case err != nil:
-		return nil, "", err
+		return unlocked{}, err
 	}
 	line := []byte(value)
 	defer wipe(line)
 	key, err := parseKeyLine(line)
 	if err != nil {
-		return nil, "", fmt.Errorf("%w: %w: the keyring's item of id %s does not hold its key: %w", ErrWrongKey, ErrKeyringItem, id, err)
+		return unlocked{}, fmt.Errorf("%w: %w: the keyring's item of id %s does not hold its key: %w", ErrWrongKey, ErrKeyringItem, id, err)
 	}
-	return key, FromKeyring, nil
+	return unlocked{key: key, source: FromKeyring}, nil
 }
 
 // noEntry explains a key id that the slots file does not know.

@@ -27,6 +27,8 @@ type Vault struct {
 	lock     *durable.Lock // held shared while open; nil inside a transition
 	write    *durable.Lock // held for each write transaction and checkpoint
 	vouched  bool          // the slots file agreed that the key is the right one
+	opener   opener        // where an identity opened it
+	owed     string        // the vouch of the opener's slot, to be stored; or ""
 	readOnly bool
 	listed   bool // in opened, until it is closed
 
@@ -40,6 +42,7 @@ type Vault struct {
 	old    *attachment // of a database being built: what it is copied from, or nil
 
 	versions versions
+	moved    digest // how the transaction of the write connection changed the digest
 
 	mu             sync.Mutex // guards what follows
 	readers        *sql.DB
@@ -82,13 +85,15 @@ func attach(cfg Config, p paths, db string, key *Key, mode connMode) (*Vault, er
 // "" as long as it was not read.
 func (v *Vault) adopt(key *Key, inode os.FileInfo, vaultID string) {
 	copied := *key
-	v.key, v.inode, v.sealer = &copied, inode, sealer{key: key.derive(purposeSeal), vaultID: vaultID}
+	v.key, v.inode = &copied, inode
+	v.sealer = sealer{key: key.derive(purposeSeal), digestKey: key.derive(purposeDigest), vaultID: vaultID}
 }
 
 // wipe takes the keys out of memory: best effort.
 func (v *Vault) wipe() {
 	v.key.wipe()
 	wipe(v.sealer.key)
+	wipe(v.sealer.digestKey)
 }
 
 // Path returns the database's absolute path.
@@ -117,7 +122,17 @@ func (v *Vault) pool(mode connMode) (*sql.DB, error) {
 }
 
 func (v *Vault) connector(mode connMode) *connector {
-	return &connector{path: v.paths.db, key: v.key.derive(purposeSQLCipher), id: v.key.id, inode: v.inode, mode: mode, old: v.old}
+	return &connector{
+		path:      v.paths.db,
+		key:       v.key.derive(purposeSQLCipher),
+		id:        v.key.id,
+		inode:     v.inode,
+		mode:      mode,
+		old:       v.old,
+		digestKey: v.key.derive(purposeDigest),
+		moved:     &v.moved,
+		schema:    v.cfg.schemaVersion(),
+	}
 }
 
 // closePools closes all connections. The last of them folds the log in.
@@ -142,6 +157,10 @@ type Tx struct {
 	now     time.Time
 	sealer  sealer
 	audited auditing // what Audit wrote
+	// moved is how the rows have changed since the last audit row; nil: nobody keeps
+	// track, and the next audit row computes the digest from the rows as they stand.
+	moved *digest
+	check *contentCheck // under way, or nil
 }
 
 // querier is [sql.Tx] without its ending, which is View's and Update's.
@@ -157,16 +176,24 @@ func (tx *Tx) Now() time.Time { return tx.now }
 func (tx *Tx) actor(ctx context.Context) Actor { return tx.cfg.actor(ctx) }
 
 // transact runs fn in a transaction of the pool, and commits it when fn returns
-// nil. It tells what fn wrote into the audit log.
-func (v *Vault) transact(ctx context.Context, db *sql.DB, fn func(tx *Tx) error) (auditing, error) {
+// nil. It tells what fn wrote into the audit log. On the write connection a change of
+// rows that the digest covers must have its audit row.
+func (v *Vault) transact(ctx context.Context, db *sql.DB, writer bool, fn func(tx *Tx) error) (auditing, error) {
 	sqlTx, err := db.BeginTx(ctx, nil)
 	if err != nil {
 		return 0, fmt.Errorf("begin transaction: %w", mapDriverError(err))
 	}
 	defer sqlTx.Rollback()
 	tx := v.tx(sqlTx)
+	if writer {
+		v.moved = digest{}
+		tx.moved = &v.moved
+	}
 	if err := fn(tx); err != nil {
 		return 0, mapDriverError(err)
+	}
+	if tx.moved != nil && *tx.moved != (digest{}) {
+		return 0, errors.New("commit: rows were changed that no audit row tells of")
 	}
 	if err := sqlTx.Commit(); err != nil {
 		return 0, fmt.Errorf("commit: %w", mapDriverError(err))
@@ -202,7 +229,7 @@ func (v *Vault) view(ctx context.Context, fn func(tx *Tx) error) error {
 	if err != nil {
 		return err
 	}
-	_, err = v.transact(ctx, db, fn)
+	_, err = v.transact(ctx, db, false, fn)
 	return err
 }
 
@@ -268,7 +295,7 @@ func (v *Vault) update(ctx context.Context, fn func(tx *Tx) error) error {
 	if err != nil {
 		return err
 	}
-	audited, err := v.transact(ctx, db, fn)
+	audited, err := v.transact(ctx, db, v.mode == writing, fn)
 	if err != nil {
 		return err
 	}

@@ -14,11 +14,7 @@ func TestCreateAndOpen(t *testing.T) {
 	cfg := vaulttest.Config(t)
 	v := vaulttest.Open(t, cfg)
 	ctx := t.Context()
-	insert := func(tx *vault.Tx) error {
-		_, err := tx.ExecContext(ctx, `INSERT INTO beehives (node_name, ssh_host, ssh_user, git_repo_url, git_branch, install_path) VALUES ('hive-01', 'hive-01.example.org', 'ops', 'https://example.org/r.git', 'main', '/opt/rbee')`)
-		return err
-	}
-	if err := v.Update(ctx, insert); err != nil {
+	if err := v.Update(ctx, func(tx *vault.Tx) error { return addNode(ctx, tx, "hive-01") }); err != nil {
 		t.Fatal(err)
 	}
 	count := func(v *vault.Vault) (n int) {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/rbee-keeper/rbee-vault/internal/faulttest"
 	"github.com/rbee-keeper/rbee-vault/vault"
+	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
 )
 
 // The walk: a vault through a random life of changes, slots, rotations, losses,
@@ -40,13 +41,21 @@ func (s walkSite) identityFile(n int) string {
 func (s walkSite) configFor(way int, st *faulttest.Steps) vault.Config {
 	cfg := s.configBy(byKeyring, st)
 	if way >= 0 {
-		cfg.Identities = identitiesIn(s.identityFile(way))
+		cfg.Identities, cfg.ConfirmSigner = identitiesIn(s.identityFile(way)), vaulttest.AcceptSigner
 	}
 	return cfg
 }
 
 func (s walkSite) recipient(n int) string {
-	return identitiesIn(s.identityFile(n))[0].(*age.X25519Identity).Recipient().String()
+	data, err := os.ReadFile(s.identityFile(n))
+	if err != nil {
+		panic(err)
+	}
+	identity, err := age.ParseX25519Identity(strings.TrimSpace(string(data)))
+	if err != nil {
+		panic(err)
+	}
+	return identity.Recipient().String()
 }
 
 // do opens the vault and does one thing with it.

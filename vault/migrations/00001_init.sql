@@ -35,17 +35,29 @@ CREATE TABLE vault_meta (
     slots_seq INTEGER NOT NULL,
     signer TEXT NOT NULL,       -- public key line
     signing_key BLOB NOT NULL,  -- sealed
+    binding TEXT NOT NULL,      -- the signer's signature over vault_id, key_id and check value
     origin_vault_id TEXT,       -- restored from
     origin_signer TEXT          -- public key line
 );
 
--- The ways in besides the keyring. The slots file is a rendering of this table.
+-- The keys that signed for the vault: a new one with each generation of its key,
+-- certified by the one before. The newest is vault_meta.signer.
+CREATE TABLE signers (
+    generation INTEGER PRIMARY KEY,
+    public_key TEXT NOT NULL,   -- line
+    certificate TEXT,           -- the signature of the one before; null: the first
+    created INTEGER NOT NULL,
+    sheet INTEGER               -- when a sheet or identity file with it was handed out
+);
+
+-- The unlock methods besides the keyring. The slots file is a rendering of this table.
 CREATE TABLE slots (
     id TEXT PRIMARY KEY,
     kind TEXT NOT NULL,
     label TEXT NOT NULL,
     recipient TEXT NOT NULL,
     identity TEXT,              -- a passphrase slot's identity, encrypted
+    vouch TEXT,                 -- the recipient's own word for the signer
     wrapped TEXT NOT NULL,      -- the key line, armored age
     created INTEGER NOT NULL
 );
@@ -86,6 +98,7 @@ CREATE TABLE audit_log (
     action TEXT NOT NULL,
     subject TEXT,
     detail TEXT,
+    digest TEXT NOT NULL,       -- of the rows that the change left behind
     prev_hash BLOB NOT NULL,
     hash BLOB NOT NULL
 );

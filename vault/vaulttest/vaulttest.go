@@ -2,6 +2,7 @@
 package vaulttest
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -42,6 +43,10 @@ func Config(t testing.TB) vault.Config {
 	}
 	return cfg
 }
+
+// AcceptSigner answers for any vault: [vault.Config.ConfirmSigner] of an operator who
+// says yes.
+func AcceptSigner(context.Context, vault.Unvouched) error { return nil }
 
 // Open opens a vault, and closes it when the test ends if it is still open.
 func Open(t testing.TB, cfg vault.Config) *vault.Vault {

@@ -1,0 +1,212 @@
+package vault
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/hiddeco/sshsig"
+	"golang.org/x/crypto/ssh"
+)
+
+// Signer is a key that signs, or signed, for the vault: its backups, the binding of its
+// database key, and the certificate of the key that follows. There is a new one with
+// each generation, so that who knew an older one cannot sign for the vault any more.
+type Signer struct {
+	Generation int64
+	PublicKey  string // line, without a comment
+	// Certificate is the signature of the signer before this one over the vault's id
+	// and PublicKey: armored sshsig. "": the vault's first.
+	Certificate string
+	Created     time.Time
+	// Sheet is when a sheet or identity file that names this signer was handed out
+	// last; zero: never. A backup does not hold it.
+	Sheet time.Time
+}
+
+// Fingerprint returns the signer's, "SHA256:...".
+func (s Signer) Fingerprint() string { return Fingerprint(s.PublicKey) }
+
+// The namespaces of the vault's signatures.
+const (
+	// SignatureNamespace is that of a backup's signature.
+	SignatureNamespace = "rbee-vault-backup"
+
+	certificateNamespace = "rbee-vault-signer"
+	bindingNamespace     = "rbee-vault-binding"
+)
+
+// AllowedSigner returns a public key line as the line of an allowed_signers
+// file with which `ssh-keygen -Y verify` accepts that key's backups.
+func AllowedSigner(publicKey string) string {
+	return `rbee-vault namespaces="` + SignatureNamespace + `" ` + publicKey
+}
+
+// Fingerprint returns the fingerprint of a public key line as ssh-keygen prints
+// it, or "" when the line is malformed.
+func Fingerprint(publicKey string) string {
+	key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(publicKey))
+	if err != nil {
+		return ""
+	}
+	return ssh.FingerprintSHA256(key)
+}
+
+// newSigningKey makes the Ed25519 key of a generation.
+func newSigningKey() (publicLine string, privatePEM []byte, err error) {
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return "", nil, err
+	}
+	defer wipe(private)
+	block, err := ssh.MarshalPrivateKey(private, "")
+	if err != nil {
+		return "", nil, err
+	}
+	defer wipe(block.Bytes)
+	sshPublic, err := ssh.NewPublicKey(public)
+	if err != nil {
+		return "", nil, err
+	}
+	return strings.TrimSuffix(string(ssh.MarshalAuthorizedKey(sshPublic)), "\n"), pem.EncodeToMemory(block), nil
+}
+
+// parseSigningKey parses what newSigningKey makes.
+func parseSigningKey(privatePEM []byte) (ssh.Signer, error) {
+	signer, err := ssh.ParsePrivateKey(privatePEM)
+	if err != nil {
+		return nil, fmt.Errorf("%w: the signing key is not a private key", ErrDamaged)
+	}
+	return signer, nil
+}
+
+// Sign signs data as `ssh-keygen -Y sign` does, and returns the armored signature.
+func Sign(data []byte, signer ssh.Signer, namespace string) ([]byte, error) {
+	sig, err := sshsig.Sign(bytes.NewReader(data), signer, sshsig.HashSHA512, namespace)
+	if err != nil {
+		return nil, fmt.Errorf("sign: %w", err)
+	}
+	return sshsig.Armor(sig), nil
+}
+
+// VerifySignature checks that the key of a public key line made the armored
+// signature.
+func VerifySignature(data, armored []byte, publicKey, namespace string) error {
+	public, _, _, _, err := ssh.ParseAuthorizedKey([]byte(publicKey))
+	if err != nil {
+		return errors.New("the signer is not a public key")
+	}
+	sig, err := sshsig.Unarmor(armored)
+	if err == nil {
+		err = sshsig.Verify(bytes.NewReader(data), sig, public, sshsig.HashSHA512, namespace)
+	}
+	if err != nil {
+		return fmt.Errorf("the signature does not fit: %w", err)
+	}
+	return nil
+}
+
+// certifiedText is what a certificate signs: the vault, and the signer that follows.
+func certifiedText(vaultID, publicKey string) []byte {
+	return []byte(vaultID + "\n" + publicKey + "\n")
+}
+
+// boundText is what a binding signs: that this key is the vault's.
+func boundText(m Meta, check string) []byte {
+	return []byte(m.VaultID + "\n" + m.KeyID.String() + "\n" + check + "\n")
+}
+
+// checkBinding verifies that the vault's signer vouches for its key. The error matches
+// [ErrDamaged].
+func (m Meta) checkBinding(check string) error {
+	if err := VerifySignature(boundText(m, check), []byte(m.binding), m.Signer, bindingNamespace); err != nil {
+		return fmt.Errorf("%w: its signer does not vouch for its key: %w", ErrDamaged, err)
+	}
+	return nil
+}
+
+// Predecessors returns the public key lines from which certificates lead to the newest
+// of a vault's signers, oldest first; the newest itself is the last of them. signers
+// are in the order of their generations.
+func Predecessors(vaultID string, signers []Signer) []string {
+	var lines []string
+	for i := len(signers) - 1; i >= 0; i-- {
+		lines = append([]string{signers[i].PublicKey}, lines...)
+		if i == 0 {
+			break
+		}
+		err := VerifySignature(certifiedText(vaultID, signers[i].PublicKey), []byte(signers[i].Certificate), signers[i-1].PublicKey, certificateNamespace)
+		if err != nil {
+			break
+		}
+	}
+	return lines
+}
+
+// Signers returns the vault's signers by generation; the newest is the current one.
+func (tx *Tx) Signers(ctx context.Context) ([]Signer, error) {
+	signers, err := selectSigners(ctx, tx)
+	if err != nil {
+		return nil, fmt.Errorf("read signers: %w", err)
+	}
+	return signers, nil
+}
+
+// RecordSheet notes that a sheet, or an identity file, with the current signer was
+// handed out.
+func (v *Vault) RecordSheet(ctx context.Context) error {
+	return v.Update(ctx, func(tx *Tx) error { return updateSheet(ctx, tx) })
+}
+
+// Signer returns the key that signs this vault's backups.
+func (tx *Tx) Signer(ctx context.Context) (ssh.Signer, error) {
+	m, err := tx.Meta(ctx)
+	if err != nil {
+		return nil, err
+	}
+	privatePEM, err := tx.Unseal(ctx, SealedSigningKey, m.SignerFingerprint(), m.signingKey)
+	if err != nil {
+		return nil, fmt.Errorf("unseal signing key: %w", err)
+	}
+	defer wipe(privatePEM)
+	return parseSigningKey(privatePEM)
+}
+
+type signerJSON struct {
+	Generation  int64   `json:"generation"`
+	PublicKey   string  `json:"public_key"`
+	Certificate *string `json:"certificate"`
+	Created     string  `json:"created"`
+}
+
+// MarshalJSON gives the signer as a backup's signers.jsonl holds it.
+func (s Signer) MarshalJSON() ([]byte, error) {
+	return MarshalJSON(signerJSON{s.Generation, s.PublicKey, nullable(s.Certificate), FormatTime(s.Created)})
+}
+
+// UnmarshalJSON parses what MarshalJSON gives.
+func (s *Signer) UnmarshalJSON(data []byte) error {
+	var j signerJSON
+	if err := decodeStrict(bytes.NewReader(data), &j); err != nil {
+		return err
+	}
+	created, err := ParseTime(j.Created)
+	if err != nil {
+		return err
+	}
+	signer := Signer{Generation: j.Generation, PublicKey: j.PublicKey, Certificate: deref(j.Certificate), Created: created}
+	switch {
+	case signer.Generation < 1:
+		return fmt.Errorf("%w: generations count from 1", ErrInvalid)
+	case signer.Fingerprint() == "":
+		return fmt.Errorf("%w: a signer is a public key line", ErrInvalid)
+	}
+	*s = signer
+	return nil
+}

@@ -1,0 +1,290 @@
+package vault
+
+import (
+	"bytes"
+	"context"
+	"crypto/hkdf"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+
+	"filippo.io/age"
+)
+
+// Whoever knows a public recipient can make a vault that its identity opens. So a vault
+// that is opened by an identity needs somebody who vouches for its signer, and the
+// signer's binding in vault_meta vouches for the key. The first of these that applies
+// decides alone:
+//
+//  1. Config.Signer, from the operator's sheet
+//  2. the identity file's comments, where they name this vault
+//  3. the slot's vouch: an HMAC under a key that only the identity gives
+//  4. the operator, who is asked
+//
+// The keyring's item proves the key by itself.
+
+// Unvouched is a vault whose signer nobody vouches for.
+type Unvouched struct {
+	Path    string
+	VaultID string
+	KeyID   KeyID
+	Signer  string // fingerprint
+	// Named are the ids of the vaults that the identity file's comments name.
+	Named []string
+}
+
+// vouchKey derives, from an identity's secret, the key under which it vouches for
+// signers.
+func vouchKey(secret []byte) []byte {
+	key, err := hkdf.Key(sha256.New, secret, nil, "rbee-vault/v1/vouch", sha256.Size)
+	if err != nil {
+		panic(err) // only for lengths that HKDF cannot give
+	}
+	return key
+}
+
+// vouchFor is the identity's word for a signer.
+func vouchFor(key []byte, vaultID, signer string) string {
+	mac := hmac.New(sha256.New, key)
+	mac.Write(certifiedText(vaultID, signer))
+	return hex.EncodeToString(mac.Sum(nil))
+}
+
+// claim is what the comments of an identity file say of a vault.
+type claim struct {
+	vaultID string
+	signer  string // fingerprint
+}
+
+// parseClaims reads the comment lines that identity files and sheets carry: "vault id"
+// and, behind it, "signer", each with its value.
+func parseClaims(text string) []claim {
+	var claims []claim
+	vaultID := ""
+	for line := range strings.Lines(text) {
+		comment, ok := strings.CutPrefix(strings.TrimSpace(line), "#")
+		if !ok {
+			continue
+		}
+		if id, ok := commentValue(comment, "vault id"); ok {
+			vaultID = id
+		} else if signer, ok := commentValue(comment, "signer"); ok && vaultID != "" {
+			claims = append(claims, claim{vaultID, signer})
+			vaultID = ""
+		}
+	}
+	return claims
+}
+
+func commentValue(comment, name string) (string, bool) {
+	rest, ok := strings.CutPrefix(strings.TrimSpace(comment), name)
+	if !ok {
+		return "", false
+	}
+	value := strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(rest), ":"))
+	return value, value != "" && !strings.ContainsAny(value, " \t")
+}
+
+// ParseSheet returns the signer's fingerprint that a sheet or an identity file names.
+// The error matches [ErrInvalid] where it names none, or several.
+func ParseSheet(data []byte) (string, error) {
+	claims := parseClaims(string(data))
+	if len(claims) == 0 {
+		return "", fmt.Errorf("%w: it names no signer", ErrInvalid)
+	}
+	for _, c := range claims[1:] {
+		if c.signer != claims[0].signer {
+			return "", fmt.Errorf("%w: it names several signers: give the fingerprint of one", ErrInvalid)
+		}
+	}
+	return claims[0].signer, nil
+}
+
+// opener is the identity that opened the vault, and its slot.
+type opener struct {
+	slot     Slot
+	identity age.Identity
+}
+
+// checkSigner sees that somebody vouches for the vault, before anything is written or
+// believed of it. Errors: [ErrOtherVault], [ErrForeignSigner], [ErrSuccessor],
+// [ErrUnvouched], [ErrDamaged].
+func (v *Vault) checkSigner(ctx context.Context) error {
+	var m Meta
+	var signers []Signer
+	var slots []Slot
+	err := v.view(ctx, func(tx *Tx) (err error) {
+		if m, err = tx.Meta(ctx); err != nil {
+			return err
+		}
+		if signers, err = tx.Signers(ctx); err != nil {
+			return err
+		}
+		slots, err = tx.Slots(ctx)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if v.cfg.VaultID != "" && v.cfg.VaultID != m.VaultID {
+		return fmt.Errorf("%w: %q is vault %s, and %s is wanted", ErrOtherVault, v.paths.db, m.VaultID, v.cfg.VaultID)
+	}
+	if err := m.checkBinding(v.key.check()); err != nil {
+		return err
+	}
+	if v.source == FromKeyring && v.cfg.Signer == "" {
+		return nil
+	}
+	trail := Predecessors(m.VaultID, signers)
+	if len(trail) == 0 || trail[len(trail)-1] != m.Signer {
+		return fmt.Errorf("%w: its signer is not the newest of its list", ErrDamaged)
+	}
+	if v.cfg.Signer != "" {
+		return v.checkGivenSigner(m, trail)
+	}
+	recipient := describeIdentity(v.opener.identity)
+	claims := slices.DeleteFunc(slices.Clone(recipient.claims), func(c claim) bool { return c.vaultID != m.VaultID })
+	if len(claims) > 0 {
+		for _, c := range claims {
+			if !leadsFrom(trail, c.signer) {
+				return fmt.Errorf("%w: the identity file says that the vault's signer is %s, or was; this one's is %s", ErrForeignSigner, c.signer, m.SignerFingerprint())
+			}
+		}
+		return nil
+	}
+	var named []string
+	for _, c := range recipient.claims {
+		named = append(named, c.vaultID)
+	}
+	vouch := ""
+	for _, s := range slots {
+		if s.ID == v.opener.slot.ID && s.Recipient == v.opener.slot.Recipient {
+			vouch = s.vouch
+		}
+	}
+	if vouch != "" && recipient.vouchKey != nil {
+		if !slices.ContainsFunc(trail, func(line string) bool {
+			return hmac.Equal([]byte(vouchFor(recipient.vouchKey, m.VaultID, line)), []byte(vouch))
+		}) {
+			return fmt.Errorf("%w: slot %s vouches for another signer than %s", ErrForeignSigner, v.opener.slot.ID, m.SignerFingerprint())
+		}
+		if len(named) > 0 {
+			v.cfg.log().Warn("the identity file is of another vault, but its slot here vouches for this one", "this", m.VaultID, "file", strings.Join(named, " "))
+		}
+		return nil
+	}
+	if err := v.askSigner(ctx, m, named); err != nil {
+		return err
+	}
+	if recipient.vouchKey != nil {
+		v.owed = vouchFor(recipient.vouchKey, m.VaultID, m.Signer)
+	}
+	return nil
+}
+
+// checkGivenSigner compares with the signer that the operator gave.
+func (v *Vault) checkGivenSigner(m Meta, trail []string) error {
+	switch {
+	case v.cfg.Signer == m.SignerFingerprint():
+		return nil
+	case !leadsFrom(trail, v.cfg.Signer):
+		return fmt.Errorf("%w: it is %s, and %s was given", ErrForeignSigner, m.SignerFingerprint(), v.cfg.Signer)
+	case !v.cfg.AcceptSuccessor:
+		return fmt.Errorf("%w: it is %s, which %s certified", ErrSuccessor, m.SignerFingerprint(), v.cfg.Signer)
+	}
+	return nil
+}
+
+// leadsFrom reports whether certificates lead from a signer to the newest.
+func leadsFrom(trail []string, fingerprint string) bool {
+	return slices.ContainsFunc(trail, func(line string) bool { return Fingerprint(line) == fingerprint })
+}
+
+// askSigner asks the operator, once for a signer of a vault: a migration opens it
+// twice.
+func (v *Vault) askSigner(ctx context.Context, m Meta, named []string) error {
+	u := Unvouched{Path: v.paths.db, VaultID: m.VaultID, KeyID: m.KeyID, Signer: m.SignerFingerprint(), Named: named}
+	answer := u.VaultID + " " + u.Signer
+	if v.cfg.accepted != nil && *v.cfg.accepted == answer {
+		return nil
+	}
+	if v.cfg.ConfirmSigner == nil {
+		return fmt.Errorf("%w: vault %s, key id %s, signer %s", ErrUnvouched, u.VaultID, u.KeyID, u.Signer)
+	}
+	if err := v.cfg.ConfirmSigner(ctx, u); err != nil {
+		return err
+	}
+	if v.cfg.accepted != nil {
+		*v.cfg.accepted = answer
+	}
+	return nil
+}
+
+// payVouch writes the vouch of the slot that opened the vault, after the operator
+// answered for it, so that the question comes once. It is a courtesy: where the write
+// lock is not free, the next open asks again.
+func (v *Vault) payVouch(ctx context.Context) {
+	if v.owed == "" || v.readOnly || v.changeable() != nil {
+		return
+	}
+	ctx = context.WithoutCancel(ctx)
+	soon, cancel := context.WithTimeout(ctx, lastTry)
+	defer cancel()
+	if err := v.write.Exclusive(soon); err != nil {
+		return
+	}
+	defer v.write.Unlock()
+	err := v.changeSlots(ctx, func(tx *Tx, m *Meta, slots []Slot) ([]Slot, Event, error) {
+		for i, s := range slots {
+			if s.ID == v.opener.slot.ID && s.Recipient == v.opener.slot.Recipient {
+				slots[i].vouch = v.owed
+				return slots, Event{Action: "slot.vouch", Subject: s.ID, Detail: "for the signer " + m.SignerFingerprint()}, updateSlotVouch(ctx, tx, slots[i])
+			}
+		}
+		return nil, Event{}, ErrNoSlot
+	})
+	if err != nil {
+		v.cfg.log().Warn("the answer could not be stored: the next open asks again", "error", err)
+	}
+}
+
+// identityFacts is what is known of an identity besides that it opens something.
+type identityFacts struct {
+	recipient string  // "" where only its plugin knows
+	vouchKey  []byte  // nil where it has no secret of its own, as of a plugin
+	claims    []claim // of its file's comments
+}
+
+// describeIdentity tells what is known of an identity.
+func describeIdentity(id age.Identity) identityFacts {
+	switch id := id.(type) {
+	case *fileIdentity:
+		return id.identityFacts
+	case *age.X25519Identity:
+		return identityFacts{recipient: id.Recipient().String(), vouchKey: vouchKey([]byte(id.String()))}
+	case *age.HybridIdentity:
+		return identityFacts{recipient: id.Recipient().String(), vouchKey: vouchKey([]byte(id.String()))}
+	}
+	return identityFacts{}
+}
+
+// vouchKeys are the keys by which identities vouch, by recipient. Identities that wait
+// for a passphrase are not opened for it.
+func vouchKeys(identities []age.Identity) map[string][]byte {
+	keys := map[string][]byte{}
+	for _, id := range identities {
+		known := []age.Identity{id}
+		if l, ok := id.(*lockedIdentity); ok {
+			known = l.identities
+		}
+		for _, id := range known {
+			if f := describeIdentity(id); f.recipient != "" && f.vouchKey != nil {
+				keys[f.recipient] = bytes.Clone(f.vouchKey)
+			}
+		}
+	}
+	return keys
+}
