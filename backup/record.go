@@ -39,22 +39,6 @@ func List(ctx context.Context, v *vault.Vault) ([]Record, error) {
 	return records, nil
 }
 
-// Vouches reports whether the vault made the file: that it recorded the file's
-// SHA256SUMS. A signature alone does not show it, for a former reader of the vault may
-// have kept its signing key.
-func Vouches(ctx context.Context, v *vault.Vault, c Claim) (bool, error) {
-	records, err := List(ctx, v)
-	if err != nil {
-		return false, err
-	}
-	for _, r := range records {
-		if r.SumsSHA256 == c.SumsSHA256 && r.Path != "" {
-			return true, nil
-		}
-	}
-	return false, nil
-}
-
 // FileState says what became of a backup's file.
 type FileState string
 

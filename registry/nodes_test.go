@@ -323,9 +323,9 @@ func TestUnchangedWritesNothing(t *testing.T) {
 	r := newRegistry(t)
 	check(t, r.AddNode(t.Context(), testNode()))
 	changes := func() (n int) {
-		update(t, r, func(ctx context.Context, tx *vault.Tx) error {
-			return tx.QueryRowContext(ctx, `SELECT total_changes()`).Scan(&n)
-		})
+		check(t, r.Vault().Update(t.Context(), func(tx *vault.Tx) error {
+			return tx.QueryRowContext(t.Context(), `SELECT total_changes()`).Scan(&n)
+		}))
 		return n
 	}
 	before := changes()

@@ -117,7 +117,7 @@ func TestTransfer(t *testing.T) {
 					return err
 				}
 			}
-			return nil
+			return out.Audit(ctx, vault.Event{Action: "test"})
 		})
 	}))
 

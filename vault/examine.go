@@ -118,7 +118,13 @@ func Examine(ctx context.Context, cfg Config, opts ExamineOptions) ([]Finding, e
 		found = append(found, okay("pages", "every page, constraint and reference holds"))
 	}
 	var head AuditHead
+	var signers []Signer
+	var rows error
 	err = v.View(ctx, func(tx *Tx) (err error) {
+		rows = tx.VerifyContent(ctx)
+		if signers, err = tx.Signers(ctx); err != nil {
+			return err
+		}
 		head, err = tx.VerifyAudit(ctx)
 		return err
 	})
@@ -127,11 +133,27 @@ func Examine(ctx context.Context, cfg Config, opts ExamineOptions) ([]Finding, e
 	} else {
 		found = append(found, okay("audit log", "%d rows, an unbroken chain", head.Seq))
 	}
+	if rows != nil {
+		found = append(found, failed("rows", "", rows))
+	} else {
+		found = append(found, okay("rows", "nodes, keys, host keys, signers and slots are those of the newest audit row"))
+	}
+	if len(signers) > 0 {
+		found = append(found, examineSigner(signers))
+	}
 	if opts.Use != nil {
 		found = append(found, opts.Use(v)...)
 	}
 	found = append(found, p.examineLeftovers()...)
 	return append(found, v.examineOrphans(ctx, m)...), nil
+}
+
+func examineSigner(signers []Signer) Finding {
+	s := signers[len(signers)-1]
+	if s.Sheet.IsZero() {
+		return warning("signer", "rbee-vault status --sheet FILE", "no sheet names %s, which signs since %s", s.Fingerprint(), s.Created.Format(time.DateOnly))
+	}
+	return okay("signer", "%s, on a sheet of %s", s.Fingerprint(), s.Sheet.Format(time.DateOnly))
 }
 
 // oldKey is the age from which a key is worth a warning.

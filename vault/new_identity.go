@@ -84,8 +84,8 @@ func (n NewIdentity) Sheet() []byte {
 # To open the vault where its keyring is gone (type the line above into a file of
 # your own, mode 0600, in capitals, without a space):
 #
-#   rbee-vault status --identity recovery.txt
-#   rbee-vault slot add keyring --identity recovery.txt
+#   rbee-vault status --identity recovery.txt --signer %s
+#   rbee-vault slot add keyring --identity recovery.txt --signer %s
 #
 # To bring a backup back, on any machine:
 #
@@ -98,7 +98,35 @@ func (n NewIdentity) Sheet() []byte {
 #   echo '%s' > allowed_signers
 #   ssh-keygen -Y verify -f allowed_signers -I rbee-vault -n %s -s SHA256SUMS.sig < SHA256SUMS
 #   sha256sum -c SHA256SUMS
-`, n.VaultID, FormatTime(n.Created), Fingerprint(n.Signer), n.Recipient, n.Identity, Fingerprint(n.Signer), AllowedSigner(n.Signer), SignatureNamespace)
+`, n.VaultID, FormatTime(n.Created), Fingerprint(n.Signer), n.Recipient, n.Identity, Fingerprint(n.Signer), Fingerprint(n.Signer), Fingerprint(n.Signer), AllowedSigner(n.Signer), SignatureNamespace)
+}
+
+// SignerSheet is a page to keep with the recovery sheet: who signs for the vault now. It
+// holds no secret; `--signer FILE` takes it.
+func SignerSheet(m Meta, slots []Slot) []byte {
+	var recipients strings.Builder
+	for _, s := range slots {
+		if s.Durable() {
+			fmt.Fprintf(&recipients, "#   recipient   %s\n", s.Recipient)
+		}
+	}
+	return fmt.Appendf(nil, `# SIGNER SHEET of an rbee-vault, generation %d
+#
+# Who signs for the vault since its key was changed. Keep it with the recovery
+# sheet, away from the machine: it replaces the signer that stands there. It holds
+# no secret.
+#
+#   vault id    %s
+#   created     %s
+#   signer      %s
+%s#   allowed_signers  %s
+#
+# To open the vault by an identity, and to bring a backup back:
+#
+#   rbee-vault status --identity recovery.txt --signer %s
+#   rbee-vault restore BACKUP.tar.gz.age --identity recovery.txt \
+#       --signer %s
+`, m.Generation, m.VaultID, FormatTime(m.KeyCreated), m.SignerFingerprint(), recipients.String(), AllowedSigner(m.Signer), m.SignerFingerprint(), m.SignerFingerprint())
 }
 
 // readRecovery returns the identity of an earlier run's file when its recipient

@@ -18,6 +18,9 @@ type Rotated struct {
 	Previous   KeyID // of the key that opens nothing any more
 	Slots      []Slot
 	Keyring    bool
+	// Signer is the public key line of the new generation's signer: sheets that name the
+	// one before still lead to it, by a certificate that a former reader could forge.
+	Signer string
 }
 
 // Rotate gives the vault a new key: every row is copied into a new database
@@ -73,6 +76,7 @@ func (v *Vault) Rotate(ctx context.Context) (Rotated, error) {
 			Previous:   v.key.id,
 			Slots:      t.slots,
 			Keyring:    t.meta.Keyring,
+			Signer:     t.meta.Signer,
 		}
 		return &next, err
 	})

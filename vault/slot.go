@@ -45,6 +45,10 @@ type Slot struct {
 // have: a forgotten passphrase or a lost machine takes the others with it.
 func (s Slot) Durable() bool { return s.Kind == SlotRecovery || s.Kind == SlotRecipient }
 
+// Vouched reports whether the slot's own identity vouches for the vault's signer, or for
+// one before it. Where not, its first use is asked about.
+func (s Slot) Vouched() bool { return s.vouch != "" }
+
 // newSlot gives a slot an id; it is not wrapped yet.
 func newSlot(s Slot, now time.Time) Slot {
 	var id [8]byte

@@ -125,6 +125,11 @@ func (v *Vault) AddSlot(ctx context.Context, n NewSlot) (Slot, error) {
 			if vouching != nil { // for the signer of this moment
 				s.vouch = vouchFor(vouching, m.VaultID, m.Signer)
 			}
+			if s.Kind == SlotRecovery { // its file or sheet names the signer
+				if err := updateSheet(ctx, tx); err != nil {
+					return nil, Event{}, err
+				}
+			}
 			return append(slots, s), Event{Action: "slot.add", Subject: s.ID, Detail: s.text()}, insertSlot(ctx, tx, s)
 		})
 	})

@@ -142,10 +142,28 @@ func (v *Vault) checkSigner(ctx context.Context) error {
 	if len(trail) == 0 || trail[len(trail)-1] != m.Signer {
 		return fmt.Errorf("%w: its signer is not the newest of its list", ErrDamaged)
 	}
-	if v.cfg.Signer != "" {
-		return v.checkGivenSigner(m, trail)
-	}
 	recipient := describeIdentity(v.opener.identity)
+	vouch := ""
+	for _, s := range slots {
+		if s.ID == v.opener.slot.ID && s.Recipient == v.opener.slot.Recipient {
+			vouch = s.vouch
+		}
+	}
+	vouches := vouch != "" && slices.ContainsFunc(trail, func(line string) bool {
+		return hmac.Equal([]byte(vouchFor(recipient.vouchKey, m.VaultID, line)), []byte(vouch))
+	})
+	vouchNow := func() {
+		if recipient.vouchKey != nil && !vouches {
+			v.owed = vouchFor(recipient.vouchKey, m.VaultID, m.Signer)
+		}
+	}
+	if v.cfg.Signer != "" {
+		if err := v.checkGivenSigner(m, trail); err != nil {
+			return err
+		}
+		vouchNow()
+		return nil
+	}
 	claims := slices.DeleteFunc(slices.Clone(recipient.claims), func(c claim) bool { return c.vaultID != m.VaultID })
 	if len(claims) > 0 {
 		for _, c := range claims {
@@ -159,16 +177,8 @@ func (v *Vault) checkSigner(ctx context.Context) error {
 	for _, c := range recipient.claims {
 		named = append(named, c.vaultID)
 	}
-	vouch := ""
-	for _, s := range slots {
-		if s.ID == v.opener.slot.ID && s.Recipient == v.opener.slot.Recipient {
-			vouch = s.vouch
-		}
-	}
 	if vouch != "" && recipient.vouchKey != nil {
-		if !slices.ContainsFunc(trail, func(line string) bool {
-			return hmac.Equal([]byte(vouchFor(recipient.vouchKey, m.VaultID, line)), []byte(vouch))
-		}) {
+		if !vouches {
 			return fmt.Errorf("%w: slot %s vouches for another signer than %s", ErrForeignSigner, v.opener.slot.ID, m.SignerFingerprint())
 		}
 		if len(named) > 0 {
@@ -179,9 +189,7 @@ func (v *Vault) checkSigner(ctx context.Context) error {
 	if err := v.askSigner(ctx, m, named); err != nil {
 		return err
 	}
-	if recipient.vouchKey != nil {
-		v.owed = vouchFor(recipient.vouchKey, m.VaultID, m.Signer)
-	}
+	vouchNow()
 	return nil
 }
 
@@ -224,7 +232,7 @@ func (v *Vault) askSigner(ctx context.Context, m Meta, named []string) error {
 }
 
 // payVouch writes the vouch of the slot that opened the vault, after the operator
-// answered for it, so that the question comes once. It is a courtesy: where the write
+// answered for its signer or gave it, so that the question comes once. It is a courtesy: where the write
 // lock is not free, the next open asks again.
 func (v *Vault) payVouch(ctx context.Context) {
 	if v.owed == "" || v.readOnly || v.changeable() != nil {

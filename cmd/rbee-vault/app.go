@@ -24,17 +24,20 @@ type app struct {
 	ui    *ui
 	stdin io.Reader
 
-	db             string
-	identities     []string
-	passphraseFile string
-	byPassphrase   bool
-	json           bool
-	noInput        bool
-	yes            bool
-	quiet          bool
-	debug          bool
-	acceptRollback bool
-	wait           time.Duration
+	db              string
+	identities      []string
+	passphraseFile  string
+	byPassphrase    bool
+	json            bool
+	noInput         bool
+	yes             bool
+	quiet           bool
+	debug           bool
+	acceptRollback  bool
+	signer          string
+	acceptSuccessor bool
+	vaultID         string
+	wait            time.Duration
 
 	offers     []vault.Offer // the identities that config read
 	stdinTaken string        // the flag or argument that reads standard input
@@ -90,6 +93,9 @@ Begin with "rbee-vault init", then "rbee-vault node add".`,
 	f.BoolVarP(&a.quiet, "quiet", "q", false, "print nothing but data, warnings and errors")
 	f.BoolVar(&a.debug, "debug", false, "print what happens underneath")
 	f.DurationVar(&a.wait, "wait", 10*time.Second, "how long to wait for a lock that another process holds")
+	f.StringVar(&a.signer, "signer", "", "the vault's signer is `FINGERPRINT` (SHA256:...), or the one that a sheet's file names ($RBEE_VAULT_SIGNER)")
+	f.BoolVar(&a.acceptSuccessor, "accept-successor", false, "take a certified successor of --signer too")
+	f.StringVar(&a.vaultID, "vault-id", "", "the vault must have this `ID`")
 	f.BoolVar(&a.acceptRollback, "accept-rollback", false, "open a database that is older than what else is known of it")
 	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		if isSecret(err.Error()) { // an argument that begins with "-----BEGIN" looks like a flag
@@ -206,17 +212,34 @@ func (a *app) configWithoutIdentities() (vault.Config, error) {
 	if a.passphraseFile != "" || a.byPassphrase || a.interactive() {
 		passphrase = a.askPassphrase
 	}
+	signer := a.signer
+	if signer == "" {
+		signer = os.Getenv("RBEE_VAULT_SIGNER")
+	}
+	if signer != "" {
+		if signer, err = parseSigner(signer); err != nil {
+			return vault.Config{}, err
+		}
+	}
+	var confirmSigner func(context.Context, vault.Unvouched) error
+	if a.interactive() {
+		confirmSigner = a.confirmSigner
+	}
 	return vault.Config{
-		Path:           path,
-		Passphrase:     passphrase,
-		ByPassphrase:   a.byPassphrase || a.passphraseFile != "",
-		Plugins:        a.plugins(),
-		CredentialsDir: os.Getenv("CREDENTIALS_DIRECTORY"),
-		Keyring:        keyring.New(keyring.Config{Interactive: a.interactive()}),
-		Wait:           max(a.wait, time.Millisecond),
-		AcceptRollback: a.acceptRollback,
-		Via:            "rbee-vault " + version,
-		Logger:         a.ui.logger(),
+		Signer:          signer,
+		AcceptSuccessor: a.acceptSuccessor,
+		ConfirmSigner:   confirmSigner,
+		VaultID:         a.vaultID,
+		Path:            path,
+		Passphrase:      passphrase,
+		ByPassphrase:    a.byPassphrase || a.passphraseFile != "",
+		Plugins:         a.plugins(),
+		CredentialsDir:  os.Getenv("CREDENTIALS_DIRECTORY"),
+		Keyring:         keyring.New(keyring.Config{Interactive: a.interactive()}),
+		Wait:            max(a.wait, time.Millisecond),
+		AcceptRollback:  a.acceptRollback,
+		Via:             "rbee-vault " + version,
+		Logger:          a.ui.logger(),
 	}, nil
 }
 

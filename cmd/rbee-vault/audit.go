@@ -145,8 +145,9 @@ func newAuditVerify(a *app) *cobra.Command {
 	var against string
 	cmd := &cobra.Command{
 		Use:   "verify",
-		Short: "Check that no row of the audit log was changed, taken out or put in",
-		Long: `Check the chain of the audit log: no row was changed, taken out or put in. What the
+		Short: "Check that no row was changed, taken out or put in, in the audit log and beside it",
+		Long: `Check the chain of the audit log: no row was changed, taken out or put in; and that
+nodes, keys, host keys, signers and slots are those that its newest row tells of. What the
 chain alone cannot tell is that its newest rows are gone. --against BACKUP tells: the
 log must go on where that backup's ended. The backup is verified as by backup verify,
 with --identity and --signer.
@@ -170,8 +171,16 @@ func runAuditVerify(ctx context.Context, a *app, o readOptions, against string) 
 	}
 	var head vault.AuditHead
 	err := a.withVault(ctx, func(v *vault.Vault) error {
+		// An older page of an index hides a row from who looks it up, and not from who
+		// reads the table: so the pages are checked as well.
+		if err := v.CheckPages(ctx); err != nil {
+			return err
+		}
 		return v.View(ctx, func(tx *vault.Tx) (err error) {
 			if head, err = tx.VerifyAudit(ctx); err != nil {
+				return fmt.Errorf("tampered: %w", err)
+			}
+			if err := tx.VerifyContent(ctx); err != nil {
 				return fmt.Errorf("tampered: %w", err)
 			}
 			if against == "" {

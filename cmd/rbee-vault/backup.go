@@ -8,9 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 
-	"filippo.io/age"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
@@ -164,43 +162,6 @@ func runBackupList(ctx context.Context, a *app, check bool) error {
 	return nil
 }
 
-// readOptions are the flags of whoever reads a backup.
-type readOptions struct {
-	signers []string
-}
-
-func (o *readOptions) register(cmd *cobra.Command) {
-	cmd.Flags().StringArrayVar(&o.signers, "signer", nil, "trust the signer with this `FINGERPRINT` (SHA256:..., from the recovery sheet); repeatable")
-}
-
-// build gives the library's options. known are signers that the vault in place
-// vouches for.
-func (o readOptions) build(a *app, identities []age.Identity, known []string) (backup.ReadOptions, error) {
-	if len(identities) == 0 {
-		return backup.ReadOptions{}, fmt.Errorf("%w: a backup opens by identity: give the recovery identity or a recipient's with --identity FILE", vault.ErrNoWayIn)
-	}
-	for _, s := range o.signers {
-		if !strings.HasPrefix(s, "SHA256:") || len(s) != len("SHA256:")+43 {
-			return backup.ReadOptions{}, fmt.Errorf("%w: --signer: a fingerprint reads SHA256: and 43 characters", vault.ErrInvalid)
-		}
-	}
-	trusted := append(append([]string(nil), o.signers...), known...)
-	return backup.ReadOptions{Identities: identities, Trust: func(ctx context.Context, fingerprint string) error {
-		err := backup.TrustSigners(trusted...)(ctx, fingerprint)
-		if err == nil || len(o.signers) > 0 {
-			return err
-		}
-		if !a.interactive() {
-			return fmt.Errorf("%w: nobody vouched for its signer", backup.ErrUntrusted)
-		}
-		answer, err := a.ui.ask(ctx, "Fingerprint of the signer, from the recovery sheet (SHA256:...): ")
-		if err != nil {
-			return err
-		}
-		return backup.TrustSigners(answer)(ctx, fingerprint)
-	}}, nil
-}
-
 // openBackup opens the file, or standard input.
 func (a *app) openBackup(file string) (io.ReadCloser, error) {
 	if file == "-" {
@@ -213,31 +174,6 @@ func (a *app) openBackup(file string) (io.ReadCloser, error) {
 	return os.Open(file)
 }
 
-// vouchedSigners returns the signers that the vault in place trusts: its own,
-// and that of the vault it was restored from. A vault that does not open vouches
-// for nobody.
-func vouchedSigners(ctx context.Context, a *app, cfg vault.Config) []string {
-	cfg.Logger = nil
-	v, err := vault.Open(ctx, cfg)
-	if err != nil {
-		a.ui.logger().Debug("the vault in place vouches for no signer", "reason", err)
-		return nil
-	}
-	defer v.Close()
-	var m vault.Meta
-	if err := v.View(ctx, func(tx *vault.Tx) (err error) {
-		m, err = tx.Meta(ctx)
-		return err
-	}); err != nil {
-		return nil
-	}
-	known := []string{m.SignerFingerprint()}
-	if m.OriginSigner != "" {
-		known = append(known, vault.Fingerprint(m.OriginSigner))
-	}
-	return known
-}
-
 func newBackupVerify(a *app) *cobra.Command {
 	var o readOptions
 	cmd := &cobra.Command{
@@ -245,7 +181,7 @@ func newBackupVerify(a *app) *cobra.Command {
 		Short: "Check a backup as a restore would, and write nothing",
 		Long: `Check a backup from its first byte to its last: encryption, signature and signer,
 sums, counts, and the audit log's chain. FILE may be '-'. It opens by --identity.
-The signer is trusted when the vault in place made it, or by --signer.`,
+It is trusted when the vault in place made it and recorded it, or by --signer.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return runVerify(cmd.Context(), a, o, args[0], true) },
 	}
@@ -271,18 +207,18 @@ func runVerify(ctx context.Context, a *app, o readOptions, file string, askVault
 	return nil
 }
 
-// verifiedBackup verifies a backup whose signer --signer names, or where askVault
-// says so the vault in place vouches for.
+// verifiedBackup verifies a backup whose signer --signer names, or where askVault says
+// so one that the vault in place recorded.
 func verifiedBackup(ctx context.Context, a *app, o readOptions, file string, askVault bool) (backup.Manifest, error) {
 	cfg, err := a.config(ctx)
 	if err != nil {
 		return backup.Manifest{}, err
 	}
-	var known []string
+	var recorded map[string]bool
 	if askVault && len(o.signers) == 0 {
-		known = vouchedSigners(ctx, a, cfg)
+		recorded = recordedBackups(ctx, a, cfg)
 	}
-	opts, err := o.build(a, cfg.Identities, known)
+	opts, err := o.build(a, cfg, recorded)
 	if err != nil {
 		return backup.Manifest{}, err
 	}

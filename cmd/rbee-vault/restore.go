@@ -61,11 +61,11 @@ func runRestore(ctx context.Context, a *app, o restoreOptions, file string) erro
 	if err != nil {
 		return err
 	}
-	var known []string
+	var recorded map[string]bool
 	if o.replace && len(o.signers) == 0 {
-		known = vouchedSigners(ctx, a, cfg)
+		recorded = recordedBackups(ctx, a, cfg)
 	}
-	read, err := o.build(a, cfg.Identities, known)
+	read, err := o.build(a, cfg, recorded)
 	if err != nil {
 		return err
 	}
@@ -74,22 +74,14 @@ func runRestore(ctx context.Context, a *app, o restoreOptions, file string) erro
 		return err
 	}
 	defer r.Close()
-	var declined error
 	done, err := backup.Restore(ctx, cfg, r, backup.RestoreOptions{
-		ReadOptions: read,
-		NoKeyring:   o.noKeyring,
-		Replace:     o.replace,
-		ReplaceUnread: func(cause error) bool {
-			a.ui.warn("the vault in place cannot be opened: %v", cause)
-			declined = a.ui.confirm(ctx, "Set it aside as it is, and put the backup in its place?")
-			return declined == nil
-		},
+		ReadOptions:    read,
+		NoKeyring:      o.noKeyring,
+		Replace:        o.replace,
+		ConfirmInPlace: a.confirmInPlace,
 	})
 	if o.replace && (errors.Is(err, backup.ErrUntrusted) || errors.Is(err, backup.ErrDamaged)) {
 		a.auditRefusedRestore(ctx, cfg, file, err)
-	}
-	if declined != nil {
-		return declined
 	}
 	if errors.Is(err, vault.ErrExists) {
 		return withHint(err, "Nothing was touched. Replace it (it is set aside) with --replace, or restore elsewhere with --db PATH.")
@@ -135,8 +127,46 @@ func runRestore(ctx context.Context, a *app, o restoreOptions, file string) erro
 	a.ui.pairs(pairs)
 	a.ui.info(`
 This is a new vault with a signer of its own: write its fingerprint on the recovery
-sheet. Backups that the old vault made are still trusted here.`)
+sheet, or keep the page that this writes: rbee-vault status --sheet FILE`)
+	a.tellUnvouched(done.Slots, done.Signer)
 	return nil
+}
+
+// confirmInPlace asks about recipients that nothing vouches for.
+func (a *app) confirmInPlace(ctx context.Context, in vault.InPlace) error {
+	a.ui.warn("nothing vouches for what is in place: %v", in.Cause)
+	if in.Recipients == nil {
+		a.ui.warn("its recipients are not known, so all of the backup's come back, also those that were removed since")
+	} else {
+		a.ui.warn("of the backup's recipients only these are kept, which its slots file names; who can write that file could have changed them:")
+		for _, s := range in.Recipients {
+			a.ui.warn("  %s", slotText(s))
+		}
+	}
+	if in.Lost {
+		return a.ui.confirm(ctx, "Restore with these recipients?")
+	}
+	return a.ui.confirm(ctx, "Set it aside as it is, and put the backup in its place?")
+}
+
+// tellUnvouched names the unlock methods whose first use is asked about, for nothing of
+// theirs vouches for the signer yet.
+func (a *app) tellUnvouched(slots []vault.Slot, signer string) {
+	var unvouched []string
+	for _, s := range slots {
+		if !s.Vouched() {
+			unvouched = append(unvouched, "  "+slotText(s))
+		}
+	}
+	if unvouched == nil {
+		return
+	}
+	a.ui.info(`
+These have not vouched for the signer yet. Each is asked once, or vouches by this line;
+a service's credential first, for it cannot be asked:
+%s
+
+  rbee-vault status --identity FILE --signer %s`, strings.Join(unvouched, "\n"), vault.Fingerprint(signer))
 }
 
 // auditRefusedRestore puts into the log of the vault in place, where that opens,

@@ -14,6 +14,7 @@ import (
 type rotateOptions struct {
 	dryRun bool
 	backup bool
+	sheet  string
 }
 
 func newRotate(a *app) *cobra.Command {
@@ -32,6 +33,7 @@ year or two.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runRotate(cmd.Context(), a, o) },
 	}
 	cmd.Flags().BoolVar(&o.dryRun, "dry-run", false, "try all that can be tried, and change nothing")
+	cmd.Flags().StringVar(&o.sheet, "sheet", "", "write a page that names the new signer to the new `FILE`")
 	cmd.Flags().BoolVar(&o.backup, "backup", false, "make a backup afterwards")
 	return cmd
 }
@@ -42,6 +44,7 @@ type rotateJSON struct {
 	KeyID      *string      `json:"key_id"`
 	Previous   string       `json:"previous_key_id"`
 	Keyring    bool         `json:"keyring"`
+	Signer     *signerJSON  `json:"signer"`
 	Slots      []vault.Slot `json:"slots"`
 }
 
@@ -64,8 +67,15 @@ func runRotate(ctx context.Context, a *app, o rotateOptions) error {
 			a.ui.info("Nothing was changed. A rotation would give the vault this generation of its key.")
 			return nil
 		}
+		sheet, err := newSheet(o.sheet)
+		if err != nil {
+			return err
+		}
 		if err := a.rotate(ctx, v); err != nil {
 			return err
+		}
+		if err := sheet.write(ctx, a, v); err != nil {
+			return fmt.Errorf("the key was changed, but the sheet could not be written: %w", err)
 		}
 		if !o.backup && a.interactive() && !a.yes && !a.json {
 			err := a.ui.confirm(ctx, "The backups so far can be read as before. Make a fresh one now?")
@@ -98,16 +108,23 @@ func (a *app) showRotated(r vault.Rotated, dryRun bool) error {
 	if a.json {
 		j := rotateJSON{DryRun: dryRun, Generation: r.Generation, Previous: r.Previous.String(), Keyring: r.Keyring, Slots: r.Slots}
 		if !dryRun {
-			id := r.KeyID.String()
-			j.KeyID = &id
+			id, signer := r.KeyID.String(), newSignerJSON(r.Signer)
+			j.KeyID, j.Signer = &id, &signer
 		}
 		return a.ui.object(j)
 	}
 	pairs := [][2]string{{"generation", strconv.FormatInt(r.Generation, 10)}}
 	if !dryRun {
-		pairs = append(pairs, [2]string{"key id", r.KeyID.String()})
+		pairs = append(pairs, [2]string{"key id", r.KeyID.String()}, [2]string{"signer", vault.Fingerprint(r.Signer)})
 	}
 	a.ui.pairs(append(pairs, [2]string{"opens by", vault.WaysIn(r.Slots, r.Keyring)}))
+	if !dryRun {
+		a.ui.info(`
+The signer is new: write its fingerprint on the recovery sheet, or keep the page that
+--sheet FILE writes (rbee-vault status --sheet FILE, later). Who could read the vault
+before knows the old signing key: sheets and files that name the old signer do not tell
+his vaults and backups from yours. If a reader was removed, make credentials anew too.`)
+	}
 	return nil
 }
 

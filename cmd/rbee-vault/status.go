@@ -13,11 +13,14 @@ import (
 )
 
 func newStatus(a *app) *cobra.Command {
-	return &cobra.Command{
+	var sheet string
+	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show what the vault is, how it opens and when it was last backed up",
-		RunE:  func(cmd *cobra.Command, _ []string) error { return runStatus(cmd.Context(), a) },
+		RunE:  func(cmd *cobra.Command, _ []string) error { return runStatus(cmd.Context(), a, sheet) },
 	}
+	cmd.Flags().StringVar(&sheet, "sheet", "", "write a page that names the current signer to the new `FILE`")
+	return cmd
 }
 
 type statusJSON struct {
@@ -36,6 +39,7 @@ type statusJSON struct {
 	SSHKeys    int          `json:"ssh_keys"`
 	HostKeys   int          `json:"host_keys"`
 	Signer     signerJSON   `json:"signer"`
+	Sheet      *string      `json:"sheet"` // when a sheet with the signer was handed out
 	Origin     *originJSON  `json:"origin"`
 	LastBackup *recordJSON  `json:"last_backup"`
 	WALBytes   int64        `json:"wal_bytes"`
@@ -46,13 +50,20 @@ type originJSON struct {
 	Signer  signerJSON `json:"signer"`
 }
 
-func runStatus(ctx context.Context, a *app) error {
+func runStatus(ctx context.Context, a *app, sheetFile string) error {
+	page, err := newSheet(sheetFile)
+	if err != nil {
+		return err
+	}
 	var m vault.Meta
 	var totals registry.Totals
 	var last *backup.Record
 	s := statusJSON{Schema: vault.SchemaVersion()}
-	err := a.withRegistry(ctx, func(r *registry.Registry) error {
+	err = a.withRegistry(ctx, func(r *registry.Registry) error {
 		v := r.Vault()
+		if err := page.write(ctx, a, v); err != nil {
+			return err
+		}
 		s.Path, s.OpenedBy = v.Path(), v.Source()
 		err := v.View(ctx, func(tx *vault.Tx) (err error) {
 			if m, err = tx.Meta(ctx); err != nil {
@@ -60,6 +71,14 @@ func runStatus(ctx context.Context, a *app) error {
 			}
 			if s.Slots, err = tx.Slots(ctx); err != nil {
 				return err
+			}
+			signers, err := tx.Signers(ctx)
+			if err != nil {
+				return err
+			}
+			if at := signers[len(signers)-1].Sheet; !at.IsZero() {
+				text := vault.FormatTime(at)
+				s.Sheet = &text
 			}
 			totals, err = registry.Counts(ctx, tx)
 			return err
@@ -112,6 +131,9 @@ func runStatus(ctx context.Context, a *app) error {
 		[2]string{"holds", fmt.Sprintf("%d nodes, %d SSH keys, %d host keys", s.Nodes, s.SSHKeys, s.HostKeys)},
 		[2]string{"signer", s.Signer.Fingerprint},
 	)
+	if s.Sheet == nil {
+		pairs = append(pairs, [2]string{"sheet", "none names this signer yet: rbee-vault status --sheet FILE"})
+	}
 	if s.Origin != nil {
 		pairs = append(pairs, [2]string{"restored from", fmt.Sprintf("vault %s, signer %s", s.Origin.VaultID, s.Origin.Signer.Fingerprint)})
 	}

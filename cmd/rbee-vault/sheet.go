@@ -1,0 +1,54 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+
+	"github.com/rbee-keeper/rbee-vault/internal/durable"
+	"github.com/rbee-keeper/rbee-vault/vault"
+)
+
+// sheet is the new file of a signer sheet; "": none is wanted.
+type sheet string
+
+// newSheet sees that the file can be made, before anything is changed.
+func newSheet(path string) (sheet, error) {
+	if path == "" {
+		return "", nil
+	}
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	if ok, err := durable.Exists(abs); err != nil {
+		return "", err
+	} else if ok {
+		return "", fmt.Errorf("%w: %q", vault.ErrFileExists, abs)
+	}
+	if ok, err := durable.Exists(filepath.Dir(abs)); err != nil {
+		return "", err
+	} else if !ok {
+		return "", fmt.Errorf("%w: there is no directory %q", vault.ErrInvalid, filepath.Dir(abs))
+	}
+	return sheet(abs), nil
+}
+
+// write writes the page, and notes that it was handed out.
+func (s sheet) write(ctx context.Context, a *app, v *vault.Vault) error {
+	if s == "" {
+		return nil
+	}
+	m, slots, err := metaAndSlots(ctx, v)
+	if err != nil {
+		return err
+	}
+	if err := vault.CreateFile(string(s), vault.SignerSheet(m, slots)); err != nil {
+		return err
+	}
+	if err := v.RecordSheet(ctx); err != nil {
+		return err
+	}
+	a.ui.info("The signer sheet is in %s.", string(s))
+	return nil
+}
