@@ -347,14 +347,18 @@ func checkpoint(ctx context.Context, db *sql.DB) (bool, error) {
 	return busy == 0, nil
 }
 
-// Close closes the vault and wipes its keys. Its last connection folds the
-// write-ahead log into the database.
+// Close closes the vault and wipes its keys. It waits until every View, Update
+// and rotation that is under way has ended; those that begin later, and a second
+// Close, get [ErrClosed]. Its last connection folds the write-ahead log into the
+// database.
 func (v *Vault) Close() error {
 	ctx := context.Background()
-	if err := v.enter(ctx); err != nil { // a rotation comes to its end first
+	// The whole gate: a transaction that still ran would seal under a wiped key,
+	// and read a database whose locks are gone.
+	if err := v.gate.Acquire(ctx, everybody); err != nil {
 		return err
 	}
-	defer v.leave()
+	defer v.gate.Release(everybody)
 
 	// SQLite's checkpoint at the last close holds the database alone, so
 	// closing without the lock, when it cannot be had, risks nothing.
