@@ -2,6 +2,7 @@ package vault
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -20,7 +21,8 @@ import (
 //
 //  1. where there is a database: fold its log in, close it, see its side files
 //     gone
-//  2. build the new database beside it, and verify it
+//  2. build the new database beside it, and verify it; its last change is the
+//     journal mode
 //  3. where restore replaces one: set copies of it and of its slots file aside
 //  4. write the slots file with a pending entry for the new key
 //  5. hand a new recovery identity over
@@ -219,6 +221,9 @@ func (t *transition) build(ctx context.Context) (err error) {
 	if err == nil {
 		err = checkPages(ctx, v.writer)
 	}
+	if err == nil {
+		err = setLogged(ctx, v.writer)
+	}
 	if e := v.closePools(); err == nil {
 		err = e
 	}
@@ -232,6 +237,21 @@ func (t *transition) build(ctx context.Context) (err error) {
 		return err
 	}
 	return fsys.SyncDir(t.paths.dir)
+}
+
+// setLogged gives the finished database the journal mode that it has from then
+// on. The first writer of an open vault would otherwise have to change it, and
+// SQLite refuses that beside any reader. The log itself goes with the last
+// connection.
+func setLogged(ctx context.Context, db *sql.DB) error {
+	var mode string
+	if err := db.QueryRowContext(ctx, `PRAGMA main.journal_mode = WAL`).Scan(&mode); err != nil {
+		return mapDriverError(err)
+	}
+	if mode != "wal" {
+		return fmt.Errorf("the journal mode stays %q", mode)
+	}
+	return nil
 }
 
 // fillAll writes what every new vault has around what fill writes.
