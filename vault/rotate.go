@@ -114,7 +114,7 @@ func (v *Vault) planRotation(ctx context.Context) (Rotated, anchor, error) {
 		return Rotated{}, anchor{}, err
 	}
 	defer v.leave()
-	if err := v.changeable(); err != nil {
+	if err := v.resettle(ctx); err != nil {
 		return Rotated{}, anchor{}, err
 	}
 	var seen anchor

@@ -174,6 +174,7 @@ func (v *Vault) settle(ctx context.Context) error {
 		v.cfg.log().Warn("the slots file cannot be written: nothing may change the vault until it can", "error", err)
 		return nil
 	}
+	v.setUnsettled(nil)
 	waiting := v.sweepKeys(ctx, s)
 	if err := removeLeftovers(v.cfg.fs(), v.paths); err != nil {
 		v.cfg.log().Warn("what an interrupted run left behind cannot be removed", "error", err)

@@ -82,10 +82,10 @@ type NewSlot struct {
 // AddSlot adds a way in. When it returns nil, the slot is in the vault and in its
 // slots file. It returns [ErrSlotExists] for a recipient that has a slot,
 // [ErrFileExists], [ErrInvalid], [ErrPlugin], and those of [Vault.Update]; then
-// there is no new slot. With [ErrUnsettled] there may be: the next open of the
+// there is no new slot. With [ErrUnsettled] there may be: the next change or open of the
 // vault writes the slots file.
 func (v *Vault) AddSlot(ctx context.Context, n NewSlot) (Slot, error) {
-	if err := v.changeable(); err != nil {
+	if err := v.changing(ctx, func() error { return nil }); err != nil { // before anything is made
 		return Slot{}, err
 	}
 	var m Meta
@@ -287,9 +287,11 @@ func (v *Vault) changeSlots(ctx context.Context, change func(tx *Tx, m *Meta, sl
 	if err != nil {
 		return err
 	}
+	ctx, cancel := afterwards(ctx)
+	defer cancel()
 	if err := v.render(ctx); err != nil {
 		v.setUnsettled(err)
-		return fmt.Errorf("%w, so the change is in the database alone until the next open: %w", ErrUnsettled, err)
+		return fmt.Errorf("%w, so the change is in the database alone until the next change or open: %w", ErrUnsettled, err)
 	}
 	return nil
 }

@@ -248,10 +248,34 @@ func (v *Vault) changing(ctx context.Context, fn func() error) error {
 		return err
 	}
 	defer v.leave()
-	if err := v.changeable(); err != nil {
+	if err := v.resettle(ctx); err != nil {
 		return err
 	}
 	return v.locked(ctx, fn)
+}
+
+// resettle returns why nothing may change the vault, after another attempt where
+// the slots file could not be written before. The caller is inside the gate, and
+// does not hold the write lock.
+func (v *Vault) resettle(ctx context.Context) error {
+	err := v.changeable()
+	if !errors.Is(err, ErrUnsettled) {
+		return err
+	}
+	if err := v.locked(ctx, func() error { return v.settle(ctx) }); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnsettled, err)
+	}
+	return v.changeable()
+}
+
+// afterCommit limits what follows a commit.
+const afterCommit = 10 * time.Second
+
+// afterwards is the context of what follows a commit. The change is made, so its
+// slots file, its checkpoint and its anchor no longer depend on whether the caller
+// still waits.
+func afterwards(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), afterCommit)
 }
 
 // changeable says why nothing may change the vault, if so.
@@ -299,6 +323,8 @@ func (v *Vault) update(ctx context.Context, fn func(tx *Tx) error) error {
 	if err != nil {
 		return err
 	}
+	ctx, cancel := afterwards(ctx)
+	defer cancel()
 	v.foldLog(ctx, db)
 	v.anchor(ctx, audited)
 	return nil
