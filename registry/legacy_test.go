@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/rbee-keeper/rbee-vault/vault"
+	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
 )
 
 const (
@@ -189,7 +190,8 @@ func TestReadLegacyRefuses(t *testing.T) {
 		"no file":    {filepath.Join(t.TempDir(), "none.db"), fs.ErrNotExist},
 		"not SQLite": {write(strings.Repeat("x", 4096)), vault.ErrNotPlaintext},
 		"empty":      {write(""), vault.ErrNotPlaintext},
-		"vault":      {newRegistry(t).Vault().Path(), vault.ErrNotPlaintext},
+		"vault":      {vaulttest.Config(t).Path, vault.ErrNotPlaintext},
+		"open vault": {newRegistry(t).Vault().Path(), vault.ErrAlreadyOpen},
 	} {
 		t.Run(name, func(t *testing.T) {
 			set, err := ReadLegacy(t.Context(), tt.path, "/home/ops")

@@ -213,18 +213,27 @@ func mapDriverError(err error) error {
 // OpenPlaintext opens somebody else's unencrypted SQLite database for reading.
 // It follows the file's write-ahead log, so a row that its program has not
 // checkpointed yet is seen. It returns [ErrNotPlaintext] for anything but an
-// SQLite database, and an error that matches [fs.ErrNotExist] when there is no
-// file. The caller closes it.
+// SQLite database, [ErrAlreadyOpen] for a file that this process has open, as
+// plaintext or as a vault's, and an error that matches [fs.ErrNotExist] when there
+// is no file. The caller closes it.
 func OpenPlaintext(ctx context.Context, path string) (*sql.DB, error) {
-	header, err := readHeader(path, len(plaintextHeader))
+	inode, err := os.Stat(path)
 	if err != nil {
 		return nil, err
 	}
-	if string(header) != plaintextHeader {
-		return nil, fmt.Errorf("%q: %w", path, ErrNotPlaintext)
+	if opened.hasBeside(path) || !opened.add(inode) {
+		return nil, fmt.Errorf("%q: %w", path, ErrAlreadyOpen)
+	}
+	header, err := readHeader(path, len(plaintextHeader))
+	if err == nil && string(header) != plaintextHeader {
+		err = fmt.Errorf("%q: %w", path, ErrNotPlaintext)
+	}
+	if err != nil {
+		opened.remove(inode)
+		return nil, err
 	}
 	uri := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: "mode=ro&_query_only=on"}
-	db := sql.OpenDB(plaintextConnector(uri.String()))
+	db := sql.OpenDB(plaintextConnector{uri.String(), inode})
 	if err := db.PingContext(ctx); err != nil {
 		db.Close()
 		return nil, fmt.Errorf("open %q: %w", path, mapDriverError(err))
@@ -246,12 +255,23 @@ func readHeader(path string, n int) ([]byte, error) {
 	return header[:n], nil
 }
 
-type plaintextConnector string
+type plaintextConnector struct {
+	uri   string
+	inode os.FileInfo
+}
 
 // Connect implements [driver.Connector].
 func (c plaintextConnector) Connect(context.Context) (driver.Conn, error) {
-	return c.Driver().Open(string(c))
+	return c.Driver().Open(c.uri)
 }
+
+// Close implements [io.Closer]: it is called when the pool has closed.
+func (c plaintextConnector) Close() error {
+	opened.remove(c.inode)
+	return nil
+}
+
+var _ io.Closer = plaintextConnector{}
 
 // Driver implements [driver.Connector].
 func (c plaintextConnector) Driver() driver.Driver { return &sqlite3.SQLiteDriver{} }

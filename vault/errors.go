@@ -75,6 +75,12 @@ var (
 	ErrRollback = errors.New("database is an older copy")
 	// ErrAudit: the chain of the audit log is broken.
 	ErrAudit = errors.New("audit log is broken")
+	// ErrLogGone: the write-ahead log of the open database was removed or replaced, so
+	// what is committed to it is lost when the vault is closed.
+	ErrLogGone = errors.New("write-ahead log is gone")
+	// ErrUnknownOutcome: the commit failed in such a way that the change may have been
+	// stored or not. The audit log tells which.
+	ErrUnknownOutcome = errors.New("the change may or may not have been stored")
 	// ErrUnsettled: the slots file cannot be brought up to date, so nothing may
 	// change the vault.
 	ErrUnsettled = errors.New("slots file cannot be written: the vault is read only")

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -43,6 +45,8 @@ type Vault struct {
 
 	versions versions
 	moved    digest // how the transaction of the write connection changed the digest
+	// log is the write-ahead log as this handle first found it.
+	log atomic.Pointer[os.FileInfo]
 
 	mu             sync.Mutex // guards what follows
 	readers        *sql.DB
@@ -141,6 +145,7 @@ func (v *Vault) closePools() error {
 	writer, readers := v.writer, v.readers
 	v.writer, v.readers = nil, nil
 	v.mu.Unlock()
+	v.log.Store(nil)
 	errs := []error{v.closeVersions()}
 	for _, db := range []*sql.DB{writer, readers} {
 		if db != nil {
@@ -230,7 +235,24 @@ func (v *Vault) view(ctx context.Context, fn func(tx *Tx) error) error {
 		return err
 	}
 	_, err = v.transact(ctx, db, false, fn)
+	if v.log.Load() == nil && v.mode != building {
+		v.checkLog() // so that it is noted early
+	}
 	return err
+}
+
+// checkLog sees that the write-ahead log is the one that this handle first found,
+// or takes note of it. SQLite keeps the log while a connection is open; whoever
+// takes it away does not know of the locks, and what is committed then is lost.
+func (v *Vault) checkLog() error {
+	now, err := os.Stat(v.paths.db + "-wal")
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrLogGone, err)
+	}
+	if v.log.CompareAndSwap(nil, &now) || os.SameFile(*v.log.Load(), now) {
+		return nil
+	}
+	return fmt.Errorf("%w: %q was replaced while the vault was open", ErrLogGone, v.paths.db+"-wal")
 }
 
 // Update runs fn in a write transaction and commits it when fn returns nil:
@@ -322,6 +344,11 @@ func (v *Vault) update(ctx context.Context, fn func(tx *Tx) error) error {
 	audited, err := v.transact(ctx, db, v.mode == writing, fn)
 	if err != nil {
 		return err
+	}
+	if v.mode != building {
+		if err := v.checkLog(); err != nil {
+			return fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
+		}
 	}
 	ctx, cancel := afterwards(ctx)
 	defer cancel()
@@ -456,6 +483,24 @@ var opened = openFiles{files: map[[2]uint64]bool{}}
 func fileID(info os.FileInfo) [2]uint64 {
 	st := info.Sys().(*syscall.Stat_t)
 	return [2]uint64{uint64(st.Dev), uint64(st.Ino)}
+}
+
+// hasBeside reports whether path is SQLite's own file of a database that is open.
+func (o *openFiles) hasBeside(path string) bool {
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real
+	}
+	for _, suffix := range sideFiles("") {
+		db, ok := strings.CutSuffix(path, suffix)
+		if !ok {
+			continue
+		}
+		info, err := os.Stat(db)
+		if err == nil && o.unless(info, func() error { return nil }) != nil {
+			return true
+		}
+	}
+	return false
 }
 
 // add reports false when the file is open already.

@@ -1,0 +1,99 @@
+package vault_test
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/rbee-keeper/rbee-vault/vault"
+	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
+)
+
+// TestOpenPlaintextOfAnOpenFile: closing a file of an open database would drop
+// this process's locks on it, and another process would then delete the log in
+// use.
+func TestOpenPlaintextOfAnOpenFile(t *testing.T) {
+	cfg := vaulttest.Config(t)
+	v := vaulttest.Open(t, cfg)
+	if err := v.Update(t.Context(), func(tx *vault.Tx) error { return insertNode(t.Context(), tx, "hive-01") }); err != nil {
+		t.Fatal(err)
+	}
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(cfg.Path+"-shm", link); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{cfg.Path, cfg.Path + "-wal", cfg.Path + "-shm", link} {
+		if _, err := vault.OpenPlaintext(t.Context(), path); !errors.Is(err, vault.ErrAlreadyOpen) {
+			t.Errorf("%s: %v, want ErrAlreadyOpen", path, err)
+		}
+	}
+	// Another process that opens and closes it leaves the log, and what is written
+	// goes on being there.
+	cmd := child("write", childSpec(cfg, "child", "1"))
+	if out, err := cmd.Output(); err != nil || string(out) != "child-0\n" {
+		t.Fatalf("%q, %v", out, err)
+	}
+	if err := v.Update(t.Context(), func(tx *vault.Tx) error { return insertNode(t.Context(), tx, "hive-02") }); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+	v.Close()
+	checkRows(t, cfg, []string{"hive-01", "child-0", "hive-02"})
+}
+
+// TestOpenPlaintextIsListed: while a plain database is open, nothing else opens
+// the file.
+func TestOpenPlaintextIsListed(t *testing.T) {
+	path := filepath.Join(vaulttest.Dir(t), "beehives.db")
+	if out, err := exec.Command("sqlite3", path, `CREATE TABLE beehives (name)`).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	db, err := vault.OpenPlaintext(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := vault.OpenPlaintext(t.Context(), path); !errors.Is(err, vault.ErrAlreadyOpen) {
+		t.Errorf("a second: %v, want ErrAlreadyOpen", err)
+	}
+	db.Close()
+	again, err := vault.OpenPlaintext(t.Context(), path)
+	if err != nil {
+		t.Fatalf("after it was closed: %v", err)
+	}
+	again.Close()
+	// A refusal lists nothing.
+	vaultPath := vaulttest.Config(t)
+	if _, err := vault.OpenPlaintext(t.Context(), vaultPath.Path); !errors.Is(err, vault.ErrNotPlaintext) {
+		t.Errorf("%v, want ErrNotPlaintext", err)
+	}
+	vaulttest.Open(t, vaultPath)
+}
+
+// TestLogTakenAway: a commit to a log that another program has removed or
+// replaced is not acknowledged.
+func TestLogTakenAway(t *testing.T) {
+	for name, take := range map[string]func(path string) error{
+		"removed": os.Remove,
+		"replaced": func(path string) error {
+			if err := os.Remove(path); err != nil {
+				return err
+			}
+			return os.WriteFile(path, nil, 0o600)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			v := vaulttest.New(t)
+			if err := v.Update(t.Context(), func(tx *vault.Tx) error { return insertNode(t.Context(), tx, "hive-01") }); err != nil {
+				t.Fatal(err)
+			}
+			if err := take(v.Path() + "-wal"); err != nil {
+				t.Fatal(err)
+			}
+			err := v.Update(t.Context(), func(tx *vault.Tx) error { return insertNode(t.Context(), tx, "hive-02") })
+			if !errors.Is(err, vault.ErrLogGone) || !errors.Is(err, vault.ErrUnknownOutcome) {
+				t.Errorf("%v, want ErrLogGone and ErrUnknownOutcome", err)
+			}
+		})
+	}
+}
