@@ -61,12 +61,13 @@ type Created struct {
 // grow with the vault.
 //
 // Errors: [ErrExists], [ErrNotRecorded] (with a file in place, so Created is
-// valid), [vault.ErrInvalid] for a recipient, those of [vault.Vault.Update].
+// valid), [vault.ErrInvalid] for a recipient or for a Path that is reserved for a
+// vault's own files, those of [vault.Vault.Update].
 func Create(ctx context.Context, v *vault.Vault, opts CreateOptions) (Created, error) {
 	if opts.FS == nil {
 		opts.FS = durable.OS{}
 	}
-	if err := opts.prepare(); err != nil {
+	if err := opts.prepare(v.Path()); err != nil {
 		return Created{}, err
 	}
 	if err := opts.checkRecipients(ctx, v); err != nil {
@@ -126,7 +127,7 @@ func (o CreateOptions) target() string {
 
 // prepare makes what can be made, and refuses what cannot work, before a
 // sequence is used up.
-func (o *CreateOptions) prepare() error {
+func (o *CreateOptions) prepare(db string) error {
 	switch {
 	case o.Writer != nil:
 		return nil
@@ -136,6 +137,9 @@ func (o *CreateOptions) prepare() error {
 			return fmt.Errorf("resolve path %q: %w", o.Path, err)
 		}
 		o.Path = abs
+		if err := vault.CheckOutput(abs, db); err != nil {
+			return err
+		}
 		if ok, err := durable.Exists(abs); err != nil {
 			return err
 		} else if ok {

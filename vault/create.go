@@ -58,7 +58,10 @@ func Create(ctx context.Context, cfg Config, opts CreateOptions) (Created, error
 	if len(slots) == 0 && !recoverable {
 		return Created{}, fmt.Errorf("%w: a vault needs a recovery identity or a recipient: a lost keyring would lose it", ErrInvalid)
 	}
-	p, err := newPaths(cfg.Path)
+	p, err := newVaultPaths(cfg.Path)
+	if err == nil && opts.RecoveryFile != "" {
+		err = CheckOutput(opts.RecoveryFile, p.db)
+	}
 	if err != nil {
 		return Created{}, err
 	}

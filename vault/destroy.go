@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"slices"
-	"strings"
 
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
 	"github.com/rbee-keeper/rbee-vault/keyring"
@@ -49,7 +47,7 @@ func Destroy(ctx context.Context, cfg Config) (Destroyed, error) {
 	if err != nil {
 		return Destroyed{}, err
 	}
-	done := Destroyed{LeftAccounts: r.leftAccounts, Left: p.left()}
+	done := Destroyed{LeftAccounts: r.leftAccounts, Left: r.left}
 	for _, account := range r.accounts {
 		if err := cfg.Keyring.Delete(ctx, account); err != nil {
 			return done, fmt.Errorf("delete the vault's key from the keyring: %w", err)
@@ -71,8 +69,8 @@ func Destroy(ctx context.Context, cfg Config) (Destroyed, error) {
 
 // PlanDestruction tells what [Destroy] would remove. Errors are Destroy's.
 func PlanDestruction(ctx context.Context, cfg Config) (Destroyed, error) {
-	p, r, err := planDestruction(ctx, cfg)
-	return Destroyed{Files: r.files, Accounts: r.accounts, Left: p.left(), LeftAccounts: r.leftAccounts}, err
+	_, r, err := planDestruction(ctx, cfg)
+	return Destroyed{Files: r.files, Accounts: r.accounts, Left: r.left, LeftAccounts: r.leftAccounts}, err
 }
 
 func planDestruction(ctx context.Context, cfg Config) (paths, removal, error) {
@@ -87,17 +85,13 @@ func planDestruction(ctx context.Context, cfg Config) (paths, removal, error) {
 	return p, r, err
 }
 
-// left lists what a destruction of the vault leaves beside it.
-func (p paths) left() []string {
-	return slices.DeleteFunc(p.asides(), func(path string) bool { return strings.HasPrefix(path, p.db+".before-v") })
-}
-
 // removal is what belongs to a vault and to no other: its files and its keyring
 // items, each in the order in which they go.
 type removal struct {
 	files        []string
 	accounts     []string
 	leftAccounts []string
+	left         []string // vaults of their own beside it
 }
 
 func planRemoval(ctx context.Context, cfg Config, p paths) (removal, error) {
@@ -133,8 +127,9 @@ func planRemoval(ctx context.Context, cfg Config, p paths) (removal, error) {
 	}
 	// The database last but for its slots file: while either is there, a rerun
 	// knows it.
-	r.files = append(r.files, leftovers(p)...)
-	for _, path := range p.glob(".slots.foreign-") {
+	files, kept := p.leftovers(file)
+	r.files, r.left = append(r.files, files...), append(p.of(replacedVault), kept...)
+	for _, path := range p.of(foreignSlots) {
 		if copied, err := readSlotsFile(path); err == nil && file.tellsOf(copied) {
 			r.files = append(r.files, path)
 		}
@@ -215,10 +210,10 @@ type sibling struct {
 func (p paths) siblings() (found []sibling, unread bool, err error) {
 	base := p
 	if p.setAside() {
-		base.db = asideName.ReplaceAllString(p.db, "")
+		base.db, _ = reserved(p.db)
 	}
 	for _, path := range append([]string{base.db}, base.asides()...) {
-		if path == p.db || !p.setAside() && strings.HasPrefix(path, p.db+".before-v") {
+		if _, kind := reserved(path); path == p.db || !p.setAside() && kind == beforeDatabase {
 			continue
 		}
 		id, err := peekKeyID(path)
@@ -244,14 +239,4 @@ func (p paths) siblings() (found []sibling, unread bool, err error) {
 
 // asides lists the databases of this name that are set aside, where the database
 // itself is not one of them.
-func (p paths) asides() []string {
-	var found []string
-	for _, infix := range []string{".replaced-", ".before-v"} {
-		for _, path := range p.glob(infix) {
-			if _, err := os.Stat(path); err == nil && (paths{db: path}).setAside() {
-				found = append(found, path)
-			}
-		}
-	}
-	return found
-}
+func (p paths) asides() []string { return append(p.of(replacedVault), p.of(beforeDatabase)...) }

@@ -14,7 +14,6 @@ import (
 	"filippo.io/age"
 	"filippo.io/age/armor"
 
-	"github.com/rbee-keeper/rbee-vault/internal/durable"
 	"github.com/rbee-keeper/rbee-vault/keyring"
 )
 
@@ -337,10 +336,11 @@ func (v *Vault) examineOrphans(ctx context.Context, m Meta) []Finding {
 		known[id] = true
 	}
 	var found []Finding
-	for _, path := range append([]string{v.paths.slots}, v.paths.glob(".")...) {
-		if !strings.Contains(path, ".slots") || durable.IsPart(path) {
-			continue
-		}
+	files := append([]string{v.paths.slots}, v.paths.of(foreignSlots)...)
+	for _, path := range v.paths.asides() {
+		files = append(files, path+".slots")
+	}
+	for _, path := range files {
 		file, err := readSlotsFile(path)
 		if err != nil {
 			continue
@@ -397,18 +397,25 @@ func (v *Vault) examineSlotsFile(before slotsFile) Finding {
 // examineLeftovers names what lies beside the database. Some of it is wanted.
 func (p paths) examineLeftovers() []Finding {
 	var found []Finding
-	for _, kind := range []struct{ infix, what string }{
-		{".new", "what an interrupted run was building; opening the vault removes it"},
-		{".slots.part-", "an unfinished write; the next change removes it"},
-		{".slots.foreign-", "a slots file that was put aside; remove it when you know that nothing needs it"},
+	file, _ := readSlotsFile(p.slots) // its errors are found elsewhere
+	left, kept := p.leftovers(file)
+	for _, kind := range []struct {
+		paths []string
+		what  string
+	}{
+		{left, "what an interrupted run was building or writing; opening the vault removes it"},
+		{p.of(foreignSlots), "a slots file that was put aside; remove it when you know that nothing needs it"},
 	} {
-		for _, path := range p.glob(kind.infix) {
+		for _, path := range kind.paths {
 			found = append(found, warning("leftovers", "rm "+Quote(path), "%s: %s", path, kind.what))
 		}
 	}
+	for _, path := range kept {
+		found = append(found, warning("leftovers", fmt.Sprintf("mv -n %s %s", Quote(path), Quote(path+".moved")), "%s: it stands where a new database is built, and no interrupted run left it; move it to another name", path))
+	}
 	for _, path := range p.asides() {
 		what := "a vault that restore set aside"
-		if strings.HasPrefix(path, p.db+".before-v") {
+		if _, kind := reserved(path); kind == beforeDatabase {
 			what = "the vault from before a migration"
 		}
 		found = append(found, warning("leftovers", "rbee-vault destroy --db "+Quote(path), "%s: %s; destroy it when nothing needs it", path, what))

@@ -94,16 +94,18 @@ func missing(p paths) error {
 }
 
 // interrupted reports whether the file, with no database beside it, was left by
-// an init or restore that did not come to its end: its entries are pending and
-// a database is being built.
+// an init or restore that did not come to its end: its entries are pending, and
+// what stands where a database is built is such a run's. An entry without slots
+// tells by itself: no database came of it yet.
 func (f slotsFile) interrupted(p paths) bool {
+	announced := true
 	for _, e := range f.entries {
 		if e.State != statePending {
 			return false
 		}
+		announced = announced && len(e.Slots) == 0
 	}
-	building, err := durable.Exists(p.fresh)
-	return f.err == nil && err == nil && building
+	return f.err == nil && (announced && len(f.entries) > 0 || p.unfinished(f))
 }
 
 // openUnder opens the database under a lock that the caller holds, proves that

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"syscall"
 	"time"
@@ -34,27 +33,48 @@ func newPaths(path string) (paths, error) {
 	if path == "" {
 		return paths{}, fmt.Errorf("%w: no path of a database given", ErrInvalid)
 	}
-	abs, err := filepath.Abs(path)
+	abs, err := resolve(path)
 	if err != nil {
-		return paths{}, fmt.Errorf("resolve path %q: %w", path, err)
-	}
-	if real, err := filepath.EvalSymlinks(abs); err == nil {
-		abs = real
-	} else if dir, err := filepath.EvalSymlinks(filepath.Dir(abs)); err == nil {
-		abs = filepath.Join(dir, filepath.Base(abs))
+		return paths{}, err
 	}
 	// The driver cuts a name at '?', and takes "file:" for a URI.
 	if strings.ContainsAny(abs, "?\x00\n") {
 		return paths{}, fmt.Errorf("%w: path %q: a database's path has no question mark, line break or NUL", ErrInvalid, abs)
 	}
-	return paths{
+	p := paths{
 		dir:   filepath.Dir(abs),
 		db:    abs,
 		slots: abs + ".slots",
 		lock:  abs + ".lock",
 		write: abs + ".write",
 		fresh: abs + ".new",
-	}, nil
+	}
+	return p, p.checkName(false)
+}
+
+// newVaultPaths is newPaths for a vault that is to be made.
+func newVaultPaths(path string) (paths, error) {
+	p, err := newPaths(path)
+	if err == nil {
+		err = p.checkName(true)
+	}
+	return p, err
+}
+
+// resolve makes a path absolute and follows symbolic links, also where the file
+// itself is not there yet.
+func resolve(path string) (string, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "", fmt.Errorf("resolve path %q: %w", path, err)
+	}
+	if real, err := filepath.EvalSymlinks(abs); err == nil {
+		return real, nil
+	}
+	if dir, err := filepath.EvalSymlinks(filepath.Dir(abs)); err == nil {
+		return filepath.Join(dir, filepath.Base(abs)), nil
+	}
+	return abs, nil
 }
 
 // sideFiles are SQLite's own files beside a database.
@@ -67,32 +87,6 @@ func (p paths) foreignSlots(now time.Time) string {
 }
 
 func (p paths) replaced(now time.Time) string { return p.db + ".replaced-" + now.Format(fileTime) }
-
-// setAside reports whether the database is one that a transition or a
-// migration put aside: it is opened for reading only.
-func (p paths) setAside() bool {
-	return asideName.MatchString(filepath.Base(p.db))
-}
-
-// asideName matches the names that before and replaced give.
-var asideName = regexp.MustCompile(`\.(before-v\d+|replaced-\d{8}T\d{6}Z(-\d+)?)$`)
-
-// glob returns the files whose names begin with the database's name followed by
-// infix.
-func (p paths) glob(infix string) []string {
-	entries, err := os.ReadDir(p.dir)
-	if err != nil {
-		return nil
-	}
-	prefix := filepath.Base(p.db) + infix
-	var found []string
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), prefix) {
-			found = append(found, filepath.Join(p.dir, e.Name()))
-		}
-	}
-	return found
-}
 
 // InsecureError says which file others could read or change, and the command
 // that mends it. It matches [ErrInsecure].
@@ -135,8 +129,12 @@ func CheckPrivate(path string) error {
 }
 
 // CreateFile puts a secret into a new file, mode 0600, whole and flushed to the
-// disk, or not at all. It returns [ErrFileExists] where something is there.
+// disk, or not at all. It returns [ErrFileExists] where something is there, and
+// [ErrInvalid] for a name that is reserved for a vault's own files.
 func CreateFile(path string, data []byte) error {
+	if err := CheckOutput(path, ""); err != nil {
+		return err
+	}
 	return IdentityFile{Path: path}.put(durable.OS{}, data)
 }
 

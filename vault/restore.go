@@ -59,7 +59,7 @@ type RestoredVault struct {
 // Other errors are those of [Create] and [Open], and Fill's. After any of them
 // the vault in place is as it was.
 func Restore(ctx context.Context, cfg Config, opts RestoreOptions) (RestoredVault, error) {
-	p, err := newPaths(cfg.Path)
+	p, err := newVaultPaths(cfg.Path)
 	if err != nil {
 		return RestoredVault{}, err
 	}

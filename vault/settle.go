@@ -5,10 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
-	"slices"
-	"strings"
 
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
 )
@@ -43,7 +42,11 @@ func (v *Vault) settleIfNeeded(ctx context.Context) error {
 	v.mu.Lock()
 	anchored := !v.anchoring.missing
 	v.mu.Unlock()
-	if anchored && s.accepted == nil && len(leftovers(v.paths)) == 0 && bytes.Equal(file.data, renderSlotsFile([]entry{s.current})) {
+	left, kept := v.paths.leftovers(file)
+	for _, path := range kept {
+		v.cfg.log().Warn("a file stands where a new database is built, and no interrupted run left it: move it to another name", "path", path)
+	}
+	if anchored && s.accepted == nil && len(left) == 0 && bytes.Equal(file.data, renderSlotsFile([]entry{s.current})) {
 		return nil
 	}
 	return v.locked(ctx, func() error { return v.settle(ctx) })
@@ -176,8 +179,9 @@ func (v *Vault) settle(ctx context.Context) error {
 	}
 	v.setUnsettled(nil)
 	waiting := v.sweepKeys(ctx, s)
-	if err := removeLeftovers(v.cfg.fs(), v.paths); err != nil {
+	if err := v.paths.removeLeftovers(v.cfg.fs(), file); err != nil {
 		v.cfg.log().Warn("what an interrupted run left behind cannot be removed", "error", err)
+		waiting = s.swept // they tell that it is one's own
 	}
 	if err := v.writeSlotsFile(append([]entry{s.current}, waiting...)); err != nil {
 		v.cfg.log().Warn("the slots file keeps an entry that is not needed any more", "error", err)
@@ -259,12 +263,10 @@ func (v *Vault) sweepKeys(ctx context.Context, s settlement) (waiting []entry) {
 
 // keptFor reports whether a file set aside still needs the key.
 func (v *Vault) keptFor(id KeyID) bool {
-	for _, path := range v.paths.glob(".replaced-") {
-		if (paths{db: path}).setAside() {
-			// What cannot be read may be it.
-			if aside, err := peekKeyID(path); err != nil && !errors.Is(err, fs.ErrNotExist) || err == nil && aside == id {
-				return true
-			}
+	for _, path := range v.paths.of(replacedVault) {
+		// What cannot be read may be it.
+		if aside, err := peekKeyID(path); err != nil && !errors.Is(err, fs.ErrNotExist) || err == nil && aside == id {
+			return true
 		}
 	}
 	return false
@@ -284,10 +286,7 @@ func (v *Vault) removeBefore(id KeyID) {
 // its slots file behind it.
 func (p paths) beforeCopies(id KeyID) []string {
 	var found []string
-	for _, path := range p.asides() {
-		if !strings.HasPrefix(path, p.db+".before-v") {
-			continue
-		}
+	for _, path := range p.of(beforeDatabase) {
 		if of, err := peekKeyID(path); err == nil && of == id {
 			found = append(found, path, path+".slots")
 		}
@@ -295,34 +294,65 @@ func (p paths) beforeCopies(id KeyID) []string {
 	return found
 }
 
-// ours reports whether an unfinished file was to be one of the vault's own: a
-// backup that is being written beside it is somebody else's.
-func (p paths) ours(part string) bool {
-	rest := strings.TrimPrefix(part, p.db)
-	for _, infix := range []string{".slots.part-", ".slots.foreign-", ".new.part-", ".before-v", ".replaced-"} {
-		if strings.HasPrefix(rest, infix) {
-			return true
+// leftovers lists what an interrupted run left: what it was building, and its
+// unfinished writes. A database that stands where one is built, and is no such
+// run's, is somebody's: it is kept, with SQLite's files beside it.
+func (p paths) leftovers(file slotsFile) (left, kept []string) {
+	var building []string
+	for _, path := range append(sideFiles(p.fresh), p.fresh) { // the database last: it tells what they are
+		if ok, err := durable.Exists(path); ok || err != nil {
+			building = append(building, path)
 		}
 	}
-	return false
+	if p.unfinished(file) {
+		return append(p.parts(), building...), nil
+	}
+	return p.parts(), building
 }
 
-// leftovers lists what was being built, and unfinished writes.
-func leftovers(p paths) []string {
-	building := append([]string{p.fresh}, sideFiles(p.fresh)...)
-	var left []string
-	for _, path := range p.glob(".") {
-		if slices.Contains(building, path) || durable.IsPart(path) && p.ours(path) {
-			left = append(left, path)
-		}
+// unfinished reports whether an interrupted run left the database that is being
+// built. Its content decides: it is empty, or begins with a key id that the slots
+// file knows as one that never came to be. A commit that was interrupted may have
+// left it as a second name of the database in place.
+func (p paths) unfinished(file slotsFile) bool {
+	info, err := os.Lstat(p.fresh)
+	if err != nil || !info.Mode().IsRegular() {
+		return false
 	}
-	return left
+	if info.Size() == 0 {
+		return true
+	}
+	if db, err := os.Stat(p.db); err == nil && os.SameFile(db, info) {
+		return true
+	}
+	if links(info) > 1 {
+		return false // it was put in place, and moved from there
+	}
+	var id KeyID
+	err = opened.unless(info, func() error {
+		f, err := os.Open(p.fresh)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		_, err = io.ReadFull(f, id[:])
+		return err
+	})
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return false
+	}
+	if id == (KeyID{}) {
+		return true // nothing of it reached the disk before the power failed
+	}
+	e := file.find(id)
+	return e != nil && e.State == statePending
 }
 
 // removeLeftovers removes them. Nobody else may be building or writing: the
 // write lock is held.
-func removeLeftovers(fsys durable.FS, p paths) error {
-	for _, path := range leftovers(p) {
+func (p paths) removeLeftovers(fsys durable.FS, file slotsFile) error {
+	left, _ := p.leftovers(file)
+	for _, path := range left {
 		if err := durable.RemoveIfExists(fsys, path); err != nil {
 			return err
 		}

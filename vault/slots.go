@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"filippo.io/age"
@@ -87,6 +88,14 @@ type NewSlot struct {
 func (v *Vault) AddSlot(ctx context.Context, n NewSlot) (Slot, error) {
 	if err := v.changing(ctx, func() error { return nil }); err != nil { // before anything is made
 		return Slot{}, err
+	}
+	for i, f := range n.Files {
+		if err := CheckOutput(f.Path, v.paths.db); err != nil {
+			return Slot{}, err
+		}
+		if slices.ContainsFunc(n.Files[:i], func(other IdentityFile) bool { return other.Path == f.Path }) {
+			return Slot{}, fmt.Errorf("%w: %q is named twice", ErrInvalid, f.Path)
+		}
 	}
 	var m Meta
 	var slots []Slot

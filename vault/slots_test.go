@@ -232,8 +232,8 @@ func TestAddSlotRefuses(t *testing.T) {
 		"no kind":                          {vault.NewSlot{}, vault.ErrInvalid},
 		"an identity for nobody":           {vault.NewSlot{Kind: vault.SlotRecovery}, vault.ErrInvalid},
 		"a file that is there":             {vault.NewSlot{Kind: vault.SlotRecovery, Files: []vault.IdentityFile{{Path: there}}}, vault.ErrFileExists},
-		"the second file is there":         {vault.NewSlot{Kind: vault.SlotRecovery, Files: []vault.IdentityFile{{Path: there + ".new"}, {Path: there}}}, vault.ErrFileExists},
-		"a recovery that nobody confirmed": {vault.NewSlot{Kind: vault.SlotRecovery, Files: []vault.IdentityFile{{Path: there + ".new"}}, Show: func(context.Context, vault.NewIdentity) error { return refused }}, refused},
+		"the second file is there":         {vault.NewSlot{Kind: vault.SlotRecovery, Files: []vault.IdentityFile{{Path: there + ".txt"}, {Path: there}}}, vault.ErrFileExists},
+		"a recovery that nobody confirmed": {vault.NewSlot{Kind: vault.SlotRecovery, Files: []vault.IdentityFile{{Path: there + ".txt"}}, Show: func(context.Context, vault.NewIdentity) error { return refused }}, refused},
 		"an empty passphrase":              {vault.NewSlot{Kind: vault.SlotPassphrase}, vault.ErrInvalid},
 		"too little work":                  {vault.NewSlot{Kind: vault.SlotPassphrase, Passphrase: []byte("x"), WorkFactor: 17}, vault.ErrInvalid},
 		"too much work":                    {vault.NewSlot{Kind: vault.SlotPassphrase, Passphrase: []byte("x"), WorkFactor: 21}, vault.ErrInvalid},
@@ -242,7 +242,7 @@ func TestAddSlotRefuses(t *testing.T) {
 			t.Errorf("%s: %v, want %v", name, err, test.want)
 		}
 	}
-	if !bytes.Equal(read(t, cfg.Path+".slots"), before) || exists(there+".new") || string(read(t, there)) != "a file" {
+	if !bytes.Equal(read(t, cfg.Path+".slots"), before) || exists(there+".txt") || string(read(t, there)) != "a file" {
 		t.Error("something was changed")
 	}
 	if got := actions(t, v); len(got) != 1 {

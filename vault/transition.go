@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/google/uuid"
 	"golang.org/x/crypto/ssh"
@@ -21,7 +22,8 @@ import (
 //
 //  1. where there is a database: fold its log in, close it, see its side files
 //     gone
-//  2. build the new database beside it, and verify it; its last change is the
+//  2. announce the new key in the slots file, by a pending entry without slots;
+//     build the new database beside it, and verify it; its last change is the
 //     journal mode
 //  3. where restore replaces one: set copies of it and of its slots file aside
 //  4. write the slots file with a pending entry for the new key
@@ -142,7 +144,7 @@ func (t *transition) run(ctx context.Context) error {
 }
 
 func (t *transition) steps(ctx context.Context, before slotsFile) error {
-	if err := t.build(ctx); err != nil {
+	if err := t.build(ctx, before); err != nil {
 		return fmt.Errorf("build the new database: %w", err)
 	}
 	if err := ctx.Err(); err != nil {
@@ -195,17 +197,20 @@ func (t *transition) steps(ctx context.Context, before slotsFile) error {
 }
 
 // build is step 2.
-func (t *transition) build(ctx context.Context) (err error) {
+func (t *transition) build(ctx context.Context, before slotsFile) (err error) {
 	fsys, fresh := t.cfg.fs(), t.paths.fresh
-	for _, path := range sideFiles(fresh) {
-		if err := durable.RemoveIfExists(fsys, path); err != nil {
-			return err
-		}
+	if _, kept := t.paths.leftovers(before); len(kept) > 0 {
+		return fmt.Errorf("%w: %q: it stands where the new database is built, and no interrupted run left it: move it to another name", ErrFileExists, kept[0])
 	}
 	// An interrupted run's database gives way to an empty file in one step: a
 	// pending entry without one beside it would say that a vault is missing.
-	if err := durable.Replace(fsys, fresh, nil); err != nil {
+	if err := t.emptyFresh(); err != nil {
 		return err
+	}
+	if before.err == nil { // else nothing may replace it yet
+		if err := t.announce(before.entries); err != nil {
+			return err
+		}
 	}
 	v, err := attach(t.cfg, t.paths, fresh, t.key, building)
 	if err != nil {
@@ -237,6 +242,20 @@ func (t *transition) build(ctx context.Context) (err error) {
 		return err
 	}
 	return fsys.SyncDir(t.paths.dir)
+}
+
+// announce writes the slots file with an entry for the new key that has no slots
+// yet, so that what a kill leaves of the new database is known for what it is.
+func (t *transition) announce(entries []entry) error {
+	announced := newEntry(t.meta, nil, t.key.check(), statePending)
+	announced.Keyring = false // nothing was put into it
+	// One without slots only told of what was being built before.
+	entries = slices.DeleteFunc(slices.Clone(entries), func(e entry) bool { return e.State == statePending && len(e.Slots) == 0 })
+	entries = append(entries, announced)
+	if err := durable.Replace(t.cfg.fs(), t.paths.slots, renderSlotsFile(entries)); err != nil {
+		return fmt.Errorf("write slots file: %w", err)
+	}
+	return nil
 }
 
 // setLogged gives the finished database the journal mode that it has from then
@@ -387,11 +406,19 @@ func (t *transition) abandon(ctx context.Context, before slotsFile) {
 	if err != nil {
 		return
 	}
-	if now.find(t.key.id) == nil {
-		// Step 4 was not reached. An interrupted run's entries stand, and so
-		// must what it was building.
-		if t.inPlace != nil || t.missing || !before.present() {
-			removeLeftovers(fsys, t.paths)
+	alone := t.inPlace == nil && !t.missing // nothing stands besides interrupted runs
+	if e := now.find(t.key.id); e == nil || len(e.Slots) == 0 {
+		// Step 4 was not reached. An interrupted run's entries stand, and so must
+		// what it was building.
+		if _, kept := t.paths.leftovers(now); len(kept) > 0 {
+			// It is somebody's, and the reason why nothing was built.
+		} else if alone && before.present() {
+			err = t.emptyFresh()
+		} else {
+			err = t.paths.removeLeftovers(fsys, now)
+		}
+		if err == nil && e != nil {
+			t.putBack(before)
 		}
 		t.removeAside()
 		return
@@ -405,16 +432,38 @@ func (t *transition) abandon(ctx context.Context, before slotsFile) {
 	if t.takeBack != nil {
 		t.takeBack()
 	}
-	if (t.inPlace != nil || t.missing) && before.present() {
-		err = durable.Replace(fsys, t.paths.slots, before.data)
-	} else {
-		err = durable.RemoveIfExists(fsys, t.paths.slots)
+	if alone {
+		// With its slots, an entry without what was being built would say that a
+		// vault is missing.
+		before = slotsFile{}
+		if err := t.announce(nil); err != nil {
+			return
+		}
 	}
-	if err != nil {
+	if err := t.paths.removeLeftovers(fsys, now); err != nil {
 		return
 	}
-	removeLeftovers(fsys, t.paths)
+	t.putBack(before)
 	t.removeAside()
+}
+
+// emptyFresh makes what was being built an empty file again.
+func (t *transition) emptyFresh() error {
+	for _, path := range sideFiles(t.paths.fresh) {
+		if err := durable.RemoveIfExists(t.cfg.fs(), path); err != nil {
+			return err
+		}
+	}
+	return durable.Replace(t.cfg.fs(), t.paths.fresh, nil)
+}
+
+// putBack makes the slots file what it was, best effort.
+func (t *transition) putBack(before slotsFile) {
+	if before.present() {
+		durable.Replace(t.cfg.fs(), t.paths.slots, before.data)
+	} else if durable.RemoveIfExists(t.cfg.fs(), t.paths.slots) == nil {
+		t.cfg.fs().SyncDir(t.paths.dir)
+	}
 }
 
 // setAside is step 3.

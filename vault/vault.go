@@ -480,6 +480,8 @@ type openFiles struct {
 // process.
 var opened = openFiles{files: map[[2]uint64]bool{}}
 
+func links(info os.FileInfo) uint64 { return uint64(info.Sys().(*syscall.Stat_t).Nlink) }
+
 func fileID(info os.FileInfo) [2]uint64 {
 	st := info.Sys().(*syscall.Stat_t)
 	return [2]uint64{uint64(st.Dev), uint64(st.Ino)}

@@ -104,9 +104,20 @@ func put(fsys FS, path string, write func(io.Writer) error, commit func(part, pa
 // interrupted write left. The caller must hold whatever lock keeps writers away
 // before it removes one.
 func IsPart(path string) bool {
-	name := filepath.Base(path)
-	at := strings.LastIndex(name, partInfix)
-	return at > 0 && len(name) == at+len(partInfix)+16
+	_, ok := PartOf(path)
+	return ok
+}
+
+// PartOf returns the path of the file that an unfinished one was to be.
+func PartOf(path string) (whole string, ok bool) {
+	at := strings.LastIndex(path, partInfix)
+	if at < 0 || at == len(path)-len(filepath.Base(path)) || len(path) != at+len(partInfix)+16 {
+		return "", false
+	}
+	if strings.Trim(path[at+len(partInfix):], "0123456789abcdef") != "" {
+		return "", false
+	}
+	return path[:at], true
 }
 
 // RemoveParts removes what interrupted writes of the file at path left beside

@@ -188,6 +188,8 @@ func TestIsPart(t *testing.T) {
 		".part-0123456789abcdef":                  false, // of no file
 		"b.part-0123456789abcde":                  false,
 		"b.part-":                                 false,
+		"b.part-0123456789abcdeX":                 false,
+		"b.part-0123456789ABCDEF":                 false,
 		"b.part-0123456789abcdef.slots":           false,
 		"beehives.db":                             false,
 	} {
