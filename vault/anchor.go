@@ -232,13 +232,17 @@ func (v *Vault) anchor(ctx context.Context, audited auditing) {
 	}
 }
 
+// anchorDue reports whether the anchor is behind and this handle may write it.
+func (v *Vault) anchorDue() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.anchoring.compared && v.anchoring.rollback == nil && v.anchoring.behind && !v.closed
+}
+
 // anchorLate writes the anchor if it is behind and this handle may. A failure is
 // only told: the change it follows is made. The write lock is held.
 func (v *Vault) anchorLate(ctx context.Context) {
-	v.mu.Lock()
-	due := v.anchoring.compared && v.anchoring.rollback == nil && v.anchoring.behind && !v.closed
-	v.mu.Unlock()
-	if !due {
+	if !v.anchorDue() {
 		return
 	}
 	var m Meta

@@ -1,12 +1,16 @@
 package vault_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"os"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/rbee-keeper/rbee-vault/internal/faulttest"
 	"github.com/rbee-keeper/rbee-vault/vault"
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
 )
@@ -115,5 +119,123 @@ func TestCloseBesideRotation(t *testing.T) {
 		}
 		wg.Wait()
 		vaulttest.Open(t, cfg).Close()
+	}
+}
+
+// TestCloseDoesNotWaitForTheWriteLock: who only read leaves while another process
+// holds the write lock; so does Open come in.
+func TestCloseDoesNotWaitForTheWriteLock(t *testing.T) {
+	cfg, _, _ := keyringVault(t)
+	cfg.Wait = time.Hour
+	cmd := child("still", cfg.Path)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	if lines := start(t, cmd); !lines.Scan() || lines.Text() != "holding" {
+		t.Fatal("the child does not hold the lock")
+	}
+	done := make(chan error, 1)
+	go func() {
+		v, err := vault.Open(context.Background(), cfg)
+		if err == nil {
+			_, err = v.Version(context.Background())
+		}
+		if err == nil {
+			err = v.View(context.Background(), func(tx *vault.Tx) error {
+				_, err := tx.VerifyAudit(context.Background())
+				return err
+			})
+		}
+		if err == nil {
+			err = v.Close()
+		}
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("it waits for the write lock")
+	}
+}
+
+// TestCloseWritesTheSlotsFile: where it went away or was changed while the vault
+// was open, it is written anew.
+func TestCloseWritesTheSlotsFile(t *testing.T) {
+	for name, spoil := range map[string]func(path string) error{
+		"gone":    os.Remove,
+		"changed": func(path string) error { return os.WriteFile(path, []byte("{}"), 0o600) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := vaulttest.Config(t)
+			v := vaulttest.Open(t, cfg)
+			before := read(t, cfg.Path+".slots")
+			if err := spoil(cfg.Path + ".slots"); err != nil {
+				t.Fatal(err)
+			}
+			if err := v.Close(); err != nil {
+				t.Error(err)
+			}
+			if !bytes.Equal(read(t, cfg.Path+".slots"), before) {
+				t.Error("the slots file is not what the table says")
+			}
+			vaulttest.Open(t, cfg).Close()
+		})
+	}
+	// A file set aside is left as it is.
+	cfg := vaulttest.Config(t)
+	aside := cfg
+	aside.Path += ".replaced-20260101T000000Z"
+	write(t, aside.Path, read(t, cfg.Path))
+	write(t, aside.Path+".slots", read(t, cfg.Path+".slots"))
+	v := vaulttest.Open(t, aside)
+	if err := os.Remove(aside.Path + ".slots"); err != nil {
+		t.Fatal(err)
+	}
+	v.Close()
+	if exists(aside.Path + ".slots") {
+		t.Error("the slots file of a file set aside was written")
+	}
+}
+
+// TestRotateWithoutItsSlotsFile: a vault without a keyring lost its slots file
+// while it was open, and the rotation is cut off anywhere behind its first write.
+// The vault opens: by its old key or by its new one.
+func TestRotateWithoutItsSlotsFile(t *testing.T) {
+	run := func(steps *faulttest.Steps) (vault.Config, *faulttest.Steps) {
+		cfg := vaulttest.Config(t)
+		faulty := cfg
+		faulty.FS = faulttest.FS{Steps: steps}
+		v := vaulttest.Open(t, faulty)
+		if err := os.Remove(cfg.Path + ".slots"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := v.Rotate(t.Context()); err != nil && steps.At == 0 {
+			t.Fatal(err)
+		}
+		v.Close()
+		return cfg, steps
+	}
+	_, counted := run(&faulttest.Steps{})
+	first := 1 + slices.Index(counted.Names(), "rename beehives.db.slots")
+	commit := 1 + slices.Index(counted.Names(), "rename beehives.db")
+	if first < 1 || commit <= first {
+		t.Fatalf("steps: %v", counted.Names())
+	}
+	for at := first + 1; at <= commit; at++ {
+		cfg, steps := run(&faulttest.Steps{At: at, Blow: faulttest.FailOnwards}) // as a kill
+		v, err := vault.Open(t.Context(), cfg)
+		if err != nil {
+			t.Errorf("step %d, %s: %v", at, steps.Struck(), err)
+			continue
+		}
+		if err := v.Update(t.Context(), func(*vault.Tx) error { return nil }); err != nil {
+			t.Errorf("step %d, %s: %v", at, steps.Struck(), err)
+		}
+		v.Close()
 	}
 }

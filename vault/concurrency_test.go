@@ -308,3 +308,38 @@ func TestNothingInPlaintext(t *testing.T) {
 		}
 	}
 }
+
+// slotChild adds and removes a slot until it is killed.
+func slotChild(arg string) {
+	v, _ := childVault(arg)
+	fmt.Println("open")
+	ctx := context.Background()
+	for {
+		s, err := v.AddSlot(ctx, vault.NewSlot{Kind: vault.SlotRecipient, Recipient: otherRecipient})
+		if err == nil {
+			err = v.RemoveSlot(ctx, s.ID)
+		}
+		if err != nil {
+			panic(err)
+		}
+	}
+}
+
+// TestOpenWhileSlotsChange: an open that reads the table before a change, and the
+// slots file behind it, does not take that for an older copy.
+func TestOpenWhileSlotsChange(t *testing.T) {
+	cfg := vaulttest.Config(t)
+	cmd := child("slots", childSpec(cfg))
+	if lines := start(t, cmd); !lines.Scan() {
+		t.Fatal("the child does not open the vault")
+	}
+	for range 400 {
+		v, err := vault.Open(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := v.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -14,6 +14,7 @@ var children = map[string]func(arg string){
 	"crash": crashChild,
 	"write": writeChild,
 	"hold":  holdChild,
+	"slots": slotChild,
 	"still": stillChild,
 	"walk":  walkChild,
 }

@@ -319,6 +319,11 @@ func (t *transition) examineOld(ctx context.Context, v *Vault, seen anchor) (Met
 		}
 		v.source = FromKeyring // so that compare asks it for the anchor
 	}
-	_, _, err = v.compare(ctx)
-	return m, slots, err
+	file, s, err := v.compare(ctx)
+	if err != nil {
+		return Meta{}, nil, err
+	}
+	// The old key's entry first: until the commit it is the way in, and the file may
+	// have been lost while the vault was open.
+	return m, slots, v.locked(ctx, func() error { return v.writeCurrent(file, s) })
 }

@@ -36,6 +36,10 @@ func (v *Vault) settleIfNeeded(ctx context.Context) error {
 		return nil
 	}
 	file, s, err := v.compare(ctx)
+	if errors.Is(err, ErrRollback) {
+		// Or somebody changed the slots between the reading of table and file.
+		return v.locked(ctx, func() error { return v.settle(ctx) })
+	}
 	if err != nil {
 		return err
 	}
@@ -62,6 +66,10 @@ func (v *Vault) compare(ctx context.Context) (slotsFile, settlement, error) {
 	if m.KeyID != v.key.id {
 		return slotsFile{}, settlement{}, fmt.Errorf("%w: it begins with key id %s and says that it is of %s", ErrDamaged, v.key.id, m.KeyID)
 	}
+	info, _ := os.Stat(v.paths.slots) // before it is read: a later change shows
+	v.mu.Lock()
+	v.slotsSeen = info
+	v.mu.Unlock()
 	file, err := readSlotsFile(v.paths.slots)
 	if err != nil {
 		return slotsFile{}, settlement{}, err
@@ -82,6 +90,26 @@ func (v *Vault) compare(ctx context.Context) (slotsFile, settlement, error) {
 		}
 	}
 	return file, s, v.judge(file, &s)
+}
+
+// slotsFileStale reports whether the slots file does not have the entry that the
+// table gives. It reads neither where the file is the one that was compared last.
+func (v *Vault) slotsFileStale(ctx context.Context) bool {
+	v.mu.Lock()
+	seen, unsettled := v.slotsSeen, v.unsettled
+	v.mu.Unlock()
+	if unsettled != nil {
+		return true
+	}
+	if now, err := os.Stat(v.paths.slots); err == nil && seen != nil && os.SameFile(seen, now) && seen.Size() == now.Size() && seen.ModTime().Equal(now.ModTime()) {
+		return false
+	}
+	file, s, err := v.compare(ctx)
+	if err != nil {
+		return false // the next open tells
+	}
+	e := file.find(s.current.KeyID)
+	return e == nil || !bytes.Equal(renderSlotsFile([]entry{*e}), renderSlotsFile([]entry{s.current}))
 }
 
 // metaAndSlots reads them in one snapshot. Slots that are not those of the newest audit

@@ -52,8 +52,9 @@ type Vault struct {
 	readers        *sql.DB
 	writer         *sql.DB
 	closed         bool
-	nextCheckpoint int64 // size of the log in bytes that calls for the next one
-	unsettled      error // why nothing may change the vault
+	nextCheckpoint int64       // size of the log in bytes that calls for the next one
+	unsettled      error       // why nothing may change the vault
+	slotsSeen      os.FileInfo // of the slots file when it was last compared
 	anchoring      anchoring
 }
 
@@ -413,27 +414,24 @@ func (v *Vault) Close() error {
 	}
 	defer v.gate.Release(everybody)
 
-	// SQLite's checkpoint at the last close holds the database alone, so
-	// closing without the lock, when it cannot be had, risks nothing.
-	wait, cancel := context.WithTimeout(ctx, v.cfg.wait())
-	defer cancel()
-	held := v.write.Exclusive(wait) == nil
-	if held && v.lock != nil { // not of a handle that was refused
-		v.anchorLate(ctx)
-	}
 	v.mu.Lock()
 	closed := v.closed
-	v.closed = true
 	v.mu.Unlock()
-	var errs []error
-	if !closed {
-		errs = append(errs, v.closePools())
-	}
-	if held {
-		errs = append(errs, v.write.Unlock())
-	}
 	if closed {
 		return ErrClosed
+	}
+	if v.lock != nil { // not a handle that was refused
+		v.finish(ctx)
+	}
+	v.mu.Lock()
+	v.closed = true
+	v.mu.Unlock()
+	// SQLite's checkpoint at the last close holds the database alone, so closing
+	// without the lock, when another has it, risks nothing.
+	held, _ := v.write.TryExclusive()
+	errs := []error{v.closePools()}
+	if held {
+		errs = append(errs, v.write.Unlock())
 	}
 	v.wipe()
 	if v.listed {
@@ -446,6 +444,27 @@ func (v *Vault) Close() error {
 		return fmt.Errorf("close vault: %w", err)
 	}
 	return nil
+}
+
+// finish writes what is still to be written when the vault is closed: the slots
+// file where it is gone or not as the table says, and the anchor. Only then does it
+// wait for the write lock: who only read leaves at once. The caller has the gate to
+// itself.
+func (v *Vault) finish(ctx context.Context) {
+	stale := !v.readOnly && v.slotsFileStale(ctx)
+	if !stale && !v.anchorDue() {
+		return
+	}
+	err := v.locked(ctx, func() error {
+		if stale {
+			return v.settle(ctx)
+		}
+		v.anchorLate(ctx)
+		return nil
+	})
+	if err != nil {
+		v.cfg.log().Warn("closing the vault: what is beside the database could not be brought up to date; the next open will", "error", err)
+	}
 }
 
 // lockError names who holds a lock that could not be had.

@@ -52,6 +52,22 @@ func (l *Lock) Shared(ctx context.Context) error {
 	return l.take(ctx, l.fl.TryRLockContext)
 }
 
+// TryExclusive takes the lock if nobody holds it, without waiting.
+func (l *Lock) TryExclusive() (bool, error) {
+	select {
+	case l.mu <- struct{}{}:
+	default:
+		return false, nil
+	}
+	ok, err := l.fl.TryLock()
+	if !ok || err != nil {
+		l.fl.Close()
+		<-l.mu
+		return false, err
+	}
+	return true, nil
+}
+
 func (l *Lock) take(ctx context.Context, try func(context.Context, time.Duration) (bool, error)) error {
 	select {
 	case l.mu <- struct{}{}:

@@ -48,6 +48,9 @@ func TestLockBetweenProcesses(t *testing.T) {
 			} else if !errors.Is(err, durable.ErrLocked) {
 				t.Fatalf("%v, want ErrLocked", err)
 			}
+			if ok, err := durable.NewLock(path).TryExclusive(); ok || err != nil {
+				t.Errorf("an attempt beside it: %t, %v", ok, err)
+			}
 			holders := durable.Holders(path)
 			if len(holders) != 1 || holders[0].PID != them.cmd.Process.Pid || holders[0].Program == "" {
 				t.Errorf("holders %v, want pid %d", holders, them.cmd.Process.Pid)
@@ -63,7 +66,15 @@ func TestLockBetweenProcesses(t *testing.T) {
 			if err := take(t.Context()); err != nil {
 				t.Fatal(err)
 			}
+			if ok, err := lock.TryExclusive(); ok || err != nil {
+				t.Errorf("an attempt of another goroutine: %t, %v", ok, err)
+			}
 			if err := lock.Unlock(); err != nil {
+				t.Error(err)
+			}
+			if ok, err := lock.TryExclusive(); !ok || err != nil {
+				t.Errorf("an attempt when it is free: %t, %v", ok, err)
+			} else if err := lock.Unlock(); err != nil {
 				t.Error(err)
 			}
 			if holders := durable.Holders(path); len(holders) != 0 {
