@@ -9,20 +9,20 @@ import (
 // checkPages verifies every page: its HMAC in the main file (a log beside it
 // must have been folded in), and then what the pages say. The error matches
 // [ErrDamaged].
-func checkPages(ctx context.Context, db *sql.DB) error {
-	if err := checkPragma(ctx, db, `PRAGMA cipher_integrity_check`, ""); err != nil {
+func checkPages(ctx context.Context, q querier) error {
+	if err := checkPragma(ctx, q, `PRAGMA cipher_integrity_check`, ""); err != nil {
 		return err
 	}
-	if err := checkPragma(ctx, db, `PRAGMA integrity_check`, "ok"); err != nil {
+	if err := checkPragma(ctx, q, `PRAGMA integrity_check`, "ok"); err != nil {
 		return err
 	}
-	return checkForeignKeys(ctx, db)
+	return checkForeignKeys(ctx, q)
 }
 
 // checkPragma runs a check that answers with rows of text: none of them but
 // `fine` may appear.
-func checkPragma(ctx context.Context, db *sql.DB, pragma, fine string) error {
-	rows, err := db.QueryContext(ctx, pragma)
+func checkPragma(ctx context.Context, q querier, pragma, fine string) error {
+	rows, err := q.QueryContext(ctx, pragma)
 	if err != nil {
 		return mapDriverError(err)
 	}
@@ -39,8 +39,8 @@ func checkPragma(ctx context.Context, db *sql.DB, pragma, fine string) error {
 	return mapDriverError(rows.Err())
 }
 
-func checkForeignKeys(ctx context.Context, db *sql.DB) error {
-	rows, err := db.QueryContext(ctx, `PRAGMA foreign_key_check`)
+func checkForeignKeys(ctx context.Context, q querier) error {
+	rows, err := q.QueryContext(ctx, `PRAGMA foreign_key_check`)
 	if err != nil {
 		return mapDriverError(err)
 	}
@@ -57,8 +57,9 @@ func checkForeignKeys(ctx context.Context, db *sql.DB) error {
 }
 
 // CheckPages folds the write-ahead log into the database and verifies every
-// page, the constraints and the references. The error matches [ErrDamaged], or
-// [ErrLocked] when another connection kept the log from being folded in.
+// page, the constraints and the references. Others write meanwhile. The error
+// matches [ErrDamaged], or [ErrLocked] when another connection kept the log from
+// being folded in.
 func (v *Vault) CheckPages(ctx context.Context) error {
 	if err := v.enter(ctx); err != nil {
 		return err
@@ -71,7 +72,11 @@ func (v *Vault) CheckPages(ctx context.Context) error {
 	if v.readOnly {
 		return checkPages(ctx, db)
 	}
-	return v.locked(ctx, func() error {
+	// A reader that begins while the log is empty reads the database file itself,
+	// and no checkpoint of any process changes that file before the reader ends. So
+	// the write lock is needed for its beginning alone.
+	var snapshot *sql.Tx
+	err = v.locked(ctx, func() error {
 		writer, err := v.pool(v.mode)
 		if err != nil {
 			return err
@@ -83,6 +88,17 @@ func (v *Vault) CheckPages(ctx context.Context) error {
 		if !done {
 			return fmt.Errorf("%w: a reader kept the write-ahead log from being folded in", ErrLocked)
 		}
-		return checkPages(ctx, db)
+		if snapshot, err = db.BeginTx(ctx, nil); err != nil {
+			return err
+		}
+		var version int64 // the first read takes the snapshot
+		return snapshot.QueryRowContext(ctx, `PRAGMA user_version`).Scan(&version)
 	})
+	if snapshot != nil {
+		defer snapshot.Rollback()
+	}
+	if err != nil {
+		return mapDriverError(err)
+	}
+	return checkPages(ctx, snapshot)
 }

@@ -232,7 +232,12 @@ func (v *Vault) writeCurrent(file slotsFile, s settlement) error {
 	} else if e := file.find(v.key.id); !bytes.Equal(renderSlotsFile([]entry{*e}), renderSlotsFile([]entry{s.current})) && e.State != statePending {
 		v.cfg.log().Warn("the slots file differed from the database: written anew")
 	}
-	return v.writeSlotsFile(append([]entry{s.current}, s.swept...))
+	if err := v.writeSlotsFile(append([]entry{s.current}, s.swept...)); err != nil {
+		return err
+	}
+	// Also where the file was as it should be: a kill may have left it, and the
+	// database, under names that no flush has made durable yet.
+	return v.cfg.fs().SyncDir(v.paths.dir)
 }
 
 // keepForeign copies a slots file aside that is to be written anew, and returns

@@ -376,3 +376,29 @@ func TestSettleUnderFaults(t *testing.T) {
 		})
 	}
 }
+
+// TestSettleFlushesBeforeItDeletes: a rotation was killed behind its commit, and
+// the open after it behind the renaming of the slots file. Neither name is durable
+// yet, so the directory is flushed before the old key is deleted, though the file
+// is as it should be.
+func TestSettleFlushesBeforeItDeletes(t *testing.T) {
+	sc := scenarios["rotate"]
+	ground := sc.prepare(t)
+	counted := &faulttest.Steps{}
+	if err := sc.run(t.Context(), ground.copy(t), counted); err != nil {
+		t.Fatal(err)
+	}
+	names := counted.Names()
+	commit := slices.Index(names, "rename beehives.db")
+	at := commit + 1 + slices.Index(names[commit:], "rename beehives.db.slots")
+	s := ground.copy(t)
+	s.killed(t, "rotate", "", at, faulttest.KillAfter)
+	steps := &faulttest.Steps{}
+	v := vaulttest.Open(t, s.configBy(byKeyring, steps))
+	v.Close()
+	flush, deleted := slices.Index(steps.Names(), "sync directory"), slices.Index(steps.Names(), "keyring delete")
+	if deleted < 0 || flush < 0 || flush > deleted || slices.Index(steps.Names(), "rename beehives.db.slots") < deleted {
+		t.Errorf("steps: %v", steps.Names())
+	}
+	s.clean(t)
+}
