@@ -58,7 +58,7 @@ func TestCloseWaitsForTransactions(t *testing.T) {
 			err := begin(v, t.Context(), func(tx *vault.Tx) (err error) {
 				over := closeBeside(t, v, &wg)
 				if name == "Update" {
-					if err := insertNode(t.Context(), tx, "hive-01"); err != nil {
+					if err := addNode(t.Context(), tx, "hive-01"); err != nil {
 						return err
 					}
 				}

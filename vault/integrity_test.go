@@ -18,14 +18,14 @@ func pad(ctx context.Context, v *vault.Vault, from, to int) error {
 	return v.Update(ctx, func(tx *vault.Tx) error {
 		for i := from; i < to; i++ {
 			name := fmt.Sprintf("pad-%d", i)
-			if err := insertNode(ctx, tx, name); err != nil {
+			if err := addNode(ctx, tx, name); err != nil {
 				return err
 			}
 			if _, err := tx.ExecContext(ctx, `UPDATE beehives SET install_path = ? WHERE node_name = ?`, strings.Repeat("x", 16<<10), name); err != nil {
 				return err
 			}
 		}
-		return nil
+		return tx.Audit(ctx, vault.Event{Action: "node.add", Subject: "pads"})
 	})
 }
 

@@ -21,7 +21,7 @@ func writesBesideView(t *testing.T, cfg vault.Config) {
 		}
 		written := make(chan error)
 		go func() {
-			written <- v.Update(context.Background(), func(tx *vault.Tx) error { return insertNode(context.Background(), tx, "beside") })
+			written <- v.Update(context.Background(), func(tx *vault.Tx) error { return addNode(context.Background(), tx, "beside") })
 		}()
 		return <-written
 	})

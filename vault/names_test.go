@@ -101,7 +101,7 @@ func TestSomebodysDatabaseStays(t *testing.T) {
 	}
 	v := vaulttest.Open(t, cfg)
 	check("an open")
-	if err := v.Update(t.Context(), func(tx *vault.Tx) error { return insertNode(t.Context(), tx, "hive-01") }); err != nil {
+	if err := v.Update(t.Context(), func(tx *vault.Tx) error { return addNode(t.Context(), tx, "hive-01") }); err != nil {
 		t.Error(err)
 	}
 	check("an update")
@@ -109,15 +109,15 @@ func TestSomebodysDatabaseStays(t *testing.T) {
 		t.Errorf("rotate: %v, want ErrFileExists", err)
 	}
 	check("a rotation")
-	if err := v.Update(t.Context(), func(tx *vault.Tx) error { return insertNode(t.Context(), tx, "hive-02") }); err != nil {
+	if err := v.Update(t.Context(), func(tx *vault.Tx) error { return addNode(t.Context(), tx, "hive-02") }); err != nil {
 		t.Errorf("after the rotation: %v", err)
 	}
 	v.Close()
 	if ids := keyIDs(t, cfg.Path+".slots"); len(ids) != 1 {
 		t.Errorf("entries of %v", ids)
 	}
-	fill := func(context.Context, *vault.Tx) (vault.Restored, error) {
-		return vault.Restored{}, errors.New("not asked for")
+	fill := func(context.Context, *vault.Tx) (vault.Backup, error) {
+		return vault.Backup{}, errors.New("not asked for")
 	}
 	if _, err := vault.Restore(t.Context(), cfg, vault.RestoreOptions{Replace: true, Fill: fill}); !errors.Is(err, vault.ErrFileExists) {
 		t.Errorf("replace: %v, want ErrFileExists", err)

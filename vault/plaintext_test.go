@@ -17,7 +17,7 @@ import (
 func TestOpenPlaintextOfAnOpenFile(t *testing.T) {
 	cfg := vaulttest.Config(t)
 	v := vaulttest.Open(t, cfg)
-	if err := v.Update(t.Context(), func(tx *vault.Tx) error { return insertNode(t.Context(), tx, "hive-01") }); err != nil {
+	if err := v.Update(t.Context(), func(tx *vault.Tx) error { return addNode(t.Context(), tx, "hive-01") }); err != nil {
 		t.Fatal(err)
 	}
 	link := filepath.Join(t.TempDir(), "link")
@@ -35,7 +35,7 @@ func TestOpenPlaintextOfAnOpenFile(t *testing.T) {
 	if out, err := cmd.Output(); err != nil || string(out) != "child-0\n" {
 		t.Fatalf("%q, %v", out, err)
 	}
-	if err := v.Update(t.Context(), func(tx *vault.Tx) error { return insertNode(t.Context(), tx, "hive-02") }); err != nil {
+	if err := v.Update(t.Context(), func(tx *vault.Tx) error { return addNode(t.Context(), tx, "hive-02") }); err != nil {
 		t.Errorf("afterwards: %v", err)
 	}
 	v.Close()
@@ -84,13 +84,13 @@ func TestLogTakenAway(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			v := vaulttest.New(t)
-			if err := v.Update(t.Context(), func(tx *vault.Tx) error { return insertNode(t.Context(), tx, "hive-01") }); err != nil {
+			if err := v.Update(t.Context(), func(tx *vault.Tx) error { return addNode(t.Context(), tx, "hive-01") }); err != nil {
 				t.Fatal(err)
 			}
 			if err := take(v.Path() + "-wal"); err != nil {
 				t.Fatal(err)
 			}
-			err := v.Update(t.Context(), func(tx *vault.Tx) error { return insertNode(t.Context(), tx, "hive-02") })
+			err := v.Update(t.Context(), func(tx *vault.Tx) error { return addNode(t.Context(), tx, "hive-02") })
 			if !errors.Is(err, vault.ErrLogGone) || !errors.Is(err, vault.ErrUnknownOutcome) {
 				t.Errorf("%v, want ErrLogGone and ErrUnknownOutcome", err)
 			}

@@ -70,7 +70,7 @@ func TestUnsettledTriesAgain(t *testing.T) {
 		t.Fatalf("%v, want ErrUnsettled", err)
 	}
 	update := func() error {
-		return v.Update(t.Context(), func(tx *vault.Tx) error { return insertNode(t.Context(), tx, "hive-01") })
+		return v.Update(t.Context(), func(tx *vault.Tx) error { return addNode(t.Context(), tx, "hive-01") })
 	}
 	if err := update(); !errors.Is(err, vault.ErrUnsettled) {
 		t.Errorf("while it cannot be written: %v, want ErrUnsettled", err)
