@@ -50,7 +50,7 @@ func Create(ctx context.Context, cfg Config, opts CreateOptions) (Created, error
 	if opts.PostQuantum {
 		class = PostQuantum
 	}
-	slots, err := cfg.parseRecipients(opts.Recipients, class)
+	slots, err := await(ctx, func() ([]Slot, error) { return cfg.parseRecipients(opts.Recipients, class) })
 	if err != nil {
 		return Created{}, err
 	}

@@ -1,6 +1,11 @@
 package vault
 
-import "io/fs"
+import (
+	"io/fs"
+	"time"
+
+	"filippo.io/age"
+)
 
 // WithMigrations gives tests a schema that the program does not have yet.
 func (c Config) WithMigrations(migrations fs.FS) Config {
@@ -12,4 +17,15 @@ func (c Config) WithMigrations(migrations fs.FS) Config {
 func (c Config) WithCheapPassphrases() Config {
 	c.workFactor = 10
 	return c
+}
+
+// ImpatientRecipient gives a plugin's recipient that waits no longer than that.
+func ImpatientRecipient(s string, wait time.Duration) (age.Recipient, error) {
+	r, err := newPluginRecipient(s, nil)
+	if err != nil {
+		return nil, err
+	}
+	p := r.(pluginRecipient)
+	p.wait = wait
+	return p, nil
 }

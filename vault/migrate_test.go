@@ -1,6 +1,7 @@
 package vault_test
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -10,8 +11,10 @@ import (
 	"testing/fstest"
 	"time"
 
+	"filippo.io/age"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/rbee-keeper/rbee-vault/internal/durable"
 	"github.com/rbee-keeper/rbee-vault/vault"
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
 )
@@ -210,4 +213,44 @@ func TestMigrateNoOlderCopy(t *testing.T) {
 	}
 	cfg.AcceptRollback = true
 	vaulttest.Open(t, nextSchema(cfg))
+}
+
+// watching is an identity that looks, when it is asked, whether the vault is kept
+// from others.
+type watching struct {
+	age.Identity
+	t    *testing.T
+	lock string
+}
+
+func (w watching) Unwrap(stanzas []*age.Stanza) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	lock := durable.NewLock(w.lock)
+	if err := lock.Shared(ctx); err != nil {
+		w.t.Errorf("asked under the exclusive lock: %v", err)
+	} else {
+		lock.Unlock()
+	}
+	return w.Identity.Unwrap(stanzas)
+}
+
+// TestMigrateAsksNobodyUnderTheLock: a person or a token that takes its time keeps
+// nobody out.
+func TestMigrateAsksNobodyUnderTheLock(t *testing.T) {
+	cfg := vaultWithNode(t)
+	cfg.Identities, cfg.ConfirmSigner = []age.Identity{watching{cfg.Identities[0], t, cfg.Path + ".lock"}}, vaulttest.AcceptSigner
+	if err := openAndClose(t.Context(), nextSchema(cfg)); err != nil {
+		t.Fatal(err)
+	}
+	_, err := vault.Restore(t.Context(), nextSchema(cfg), vault.RestoreOptions{
+		Replace:        true,
+		ConfirmInPlace: func(context.Context, vault.InPlace) error { return nil },
+		Fill: func(ctx context.Context, tx *vault.Tx) (vault.Backup, error) {
+			return vault.Backup{}, errors.New("not wanted")
+		},
+	})
+	if err == nil || !strings.Contains(err.Error(), "not wanted") {
+		t.Errorf("replace: %v", err)
+	}
 }

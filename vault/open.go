@@ -43,7 +43,11 @@ func Open(ctx context.Context, cfg Config) (*Vault, error) {
 				return v, nil
 			}
 		}
+		var known unlocked // so that nobody is asked again under the exclusive lock
 		if v != nil {
+			key := *v.key
+			known = unlocked{&key, v.source, v.opener}
+			defer key.wipe()
 			v.Close()
 		}
 		lock.Unlock()
@@ -56,7 +60,9 @@ func Open(ctx context.Context, cfg Config) (*Vault, error) {
 		if err := take(ctx, cfg, lock, lock.Exclusive); err != nil {
 			return nil, err
 		}
-		err = upgrade(ctx, cfg, p)
+		asked := cfg
+		asked.known = &known
+		err = upgrade(ctx, asked, p)
 		lock.Unlock()
 		if err != nil {
 			return nil, err

@@ -1,11 +1,13 @@
 package vault
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"filippo.io/age"
 	"filippo.io/age/agessh"
@@ -90,9 +92,38 @@ func classify(r age.Recipient) (Class, error) {
 	return "", fmt.Errorf("%w: its plugin says that the recipient cannot be mixed with others (labels %q)", ErrInvalid, labels)
 }
 
+// pluginWait is how long one call of a plugin's recipient may take: a person may
+// have to touch a token.
+const pluginWait = time.Minute
+
+// await runs what may never return, such as a plugin's call, and leaves it behind
+// when ctx ends. What fn works on must be its own.
+func await[T any](ctx context.Context, fn func() (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		value, err := fn()
+		done <- result{value, err}
+	}()
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-ctx.Done():
+		var none T
+		return none, ctx.Err()
+	}
+}
+
 // pluginRecipient is a recipient of an age plugin, whose errors match
-// [ErrPlugin].
-type pluginRecipient struct{ *plugin.Recipient }
+// [ErrPlugin]. A call that takes too long is given up.
+type pluginRecipient struct {
+	*plugin.Recipient
+	ctx  context.Context // of who encrypts to it; [context.Background] where that is not known yet
+	wait time.Duration
+}
 
 var _ age.RecipientWithLabels = pluginRecipient{}
 
@@ -101,7 +132,7 @@ func newPluginRecipient(s string, ui *plugin.ClientUI) (age.Recipient, error) {
 	if err != nil {
 		return nil, err
 	}
-	return pluginRecipient{r}, nil
+	return pluginRecipient{r, context.Background(), pluginWait}, nil
 }
 
 // Wrap implements [age.Recipient].
@@ -112,7 +143,21 @@ func (r pluginRecipient) Wrap(fileKey []byte) ([]*age.Stanza, error) {
 
 // WrapWithLabels implements [age.RecipientWithLabels].
 func (r pluginRecipient) WrapWithLabels(fileKey []byte) ([]*age.Stanza, []string, error) {
-	stanzas, labels, err := r.Recipient.WrapWithLabels(fileKey)
+	type answer struct {
+		stanzas []*age.Stanza
+		labels  []string
+	}
+	ctx, cancel := context.WithTimeout(r.ctx, r.wait)
+	defer cancel()
+	fileKey = slices.Clone(fileKey)
+	got, err := await(ctx, func() (a answer, err error) {
+		a.stanzas, a.labels, err = r.Recipient.WrapWithLabels(fileKey)
+		return a, err
+	})
+	stanzas, labels := got.stanzas, got.labels
+	if errors.Is(err, context.DeadlineExceeded) && r.ctx.Err() == nil {
+		return nil, nil, fmt.Errorf("%w: age-plugin-%s did not answer within %s", ErrPlugin, r.Name(), r.wait)
+	}
 	if missing, ok := errors.AsType[*plugin.NotFoundError](err); ok {
 		err = fmt.Errorf("%w: age-plugin-%s is not installed", ErrPlugin, missing.Name)
 	} else if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
 	"github.com/rbee-keeper/rbee-vault/keyring"
@@ -125,7 +126,8 @@ func Restore(ctx context.Context, cfg Config, opts RestoreOptions) (RestoredVaul
 				return Event{}, err
 			}
 		}
-		if t.meta.Class, err = cfg.classOf(t.slots); err != nil {
+		slots := slices.Clone(t.slots)
+		if t.meta.Class, err = await(ctx, func() (Class, error) { return cfg.classOf(slots) }); err != nil {
 			return Event{}, err
 		}
 		detail := fmt.Sprintf("from vault %s, %s", r.OriginVaultID, r.Detail)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
@@ -42,46 +43,63 @@ type Rotated struct {
 // by then, Rotated tells which it is.
 func (v *Vault) Rotate(ctx context.Context) (Rotated, error) {
 	// What can fail is tried while everybody goes on working.
-	_, seen, err := v.planRotation(ctx)
+	plan, err := v.planRotation(ctx)
 	if err != nil {
 		return Rotated{}, err
 	}
+	defer func() { plan.key.wipe() }()
 	if err := v.acceptRollback(ctx); err != nil {
 		return Rotated{}, err
 	}
 	begun := time.Now()
-	if err := v.awaitHolders(ctx); err != nil {
-		return Rotated{}, err
+	left := func() time.Duration { return max(v.cfg.wait()-time.Since(begun), lastTry) }
+	// The lock alone tells whether somebody else has the vault open. While another
+	// holds it, those who read here need not wait.
+	done, err := v.rotate(ctx, plan, lastTry)
+	if errors.As(err, new(heldError)) {
+		v.awaitHolders(ctx, left())
+		done, err = v.rotate(ctx, plan, left())
 	}
-	wait, cancel := context.WithTimeout(ctx, v.cfg.wait())
-	defer cancel()
-	if err := v.gate.Acquire(wait, everybody); err != nil {
-		if ctx.Err() != nil {
-			return Rotated{}, ctx.Err()
+	for errors.Is(err, errSlotAdded) && left() > lastTry {
+		plan.key.wipe()
+		if plan, err = v.planRotation(ctx); err == nil {
+			done, err = v.rotate(ctx, plan, left())
 		}
-		return Rotated{}, fmt.Errorf("%w by a transaction of this process that does not end", ErrLocked)
+	}
+	if err != nil {
+		return done, fmt.Errorf("rotate: %w", err)
+	}
+	return done, nil
+}
+
+// rotate makes one attempt at a planned rotation, and waits for other processes no
+// longer than that.
+func (v *Vault) rotate(ctx context.Context, plan rotationPlan, others time.Duration) (done Rotated, err error) {
+	if err := v.acquireAll(ctx); err != nil {
+		return Rotated{}, err
 	}
 	defer v.gate.Release(everybody)
 	if err := v.changeable(); err != nil {
 		return Rotated{}, err
 	}
-	var done Rotated
-	err = v.alone(ctx, max(v.cfg.wait()-time.Since(begun), lastTry), func() (*Key, error) {
+	err = v.alone(ctx, others, func() (*Key, error) {
 		t := newTransition(v.cfg, v.paths, false)
-		next := *t.key // the transition wipes its own
-		err := t.rotate(ctx, v.key, seen)
+		*t.key = *plan.key // the transition wipes its own
+		t.meta.KeyID, t.wrapped = plan.key.id, plan.wrapped
+		err := t.rotate(ctx, v.key, plan.seen)
 		done = Rotated{
 			Generation: t.meta.Generation,
-			KeyID:      next.id,
+			KeyID:      plan.key.id,
 			Previous:   v.key.id,
 			Slots:      t.slots,
 			Keyring:    t.meta.Keyring,
 			Signer:     t.meta.Signer,
 		}
+		next := *plan.key
 		return &next, err
 	})
 	if err != nil {
-		return done, fmt.Errorf("rotate: %w", err)
+		return done, err
 	}
 	// The next open would do what settling left undone; this handle goes on, and
 	// nothing may change the vault before.
@@ -91,9 +109,31 @@ func (v *Vault) Rotate(ctx context.Context) (Rotated, error) {
 	return done, nil
 }
 
-// lastTry is how long the exclusive lock is tried for when the time to wait has
-// run out.
+// acquireAll waits until every transaction of this process has ended, and keeps
+// the next ones out.
+func (v *Vault) acquireAll(ctx context.Context) error {
+	wait, cancel := context.WithTimeout(ctx, v.cfg.wait())
+	defer cancel()
+	if err := v.gate.Acquire(wait, everybody); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return fmt.Errorf("%w by a transaction of this process that does not end", ErrLocked)
+	}
+	return nil
+}
+
+// lastTry is how long the exclusive lock is tried for where nobody is waited for,
+// or the time to wait has run out.
 const lastTry = 50 * time.Millisecond
+
+// heldError: another process has the vault open.
+type heldError struct{ error }
+
+func (e heldError) Unwrap() error { return e.error }
+
+// errSlotAdded: the new key is not wrapped for a slot that was added since.
+var errSlotAdded = errors.New("a slot was added meanwhile")
 
 // PlanRotation does what a rotation can be tried by without changing anything:
 // it sees that nobody else has the vault open, that the keyring answers where it
@@ -101,66 +141,88 @@ const lastTry = 50 * time.Millisecond
 // recipient takes a key. It returns what the rotation would give; KeyID stays
 // empty. Errors are those of [Vault.Rotate].
 func (v *Vault) PlanRotation(ctx context.Context) (Rotated, error) {
-	plan, _, err := v.planRotation(ctx)
-	if err == nil && len(durable.Holders(v.lock.Path())) > 0 {
-		err = lockError(ctx, v.lock, durable.ErrLocked)
+	plan, err := v.planRotation(ctx)
+	if err != nil {
+		return Rotated{}, err
 	}
-	return plan, err
+	plan.key.wipe()
+	if err := v.acquireAll(ctx); err != nil {
+		return Rotated{}, err
+	}
+	defer v.gate.Release(everybody)
+	if err := v.changeable(); err != nil {
+		return Rotated{}, err
+	}
+	return plan.gives, v.alone(ctx, lastTry, func() (*Key, error) { return nil, nil })
 }
 
-// planRotation also returns how far the vault has come.
-func (v *Vault) planRotation(ctx context.Context) (Rotated, anchor, error) {
+// rotationPlan is a rotation that everything but the locks was tried for. Each slot
+// has the new key already, so no plugin runs while others are kept out.
+type rotationPlan struct {
+	key     *Key
+	wrapped map[string]string // by the slot's id
+	seen    anchor            // how far the vault has come
+	gives   Rotated
+}
+
+func (v *Vault) planRotation(ctx context.Context) (plan rotationPlan, err error) {
 	if err := v.enter(ctx); err != nil {
-		return Rotated{}, anchor{}, err
+		return plan, err
 	}
 	defer v.leave()
 	if err := v.resettle(ctx); err != nil {
-		return Rotated{}, anchor{}, err
+		return plan, err
 	}
-	var seen anchor
-	err := v.view(ctx, func(tx *Tx) (err error) {
-		_, seen, err = tx.anchor(ctx)
+	plan = rotationPlan{key: generateKey(), wrapped: map[string]string{}}
+	defer func() {
+		if err != nil {
+			plan.key.wipe()
+		}
+	}()
+	err = v.view(ctx, func(tx *Tx) (err error) {
+		_, plan.seen, err = tx.anchor(ctx)
 		return err
 	})
 	if err != nil {
-		return Rotated{}, anchor{}, err
+		return plan, err
 	}
 	m, slots, err := v.metaAndSlots(ctx)
 	if err != nil {
-		return Rotated{}, anchor{}, err
+		return plan, err
 	}
-	t := newTransition(v.cfg, v.paths, m.Keyring)
-	defer t.key.wipe()
 	if m.Keyring {
+		t := newTransition(v.cfg, v.paths, true)
+		t.key.wipe()
 		if err := t.probeKeyring(ctx); err != nil {
-			return Rotated{}, anchor{}, err
+			return plan, err
 		}
 		if err := v.compareAnchor(ctx, m); err != nil && !(v.cfg.AcceptRollback && errors.Is(err, ErrRollback)) {
-			return Rotated{}, anchor{}, err
+			return plan, err
 		}
 	}
 	for _, s := range slots {
-		if err := v.cfg.wrap(&s, t.key); err != nil {
-			return Rotated{}, anchor{}, err
+		if err := v.cfg.wrapWithin(ctx, &s, plan.key); err != nil {
+			return plan, err
 		}
+		plan.wrapped[s.ID] = s.wrapped
 	}
-	return Rotated{Generation: m.Generation + 1, Previous: m.KeyID, Slots: slots, Keyring: m.Keyring}, seen, nil
+	plan.gives = Rotated{Generation: m.Generation + 1, Previous: m.KeyID, Slots: slots, Keyring: m.Keyring}
+	return plan, nil
 }
 
 // awaitHolders waits until no other process seems to hold the lock, or the time is
 // over. It is a courtesy to the readers of this process, which need not wait
 // meanwhile; what decides is the lock.
-func (v *Vault) awaitHolders(ctx context.Context) error {
-	wait, cancel := context.WithTimeout(ctx, v.cfg.wait())
+func (v *Vault) awaitHolders(ctx context.Context, limit time.Duration) {
+	wait, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	for len(durable.Holders(v.lock.Path())) > 0 {
 		select {
 		case <-wait.Done():
-			return ctx.Err()
+			return
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
-	return nil
 }
 
 // alone runs fn while no process, this one included, has the database open. The
@@ -179,6 +241,9 @@ func (v *Vault) alone(ctx context.Context, wait time.Duration, fn func() (*Key, 
 	limited := v.cfg
 	limited.Wait = wait
 	err := take(ctx, limited, v.lock, v.lock.Exclusive)
+	if errors.Is(err, ErrLocked) {
+		err = heldError{err}
+	}
 	var taken error
 	changed := false
 	if err == nil {
@@ -257,6 +322,9 @@ func (t *transition) rotate(ctx context.Context, key *Key, seen anchor) error {
 		return err
 	}
 	m, slots, err := t.examineOld(ctx, v, seen)
+	if err == nil && slices.ContainsFunc(slots, func(s Slot) bool { return t.wrapped[s.ID] == "" }) {
+		err = errSlotAdded
+	}
 	if err != nil {
 		v.Close()
 		return err

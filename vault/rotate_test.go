@@ -15,6 +15,7 @@ import (
 
 	"filippo.io/age"
 
+	"github.com/rbee-keeper/rbee-vault/internal/durable"
 	"github.com/rbee-keeper/rbee-vault/internal/faulttest"
 	"github.com/rbee-keeper/rbee-vault/keyring"
 	"github.com/rbee-keeper/rbee-vault/vault"
@@ -255,6 +256,41 @@ func TestRotateBesideAnotherProcess(t *testing.T) {
 	}
 	if m, _ := slotsOf(t, v); m.Generation != 2 {
 		t.Errorf("generation %d", m.Generation)
+	}
+}
+
+// TestRotateTriesTheLock: /proc/locks does not show every holder, such as one in
+// another container, or this very process by another way. What tries the lock sees
+// it.
+func TestRotateTriesTheLock(t *testing.T) {
+	cfg := vaulttest.Config(t)
+	cfg.Wait = 100 * time.Millisecond
+	v := vaulttest.Open(t, cfg)
+	other := durable.NewLock(cfg.Path + ".lock")
+	if err := other.Shared(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if holders := durable.Holders(cfg.Path + ".lock"); len(holders) != 0 {
+		t.Fatalf("it is seen: %v", holders)
+	}
+	if _, err := v.PlanRotation(t.Context()); !errors.Is(err, vault.ErrLocked) {
+		t.Errorf("plan: %v, want ErrLocked", err)
+	}
+	if _, err := v.Rotate(t.Context()); !errors.Is(err, vault.ErrLocked) {
+		t.Errorf("rotate: %v, want ErrLocked", err)
+	}
+	if err := v.Update(t.Context(), func(tx *vault.Tx) error { return addNode(t.Context(), tx, "hive-01") }); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+	other.Unlock()
+	if _, err := v.PlanRotation(t.Context()); err != nil {
+		t.Errorf("plan: %v", err)
+	}
+	if m, _ := slotsOf(t, v); m.Generation != 1 {
+		t.Error("a plan changed the key")
+	}
+	if _, err := v.Rotate(t.Context()); err != nil {
+		t.Errorf("rotate: %v", err)
 	}
 }
 

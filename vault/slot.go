@@ -2,6 +2,7 @@ package vault
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -72,6 +73,22 @@ func (c Config) wrap(s *Slot, k *Key) error {
 	if s.wrapped, err = encryptArmored(line, recipient); err != nil {
 		return fmt.Errorf("wrap key for slot %s, %q: %w", s.ID, abbreviate(s.Recipient), err)
 	}
+	return nil
+}
+
+// wrapWithin is wrap for as long as ctx lasts: it works on copies, for a plugin that
+// hangs is left behind with them.
+func (c Config) wrapWithin(ctx context.Context, s *Slot, k *Key) error {
+	slot, key := *s, *k
+	wrapped, err := await(ctx, func() (string, error) {
+		defer key.wipe()
+		err := c.wrap(&slot, &key)
+		return slot.wrapped, err
+	})
+	if err != nil {
+		return err
+	}
+	s.wrapped = wrapped
 	return nil
 }
 

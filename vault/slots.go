@@ -44,7 +44,8 @@ func (tx *Tx) Recipients(ctx context.Context, others ...string) ([]age.Recipient
 	if err != nil {
 		return nil, err
 	}
-	more, err := tx.cfg.parseRecipients(others, m.Class)
+	cfg := *tx.cfg
+	more, err := await(ctx, func() ([]Slot, error) { return cfg.parseRecipients(others, m.Class) })
 	if err != nil {
 		return nil, err
 	}
@@ -53,6 +54,10 @@ func (tx *Tx) Recipients(ctx context.Context, others ...string) ([]age.Recipient
 		r, err := ParseRecipient(s.Recipient, tx.cfg.Plugins)
 		if err != nil {
 			return nil, fmt.Errorf("slot %s: %w", s.ID, err)
+		}
+		if p, ok := r.(pluginRecipient); ok {
+			p.ctx = ctx
+			r = p
 		}
 		recipients = append(recipients, r)
 	}
@@ -109,7 +114,7 @@ func (v *Vault) AddSlot(ctx context.Context, n NewSlot) (Slot, error) {
 	if err != nil {
 		return Slot{}, err
 	}
-	s, identity, vouching, err := v.newSlot(n, m)
+	s, identity, vouching, err := v.newSlot(ctx, n, m)
 	if err != nil {
 		return Slot{}, err
 	}
@@ -122,11 +127,7 @@ func (v *Vault) AddSlot(ctx context.Context, n NewSlot) (Slot, error) {
 			return Slot{}, err
 		}
 	}
-	err = v.changing(ctx, func() error {
-		// The key is that of this moment: a rotation may have come between.
-		if err := v.cfg.wrap(&s, v.key); err != nil {
-			return err
-		}
+	err = v.wrappedFor(ctx, &s, func() error {
 		return v.changeSlots(ctx, func(tx *Tx, m *Meta, slots []Slot) ([]Slot, Event, error) {
 			if err := notAmong(slots, s); err != nil {
 				return nil, Event{}, err
@@ -149,6 +150,34 @@ func (v *Vault) AddSlot(ctx context.Context, n NewSlot) (Slot, error) {
 	return s, err
 }
 
+// wrappedFor wraps the key for a slot before it takes the write lock, for a plugin
+// may take long, and runs fn under the lock. Where a rotation came between, it
+// wraps again.
+func (v *Vault) wrappedFor(ctx context.Context, s *Slot, fn func() error) error {
+	for {
+		if err := v.enter(ctx); err != nil {
+			return err
+		}
+		key := *v.key
+		v.leave()
+		err := v.cfg.wrapWithin(ctx, s, &key)
+		key.wipe()
+		if err != nil {
+			return err
+		}
+		rotated := false
+		err = v.changing(ctx, func() error {
+			if rotated = v.key.id != key.id; rotated {
+				return nil
+			}
+			return fn()
+		})
+		if !rotated {
+			return err
+		}
+	}
+}
+
 // notAmong refuses a second slot for one recipient.
 func notAmong(slots []Slot, s Slot) error {
 	for _, other := range slots {
@@ -161,7 +190,7 @@ func notAmong(slots []Slot, s Slot) error {
 
 // newSlot makes the slot to be, the identity that opens it where that is to be handed
 // over, and the key by which it vouches.
-func (v *Vault) newSlot(n NewSlot, m Meta) (s Slot, _ *NewIdentity, vouching []byte, err error) {
+func (v *Vault) newSlot(ctx context.Context, n NewSlot, m Meta) (s Slot, _ *NewIdentity, vouching []byte, err error) {
 	s = Slot{Kind: n.Kind, Label: auditText(n.Label, maxLabel)}
 	if s.Label == "" && n.Kind != SlotRecipient {
 		s.Label = string(n.Kind)
@@ -174,7 +203,8 @@ func (v *Vault) newSlot(n NewSlot, m Meta) (s Slot, _ *NewIdentity, vouching []b
 			s.Label = auditText(comment, maxLabel)
 		}
 		s.Recipient = recipient
-		return newSlot(s, now), nil, nil, v.cfg.checkClass(recipient, m.Class)
+		_, err := await(ctx, func() (any, error) { return nil, v.cfg.checkClass(recipient, m.Class) })
+		return newSlot(s, now), nil, nil, err
 	case SlotPassphrase, SlotRecovery, SlotCredential:
 	default:
 		return Slot{}, nil, nil, fmt.Errorf("%w: no slot is of kind %q", ErrInvalid, n.Kind)

@@ -52,6 +52,9 @@ type transition struct {
 	predecessor ssh.Signer
 	// sheet says that the operator is handed the new signer's fingerprint in a file.
 	sheet bool
+	// wrapped has the new key for slots, by id, where it was wrapped before the locks
+	// were taken.
+	wrapped map[string]string
 	// old is what a rotation copies from: fill sees it as "old". Else nil.
 	old *attachment
 	// handOver is step 5, or nil.
@@ -286,7 +289,9 @@ func (t *transition) fillAll(ctx context.Context, tx *Tx) error {
 		if key := t.vouchKeys[t.slots[i].Recipient]; key != nil {
 			t.slots[i].vouch = vouchFor(key, t.meta.VaultID, t.meta.Signer)
 		}
-		if err := t.cfg.wrap(&t.slots[i], t.key); err != nil {
+		if wrapped, ok := t.wrapped[t.slots[i].ID]; ok {
+			t.slots[i].wrapped = wrapped
+		} else if err := t.cfg.wrapWithin(ctx, &t.slots[i], t.key); err != nil {
 			return err
 		}
 		if err := insertSlot(ctx, tx, t.slots[i]); err != nil {

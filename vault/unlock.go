@@ -66,7 +66,7 @@ func unlock(ctx context.Context, cfg Config, id KeyID, file slotsFile) (unlocked
 func ask(ctx context.Context, cfg Config, id KeyID, file slotsFile) (unlocked, error) {
 	e := file.find(id)
 	if len(cfg.Identities) > 0 {
-		return byIdentities(id, file, cfg.Identities, FromIdentity)
+		return byIdentities(ctx, id, file, cfg.Identities, FromIdentity)
 	}
 	if cfg.ByPassphrase {
 		return byPassphrase(ctx, cfg, id, file)
@@ -77,7 +77,7 @@ func ask(ctx context.Context, cfg Config, id KeyID, file slotsFile) (unlocked, e
 			return unlocked{}, err
 		}
 		if len(identities) > 0 {
-			return byIdentities(id, file, identities, FromCredential)
+			return byIdentities(ctx, id, file, identities, FromCredential)
 		}
 	}
 	switch {
@@ -93,13 +93,16 @@ func ask(ctx context.Context, cfg Config, id KeyID, file slotsFile) (unlocked, e
 	return unlocked{}, fmt.Errorf("%w: no identity is given; this vault opens by: %s", ErrNoWayIn, e.waysIn())
 }
 
-func byIdentities(id KeyID, file slotsFile, identities []age.Identity, source Source) (unlocked, error) {
+func byIdentities(ctx context.Context, id KeyID, file slotsFile, identities []age.Identity, source Source) (unlocked, error) {
 	e := file.find(id)
 	if e == nil {
 		return unlocked{}, noEntry(id, file, source)
 	}
-	key, by, err := unwrapAny(e.Slots, identities)
-	return unlocked{key, source, by}, err
+	slots := e.Slots
+	return await(ctx, func() (unlocked, error) { // a plugin may hang
+		key, by, err := unwrapAny(slots, identities)
+		return unlocked{key, source, by}, err
+	})
 }
 
 func byPassphrase(ctx context.Context, cfg Config, id KeyID, file slotsFile) (unlocked, error) {
