@@ -210,6 +210,13 @@ func mapDriverError(err error) error {
 	return err
 }
 
+// flushFailed reports whether a commit failed at the disk. Its pages may have been
+// written all the same.
+func flushFailed(err error) bool {
+	var e sqlite3.Error
+	return errors.As(err, &e) && e.Code == sqlite3.ErrIoErr
+}
+
 // OpenPlaintext opens somebody else's unencrypted SQLite database for reading.
 // It follows the file's write-ahead log, so a row that its program has not
 // checkpointed yet is seen. It returns [ErrNotPlaintext] for anything but an

@@ -78,8 +78,10 @@ var (
 	// ErrLogGone: the write-ahead log of the open database was removed or replaced, so
 	// what is committed to it is lost when the vault is closed.
 	ErrLogGone = errors.New("write-ahead log is gone")
-	// ErrUnknownOutcome: the commit failed in such a way that the change may have been
-	// stored or not. The audit log tells which.
+	// ErrUnknownOutcome: the commit failed at the disk, so the change may have been
+	// stored or not. An open vault goes on without it, and the next commit writes over
+	// it; but after a kill or a power cut before that, it may be there. The audit log
+	// tells.
 	ErrUnknownOutcome = errors.New("the change may or may not have been stored")
 	// ErrUnsettled: the slots file cannot be brought up to date, so nothing may
 	// change the vault.

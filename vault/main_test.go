@@ -13,6 +13,7 @@ import (
 var children = map[string]func(arg string){
 	"crash": crashChild,
 	"write": writeChild,
+	"flush": flushChild,
 	"hold":  holdChild,
 	"slots": slotChild,
 	"still": stillChild,

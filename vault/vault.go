@@ -201,7 +201,11 @@ func (v *Vault) transact(ctx context.Context, db *sql.DB, writer bool, fn func(t
 	if tx.moved != nil && *tx.moved != (digest{}) {
 		return 0, errors.New("commit: rows were changed that no audit row tells of")
 	}
-	if err := sqlTx.Commit(); err != nil {
+	switch err := sqlTx.Commit(); {
+	case err == nil:
+	case v.mode == writing && flushFailed(err):
+		return 0, fmt.Errorf("commit: %w: %w", ErrUnknownOutcome, err)
+	default:
 		return 0, fmt.Errorf("commit: %w", mapDriverError(err))
 	}
 	return tx.audited, nil
@@ -258,8 +262,8 @@ func (v *Vault) checkLog() error {
 
 // Update runs fn in a write transaction and commits it when fn returns nil:
 // then the change is on the disk. It waits for other writers, of any process,
-// up to [Config.Wait], and then returns [ErrLocked]. On any error nothing is
-// changed. fn must not call the Vault. The error of fn is returned.
+// up to [Config.Wait], and then returns [ErrLocked]. On any error but
+// [ErrUnknownOutcome] nothing is changed. fn must not call the Vault. The error of fn is returned.
 func (v *Vault) Update(ctx context.Context, fn func(tx *Tx) error) error {
 	return v.changing(ctx, func() error { return v.update(ctx, fn) })
 }
