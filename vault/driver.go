@@ -109,7 +109,52 @@ func (c *connector) Connect(context.Context) (driver.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", mapDriverError(err))
 	}
-	return newStatementConn(conn.(*sqlite3.SQLiteConn), begin), nil
+	raw := conn.(*sqlite3.SQLiteConn)
+	if err := c.checkSettings(raw); err != nil {
+		raw.Close()
+		return nil, fmt.Errorf("open database: %w", mapDriverError(err))
+	}
+	return newStatementConn(raw, begin), nil
+}
+
+// checkSettings reads back what durability and secrecy rest on: SQLite ignores a
+// setting that it does not know, or that it cannot make, without an error.
+func (c *connector) checkSettings(conn *sqlite3.SQLiteConn) error {
+	type setting struct {
+		pragma string
+		want   any
+	}
+	settings := []setting{
+		{"synchronous", int64(2)}, // FULL: a commit is flushed before it is told
+		{"temp_store", int64(2)},  // MEMORY
+		{"foreign_keys", int64(1)},
+	}
+	switch c.mode {
+	case reading:
+		settings = append(settings, setting{"query_only", int64(1)})
+	case writing:
+		settings = append(settings, setting{"journal_mode", "wal"}, setting{"wal_autocheckpoint", int64(0)})
+	case building:
+		settings = append(settings, setting{"main.journal_mode", "delete"})
+	}
+	for _, s := range settings {
+		rows, err := conn.Query("PRAGMA "+s.pragma, nil)
+		if err != nil {
+			return err
+		}
+		var row [1]driver.Value
+		err = rows.Next(row[:])
+		rows.Close()
+		if err != nil {
+			return fmt.Errorf("read back %s: %w", s.pragma, err)
+		}
+		if got := row[0]; got != s.want {
+			if text, ok := got.([]byte); !ok || string(text) != s.want {
+				return fmt.Errorf("%s is %v, not %v", s.pragma, got, s.want)
+			}
+		}
+	}
+	return nil
 }
 
 // registerDigest gives the connection the functions of the content digest, and a

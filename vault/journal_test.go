@@ -52,3 +52,31 @@ func TestFirstWriteBesideView(t *testing.T) {
 		})
 	}
 }
+
+// TestSettings reads the settings back on a connection of each kind.
+func TestSettings(t *testing.T) {
+	v := vaulttest.New(t)
+	read := func(tx *vault.Tx) (got [4]string) {
+		for i, pragma := range []string{"synchronous", "temp_store", "journal_mode", "foreign_keys"} {
+			if err := tx.QueryRowContext(t.Context(), "PRAGMA "+pragma).Scan(&got[i]); err != nil {
+				t.Error(err)
+			}
+		}
+		return got
+	}
+	want := [4]string{"2", "2", "wal", "1"} // FULL, MEMORY
+	for name, begin := range map[string]func(*vault.Vault, context.Context, func(*vault.Tx) error) error{
+		"View":   (*vault.Vault).View,
+		"Update": (*vault.Vault).Update,
+	} {
+		err := begin(v, t.Context(), func(tx *vault.Tx) error {
+			if got := read(tx); got != want {
+				t.Errorf("%s: %v, want %v", name, got, want)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+}
