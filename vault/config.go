@@ -62,6 +62,10 @@ type Config struct {
 	// Wait is how long to wait for a lock that another process holds, in all
 	// the places where one is needed. 0: 10 s.
 	Wait time.Duration
+	// AllowNetworkFS makes and opens a vault on a network file system, or one that a
+	// program serves (FUSE). No two machines may ever have it open at once: their
+	// locks may not know of each other, and rows are lost.
+	AllowNetworkFS bool
 	// AcceptRollback opens a database that is older than its slots file, which is
 	// copied aside, or than the keyring's anchor, which is written anew. That is
 	// audited.
@@ -80,6 +84,8 @@ type Config struct {
 	// FS is the file system for everything but SQLite's own files. Nil: the
 	// real one.
 	FS durable.FS
+	// networkFS replaces durable.NetworkFS; for tests, which have none to mount.
+	networkFS func(dir string) (string, error)
 	// migrations replaces the embedded schema migrations; for tests.
 	migrations fs.FS
 	// known opens the vault in place of all sources, and anySigner leaves out who

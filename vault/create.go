@@ -78,6 +78,9 @@ func Create(ctx context.Context, cfg Config, opts CreateOptions) (Created, error
 	if err := p.checkPrivate(); err != nil {
 		return Created{}, err
 	}
+	if err := p.checkPlace(cfg); err != nil {
+		return Created{}, err
+	}
 	lock := durable.NewLock(p.lock)
 	if err := take(ctx, cfg, lock, lock.Exclusive); err != nil {
 		return Created{}, err

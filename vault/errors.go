@@ -62,6 +62,8 @@ var (
 
 	// ErrInsecure: a file or directory that others could read or change.
 	ErrInsecure = errors.New("insecure permissions")
+	// ErrNetworkFS: the vault is on a file system whose locks may not hold.
+	ErrNetworkFS = errors.New("network file system")
 	// ErrInvalid: an argument breaks a rule that the message names.
 	ErrInvalid = errors.New("invalid")
 	// ErrNewer: the database was written by a newer program.

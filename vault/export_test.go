@@ -29,3 +29,9 @@ func ImpatientRecipient(s string, wait time.Duration) (age.Recipient, error) {
 	p.wait = wait
 	return p, nil
 }
+
+// OnNetworkFS gives tests a file system that is named so.
+func (c Config) OnNetworkFS(name string) Config {
+	c.networkFS = func(string) (string, error) { return name, nil }
+	return c
+}

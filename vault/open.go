@@ -29,6 +29,9 @@ func Open(ctx context.Context, cfg Config) (*Vault, error) {
 	if err := p.checkPrivate(); err != nil {
 		return nil, err
 	}
+	if err := p.checkPlace(cfg); err != nil {
+		return nil, err
+	}
 	lock := durable.NewLock(p.lock)
 	cfg.accepted = new(string)
 	for {

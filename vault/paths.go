@@ -158,6 +158,53 @@ func (p paths) checkPrivate() error {
 	return nil
 }
 
+// checkPlace refuses what the locks cannot protect: a database that has another name,
+// under which a program finds other locks and another log; and, for writing, a file
+// system that other machines write to as well.
+func (p paths) checkPlace(cfg Config) error {
+	// Its own second names are those that an interrupted link left. They are looked
+	// at first: a link that is being made elsewhere does not count as another's.
+	var own []os.FileInfo
+	for _, path := range p.beside(func(path string) bool {
+		owner, kind := reserved(path)
+		return owner == p.db && (kind == freshDatabase || kind == partFile)
+	}) {
+		if info, err := os.Lstat(path); err == nil {
+			own = append(own, info)
+		}
+	}
+	if info, err := os.Stat(p.db); err == nil && info.Mode().IsRegular() {
+		names := uint64(1)
+		for _, other := range own {
+			if os.SameFile(other, info) {
+				names++
+			}
+		}
+		if links(info) > names {
+			return &InsecureError{
+				Path: p.db,
+				Rule: fmt.Sprintf("has %d names (hard links): by another one, a program finds other locks and another log, and rows are lost; close every program that has it open before you mend it", links(info)),
+				Mend: fmt.Sprintf("cp -p %[1]s %[2]s && mv %[2]s %[1]s", Quote(p.db), Quote(p.db+".single")),
+			}
+		}
+	}
+	if cfg.AllowNetworkFS || p.setAside() {
+		return nil
+	}
+	networkFS := cfg.networkFS
+	if networkFS == nil {
+		networkFS = durable.NetworkFS
+	}
+	name, err := networkFS(p.dir)
+	if err != nil {
+		return fmt.Errorf("examine file system: %w", err)
+	}
+	if name != "" {
+		return fmt.Errorf("%w: %q is on %s, where the locks of two machines may not know of each other", ErrNetworkFS, p.dir, name)
+	}
+	return nil
+}
+
 // makeDir creates a directory that only its owner can enter, durably, and
 // checks it when it is there.
 func makeDir(fsys durable.FS, dir string) error {

@@ -80,6 +80,9 @@ func Restore(ctx context.Context, cfg Config, opts RestoreOptions) (RestoredVaul
 	if err := p.checkPrivate(); err != nil {
 		return RestoredVault{}, err
 	}
+	if err := p.checkPlace(cfg); err != nil {
+		return RestoredVault{}, err
+	}
 	// What may ask a person or a keyring comes before the lock.
 	old, err := examineInPlace(ctx, cfg, p)
 	if err != nil {

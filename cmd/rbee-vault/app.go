@@ -34,6 +34,7 @@ type app struct {
 	quiet           bool
 	debug           bool
 	acceptRollback  bool
+	allowNetworkFS  bool
 	signer          string
 	acceptSuccessor bool
 	vaultID         string
@@ -96,6 +97,7 @@ Begin with "rbee-vault init", then "rbee-vault node add".`,
 	f.StringVar(&a.signer, "signer", "", "the vault's signer is `FINGERPRINT` (SHA256:...), or the one that a sheet's file names ($RBEE_VAULT_SIGNER)")
 	f.BoolVar(&a.acceptSuccessor, "accept-successor", false, "take a certified successor of --signer too")
 	f.StringVar(&a.vaultID, "vault-id", "", "the vault must have this `ID`")
+	f.BoolVar(&a.allowNetworkFS, "allow-network-fs", false, "use a vault on NFS, SMB, 9p or FUSE, which one machine at a time must have to itself")
 	f.BoolVar(&a.acceptRollback, "accept-rollback", false, "open a database that is older than what else is known of it")
 	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		if isSecret(err.Error()) { // an argument that begins with "-----BEGIN" looks like a flag
@@ -230,6 +232,7 @@ func (a *app) configWithoutIdentities() (vault.Config, error) {
 		AcceptSuccessor: a.acceptSuccessor,
 		ConfirmSigner:   confirmSigner,
 		VaultID:         a.vaultID,
+		AllowNetworkFS:  a.allowNetworkFS,
 		Path:            path,
 		Passphrase:      passphrase,
 		ByPassphrase:    a.byPassphrase || a.passphraseFile != "",

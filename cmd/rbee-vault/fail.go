@@ -103,6 +103,7 @@ var failures = []failure{
 	{vault.ErrSlotExists, exitExists, "slot_exists", ""},
 	{vault.ErrLastSlot, exitInvalid, "last_slot", "Add another first: rbee-vault slot add recovery, or recipient"},
 	{vault.ErrPlugin, exitError, "plugin", "Install the plugin, or do without that recipient: rbee-vault slot remove ID"},
+	{vault.ErrNetworkFS, exitInvalid, "network_fs", "Keep the vault on a local disk and carry backups over the network. Or, if only one machine ever has it open: --allow-network-fs"},
 	{vault.ErrInsecure, exitError, "insecure", ""},
 	{registry.ErrNotFound, exitNotFound, "not_found", ""},
 	{fs.ErrNotExist, exitNotFound, "not_found", ""},

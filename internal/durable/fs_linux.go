@@ -19,3 +19,13 @@ func linkOrRename(oldPath, newPath string) error {
 	}
 	return nil
 }
+
+// NetworkFS names the network file system, or the one that a program serves, that a
+// directory is on; "" for a local one.
+func NetworkFS(dir string) (string, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return "", &os.PathError{Op: "statfs", Path: dir, Err: err}
+	}
+	return networkFS[uint32(st.Type)], nil
+}
