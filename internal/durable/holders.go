@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -50,6 +51,10 @@ func Holders(path string) []Holder {
 		// overlayfs) stat and /proc/locks name different ones.
 		id := strings.Split(fields[5], ":")
 		if id[len(id)-1] != strconv.FormatUint(st.Ino, 10) {
+			continue
+		}
+		// The list may shift while it is read, and tell of one twice.
+		if slices.ContainsFunc(holders, func(h Holder) bool { return h.PID == pid }) {
 			continue
 		}
 		comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
