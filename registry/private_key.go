@@ -51,13 +51,14 @@ type PrivateKeyOptions struct {
 // ParsePrivateKey reads a private key as people have it: ed25519, RSA or ECDSA, as
 // OpenSSH or PEM (PKCS#1, PKCS#8, SEC 1), under a passphrase or not. An OpenSSH key
 // without one is kept as it is; others are written anew as OpenSSH. What is no such
-// key gives a *FieldError that says what it is instead; a small RSA key ErrWeakKey;
-// a wrong passphrase [vault.ErrPassphrase]. No error tells of the content.
+// key gives a *FieldError that says what it is instead, and so does one whose public
+// and private half do not belong together; a small RSA key ErrWeakKey; a wrong
+// passphrase [vault.ErrPassphrase]. No error tells of the content.
 func ParsePrivateKey(ctx context.Context, data []byte, opts PrivateKeyOptions) (*PrivateKey, error) {
 	if rule := notPrivateKey(data); rule != "" {
 		return nil, &FieldError{"private_key", rule}
 	}
-	raw, locked, err := parseRawKey(ctx, data, opts)
+	raw, locked, err := readRawKey(ctx, data, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -99,7 +100,7 @@ func notPrivateKey(data []byte) string {
 	block, rest := pem.Decode([]byte(strings.TrimSpace(string(data))))
 	switch {
 	case block == nil:
-		return "is no private key that is known here"
+		return ruleUnknownKey
 	case len(bytes.TrimSpace(rest)) > 0:
 		return "must be one PEM block"
 	case block.Type == "DSA PRIVATE KEY":
@@ -113,54 +114,136 @@ func notPrivateKey(data []byte) string {
 	return ""
 }
 
-// parseRawKey parses the key, asking for its passphrase where it has one.
-func parseRawKey(ctx context.Context, data []byte, opts PrivateKeyOptions) (raw any, locked bool, err error) {
-	invalid := &FieldError{"private_key", "is no private key that is known here"}
-	raw, err = ssh.ParseRawPrivateKey(data)
+// readRawKey parses the key, asking for its passphrase where it has one.
+func readRawKey(ctx context.Context, data []byte, opts PrivateKeyOptions) (raw any, locked bool, err error) {
+	raw, _, err = parseKey(data, nil)
 	if _, locked = errors.AsType[*ssh.PassphraseMissingError](err); !locked {
-		if err != nil {
-			return nil, false, invalid
-		}
-		return raw, false, nil
+		return raw, false, err
 	}
 	name := opts.Name
 	if name == "" {
 		name = "the SSH key"
 	}
 	err = vault.AskPassphrase(ctx, opts.Passphrase, name, func(passphrase []byte) (err error) {
-		if raw, err = ssh.ParseRawPrivateKeyWithPassphrase(data, passphrase); err != nil {
-			return vault.ErrPassphrase
+		if passphrase == nil {
+			return vault.ErrPassphrase // parseKey takes nil for none
 		}
-		return nil
+		raw, _, err = parseKey(data, passphrase)
+		return err
 	})
 	return raw, true, err
 }
 
-// newPrivateKey checks the key and writes it as OpenSSH.
-func newPrivateKey(raw any, comment string, allowWeak bool) (*PrivateKey, error) {
-	switch k := raw.(type) {
-	case *rsa.PrivateKey:
-		if bits := k.N.BitLen(); bits < minRSABits && !allowWeak {
-			return nil, fmt.Errorf("%w: RSA of %d bits, where %d are needed", ErrWeakKey, bits, minRSABits)
+const ruleUnknownKey = "is no private key that is known here"
+
+// parseKey is the one parser of private keys. What it returns has signed, and the
+// public key, which is that of the fingerprint, has verified it: whoever writes a
+// key file can put anybody's public half into it. A key under a passphrase gives an
+// [*ssh.PassphraseMissingError] without one, [vault.ErrPassphrase] for a wrong one.
+// No error tells of the content.
+func parseKey(data, passphrase []byte) (raw any, public ssh.PublicKey, err error) {
+	if passphrase == nil {
+		raw, err = ssh.ParseRawPrivateKey(data)
+		if missing, ok := errors.AsType[*ssh.PassphraseMissingError](err); ok {
+			return nil, nil, missing
 		}
-	case *ed25519.PrivateKey:
+	} else if raw, err = ssh.ParseRawPrivateKeyWithPassphrase(data, passphrase); err != nil {
+		return nil, nil, vault.ErrPassphrase
+	}
+	if err != nil {
+		return nil, nil, &FieldError{"private_key", ruleUnknownKey}
+	}
+	if k, ok := raw.(*ed25519.PrivateKey); ok {
 		raw = *k
-	case ed25519.PrivateKey, *ecdsa.PrivateKey:
+	}
+	if public, err = proveKey(raw); err == nil {
+		err = statedHalves(data, public)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	return raw, public, nil
+}
+
+// proveKey signs once with a private key, verifies that with its public half, and
+// returns that.
+func proveKey(raw any) (ssh.PublicKey, error) {
+	switch raw.(type) {
+	case ed25519.PrivateKey, *rsa.PrivateKey, *ecdsa.PrivateKey:
 	default:
 		return nil, &FieldError{"private_key", "must be ed25519, RSA or ECDSA"}
+	}
+	signer, err := ssh.NewSignerFromKey(raw)
+	if err != nil {
+		return nil, &FieldError{"private_key", ruleUnknownKey}
+	}
+	algorithm := signer.PublicKey().Type()
+	if algorithm == ssh.KeyAlgoRSA {
+		algorithm = ssh.KeyAlgoRSASHA256
+	}
+	challenge := make([]byte, 32)
+	rand.Read(challenge)
+	var signature *ssh.Signature
+	if with, ok := signer.(ssh.AlgorithmSigner); ok {
+		signature, err = with.SignWithAlgorithm(rand.Reader, challenge, algorithm)
+	} else {
+		signature, err = signer.Sign(rand.Reader, challenge)
+	}
+	if err == nil {
+		err = signer.PublicKey().Verify(challenge, signature)
+	}
+	if err != nil {
+		return nil, &FieldError{"private_key", ruleHalves}
+	}
+	return signer.PublicKey(), nil
+}
+
+const ruleHalves = "is damaged or forged: its private and its public half do not belong together"
+
+// statedHalves checks the public halves that an OpenSSH file states beside the
+// private key: other programs go by them.
+func statedHalves(data []byte, public ssh.PublicKey) error {
+	block, _ := pem.Decode(bytes.TrimSpace(data))
+	k, ok := parseOpenSSH(block)
+	if !ok {
+		return nil
+	}
+	same := bytes.Equal(k.PubKey, public.Marshal())
+	if k.CipherName == "none" && public.Type() == ssh.KeyAlgoED25519 {
+		// The other types' parser takes the half that stands here as the key's own.
+		var inner struct {
+			Check1, Check2 uint32
+			Type           string
+			Public         []byte
+			Rest           []byte `ssh:"rest"`
+		}
+		err := ssh.Unmarshal(k.PrivKeyBlock, &inner)
+		half, isKey := public.(ssh.CryptoPublicKey)
+		same = same && err == nil && isKey && bytes.Equal(inner.Public, half.CryptoPublicKey().(ed25519.PublicKey))
+	}
+	if !same {
+		return &FieldError{"private_key", ruleHalves}
+	}
+	return nil
+}
+
+// newPrivateKey writes a key that was parsed, or made, as OpenSSH.
+func newPrivateKey(raw any, comment string, allowWeak bool) (*PrivateKey, error) {
+	if k, ok := raw.(*rsa.PrivateKey); ok && k.N.BitLen() < minRSABits && !allowWeak {
+		return nil, fmt.Errorf("%w: RSA of %d bits, where %d are needed", ErrWeakKey, k.N.BitLen(), minRSABits)
 	}
 	if len(comment) > maxComment || ruleCharacters(comment) != "" {
 		return nil, &FieldError{"comment", fmt.Sprintf("must be text of at most %d bytes", maxComment)}
 	}
-	block, err := ssh.MarshalPrivateKey(raw, comment)
-	if err != nil {
-		return nil, &FieldError{"private_key", "must be ed25519, RSA or ECDSA"}
-	}
-	defer clear(block.Bytes)
 	signer, err := ssh.NewSignerFromKey(raw)
 	if err != nil {
-		return nil, &FieldError{"private_key", "must be ed25519, RSA or ECDSA"}
+		return nil, &FieldError{"private_key", ruleUnknownKey}
 	}
+	block, err := ssh.MarshalPrivateKey(raw, comment)
+	if err != nil {
+		return nil, &FieldError{"private_key", ruleUnknownKey}
+	}
+	defer clear(block.Bytes)
 	return &PrivateKey{pem: pem.EncodeToMemory(block), public: signer.PublicKey(), comment: comment}, nil
 }
 

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"iter"
@@ -201,38 +200,21 @@ func insertSSHKeyAndNodes(ctx context.Context, tx *vault.Tx, k SSHKey, private [
 	return nil
 }
 
-// Matches checks that the private key is one PEM block without a passphrase and
-// belongs to k's public half; the error is a [*FieldError].
+// Matches checks that the private key is one PEM block without a passphrase, that it
+// signs, and that k's public half is its own; the error is a [*FieldError].
 func (k SSHKey) Matches(private []byte) error {
-	key, err := parsePrivateKey(private)
+	if rule := notPrivateKey(private); rule != "" || !bytes.HasPrefix(private, []byte("-----BEGIN ")) {
+		return &FieldError{"private_key", "must be one PEM block of a private key"}
+	}
+	_, public, err := parseKey(private, nil)
+	if _, locked := errors.AsType[*ssh.PassphraseMissingError](err); locked {
+		return &FieldError{"private_key", "must not have a passphrase"}
+	}
 	if err != nil {
 		return err
 	}
-	if publicKeyLine(key) != k.PublicKey {
+	if publicKeyLine(public) != k.PublicKey {
 		return &FieldError{"private_key", "must belong to the public key"}
 	}
 	return nil
-}
-
-// parsePrivateKey returns the public half. Its errors say nothing of what is
-// in the key.
-func parsePrivateKey(private []byte) (ssh.PublicKey, error) {
-	fail := func(rule string) (ssh.PublicKey, error) { return nil, &FieldError{"private_key", rule} }
-	if len(private) > maxPEM {
-		return fail("is too long")
-	}
-	block, rest := pem.Decode(private)
-	if block == nil || !bytes.HasPrefix(private, []byte("-----BEGIN ")) || len(bytes.TrimSpace(rest)) > 0 {
-		return fail("must be one PEM block")
-	}
-	clear(block.Bytes)
-	signer, err := ssh.ParsePrivateKey(private)
-	var encrypted *ssh.PassphraseMissingError
-	switch {
-	case errors.As(err, &encrypted):
-		return fail("must not have a passphrase")
-	case err != nil:
-		return fail("must be an SSH private key")
-	}
-	return signer.PublicKey(), nil
 }

@@ -207,25 +207,3 @@ func TestPrivateKeysOfSSHKeygen(t *testing.T) {
 		})
 	}
 }
-
-func FuzzParsePrivateKey(f *testing.F) {
-	for _, kind := range []string{"ed25519", "rsa"} {
-		k, err := registry.GeneratePrivateKey(kind, "c")
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add([]byte(k.Fingerprint()))
-	}
-	f.Add([]byte("-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEA\n-----END OPENSSH PRIVATE KEY-----\n"))
-	f.Add([]byte("PuTTY-User-Key-File-3: ssh-ed25519\n"))
-	f.Add([]byte("ssh-ed25519-cert-v01@openssh.com AAAA"))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		k, err := registry.ParsePrivateKey(t.Context(), data, registry.PrivateKeyOptions{})
-		if (err == nil) == (k == nil) {
-			t.Errorf("%v, %v", k, err)
-		}
-		if err != nil && !errors.Is(err, registry.ErrInvalid) && !errors.Is(err, registry.ErrWeakKey) && !errors.Is(err, vault.ErrNoWayIn) {
-			t.Errorf("%v", err)
-		}
-	})
-}
