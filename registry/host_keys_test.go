@@ -3,11 +3,11 @@ package registry_test
 import (
 	"crypto/ed25519"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	"golang.org/x/crypto/ssh"
@@ -106,10 +106,7 @@ func TestReadKnownHosts(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	known, err := registry.ReadKnownHosts(file, nodes)
-	if err != nil {
-		t.Fatal(err)
-	}
+	known := readKnownHosts(t, file, nodes...)
 	for name, seed := range map[string]byte{"plain": 1, "port": 2, "hashed": 4} {
 		if keys := known.Keys[name]; len(keys) != 1 || ssh.FingerprintSHA256(keys[0]) != ssh.FingerprintSHA256(hostKey(t, seed)) {
 			t.Errorf("%s: %v", name, keys)
@@ -129,7 +126,7 @@ func TestReadKnownHosts(t *testing.T) {
 		t.Fatalf("%d, %v", n, err)
 	}
 	var written strings.Builder
-	err = r.Vault().View(t.Context(), func(tx *vault.Tx) error { return registry.WriteKnownHosts(t.Context(), tx, &written) })
+	err := r.Vault().View(t.Context(), func(tx *vault.Tx) error { return registry.WriteKnownHosts(t.Context(), tx, &written) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,22 +139,143 @@ func TestReadKnownHosts(t *testing.T) {
 			t.Errorf("ssh-keygen does not find %s: %v\n%s", host, err, written.String())
 		}
 	}
-	if _, err := registry.ReadKnownHosts(filepath.Join(t.TempDir(), "none"), nodes); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("%v", err)
-	}
-	pipe := filepath.Join(t.TempDir(), "pipe")
-	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+}
+
+func readKnownHosts(t *testing.T, file string, nodes ...registry.Node) registry.KnownHosts {
+	t.Helper()
+	f, err := os.Open(file)
+	if err != nil {
 		t.Fatal(err)
 	}
-	go os.WriteFile(pipe, []byte(content), 0)
-	if known, err := registry.ReadKnownHosts(pipe, nodes); err != nil || len(known.Keys) != 3 {
-		t.Errorf("by a pipe: %v, %v", known.Keys, err)
-	}
-	if err := os.WriteFile(file, []byte("host nonsense\n"), 0o600); err != nil {
+	defer f.Close()
+	known, err := registry.ReadKnownHosts(f, nodes)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := registry.ReadKnownHosts(file, nodes); !errors.Is(err, registry.ErrInvalid) {
-		t.Errorf("%v, want ErrInvalid", err)
+	return known
+}
+
+// TestKnownHostsBadLines: what OpenSSH passes over is passed over, and said; the
+// lines around it count.
+func TestKnownHostsBadLines(t *testing.T) {
+	key := strings.TrimSpace(string(ssh.MarshalAuthorizedKey(hostKey(t, 1))))
+	blob := strings.Fields(key)[1]
+	n := keyNode("good")
+	n.SSHHost = "good.example.org"
+	for name, test := range map[string]struct {
+		line string
+		said bool
+	}{
+		"fields":       {"bad.example.org", true},
+		"no key":       {"bad.example.org ssh-ed25519", true},
+		"type":         {"bad.example.org ssh-future AAAAC3NzaC1mdXR1cmU=", true},
+		"protocol 1":   {"bad.example.org 1024 35 1234567890", true},
+		"base64":       {"bad.example.org ssh-ed25519 ****", true},
+		"cut key":      {"bad.example.org ssh-ed25519 " + blob[:40], true},
+		"other type":   {"bad.example.org ssh-rsa " + blob, true},
+		"marker":       {"@nonsense bad.example.org " + key, true},
+		"hashed":       {"|1|nonsense| " + key, true},
+		"hashed twice": {"|2|AAAA|AAAA " + key, true},
+		"long":         {"bad.example.org " + key + strings.Repeat(" c", 64<<10), true},
+		"binary":       {"\x00\xff\xfe", true},
+		"empty":        {"", false},
+		"blanks":       {" \t ", false},
+		"comment":      {"  # bad.example.org " + key, false},
+		"long comment": {"bad.example.org " + key + " a comment of many words", false},
+	} {
+		for _, end := range []string{"\n", "\r\n"} {
+			file := filepath.Join(t.TempDir(), "known_hosts")
+			content := test.line + end + "\t good.example.org  " + key + " good" + end + test.line + end + "also.example.org,good.example.org " + key
+			if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			known := readKnownHosts(t, file, n)
+			if keys := known.Keys["good"]; len(keys) != 1 || ssh.FingerprintSHA256(keys[0]) != ssh.FingerprintSHA256(hostKey(t, 1)) {
+				t.Errorf("%s: %v", name, known)
+			}
+			want := 0
+			if test.said {
+				want = 2
+			}
+			if len(known.Skipped) != want || want > 0 && known.Skipped[1].Row != "line 3" {
+				t.Errorf("%s: skipped %v", name, known.Skipped)
+			}
+		}
+	}
+	many := strings.Repeat("nonsense\n", 1000)
+	known, err := registry.ReadKnownHosts(strings.NewReader(many), nil)
+	if err != nil || len(known.Skipped) != 100 || known.More != 900 {
+		t.Errorf("%d told, %d more, %v", len(known.Skipped), known.More, err)
+	}
+}
+
+// TestKnownHostsNames looks names up as ssh-keygen -F does, which is OpenSSH's own
+// code; and, beyond that, an address by its other forms.
+func TestKnownHostsNames(t *testing.T) {
+	key := strings.TrimSpace(string(ssh.MarshalAuthorizedKey(hostKey(t, 1))))
+	for _, test := range []struct {
+		hosts, host string
+		port        uint16
+		want        bool
+		form        bool // another form of the address, which OpenSSH does not look for
+	}{
+		{hosts: "a.example.org", host: "a.example.org", want: true},
+		{hosts: "A.Example.org", host: "a.example.org", want: true},
+		{hosts: "*.example.org", host: "a.example.org", want: true},
+		{hosts: "*.example.org,!a.example.org", host: "a.example.org"},
+		{hosts: "!a.example.org,*.example.org", host: "a.example.org"},
+		{hosts: "!*.example.org,*", host: "b.example.net", want: true},
+		{hosts: "?.example.org", host: "ab.example.org"},
+		{hosts: "a*b*c.org", host: "axbxbc.org", want: true},
+		{hosts: "a.example.org", host: "a.example.org", port: 2222},
+		{hosts: "[a.example.org]:2222", host: "a.example.org", port: 2222, want: true},
+		{hosts: "[*.example.org]:2222", host: "a.example.org", port: 2222, want: true},
+		{hosts: "*", host: "a.example.org", port: 2222, want: true},
+		{hosts: "192.0.2.*", host: "192.0.2.7", want: true},
+		{hosts: "::1", host: "::1", want: true},
+		{hosts: "[::1]:2222", host: "::1", port: 2222, want: true},
+		{hosts: "0:0:0:0:0:0:0:1", host: "::1", want: true, form: true},
+		{hosts: "[0:0:0:0:0:0:0:1]:2222", host: "::1", port: 2222, want: true, form: true},
+		{hosts: "2001:DB8:0::1", host: "2001:db8::1", want: true, form: true},
+		{hosts: "::ffff:192.0.2.7", host: "192.0.2.7", want: true, form: true},
+	} {
+		n := keyNode("n")
+		n.SSHHost = test.host
+		lookup := test.host
+		if n.SSHPort = 22; test.port != 0 {
+			n.SSHPort, lookup = test.port, fmt.Sprintf("[%s]:%d", test.host, test.port)
+		}
+		file := filepath.Join(t.TempDir(), "known_hosts")
+		if err := os.WriteFile(file, []byte(test.hosts+" "+key+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := len(readKnownHosts(t, file, n).Keys["n"]) == 1; got != test.want {
+			t.Errorf("%q has %q: %v", test.hosts, lookup, got)
+		}
+		if err := exec.Command("ssh-keygen", "-F", lookup, "-f", file).Run(); !test.form && (err == nil) != test.want {
+			t.Errorf("ssh-keygen says otherwise: %q has %q: %v", test.hosts, lookup, err)
+		}
+		if strings.ContainsAny(test.hosts, "*?!,") || test.hosts != strings.ToLower(test.hosts) {
+			continue
+		}
+		if out, err := exec.Command("ssh-keygen", "-H", "-f", file).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		if got := len(readKnownHosts(t, file, n).Keys["n"]) == 1; got != test.want {
+			t.Errorf("hashed, %q has %q: %v", test.hosts, lookup, got)
+		}
+	}
+}
+
+// TestKnownHostsLeavesNoCopy: the hosts of a fleet are nobody else's business.
+func TestKnownHostsLeavesNoCopy(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("TMPDIR", filepath.Join(dir, "none")) // where nothing can be written
+	n := keyNode("n")
+	n.SSHHost = "a.example.org"
+	known, err := registry.ReadKnownHosts(strings.NewReader("a.example.org "+string(ssh.MarshalAuthorizedKey(hostKey(t, 1)))), []registry.Node{n})
+	if err != nil || len(known.Keys["n"]) != 1 {
+		t.Errorf("%v, %v", known, err)
 	}
 }
 
@@ -168,11 +286,7 @@ func FuzzReadKnownHosts(f *testing.F) {
 	n := keyNode("plain")
 	n.SSHHost = "plain.example.org"
 	f.Fuzz(func(t *testing.T, text string) {
-		file := filepath.Join(t.TempDir(), "known_hosts")
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		known, err := registry.ReadKnownHosts(file, []registry.Node{n})
+		known, err := registry.ReadKnownHosts(strings.NewReader(text), []registry.Node{n})
 		if err != nil && (known.Keys != nil || known.Skipped != nil) {
 			t.Errorf("%v, %v", known, err)
 		}

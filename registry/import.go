@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -20,11 +19,48 @@ type Problem struct {
 // ImportSet is what was read from elsewhere.
 type ImportSet struct {
 	Nodes    []Node    // to be imported
-	Skipped  []Problem // rows that are no node
-	Warnings []Problem // what a node lost on the way
+	Skipped  []Problem // rows that are no node: the first hundred
+	Warnings []Problem // what a node lost on the way: the first hundred
+	// More counts the problems that neither list holds.
+	More More
 	// Keys are sealed in with the nodes of these names, which then use them. The
 	// caller wipes them.
 	Keys map[string]*PrivateKey
+}
+
+// MaxImport is how many nodes one import takes.
+const MaxImport = 250_000
+
+// maxProblems is how many problems of each kind are told one by one.
+const maxProblems = 100
+
+// More counts problems that are not told one by one.
+type More struct {
+	Skipped  int
+	Warnings int
+}
+
+func (set *ImportSet) skip(p Problem) {
+	set.Skipped, set.More.Skipped = tell(set.Skipped, set.More.Skipped, p)
+}
+
+func (set *ImportSet) warn(p Problem) {
+	set.Warnings, set.More.Warnings = tell(set.Warnings, set.More.Warnings, p)
+}
+
+func tell(list []Problem, more int, p Problem) ([]Problem, int) {
+	if len(list) >= maxProblems {
+		return list, more + 1
+	}
+	return append(list, p), more
+}
+
+func (set *ImportSet) append(n Node) error {
+	if len(set.Nodes) >= MaxImport {
+		return fmt.Errorf("%w: more than %d nodes", ErrInvalid, MaxImport)
+	}
+	set.Nodes = append(set.Nodes, n)
+	return nil
 }
 
 // ImportOptions say how to import.
@@ -44,25 +80,30 @@ type ImportReport struct {
 	Added     []string
 	Replaced  []string
 	Unchanged []string  // already there, just so
-	Skipped   []Problem // those of the set, then nodes that are not valid or come twice
+	Skipped   []Problem // those of the set, then nodes that are not valid or come twice: the first hundred
 	Warnings  []Problem // those of the set
+	More      More      // problems that neither list holds
 	Keys      []string  // nodes whose key of the set is in the vault now
 }
 
 // Import adds the nodes of a set in one transaction. Without Replace a single
 // name that is taken fails the whole import: the error is ErrExists and names
-// all of them. After any error nothing is imported and the report is empty.
+// all of them. After any error nothing is imported and the report is empty. Where
+// there is nothing to change, nothing is written, not even to the audit log.
 func (r *Registry) Import(ctx context.Context, set ImportSet, opts ImportOptions) (ImportReport, error) {
 	var (
 		report ImportReport
+		plan   importPlan
 		err    error
 	)
-	if opts.DryRun {
+	if opts.DryRun || opts.Replace {
 		err = r.v.View(ctx, func(tx *vault.Tx) (err error) {
-			report, _, err = planImport(ctx, tx, set, opts)
+			report, plan, err = planImport(ctx, tx, set, opts)
 			return err
 		})
-	} else {
+	}
+	// Without Replace, what is there already is an error: there is no need to look first.
+	if err == nil && !opts.DryRun && !(opts.Replace && plan.empty()) {
 		err = r.v.Update(ctx, func(tx *vault.Tx) (err error) {
 			report, err = importNodes(ctx, tx, set, opts)
 			return err
@@ -74,17 +115,25 @@ func (r *Registry) Import(ctx context.Context, set ImportSet, opts ImportOptions
 	return report, nil
 }
 
+// importPlan is what an import has to write.
+type importPlan struct {
+	nodes []importWrite
+	keys  []string // nodes that are to use the key of the set, and do not yet
+}
+
+func (p importPlan) empty() bool { return len(p.nodes)+len(p.keys) == 0 }
+
 // importWrite is a node to be written, over old if that has a name.
 type importWrite struct {
 	node, old Node
 }
 
 func importNodes(ctx context.Context, tx *vault.Tx, set ImportSet, opts ImportOptions) (ImportReport, error) {
-	report, writes, err := planImport(ctx, tx, set, opts)
-	if err != nil || len(writes)+len(report.Keys) == 0 {
+	report, plan, err := planImport(ctx, tx, set, opts)
+	if err != nil || plan.empty() {
 		return report, err
 	}
-	for _, w := range writes {
+	for _, w := range plan.nodes {
 		if w.old.Name == "" {
 			err = createNode(ctx, tx, w.node)
 		} else {
@@ -94,38 +143,40 @@ func importNodes(ctx context.Context, tx *vault.Tx, set ImportSet, opts ImportOp
 			return ImportReport{}, fmt.Errorf("node %q: %w", w.node.Name, err)
 		}
 	}
-	for _, name := range report.Keys {
+	for _, name := range plan.keys {
 		if err := useKey(ctx, tx, set.Keys[name], name); err != nil {
 			return ImportReport{}, fmt.Errorf("SSH key of node %q: %w", name, err)
 		}
 	}
 	detail := fmt.Sprintf("added %d; replaced %d; unchanged %d; skipped %d",
-		len(report.Added), len(report.Replaced), len(report.Unchanged), len(report.Skipped))
-	if len(report.Keys) > 0 {
-		detail += fmt.Sprintf("; keys %d", len(report.Keys))
+		len(report.Added), len(report.Replaced), len(report.Unchanged), len(report.Skipped)+report.More.Skipped)
+	if len(plan.keys) > 0 {
+		detail += fmt.Sprintf("; keys %d", len(plan.keys))
 	}
 	return report, tx.Audit(ctx, vault.Event{Action: "node.import", Subject: opts.Source, Detail: detail})
 }
 
 // planImport decides about every node and writes nothing.
-func planImport(ctx context.Context, tx *vault.Tx, set ImportSet, opts ImportOptions) (ImportReport, []importWrite, error) {
+func planImport(ctx context.Context, tx *vault.Tx, set ImportSet, opts ImportOptions) (ImportReport, importPlan, error) {
 	report := ImportReport{
 		Skipped:  append([]Problem(nil), set.Skipped...),
 		Warnings: append([]Problem(nil), set.Warnings...),
+		More:     set.More,
 	}
 	var (
-		writes []importWrite
-		taken  []string
+		plan  importPlan
+		taken []string
 	)
+	skip := func(p Problem) { report.Skipped, report.More.Skipped = tell(report.Skipped, report.More.Skipped, p) }
 	seen := make(map[string]bool, len(set.Nodes))
 	for i, n := range set.Nodes {
 		n = n.normalized()
 		if err := n.validate(); err != nil {
-			report.Skipped = append(report.Skipped, Problem{rowName(n.Name, fmt.Sprintf("node %d", i+1)), err.Error()})
+			skip(Problem{rowName(n.Name, fmt.Sprintf("node %d", i+1)), err.Error()})
 			continue
 		}
 		if seen[n.Name] {
-			report.Skipped = append(report.Skipped, Problem{n.Name, "comes twice"})
+			skip(Problem{n.Name, "comes twice"})
 			continue
 		}
 		seen[n.Name] = true
@@ -133,10 +184,10 @@ func planImport(ctx context.Context, tx *vault.Tx, set ImportSet, opts ImportOpt
 		switch {
 		case errors.Is(err, ErrNotFound):
 			report.Added = append(report.Added, n.Name)
-			writes = append(writes, importWrite{node: n})
+			plan.nodes = append(plan.nodes, importWrite{node: n})
 			continue
 		case err != nil:
-			return ImportReport{}, nil, err
+			return ImportReport{}, importPlan{}, err
 		case !opts.Replace:
 			taken = append(taken, quote(n.Name))
 			continue
@@ -147,17 +198,27 @@ func planImport(ctx context.Context, tx *vault.Tx, set ImportSet, opts ImportOpt
 			continue
 		}
 		report.Replaced = append(report.Replaced, n.Name)
-		writes = append(writes, importWrite{node: n, old: old})
+		plan.nodes = append(plan.nodes, importWrite{node: n, old: old})
 	}
 	if len(taken) > 0 {
-		return ImportReport{}, nil, fmt.Errorf("%s: %w", strings.Join(taken, ", "), ErrExists)
+		return ImportReport{}, importPlan{}, fmt.Errorf("%s: %w", strings.Join(taken, ", "), ErrExists)
 	}
 	for _, n := range set.Nodes { // in the order of the set
-		if set.Keys[n.Name] != nil && seen[n.Name] && !slices.Contains(report.Keys, n.Name) {
-			report.Keys = append(report.Keys, n.Name)
+		k := set.Keys[n.Name]
+		if k == nil || !seen[n.Name] {
+			continue
+		}
+		seen[n.Name] = false
+		report.Keys = append(report.Keys, n.Name)
+		used, err := selectNodeSSHKey(ctx, tx, n.Name)
+		if err != nil {
+			return ImportReport{}, importPlan{}, err
+		}
+		if used != k.Fingerprint() {
+			plan.keys = append(plan.keys, n.Name)
 		}
 	}
-	return report, writes, nil
+	return report, plan, nil
 }
 
 // rowName names a row in a report: by its name, quoted where that is no name for

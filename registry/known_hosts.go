@@ -3,13 +3,14 @@ package registry
 import (
 	"bytes"
 	"context"
-	"crypto/ed25519"
-	"errors"
+	"crypto/hmac"
+	"crypto/sha1"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"maps"
 	"net"
-	"os"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,7 +23,7 @@ import (
 
 // knownHost is a node's address as known_hosts has it.
 func knownHost(n Node) string {
-	return knownhosts.Normalize(net.JoinHostPort(n.SSHHost, strconv.Itoa(int(n.SSHPort))))
+	return knownhosts.Normalize(net.JoinHostPort(canonicalHost(n.SSHHost), strconv.Itoa(int(n.SSHPort))))
 }
 
 // WriteKnownHosts writes the pinned host keys as OpenSSH reads them, the node's
@@ -49,56 +50,62 @@ func WriteKnownHosts(ctx context.Context, tx *vault.Tx, w io.Writer) error {
 // KnownHosts is what a known_hosts file says of some nodes.
 type KnownHosts struct {
 	Keys    map[string][]ssh.PublicKey // by the node's name
-	Skipped []Problem                  // lines that were left out, with the reason
+	Skipped []Problem                  // lines that were left out, with the reason: the first hundred
+	More    int                        // lines that were left out beyond those
 }
 
-// ReadKnownHosts looks the nodes up in an OpenSSH known_hosts file, which may be a
-// pipe: hashed names and ports as well. Left out are a key that the file revokes,
-// certificate authorities, which cannot be pinned, and of several keys of one type
-// for a node all, as one alone can be pinned. A file that OpenSSH could not read is
-// ErrInvalid.
-func ReadKnownHosts(path string, nodes []Node) (KnownHosts, error) {
-	content, err := os.ReadFile(path)
-	if err != nil {
-		return KnownHosts{}, err
-	}
-	check, err := parseKnownHosts(content)
-	if err != nil {
-		return KnownHosts{}, fmt.Errorf("known_hosts file %q: %w", path, err)
-	}
-	lines := bytes.Split(content, []byte("\n"))
+// Caps of a known_hosts file, in bytes.
+const (
+	maxKnownHostsLine = 64 << 10
+	maxKnownHosts     = 64 << 20
+)
+
+// ReadKnownHosts looks the nodes up in an OpenSSH known_hosts file: hashed names,
+// patterns and ports as well, and an address in any of its forms. A line that is no
+// entry is left out, as OpenSSH does, and reported. Left out too are a key that the
+// file revokes, certificate authorities, which cannot be pinned, and of several keys
+// of one type for a node all, as one alone can be pinned. A file of more than 64 MB
+// is ErrInvalid.
+func ReadKnownHosts(r io.Reader, nodes []Node) (KnownHosts, error) {
 	found := KnownHosts{Keys: map[string][]ssh.PublicKey{}}
-	// A key that is in no file is answered with those that are.
-	nobody, err := ssh.NewPublicKey(ed25519.PublicKey(make([]byte, ed25519.PublicKeySize)))
-	if err != nil {
-		return KnownHosts{}, err
+	skip := func(p Problem) { found.Skipped, found.More = tell(found.Skipped, found.More, p) }
+	var entries []knownHostEntry
+	revoked := map[string]bool{}
+	for line, err := range eachLine(r, maxKnownHostsLine, maxKnownHosts) {
+		if err != nil {
+			return KnownHosts{}, fmt.Errorf("read known_hosts: %w", err)
+		}
+		e, rule := parseKnownHost(line)
+		switch {
+		case rule != "":
+			skip(Problem{line.where(), rule})
+		case e.marker == "@revoked": // for whatever host: one that lost a key lost it
+			revoked[string(e.key.Marshal())] = true
+		case e.key != nil:
+			entries = append(entries, e)
+		}
 	}
 	for _, n := range nodes {
-		address := net.JoinHostPort(n.SSHHost, strconv.Itoa(int(n.SSHPort)))
-		asked := check(address, &net.TCPAddr{}, nobody)
-		known, ok := errors.AsType[*knownhosts.KeyError](asked)
-		if !ok {
-			continue
-		}
 		byType := map[string][]ssh.PublicKey{}
-		for _, k := range known.Want {
-			where := fmt.Sprintf("%s, line %d", n.Name, k.Line)
-			if bytes.HasPrefix(bytes.TrimSpace(lines[k.Line-1]), []byte("@cert-authority")) {
-				found.Skipped = append(found.Skipped, Problem{where, "a certificate authority cannot be pinned"})
+		forms := addressForms(n)
+		for _, e := range entries {
+			if !e.matches(forms) {
 				continue
 			}
-			if _, revoked := errors.AsType[*knownhosts.RevokedError](check(address, &net.TCPAddr{}, k.Key)); revoked {
-				found.Skipped = append(found.Skipped, Problem{where, "the file revokes this key"})
-				continue
-			}
-			same := func(other ssh.PublicKey) bool { return bytes.Equal(other.Marshal(), k.Key.Marshal()) }
-			if kind := k.Key.Type(); !slices.ContainsFunc(byType[kind], same) {
-				byType[kind] = append(byType[kind], k.Key)
+			where := fmt.Sprintf("%s, line %d", n.Name, e.line)
+			same := func(other ssh.PublicKey) bool { return bytes.Equal(other.Marshal(), e.key.Marshal()) }
+			switch kind := e.key.Type(); {
+			case e.marker == "@cert-authority":
+				skip(Problem{where, "a certificate authority cannot be pinned"})
+			case revoked[string(e.key.Marshal())]:
+				skip(Problem{where, "the file revokes this key"})
+			case !slices.ContainsFunc(byType[kind], same):
+				byType[kind] = append(byType[kind], e.key)
 			}
 		}
 		for _, kind := range slices.Sorted(maps.Keys(byType)) {
 			if keys := byType[kind]; len(keys) > 1 {
-				found.Skipped = append(found.Skipped, Problem{n.Name, fmt.Sprintf("the file has %d keys of type %s: pin one of them by its fingerprint", len(keys), kind)})
+				skip(Problem{n.Name, fmt.Sprintf("the file has %d keys of type %s: pin one of them by its fingerprint", len(keys), kind)})
 				continue
 			}
 			found.Keys[n.Name] = append(found.Keys[n.Name], byType[kind]...)
@@ -107,22 +114,148 @@ func ReadKnownHosts(path string, nodes []Node) (KnownHosts, error) {
 	return found, nil
 }
 
-// parseKnownHosts gives the content to x/crypto, which takes files alone, by a file
-// of its own: what is read once cannot change, and a pipe can be read only once.
-func parseKnownHosts(content []byte) (ssh.HostKeyCallback, error) {
-	f, err := os.CreateTemp("", "known_hosts-")
+// knownHostEntry is a line of known_hosts.
+type knownHostEntry struct {
+	line   int
+	marker string // "", "@revoked" or "@cert-authority"
+	hosts  string // patterns joined by commas, or one hashed name
+	salt   []byte // of the hashed name
+	hash   []byte
+	key    ssh.PublicKey // nil: a comment, or an empty line
+}
+
+// parseKnownHost parses a line. A rule says why it is no entry; no rule and no key:
+// there is nothing in it.
+func parseKnownHost(line textLine) (e knownHostEntry, rule string) {
+	fields := strings.Fields(string(line.text))
+	switch {
+	case line.long:
+		return e, fmt.Sprintf("it has more than %d bytes", maxKnownHostsLine)
+	case len(fields) == 0 || strings.HasPrefix(fields[0], "#"):
+		return e, ""
+	}
+	if strings.HasPrefix(fields[0], "@") {
+		e.marker, fields = fields[0], fields[1:]
+		if e.marker != "@revoked" && e.marker != "@cert-authority" {
+			return e, fmt.Sprintf("%.40q is no marker", e.marker)
+		}
+	}
+	if len(fields) < 3 {
+		return e, "a host, a type and a key are needed"
+	}
+	e.line, e.hosts = line.number, fields[0]
+	if strings.HasPrefix(e.hosts, "|") {
+		parts := strings.Split(e.hosts, "|") // |1|salt|hash
+		if len(parts) != 4 || parts[1] != "1" {
+			return e, "its hashed name is none"
+		}
+		var err error
+		if e.salt, err = base64.StdEncoding.DecodeString(parts[2]); err == nil {
+			e.hash, err = base64.StdEncoding.DecodeString(parts[3])
+		}
+		if err != nil || len(e.hash) != sha1.Size {
+			return e, "its hashed name is none"
+		}
+	}
+	blob, err := base64.StdEncoding.DecodeString(fields[2])
 	if err != nil {
-		return nil, err
+		return e, "its key is no base64"
 	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(content)
-	if err = errors.Join(err, f.Close()); err != nil {
-		return nil, err
-	}
-	check, err := knownhosts.New(f.Name())
+	key, err := ssh.ParsePublicKey(blob)
 	if err != nil {
-		reason := strings.NewReplacer("knownhosts: ", "", f.Name()+":", "line ").Replace(err.Error())
-		return nil, fmt.Errorf("%w: %s", ErrInvalid, reason)
+		return e, fmt.Sprintf("its key, of type %.40q, is none that is known here", fields[1])
 	}
-	return check, nil
+	if key.Type() != fields[1] {
+		return e, fmt.Sprintf("its key is not of the type %.40q that it states", fields[1])
+	}
+	if _, ok := key.(*ssh.Certificate); ok {
+		return e, "a certificate cannot be pinned"
+	}
+	e.key = key
+	return e, ""
+}
+
+// matches reports whether the entry is one for a node with these address forms.
+func (e knownHostEntry) matches(forms []string) bool {
+	if e.hash != nil {
+		return slices.ContainsFunc(forms, func(form string) bool {
+			mac := hmac.New(sha1.New, e.salt)
+			mac.Write([]byte(form))
+			return hmac.Equal(mac.Sum(nil), e.hash)
+		})
+	}
+	found := false
+	for pattern := range strings.SplitSeq(e.hosts, ",") {
+		pattern, negated := strings.CutPrefix(asciiLower(pattern), "!")
+		if !matchPattern(canonicalPattern(pattern), forms[0]) {
+			continue
+		}
+		if negated {
+			return false // whatever else stands on the line
+		}
+		found = true
+	}
+	return found
+}
+
+// addressForms gives a node's address as known_hosts may have it: first the one form
+// that is used here, then those that others write, which hashed names hide.
+func addressForms(n Node) []string {
+	hosts := []string{canonicalHost(n.SSHHost)}
+	if addr, err := netip.ParseAddr(hosts[0]); err == nil {
+		hosts = append(hosts, addr.StringExpanded())
+		zone := ""
+		if addr.Zone() != "" {
+			zone = "%" + addr.Zone()
+		}
+		if addr.Is4() {
+			hosts = append(hosts, "::ffff:"+addr.String())
+		} else {
+			var groups []string
+			for b := addr.As16(); len(groups) < 8; {
+				i := 2 * len(groups)
+				groups = append(groups, strconv.FormatUint(uint64(b[i])<<8|uint64(b[i+1]), 16))
+			}
+			hosts = append(hosts, strings.Join(groups, ":")+zone)
+		}
+	}
+	forms := make([]string, len(hosts))
+	for i, host := range hosts {
+		forms[i] = host
+		if n.SSHPort != DefaultSSHPort {
+			forms[i] = "[" + host + "]:" + strconv.Itoa(int(n.SSHPort))
+		}
+	}
+	return forms
+}
+
+// canonicalPattern gives a pattern that is an address its one form.
+func canonicalPattern(pattern string) string {
+	if rest, ok := strings.CutPrefix(pattern, "["); ok {
+		if host, port, ok := strings.Cut(rest, "]"); ok {
+			return "[" + canonicalHost(host) + "]" + port
+		}
+	}
+	return canonicalHost(pattern)
+}
+
+// matchPattern is OpenSSH's match_pattern: * stands for any text, ? for a character.
+func matchPattern(pattern, s string) bool {
+	next, at := -1, 0 // where the last * stands, and what it has taken
+	i, j := 0, 0
+	for j < len(s) {
+		switch {
+		case i < len(pattern) && pattern[i] == '*':
+			next, at = i, j
+			i++
+		case i < len(pattern) && (pattern[i] == '?' || pattern[i] == s[j]):
+			i, j = i+1, j+1
+		case next >= 0:
+			at++
+			i, j = next+1, at
+		default:
+			return false
+		}
+	}
+	return strings.Trim(pattern[i:], "*") == ""
 }

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -24,9 +25,14 @@ import (
 // skipped, with the reason.
 //
 // A file without the table of nodes is ErrNotRegistry; the errors of
-// vault.OpenPlaintext come through.
+// vault.OpenPlaintext come through, but for a damaged file, which is
+// ErrLegacyDamaged: no vault is damaged.
 func ReadLegacy(ctx context.Context, path, home string) (ImportSet, error) {
 	set, err := readLegacy(ctx, path, home)
+	err = vault.PlaintextError(err)
+	if errors.Is(err, vault.ErrDamaged) {
+		err = fmt.Errorf("%w: %v", ErrLegacyDamaged, err)
+	}
 	if err != nil {
 		return ImportSet{}, fmt.Errorf("read registry %q: %w", path, err)
 	}
@@ -53,7 +59,9 @@ func readLegacy(ctx context.Context, path, home string) (set ImportSet, err erro
 		if err != nil {
 			return ImportSet{}, err
 		}
-		set.add(row, home)
+		if err := set.add(row, home); err != nil {
+			return ImportSet{}, err
+		}
 	}
 	return set, nil
 }
@@ -65,17 +73,17 @@ type legacyRow struct {
 	values [12]any
 }
 
-func (set *ImportSet) add(row legacyRow, home string) {
+func (set *ImportSet) add(row legacyRow, home string) error {
 	n, warnings, err := row.decode(home)
 	name := rowName(n.Name, "rowid "+strconv.FormatInt(row.rowid, 10))
 	if err != nil {
-		set.Skipped = append(set.Skipped, Problem{name, err.Error()})
-		return
+		set.skip(Problem{name, err.Error()})
+		return nil
 	}
-	set.Nodes = append(set.Nodes, n)
 	for _, w := range warnings {
-		set.Warnings = append(set.Warnings, Problem{name, w})
+		set.warn(Problem{name, w})
 	}
+	return set.append(n)
 }
 
 // decode returns a normalized, valid node, or an error and a node that has the

@@ -1,35 +1,42 @@
 package registry
 
 import (
-	"bufio"
 	"bytes"
 	"fmt"
 	"io"
 )
 
-// maxNodeLine caps a line of ReadNDJSON, in bytes.
-const maxNodeLine = 64 << 10
+// Caps of ReadNDJSON, in bytes.
+const (
+	maxNodeLine  = 64 << 10
+	maxNodeBytes = 256 << 20
+)
 
 // ReadNDJSON reads nodes as `node list --json` prints them: one JSON object a line. A
-// line that is no node is skipped, with the reason.
+// line that is no node is skipped, with the reason. A file of more than 256 MB, or
+// with more than [MaxImport] nodes, is ErrInvalid.
 func ReadNDJSON(r io.Reader) (ImportSet, error) {
 	var set ImportSet
-	s := bufio.NewScanner(r)
-	s.Buffer(nil, maxNodeLine)
-	for n := 1; s.Scan(); n++ {
-		line := bytes.TrimSpace(s.Bytes())
-		if len(line) == 0 {
+	for line, err := range eachLine(r, maxNodeLine, maxNodeBytes) {
+		if err != nil {
+			return ImportSet{}, fmt.Errorf("read nodes: %w", err)
+		}
+		text := bytes.TrimSpace(line.text)
+		if line.long {
+			set.skip(Problem{line.where(), fmt.Sprintf("it has more than %d bytes", maxNodeLine)})
+			continue
+		}
+		if len(text) == 0 {
 			continue
 		}
 		var node Node
-		if err := node.UnmarshalJSON(line); err != nil {
-			set.Skipped = append(set.Skipped, Problem{fmt.Sprintf("line %d", n), err.Error()})
+		if err := node.UnmarshalJSON(text); err != nil {
+			set.skip(Problem{line.where(), err.Error()})
 			continue
 		}
-		set.Nodes = append(set.Nodes, node)
-	}
-	if err := s.Err(); err != nil {
-		return ImportSet{}, fmt.Errorf("%w: read nodes: %w", ErrInvalid, err)
+		if err := set.append(node); err != nil {
+			return ImportSet{}, fmt.Errorf("read nodes: %w", err)
+		}
 	}
 	return set, nil
 }

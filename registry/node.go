@@ -33,7 +33,7 @@ func (s Status) Valid() bool {
 // nothing with any other.
 type Node struct {
 	Name        string // identity; see Validate for every field's rule
-	SSHHost     string // DNS name or address, IPv6 without brackets
+	SSHHost     string // DNS name or address, IPv6 without brackets; stored in one form, names in lower case
 	SSHPort     uint16
 	SSHUser     string
 	SSHKeyPath  string // absolute path of a private key on this machine; "" = none
@@ -50,6 +50,7 @@ type Node struct {
 // normalized returns n in the one form in which it is stored and returned. It
 // shares no memory with n.
 func (n Node) normalized() Node {
+	n.SSHHost = canonicalHost(n.SSHHost)
 	if n.Status == "" {
 		n.Status = StatusUnknown
 	}

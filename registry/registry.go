@@ -27,6 +27,10 @@ var (
 
 	// ErrNotRegistry: a plain SQLite file without the table of nodes.
 	ErrNotRegistry = errors.New("not a node registry")
+
+	// ErrLegacyDamaged: a plain SQLite file to be imported cannot be read to its
+	// end.
+	ErrLegacyDamaged = errors.New("the plaintext file is damaged")
 )
 
 // FieldError says which field was refused and by which rule. It never holds

@@ -14,69 +14,118 @@ import (
 	"strings"
 )
 
-// maxIncludes bounds how deep ssh_config files include each other, as OpenSSH does.
-const maxIncludes = 16
+// maxIncludes bounds how deep ssh_config files include each other, as OpenSSH does;
+// the other two how many files are read, and how many bytes: two files that include
+// each other twice are many.
+const (
+	maxIncludes    = 16
+	maxConfigFiles = 1000
+	maxConfigBytes = 16 << 20
+	maxConfigLine  = 1 << 20
+)
+
+const ruleConfigFiles = "files include each other without end"
 
 // SSHAliases is what a scan of ssh_config files found.
 type SSHAliases struct {
 	Names   []string  // of Host lines, in their order, each once
-	Skipped []Problem // what names no single machine, with the reason
+	Skipped []Problem // what names no single machine, with the reason: the first hundred
+	More    int       // that Skipped does not hold
+	// Runs are the lines for which ssh runs a program, or may: Match exec, and an
+	// Include of what only ssh can name.
+	Runs []Problem
+
+	files int             // that were read
+	bytes int64           // of them
+	seen  map[string]bool // Names
 }
 
 // ScanSSHConfig finds the aliases of an ssh_config file and of those that it
-// includes. It reads Host and Include lines alone: what a Host line means, with all
-// rules of ssh_config, stock `ssh -G` tells; see [ParseSSHValues]. Patterns and Match
-// lines name no machine, and are told. home stands for ~.
+// includes. It reads Host, Match and Include lines alone: what a Host line means, with
+// all rules of ssh_config, stock `ssh -G` tells; see [ParseSSHValues]. Patterns and
+// Match lines name no machine, and are told. `ssh -G` runs the programs of Match exec:
+// whoever does not want that looks at Runs first. home stands for ~.
+//
+// Files that are no regular ones, too many, too large or too deep are ErrInvalid.
 func ScanSSHConfig(path, home string) (SSHAliases, error) {
-	var found SSHAliases
+	found := SSHAliases{seen: map[string]bool{}}
 	err := found.scan(path, home, maxIncludes)
 	return found, err
 }
 
 func (a *SSHAliases) scan(file, home string, depth int) error {
+	// Looked at before it is opened: a FIFO would be waited for.
+	if info, err := os.Stat(file); err != nil {
+		return err
+	} else if !info.Mode().IsRegular() {
+		return fmt.Errorf("%w: %q is not a regular file", ErrInvalid, file)
+	}
 	f, err := os.Open(file)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	s := bufio.NewScanner(f)
-	s.Buffer(nil, 1<<20)
-	for n := 1; s.Scan(); n++ {
-		where := fmt.Sprintf("%s, line %d", file, n)
-		keyword, args := splitConfigLine(s.Text())
+	if a.files++; a.files > maxConfigFiles {
+		return fmt.Errorf("%w: %s: %s", ErrInvalid, file, ruleConfigFiles)
+	}
+	for line, err := range eachLine(f, maxConfigLine, maxConfigBytes-a.bytes) {
+		if err != nil {
+			return fmt.Errorf("read %q: %w", file, err)
+		}
+		where := fmt.Sprintf("%s, %s", file, line.where())
+		if line.long {
+			return fmt.Errorf("%w: %s is too long", ErrInvalid, where)
+		}
+		a.bytes += int64(len(line.text)) + 1
+		text := string(line.text)
+		if runsProgram(text) {
+			a.Runs, _ = tell(a.Runs, 0, Problem{where, "ssh runs a program for it: Match exec"})
+		}
+		keyword, args := splitConfigLine(text)
 		switch keyword {
 		case "host":
 			for _, name := range args {
 				a.add(name, where)
 			}
 		case "match":
-			a.Skipped = append(a.Skipped, Problem{where, "a Match line names no machine"})
+			a.skip(Problem{where, "a Match line names no machine"})
 		case "include":
 			if depth == 0 {
-				return fmt.Errorf("%w: %s: files include each other without end", ErrInvalid, where)
+				return fmt.Errorf("%w: %s: %s", ErrInvalid, where, ruleConfigFiles)
 			}
 			for _, pattern := range args {
+				if strings.ContainsAny(pattern, "%$") || strings.HasPrefix(pattern, "~") && pattern != "~" && !strings.HasPrefix(pattern, "~/") {
+					a.Runs, _ = tell(a.Runs, 0, Problem{where, "only ssh can tell what it includes"})
+				}
 				if err := a.include(pattern, where, filepath.Dir(file), home, depth-1); err != nil {
 					return err
 				}
 			}
 		}
 	}
-	if err := s.Err(); err != nil {
-		return fmt.Errorf("read %q: %w", file, err)
-	}
 	return nil
 }
+
+// runsProgram reports whether a line is a Match with an exec, in whatever quotes: it
+// would rather take a name for one than miss one.
+func runsProgram(line string) bool {
+	line = strings.NewReplacer(`"`, "", "'", "", `\`, "", "=", " ", "!", " ", ",", " ").Replace(strings.ToLower(line))
+	fields := strings.Fields(line)
+	return len(fields) > 0 && fields[0] == "match" && slices.Contains(fields, "exec")
+}
+
+func (a *SSHAliases) skip(p Problem) { a.Skipped, a.More = tell(a.Skipped, a.More, p) }
 
 func (a *SSHAliases) add(name, where string) {
 	switch {
 	case strings.HasPrefix(name, "!"), strings.ContainsAny(name, "*?"):
 		if name != "*" { // which is how defaults are written
-			a.Skipped = append(a.Skipped, Problem{where, strconv.Quote(name) + " is a pattern"})
+			a.skip(Problem{where, strconv.Quote(name) + " is a pattern"})
 		}
 	case ruleName(name) != "":
-		a.Skipped = append(a.Skipped, Problem{where, fmt.Sprintf("%.80q cannot be a node's name: it %s", name, ruleName(name))})
-	case !slices.Contains(a.Names, name):
+		a.skip(Problem{where, fmt.Sprintf("%.80q cannot be a node's name: it %s", name, ruleName(name))})
+	case !a.seen[name]:
+		a.seen[name] = true
 		a.Names = append(a.Names, name)
 	}
 }
@@ -94,11 +143,11 @@ func (a *SSHAliases) include(pattern, where, dir, home string, depth int) error 
 		return fmt.Errorf("%w: %s: Include %.80q", ErrInvalid, where, given)
 	}
 	if beside, err := filepath.Glob(filepath.Join(dir, given)); err == nil && len(files) == 0 && len(beside) > 0 {
-		a.Skipped = append(a.Skipped, Problem{where, fmt.Sprintf("ssh looks for Include %.80q in ~/.ssh, where it is not", given)})
+		a.skip(Problem{where, fmt.Sprintf("ssh looks for Include %.80q in ~/.ssh, where it is not", given)})
 	}
 	for _, file := range files {
 		info, err := os.Stat(file)
-		if err == nil && info.Mode().IsRegular() {
+		if err == nil && !info.IsDir() { // which ssh does not read either
 			err = a.scan(file, home, depth)
 		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -138,11 +187,15 @@ func splitConfigLine(line string) (keyword string, args []string) {
 
 // ParseSSHValues makes a node of what `ssh -G NAME` prints: its address, port and
 // user, and the first of its identity files that is there. The other fields of the
-// node are the caller's.
-func ParseSSHValues(r io.Reader, n Node, home string) (Node, error) {
+// node are the caller's. What ssh would do and the node cannot is in lost.
+func ParseSSHValues(r io.Reader, n Node, home string) (_ Node, lost []string, err error) {
 	s := bufio.NewScanner(r)
+	s.Buffer(nil, maxConfigLine)
 	for s.Scan() {
 		keyword, value, _ := strings.Cut(s.Text(), " ")
+		if what, ok := notCarried[keyword]; ok && value != "none" {
+			lost = append(lost, fmt.Sprintf("its %s is not carried over: %.200q", what, value))
+		}
 		switch keyword {
 		case "hostname":
 			n.SSHHost = value
@@ -151,17 +204,30 @@ func ParseSSHValues(r io.Reader, n Node, home string) (Node, error) {
 		case "port":
 			port, err := strconv.ParseUint(value, 10, 16)
 			if err != nil {
-				return n, &FieldError{"ssh_port", rulePort}
+				return n, lost, &FieldError{"ssh_port", rulePort}
 			}
 			n.SSHPort = uint16(port)
 		case "identityfile":
+			if strings.Contains(value, "%") {
+				lost = append(lost, fmt.Sprintf("its IdentityFile is not carried over, as ssh expands what is in it: %.200q", value))
+				continue
+			}
 			path := ExpandPath(home, value)
 			if _, err := os.Stat(path); err == nil && n.SSHKeyPath == "" && filepath.IsAbs(path) {
 				n.SSHKeyPath = path
 			}
 		}
 	}
-	return n, s.Err()
+	return n, lost, s.Err()
+}
+
+// notCarried are settings of ssh without which the node may not be reached, or not be
+// the same: a node has no place for them.
+var notCarried = map[string]string{
+	"proxyjump":       "ProxyJump",
+	"proxycommand":    "ProxyCommand",
+	"hostkeyalias":    "HostKeyAlias",
+	"certificatefile": "CertificateFile",
 }
 
 // WriteSSHConfig writes the nodes as ssh_config, for an Include: an alias for each,
@@ -172,9 +238,13 @@ func WriteSSHConfig(w io.Writer, nodes []Node, knownHostsCommand []string) error
 	var b bytes.Buffer
 	b.WriteString("# The nodes of an rbee-vault. Use it by a line at the top of ~/.ssh/config:\n# Include THIS-FILE\n")
 	var command []string
-	for _, arg := range knownHostsCommand {
+	for i, arg := range knownHostsCommand {
 		if sshExpands(arg) {
 			return fmt.Errorf("%w: %q cannot be written in ssh_config, as ssh expands ${", ErrInvalid, arg)
+		}
+		if i == 0 { // ssh expands tokens behind the program alone
+			command = append(command, quoteConfig(arg))
+			continue
 		}
 		command = append(command, configValue(arg))
 	}
@@ -198,7 +268,10 @@ func sshExpands(s string) bool { return strings.Contains(s, "${") }
 
 // configValue quotes a value of ssh_config, in which a percent sign begins a token.
 func configValue(s string) string {
-	s = strings.ReplaceAll(s, "%", "%%")
+	return quoteConfig(strings.ReplaceAll(s, "%", "%%"))
+}
+
+func quoteConfig(s string) string {
 	if strings.ContainsAny(s, " \t'#\\\"") {
 		return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
 	}

@@ -1,12 +1,14 @@
 package registry_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/rbee-keeper/rbee-vault/registry"
@@ -57,6 +59,111 @@ func TestScanSSHConfig(t *testing.T) {
 	}
 }
 
+// TestMatchExecIsSeen: for whatever line stock ssh runs a program, the scan says so.
+func TestMatchExecIsSeen(t *testing.T) {
+	home := t.TempDir()
+	ran := filepath.Join(home, "ran")
+	harmless := filepath.Join(home, "harmless")
+	if err := os.WriteFile(harmless, []byte("Host included\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	included := filepath.Join(home, "included")
+	if err := os.WriteFile(included, []byte("Match exec \"touch "+ran+"\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]bool{
+		`Match exec "touch RAN"`:                    true,
+		`MATCH EXEC "touch RAN"`:                    true,
+		"  \tMatch\texec\t\"touch RAN\"":            true,
+		`Match=exec "touch RAN"`:                    true,
+		`Match exec="touch RAN"`:                    true,
+		`"Match" exec "touch RAN"`:                  true,
+		`Match "exec" "touch RAN"`:                  true,
+		`Match e"x"ec "touch RAN"`:                  true,
+		`Match host b,a exec "touch RAN"`:           true,
+		`Match !exec "touch RAN"`:                   true,
+		"Match all\r\nMatch exec \"touch RAN\"\r\n": true,
+		"Include " + included:                       true,
+		"Host b\nInclude " + included:               true, // ssh may, for another name
+		"Include ${HOME}/included":                  true,
+		"Include %d/included":                       true,
+		"Include " + harmless:                       false,
+		`Match host a user exec-user`:               false,
+		`# Match exec "touch RAN"`:                  false,
+		`Host exec`:                                 false,
+	} {
+		os.Remove(ran)
+		file := filepath.Join(home, "config")
+		if err := os.WriteFile(file, []byte(strings.ReplaceAll(text, "RAN", ran)+"\nHost a\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		found, err := registry.ScanSSHConfig(file, home)
+		if err != nil || (len(found.Runs) > 0) != want {
+			t.Errorf("%q: %v, %v", text, found.Runs, err)
+		}
+		if _, err := os.Stat(ran); err == nil {
+			t.Errorf("%q: the scan ran it", text)
+		}
+		cmd := exec.Command("ssh", "-G", "-F", file, "--", "a")
+		cmd.Env = append(os.Environ(), "HOME="+home)
+		cmd.Run()
+		if _, err := os.Stat(ran); err == nil && len(found.Runs) == 0 {
+			t.Errorf("%q: ssh runs it, and the scan does not say so", text)
+		}
+	}
+}
+
+// TestIncludesAreBounded, in depth, in number and in size, and no FIFO is waited for.
+func TestIncludesAreBounded(t *testing.T) {
+	home := t.TempDir()
+	path := func(name string) string { return filepath.Join(home, name) }
+	for i := range 15 { // no deeper than may be, and 2^15 of them
+		text := fmt.Sprintf("Include %[1]s\nInclude %[1]s\n", path(fmt.Sprint("f", i+1)))
+		if err := os.WriteFile(path(fmt.Sprint("f", i)), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(path("f15"), []byte("Host a\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	large := []byte(strings.Repeat("# "+strings.Repeat("x", 1000)+"\n", 9<<10)) // 9 MB
+	twice := []byte(fmt.Sprintf("Include %[1]s\nInclude %[1]s\n", path("large")))
+	if err := errors.Join(os.WriteFile(path("large"), large, 0o600), os.WriteFile(path("twice"), twice, 0o600),
+		os.WriteFile(path("long"), []byte("# "+strings.Repeat("x", 2<<20)+"\nHost a\n"), 0o600),
+		os.WriteFile(path("waits"), []byte("Include "+path("fifo")+"\n"), 0o600), syscall.Mkfifo(path("fifo"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"f0", "twice", "long", "waits", "fifo"} {
+		if _, err := registry.ScanSSHConfig(path(name), home); !errors.Is(err, registry.ErrInvalid) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if found, err := registry.ScanSSHConfig(path("large"), home); err != nil {
+		t.Errorf("%v, %v", found, err)
+	}
+}
+
+// TestWhatSSHKnowsAndANodeDoesNot is told, each of it.
+func TestWhatSSHKnowsAndANodeDoesNot(t *testing.T) {
+	home := t.TempDir()
+	file := filepath.Join(home, "config")
+	text := "Host jump\n ProxyJump bastion\nHost command\n ProxyCommand nc %h %p\nHost alias\n HostKeyAlias other\nHost cert\n CertificateFile ~/.ssh/id-cert.pub\n" +
+		"Host token\n IdentityFile ~/.ssh/%h\nHost plain\n ProxyJump none\n IdentityFile ~/.ssh/id\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"jump": "ProxyJump", "command": "ProxyCommand", "alias": "HostKeyAlias", "cert": "CertificateFile", "token": "IdentityFile", "plain": ""} {
+		out, err := exec.Command("ssh", "-G", "-F", file, name).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, lost, err := registry.ParseSSHValues(bytes.NewReader(out), keyNode(name), home)
+		if err != nil || want == "" && len(lost) > 0 || want != "" && (len(lost) != 1 || !strings.Contains(lost[0], want)) {
+			t.Errorf("%s: %q, %v", name, lost, err)
+		}
+	}
+}
+
 // TestWriteSSHConfig: stock ssh reads back what a node says, however it is spelt.
 func TestWriteSSHConfig(t *testing.T) {
 	dir := t.TempDir()
@@ -69,7 +176,7 @@ func TestWriteSSHConfig(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := registry.WriteSSHConfig(f, []registry.Node{plain, odd}, []string{"/usr/bin/rbee-vault", "--db", "/var/lib/a vault/b.db", "host-key", "list", "--known-hosts"}); err != nil {
+	if err := registry.WriteSSHConfig(f, []registry.Node{plain, odd}, []string{"/opt/100% rbee/rbee-vault", "--db", "/var/lib/a vault/b.db", "host-key", "list", "--known-hosts"}); err != nil {
 		t.Fatal(err)
 	}
 	f.Close()

@@ -6,8 +6,9 @@ import (
 	"path"
 	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
+
+	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
 // Caps, in bytes or in entries. They bound what one row can hold.
@@ -31,7 +32,8 @@ const maxUnix = 253402300799
 //
 //   - Name: a letter or digit, then letters, digits and ._-, at most 64 bytes.
 //   - SSHHost: a DNS name (underscores are taken, a dot at the end is not), an
-//     IPv4 address, or an IPv6 address without brackets, with a zone or not.
+//     IPv4 address, or an IPv6 address without brackets, with a zone or not. It is
+//     stored in one form: an address as netip writes it, a name in lower case.
 //   - SSHPort: 1 to 65535.
 //   - SSHUser: a letter, digit or underscore, then also .@+-, at most 64 bytes.
 //   - SSHKeyPath: empty or absolute, at most 1024 bytes.
@@ -147,7 +149,7 @@ func ruleRunes(s string) string {
 		switch {
 		case r == utf8.RuneError:
 			return "must be UTF-8"
-		case unicode.In(r, unicode.Cc, unicode.Zl, unicode.Zp, unicode.Bidi_Control):
+		case vault.ControlRune(r):
 			return "must not contain control characters"
 		}
 	}

@@ -68,6 +68,20 @@ func (r *Registry) Watch(ctx context.Context) iter.Seq2[Change, error] {
 	}
 }
 
+// clone shares no memory with c: what a caller changes, the next comparison must not
+// see.
+func (c Change) clone() Change {
+	if c.Before != nil {
+		n := c.Before.clone()
+		c.Before = &n
+	}
+	if c.After != nil {
+		n := c.After.clone()
+		c.After = &n
+	}
+	return c
+}
+
 // changesBetween compares two lists, each by name.
 func changesBetween(before, after []Node) iter.Seq[Change] {
 	return func(yield func(Change) bool) {
@@ -87,7 +101,7 @@ func changesBetween(before, after []Node) iter.Seq[Change] {
 					continue
 				}
 			}
-			if !yield(c) {
+			if !yield(c.clone()) {
 				return
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/user"
 	"strings"
+	"unicode"
 )
 
 // Actor is who makes a change, for the audit log.
@@ -34,7 +35,7 @@ func (c Config) actor(ctx context.Context) Actor {
 	if a.Via == "" {
 		a.Via = c.via()
 	}
-	a.Name, a.Via = auditText(a.Name, 256), auditText(a.Via, 256)
+	a.Name, a.Via = auditText(a.Name, maxActor), auditText(a.Via, maxActor)
 	return a
 }
 
@@ -50,17 +51,48 @@ func osActor() string {
 	return fmt.Sprintf("%s(%d)@%s", name, os.Getuid(), host)
 }
 
+// ControlRune reports whether a terminal, or a reader, takes a rune for more than a
+// character of the text: control characters of both sets, line ends, and what turns
+// the direction of writing. No text of a vault holds one.
+func ControlRune(r rune) bool {
+	if r < 0x7f {
+		return r < ' '
+	}
+	return unicode.In(r, unicode.Cc, unicode.Zl, unicode.Zp, unicode.Bidi_Control)
+}
+
+// cutMark ends a text of the audit log that was too long.
+const cutMark = "… (cut)"
+
 // auditText caps a text and takes control characters out of it, so that no row
-// can forge another on a terminal.
+// can forge another on a terminal. A text that is cut says so.
 func auditText(s string, max int) string {
 	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || (r >= 0x80 && r < 0xa0) {
+		if ControlRune(r) {
 			return ' '
 		}
 		return r
 	}, strings.ToValidUTF8(s, "?"))
 	if len(s) > max {
-		s = strings.ToValidUTF8(s[:max], "")
+		s = strings.ToValidUTF8(s[:max-len(cutMark)], "") + cutMark
 	}
 	return s
 }
+
+// checkText refuses a row that no vault has written: it would write more than itself
+// on a terminal, and a later one could not store it.
+func (r AuditRow) checkText() error {
+	if r.Actor != auditText(r.Actor, maxActor) || r.Via != auditText(r.Via, maxActor) || r.Action != auditText(r.Action, maxAction) ||
+		r.Subject != auditText(r.Subject, maxSubject) || r.Detail != auditText(r.Detail, maxDetail) {
+		return fmt.Errorf("%w: a text of audit row %d is too long or has control characters", ErrInvalid, r.Seq)
+	}
+	return nil
+}
+
+// Caps of an audit row's texts, in bytes.
+const (
+	maxActor   = 256
+	maxAction  = 64
+	maxSubject = 1024
+	maxDetail  = 8192
+)

@@ -107,9 +107,9 @@ func (tx *Tx) Audit(ctx context.Context, e Event) error {
 		At:       tx.now,
 		Actor:    actor.Name,
 		Via:      actor.Via,
-		Action:   auditText(e.Action, 64),
-		Subject:  auditText(e.Subject, 1024),
-		Detail:   auditText(e.Detail, 8192),
+		Action:   auditText(e.Action, maxAction),
+		Subject:  auditText(e.Subject, maxSubject),
+		Detail:   auditText(e.Detail, maxDetail),
 		Digest:   now.String(),
 		PrevHash: head.Hash,
 	}
@@ -228,6 +228,9 @@ func (r *AuditRow) UnmarshalJSON(data []byte) error {
 	}
 	if (j.Subject != nil && *j.Subject == "") || (j.Detail != nil && *j.Detail == "") {
 		return fmt.Errorf("%w: an absent text is null, not empty", ErrInvalid)
+	}
+	if err := row.checkText(); err != nil {
+		return err
 	}
 	*r = row
 	return nil

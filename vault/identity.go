@@ -60,7 +60,7 @@ func ParseIdentities(ctx context.Context, r io.Reader, opts IdentityOptions) ([]
 		return parseSSHIdentity(ctx, data, opts)
 	default:
 		defer wipe(data)
-		return parseIdentityLines(string(trimmed), opts)
+		return parseIdentityLines(ctx, string(trimmed), opts)
 	}
 	wipe(data)
 	return nil, err
@@ -68,7 +68,7 @@ func ParseIdentities(ctx context.Context, r io.Reader, opts IdentityOptions) ([]
 
 // parseIdentityLines parses age identities, one a line. age's own parser knows no
 // plugins.
-func parseIdentityLines(text string, opts IdentityOptions) ([]age.Identity, error) {
+func parseIdentityLines(ctx context.Context, text string, opts IdentityOptions) ([]age.Identity, error) {
 	var identities []age.Identity
 	claims := parseClaims(text)
 	for line := range strings.Lines(text) {
@@ -80,7 +80,10 @@ func parseIdentityLines(text string, opts IdentityOptions) ([]age.Identity, erro
 		var err error
 		switch {
 		case strings.HasPrefix(line, "AGE-PLUGIN-"):
-			id, err = plugin.NewIdentity(line, orSilent(opts.Plugins))
+			var p *plugin.Identity
+			if p, err = plugin.NewIdentity(line, orSilent(opts.Plugins)); err == nil {
+				id = pluginIdentity{ctx, p}
+			}
 		case strings.HasPrefix(line, "AGE-SECRET-KEY-PQ-1"):
 			id, err = age.ParseHybridIdentity(line)
 		default:
@@ -99,6 +102,34 @@ func parseIdentityLines(text string, opts IdentityOptions) ([]age.Identity, erro
 	return identities, nil
 }
 
+// pluginIdentity is an identity of an age plugin. A plugin may hang, and age gives it
+// no context: the wait ends with ctx, and the plugin is left behind.
+type pluginIdentity struct {
+	ctx context.Context
+	*plugin.Identity
+}
+
+var _ age.Identity = pluginIdentity{}
+
+// Unwrap implements [age.Identity].
+func (p pluginIdentity) Unwrap(stanzas []*age.Stanza) ([]byte, error) {
+	type result struct {
+		fileKey []byte
+		err     error
+	}
+	done := make(chan result, 1)
+	go func() {
+		fileKey, err := p.Identity.Unwrap(stanzas)
+		done <- result{fileKey, err}
+	}()
+	select {
+	case r := <-done:
+		return r.fileKey, r.err
+	case <-p.ctx.Done():
+		return nil, fmt.Errorf("age-plugin-%s: %w", p.Name(), p.ctx.Err())
+	}
+}
+
 // openIdentityFile asks for the passphrase of an encrypted identity file.
 func openIdentityFile(ctx context.Context, data []byte, opts IdentityOptions) (identities []age.Identity, err error) {
 	err = AskPassphrase(ctx, opts.Passphrase, opts.name(), func(passphrase []byte) error {
@@ -107,7 +138,7 @@ func openIdentityFile(ctx context.Context, data []byte, opts IdentityOptions) (i
 			return err
 		}
 		defer wipe(plain)
-		identities, err = parseIdentityLines(string(plain), opts)
+		identities, err = parseIdentityLines(ctx, string(plain), opts)
 		return err
 	})
 	return identities, err

@@ -172,7 +172,7 @@ func unwrapByPassphrase(slots []Slot, passphrase []byte) (*Key, opener, error) {
 		if err == nil {
 			defer wipe(plain)
 			var identities []age.Identity
-			if identities, err = parseIdentityLines(string(plain), IdentityOptions{}); err == nil {
+			if identities, err = parseIdentityLines(context.Background(), string(plain), IdentityOptions{}); err == nil {
 				var k *Key
 				if k, err = s.unwrap(identities...); err == nil {
 					return k, opener{s, identities[0]}, nil
@@ -243,9 +243,9 @@ func (s Slot) validate() error {
 	switch {
 	case !parseHex(id[:], s.ID):
 		return fmt.Errorf("%w: a slot's id has 16 lower-case hex digits", ErrInvalid)
-	case s.Kind == "" || len(s.Kind) > 32:
+	case s.Kind == "" || string(s.Kind) != auditText(string(s.Kind), 32):
 		return fmt.Errorf("%w: slot %s has no kind", ErrInvalid, s.ID)
-	case s.Recipient == "" || len(s.Recipient) > maxRecipient:
+	case s.Recipient == "" || s.Recipient != auditText(s.Recipient, maxRecipient):
 		return fmt.Errorf("%w: slot %s has no recipient", ErrInvalid, s.ID)
 	case (s.Kind == SlotPassphrase) != (s.Identity != "") || len(s.Identity) > maxIdentityFile:
 		return fmt.Errorf("%w: a passphrase slot has an identity, and no other: slot %s", ErrInvalid, s.ID)

@@ -49,14 +49,23 @@ type app struct {
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	// The first signal ends what the command waits for. From then on signals do what
+	// they do to any program, so that a second one ends it whatever it is at.
+	defer context.AfterFunc(ctx, func() {
+		stop()
+		endPlugins()
+	})()
 	a := &app{stdin: stdin}
-	a.ui = newUI(a, stdout, stderr)
+	a.ui = newUI(ctx, a, stdout, stderr)
 	root := newRoot(a)
 	root.SetArgs(args)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
+	root.SetOut(a.ui.out)
+	root.SetErr(a.ui.err)
 	root.SetContext(ctx)
 	err := root.ExecuteContext(ctx)
+	if ctx.Err() != nil {
+		endPlugins() // before we end, where the other one is late
+	}
 	if err == nil {
 		err = a.ui.flush()
 	}
@@ -207,6 +216,9 @@ func (a *app) config(ctx context.Context) (vault.Config, error) {
 
 func (a *app) configWithoutIdentities() (vault.Config, error) {
 	path, err := a.path()
+	if err == nil {
+		err = checkRegular(path)
+	}
 	if err != nil {
 		return vault.Config{}, err
 	}
@@ -272,10 +284,12 @@ func (a *app) withRegistry(ctx context.Context, fn func(*registry.Registry) erro
 func (a *app) now() time.Time { return time.Now().UTC() }
 
 // takeStdin gives standard input to one reader only.
-func (a *app) takeStdin(what string) (io.Reader, error) {
+func (a *app) takeStdin(ctx context.Context, what string) (*input, error) {
 	if a.stdinTaken != "" {
 		return nil, fmt.Errorf("%w: %s and %s cannot both read standard input", vault.ErrInvalid, a.stdinTaken, what)
 	}
 	a.stdinTaken = what
-	return a.stdin, nil
+	in := newInput(ctx, a.stdin)
+	in.keep = true
+	return in, nil
 }

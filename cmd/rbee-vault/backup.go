@@ -162,16 +162,33 @@ func runBackupList(ctx context.Context, a *app, check bool) error {
 	return nil
 }
 
-// openBackup opens the file, or standard input.
-func (a *app) openBackup(file string) (io.ReadCloser, error) {
+// needIdentities is asked before a backup is read: there may be much of it.
+func needIdentities(identities []age.Identity) error {
+	if len(identities) > 0 {
+		return nil
+	}
+	return withHint(fmt.Errorf("%w: a backup opens by identity alone", vault.ErrNoWayIn),
+		"Give the recovery identity or a recipient's: --identity FILE. A passphrase opens the vault that the backup was made of, not the backup.")
+}
+
+// openBackup opens the file, or standard input. What comes through a pipe is read to
+// its end now, before the vault in place is locked for it.
+func (a *app) openBackup(ctx context.Context, file string) (io.ReadCloser, error) {
+	var in *input
+	var err error
 	if file == "-" {
-		r, err := a.takeStdin("the backup")
-		if f, ok := r.(*os.File); ok && err == nil && term.IsTerminal(int(f.Fd())) {
+		if f, ok := a.stdin.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 			return nil, fmt.Errorf("%w: standard input is a terminal, not a backup", vault.ErrInvalid)
 		}
-		return io.NopCloser(r), err
+		in, err = a.takeStdin(ctx, "the backup")
+	} else {
+		in, err = openInput(ctx, file)
 	}
-	return os.Open(file)
+	if err != nil || in.regular {
+		return in, err
+	}
+	defer in.Close()
+	return spool(in)
 }
 
 func newBackupVerify(a *app) *cobra.Command {
@@ -214,6 +231,14 @@ func verifiedBackup(ctx context.Context, a *app, o readOptions, file string, ask
 	if err != nil {
 		return backup.Manifest{}, err
 	}
+	if err := needIdentities(cfg.Identities); err != nil {
+		return backup.Manifest{}, err
+	}
+	r, err := a.openBackup(ctx, file)
+	if err != nil {
+		return backup.Manifest{}, err
+	}
+	defer r.Close()
 	var recorded map[string]bool
 	if askVault && len(o.signers) == 0 {
 		recorded = recordedBackups(ctx, a, cfg)
@@ -222,11 +247,6 @@ func verifiedBackup(ctx context.Context, a *app, o readOptions, file string, ask
 	if err != nil {
 		return backup.Manifest{}, err
 	}
-	r, err := a.openBackup(file)
-	if err != nil {
-		return backup.Manifest{}, err
-	}
-	defer r.Close()
 	return backup.Verify(ctx, r, opts)
 }
 

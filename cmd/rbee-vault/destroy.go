@@ -57,7 +57,7 @@ func runDestroy(ctx context.Context, a *app, dryRun bool) error {
 		return a.ui.object(destroyJSON{dryRun, list(plan.Files), list(plan.Accounts), list(plan.Left), list(plan.LeftAccounts)})
 	}
 	for _, file := range plan.Files {
-		a.ui.printf("%s\n", clean(file))
+		a.ui.printf("%s\n", file)
 	}
 	for _, account := range plan.Accounts {
 		a.ui.printf("keyring item %s\n", account)
@@ -68,7 +68,7 @@ func runDestroy(ctx context.Context, a *app, dryRun bool) error {
 		a.ui.info("Destroyed. Backups that were made of it can still be read by their recipients.")
 	}
 	for _, file := range plan.Left {
-		a.ui.info("Left, a vault of its own: %s", clean(file))
+		a.ui.info("Left, a vault of its own: %s", file)
 	}
 	for _, account := range plan.LeftAccounts {
 		a.ui.warn("the keyring item %s may be this vault's, or another's: it is left", account)
@@ -85,12 +85,12 @@ func (a *app) confirmDestroy(ctx context.Context, plan vault.Destroyed, name str
 		return fmt.Errorf("%w, so --yes is needed: destroy %s", errNeedsFlag, name)
 	}
 	for _, file := range plan.Files {
-		a.ui.say("  %s", clean(file))
+		a.ui.say("  %s", file)
 	}
 	for _, account := range plan.Accounts {
 		a.ui.say("  keyring item %s", account)
 	}
-	answer, err := a.ui.ask(ctx, fmt.Sprintf("All of that goes, for good. Type %s to destroy it: ", clean(name)))
+	answer, err := a.ui.ask(ctx, fmt.Sprintf("All of that goes, for good. Type %s to destroy it: ", name))
 	if err != nil {
 		return err
 	}

@@ -88,11 +88,10 @@ func printFinding(a *app, f vault.Finding) error {
 		return a.ui.object(j)
 	}
 	style := map[vault.FindingStatus]lipgloss.Style{vault.FindingOK: green, vault.FindingWarn: yellow, vault.FindingFail: red}[f.Status]
-	line := fmt.Sprintf("%s  %s: %s", a.ui.paint(style, fmt.Sprintf("%-4s", f.Status)), f.Check, clean(f.Message))
+	a.ui.printf("%s  %s: %s\n", a.ui.paint(style, fmt.Sprintf("%-4s", f.Status)), f.Check, f.Message)
 	if hint != "" {
-		line += "\n        " + hint
+		a.ui.printf("        %s\n", hint)
 	}
-	a.ui.printf("%s\n", line)
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -173,22 +174,37 @@ func seeHostKey(ctx context.Context, n registry.Node, fingerprint string) (ssh.P
 		"Look at the node itself, not over this network: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub")
 }
 
+// maxKnownHosts caps a known_hosts file, in bytes.
+const maxKnownHosts = 64 << 20
+
 func runTrustKnownHosts(ctx context.Context, a *app, file string, patterns []string, where string, replaces []string) error {
 	s, err := registry.ParseSelector(patterns, where)
 	if err != nil {
 		return err
+	}
+	in, err := openInput(ctx, file) // and read, before the vault is opened: it may be a pipe
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	content, err := readInput(in, maxKnownHosts)
+	if err != nil {
+		return fmt.Errorf("known_hosts file %q: %w", file, err)
 	}
 	return a.withRegistry(ctx, func(r *registry.Registry) error {
 		nodes, err := a.selectNodes(ctx, r, s)
 		if err != nil {
 			return err
 		}
-		known, err := registry.ReadKnownHosts(file, nodes)
+		known, err := registry.ReadKnownHosts(bytes.NewReader(content), nodes)
 		if err != nil {
-			return err
+			return fmt.Errorf("known_hosts file %q: %w", file, err)
 		}
 		for _, p := range known.Skipped {
 			a.ui.warn("%s: %s", p.Row, p.Reason)
+		}
+		if known.More > 0 {
+			a.ui.warn("and %d more lines were left out", known.More)
 		}
 		added, err := r.TrustHostKeys(ctx, known.Keys, replaces...)
 		if err != nil {

@@ -39,7 +39,7 @@ func (a *app) readOffers(ctx context.Context) ([]vault.Offer, error) {
 }
 
 func (a *app) readIdentity(ctx context.Context, source string) ([]age.Identity, error) {
-	r, err := a.openSecret(source, "--identity -")
+	r, err := a.openSecret(ctx, source, "--identity -")
 	if err != nil {
 		return nil, err
 	}
@@ -53,24 +53,27 @@ func (a *app) readIdentity(ctx context.Context, source string) ([]age.Identity, 
 
 // openSecret opens a file that holds a secret: by path, '-' for standard input or
 // 'fd:N'. A file that others can read is refused.
-func (a *app) openSecret(source, what string) (io.ReadCloser, error) {
+func (a *app) openSecret(ctx context.Context, source, what string) (io.ReadCloser, error) {
 	if source == "-" {
-		r, err := a.takeStdin(what)
-		return io.NopCloser(r), err
+		return a.takeStdin(ctx, what)
 	}
 	if number, ok := strings.CutPrefix(source, "fd:"); ok {
 		fd, err := strconv.Atoi(number)
 		if err != nil || fd < 3 {
 			return nil, fmt.Errorf("%w: fd:N names a descriptor from 3 on", vault.ErrInvalid)
 		}
-		return os.NewFile(uintptr(fd), source), nil
+		f := os.NewFile(uintptr(fd), source)
+		if f == nil {
+			return nil, fmt.Errorf("%w: %s is no descriptor", vault.ErrInvalid, source)
+		}
+		return newInput(ctx, f), nil
 	}
 	if !underCredentials(source) {
 		if err := vault.CheckPrivate(source); err != nil {
 			return nil, err
 		}
 	}
-	return os.Open(source)
+	return openInput(ctx, source)
 }
 
 // underCredentials reports whether the file is one that systemd handed over:
@@ -85,8 +88,8 @@ const maxPassphrase = 1024
 
 // readPassphrase reads a passphrase from a file: its first line, and there must be
 // no other.
-func (a *app) readPassphrase(source string) ([]byte, error) {
-	r, err := a.openSecret(source, "--passphrase-file -")
+func (a *app) readPassphrase(ctx context.Context, source string) ([]byte, error) {
+	r, err := a.openSecret(ctx, source, "--passphrase-file -")
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +116,7 @@ func (a *app) askPassphrase(ctx context.Context, what string, attempt int) ([]by
 		}
 		// Read once, for standard input and descriptors cannot be read again.
 		if a.passphrase == nil {
-			passphrase, err := a.readPassphrase(a.passphraseFile)
+			passphrase, err := a.readPassphrase(ctx, a.passphraseFile)
 			if err != nil {
 				return nil, fmt.Errorf("passphrase file %q: %w", a.passphraseFile, err)
 			}
@@ -135,11 +138,11 @@ func (a *app) askPassphrase(ctx context.Context, what string, attempt int) ([]by
 func (a *app) plugins() *plugin.ClientUI {
 	if a.interactive() {
 		return plugin.NewTerminalUI(
-			func(format string, v ...any) { a.ui.info("%s", clean(fmt.Sprintf(format, v...))) },
+			func(format string, v ...any) { a.ui.info("%s", fmt.Sprintf(format, v...)) },
 			a.ui.warn)
 	}
 	return &plugin.ClientUI{DisplayMessage: func(name, message string) error {
-		a.ui.info("%s", clean(fmt.Sprintf("%s plugin: %s", name, message)))
+		a.ui.info("%s plugin: %s", name, message)
 		return nil
 	}}
 }

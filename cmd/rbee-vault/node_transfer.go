@@ -7,10 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -25,6 +27,7 @@ type importOptions struct {
 	installPath string
 	withKeys    bool
 	allowWeak   bool
+	allowExec   bool
 	replace     bool
 	dryRun      bool
 }
@@ -39,6 +42,9 @@ twelve columns, which is only read; or JSON lines as "node list --json" prints t
 ('-' for standard input). --ssh-config takes the aliases of an ssh_config file, and
 what "ssh -G" says of each; patterns and Match lines are skipped and told, and the
 fields that SSH does not know come from --git-repo, --git-branch and --install-path.
+"ssh -G" runs the programs of Match exec lines: a file with one is refused, also by
+--dry-run, unless --allow-exec. ProxyJump, ProxyCommand, HostKeyAlias, certificates
+and key paths with % tokens are not carried over, and said.
 
 With --with-keys each private key that an ssh_key_path names, and that can be read, is
 sealed into the vault, and the node uses it.
@@ -65,6 +71,7 @@ already nothing is imported (exit 15), unless --replace.`,
 	f.StringVar(&o.installPath, "install-path", "", "`PATH` to install at, for --ssh-config")
 	f.BoolVar(&o.withKeys, "with-keys", false, "seal the private keys that the nodes' paths name into the vault")
 	f.BoolVar(&o.allowWeak, "allow-weak", false, "take RSA keys of fewer than 3072 bits")
+	f.BoolVar(&o.allowExec, "allow-exec", false, "let ssh run the programs that Match exec lines of the ssh_config name")
 	f.BoolVar(&o.replace, "replace", false, "replace nodes of the same name")
 	f.BoolVar(&o.dryRun, "dry-run", false, "only show what would happen")
 	return cmd
@@ -75,6 +82,12 @@ type problemJSON struct {
 	Reason string `json:"reason"`
 }
 
+// moreJSON counts the problems that are not listed.
+type moreJSON struct {
+	Skipped  int `json:"skipped"`
+	Warnings int `json:"warnings"`
+}
+
 type importJSON struct {
 	DryRun    bool          `json:"dry_run"`
 	Added     []string      `json:"added"`
@@ -82,6 +95,7 @@ type importJSON struct {
 	Unchanged []string      `json:"unchanged"`
 	Skipped   []problemJSON `json:"skipped"`
 	Warnings  []problemJSON `json:"warnings"`
+	More      moreJSON      `json:"more"`
 	Keys      []string      `json:"keys"`
 }
 
@@ -92,26 +106,35 @@ func (a *app) readImport(ctx context.Context, o importOptions, file string) (set
 		set, err = readSSHConfig(ctx, o, home)
 		return set, o.sshConfig, false, err
 	}
+	var in *input
 	if file == "-" {
-		r, err := a.takeStdin("the nodes")
-		if err != nil {
-			return set, file, false, err
-		}
-		set, err = registry.ReadNDJSON(r)
-		return set, file, false, err
+		in, err = a.takeStdin(ctx, "the nodes")
+	} else {
+		in, err = openInput(ctx, file)
 	}
-	f, err := os.Open(file)
 	if err != nil {
 		return set, file, false, err
 	}
-	defer f.Close()
-	r := bufio.NewReader(f)
-	if head, _ := r.Peek(64); bytes.HasPrefix(bytes.TrimSpace(head), []byte("{")) {
+	defer in.Close()
+	r := bufio.NewReader(in)
+	if file == "-" || !in.regular || isNDJSON(r, file) {
 		set, err = registry.ReadNDJSON(r)
 		return set, file, false, err
 	}
 	set, err = registry.ReadLegacy(ctx, file, home)
 	return set, file, true, err
+}
+
+// isNDJSON reports whether a file has JSON lines, or nothing at all, rather than a
+// database. (A database may have all that it holds in its write-ahead log.)
+func isNDJSON(r *bufio.Reader, file string) bool {
+	head, _ := r.Peek(1024)
+	text := bytes.TrimSpace(bytes.TrimPrefix(head, []byte("\xef\xbb\xbf")))
+	if len(text) > 0 {
+		return text[0] == '{'
+	}
+	_, err := os.Stat(file + "-wal")
+	return len(head) > 0 || errors.Is(err, fs.ErrNotExist)
 }
 
 // readSSHConfig has stock ssh tell what each alias means: it gets every rule right.
@@ -124,15 +147,22 @@ func readSSHConfig(ctx context.Context, o importOptions, home string) (registry.
 	if err != nil {
 		return registry.ImportSet{}, err
 	}
-	set := registry.ImportSet{Warnings: aliases.Skipped} // there is nothing wrong with a pattern
+	if len(aliases.Runs) > 0 && !o.allowExec {
+		run := aliases.Runs[0]
+		return registry.ImportSet{}, withHint(fmt.Errorf("%w: %s: %s", vault.ErrInvalid, run.Row, run.Reason),
+			"Nothing was run. If you trust every file that is included, and the programs that they name: --allow-exec")
+	}
+	set := registry.ImportSet{Warnings: aliases.Skipped, More: registry.More{Warnings: aliases.More}} // there is nothing wrong with a pattern
 	for _, name := range aliases.Names {
 		var said bytes.Buffer
 		cmd := exec.CommandContext(ctx, "ssh", "-G", "-F", file, "--", name)
 		cmd.Stderr = &said
+		cmd.WaitDelay = time.Second // what ssh started may hold the pipes
 		out, err := cmd.Output()
 		var n registry.Node
+		var lost []string
 		if err == nil {
-			n, err = registry.ParseSSHValues(bytes.NewReader(out), registry.Node{
+			n, lost, err = registry.ParseSSHValues(bytes.NewReader(out), registry.Node{
 				Name: name, GitRepoURL: o.gitRepo, GitBranch: o.gitBranch, InstallPath: o.installPath,
 			}, home)
 		} else if said.Len() > 0 {
@@ -141,6 +171,9 @@ func readSSHConfig(ctx context.Context, o importOptions, home string) (registry.
 		if err != nil {
 			set.Skipped = append(set.Skipped, registry.Problem{Row: name, Reason: err.Error()})
 			continue
+		}
+		for _, reason := range lost {
+			set.Warnings = append(set.Warnings, registry.Problem{Row: name, Reason: reason})
 		}
 		set.Nodes = append(set.Nodes, n)
 	}
@@ -173,7 +206,10 @@ func (a *app) readKeys(ctx context.Context, set *registry.ImportSet, allowWeak b
 }
 
 func readKeyFile(ctx context.Context, path string, allowWeak bool) (*registry.PrivateKey, error) {
-	f, err := os.Open(path)
+	if err := checkRegular(path); err != nil {
+		return nil, err
+	}
+	f, err := openInput(ctx, path)
 	if err != nil {
 		return nil, err
 	}
@@ -220,7 +256,7 @@ func runNodeImport(ctx context.Context, a *app, o importOptions, file string) er
 			return list
 		}
 		names := func(from []string) []string { return append([]string{}, from...) }
-		err := a.ui.object(importJSON{o.dryRun, names(report.Added), names(report.Replaced), names(report.Unchanged), problems(report.Skipped), problems(report.Warnings), names(report.Keys)})
+		err := a.ui.object(importJSON{o.dryRun, names(report.Added), names(report.Replaced), names(report.Unchanged), problems(report.Skipped), problems(report.Warnings), moreJSON(report.More), names(report.Keys)})
 		if err != nil {
 			return err
 		}
@@ -228,8 +264,14 @@ func runNodeImport(ctx context.Context, a *app, o importOptions, file string) er
 		for _, p := range report.Warnings {
 			a.ui.warn("%s: %s", p.Row, p.Reason)
 		}
+		if n := report.More.Warnings; n > 0 {
+			a.ui.warn("and %d more of these", n)
+		}
 		for _, p := range report.Skipped {
 			a.ui.warn("skipped %s: %s", p.Row, p.Reason)
+		}
+		if n := report.More.Skipped; n > 0 {
+			a.ui.warn("skipped %d more", n)
 		}
 		for _, done := range []struct {
 			verb  string
@@ -246,7 +288,7 @@ func runNodeImport(ctx context.Context, a *app, o importOptions, file string) er
 	case legacy && len(report.Added)+len(report.Replaced)+len(report.Unchanged) > 0:
 		a.ui.info("%s is still there, in plaintext. When you have checked the import and made a backup,\nremove it: shred -u %s", source, shellQuote(source))
 	}
-	if n := len(report.Skipped); n > 0 {
+	if n := len(report.Skipped) + report.More.Skipped; n > 0 {
 		return fmt.Errorf("%w: %d of the file's rows were skipped", errPartial, n)
 	}
 	return nil

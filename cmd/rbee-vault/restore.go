@@ -61,6 +61,14 @@ func runRestore(ctx context.Context, a *app, o restoreOptions, file string) erro
 	if err != nil {
 		return err
 	}
+	if err := needIdentities(cfg.Identities); err != nil {
+		return err
+	}
+	r, err := a.openBackup(ctx, file)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
 	var recorded map[string]bool
 	if o.replace && len(o.signers) == 0 {
 		recorded = recordedBackups(ctx, a, cfg)
@@ -69,11 +77,6 @@ func runRestore(ctx context.Context, a *app, o restoreOptions, file string) erro
 	if err != nil {
 		return err
 	}
-	r, err := a.openBackup(file)
-	if err != nil {
-		return err
-	}
-	defer r.Close()
 	done, err := backup.Restore(ctx, cfg, r, backup.RestoreOptions{
 		ReadOptions:    read,
 		NoKeyring:      o.noKeyring,

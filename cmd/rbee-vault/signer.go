@@ -86,9 +86,6 @@ func (o *readOptions) register(cmd *cobra.Command) {
 // build gives the library's options. recorded are the backups that the vault in place
 // made.
 func (o readOptions) build(a *app, cfg vault.Config, recorded map[string]bool) (backup.ReadOptions, error) {
-	if len(cfg.Identities) == 0 {
-		return backup.ReadOptions{}, fmt.Errorf("%w: a backup opens by identity: give the recovery identity or a recipient's with --identity FILE", vault.ErrNoWayIn)
-	}
 	var signers []string
 	for _, s := range o.signers {
 		signer, err := parseSigner(s)

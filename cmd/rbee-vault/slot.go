@@ -162,7 +162,7 @@ type that when it is asked for.`,
 // newPassphrase gets a new passphrase: from a file, or typed twice.
 func (a *app) newPassphrase(ctx context.Context, file string) ([]byte, error) {
 	if file != "" {
-		return a.readPassphrase(file)
+		return a.readPassphrase(ctx, file)
 	}
 	if !a.interactive() {
 		return nil, fmt.Errorf("%w for a passphrase, so --passphrase-file FILE is needed", errNeedsFlag)

@@ -40,7 +40,12 @@ const maxKeyFile = 64 << 10
 
 // readPrivateKey reads a private key from a file, '-' or 'fd:N'.
 func (a *app) readPrivateKey(ctx context.Context, source string, opts registry.PrivateKeyOptions) (*registry.PrivateKey, error) {
-	r, err := a.openSecret(source, "the SSH key")
+	if source != "-" && !strings.HasPrefix(source, "fd:") {
+		if err := checkRegular(source); err != nil {
+			return nil, withHint(err, "Give a key from a pipe as '-', or as fd:N.")
+		}
+	}
+	r, err := a.openSecret(ctx, source, "the SSH key")
 	if err != nil {
 		return nil, err
 	}

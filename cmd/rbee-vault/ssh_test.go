@@ -69,8 +69,33 @@ func TestSSH(t *testing.T) {
 		t.Errorf("ssh: %v: %s", err, out)
 	}
 	// By the alias of an exported ssh_config.
+	// Its program and its database lie where ssh could see tokens.
 	config := filepath.Join(t.TempDir(), "rbee.conf")
-	must("node", "export", "--format", "ssh-config", "-o", config)
+	odd := filepath.Join(t.TempDir(), "100%h rbee")
+	program, err := os.ReadFile(exe)
+	if err == nil {
+		err = os.Mkdir(odd, 0o700)
+	}
+	if err == nil {
+		err = os.WriteFile(filepath.Join(odd, "rbee-vault"), program, 0o700)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, side := range []string{"", ".slots"} {
+		data, err := os.ReadFile(filepath.Join(filepath.Dir(recovery), ".rbee", "beehives.db"+side))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(odd, "v.db"+side), data, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	export := exec.Command(filepath.Join(odd, "rbee-vault"), "--db", filepath.Join(odd, "v.db"), "node", "export", "--format", "ssh-config", "-o", config)
+	export.Env = append(os.Environ(), env...)
+	if out, err := export.CombinedOutput(); err != nil {
+		t.Fatalf("export: %v: %s", err, out)
+	}
 	alias := exec.Command("ssh", "-F", config, "-i", key, "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes", "-o", "GlobalKnownHostsFile=none", "hive-01", "echo hello")
 	alias.Env = append(os.Environ(), env...)
 	if out, err := alias.CombinedOutput(); err != nil || strings.TrimSpace(string(out)) != "hello" {

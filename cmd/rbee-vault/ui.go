@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"charm.land/lipgloss/v2"
 	"charm.land/lipgloss/v2/table"
@@ -33,8 +35,8 @@ type ui struct {
 	color   bool           // and may be coloured
 }
 
-func newUI(a *app, stdout, stderr io.Writer) *ui {
-	u := &ui{app: a, out: bufio.NewWriter(stdout), err: stderr}
+func newUI(ctx context.Context, a *app, stdout, stderr io.Writer) *ui {
+	u := &ui{app: a, out: bufio.NewWriter(newOutput(ctx, stdout)), err: newOutput(ctx, stderr)}
 	if f, ok := stdout.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		u.pretty = true
 		u.width, _, _ = term.GetSize(int(f.Fd()))
@@ -51,19 +53,19 @@ func (u *ui) flush() error {
 	return nil
 }
 
-// printf prints data.
-func (u *ui) printf(format string, args ...any) { fmt.Fprintf(u.out, format, args...) }
+// printf prints data as text. What came from elsewhere is cleaned; --json is exact.
+func (u *ui) printf(format string, args ...any) { fmt.Fprintf(u.out, format, cleanArgs(args)...) }
 
 // info tells what was done, unless --quiet or --json.
 func (u *ui) info(format string, args ...any) {
 	if !u.app.quiet && !u.app.json {
 		u.out.Flush() // what was printed before stands before it; an error shows at the end
-		fmt.Fprintf(u.err, format+"\n", args...)
+		fmt.Fprintf(u.err, format+"\n", cleanArgs(args)...)
 	}
 }
 
 func (u *ui) warn(format string, args ...any) {
-	message := clean(fmt.Sprintf(format, args...))
+	message := fmt.Sprintf(format, cleanArgs(args)...)
 	if u.app.json {
 		u.errObject(struct {
 			Warning messageJSON `json:"warning"`
@@ -87,38 +89,83 @@ type errorJSON struct {
 // fail prints an error and returns its exit code.
 func (u *ui) fail(err error) int {
 	f := classify(err)
-	message := clean(err.Error())
+	message := clean(strings.ReplaceAll(err.Error(), "\n", "; ")) // errors.Join gives lines
 	if f.code == exitInterrupted {
 		message = "interrupted"
 	}
 	if u.app.json {
 		u.errObject(struct {
 			Error errorJSON `json:"error"`
-		}{errorJSON{f.code, f.name, message, f.hint}})
+		}{errorJSON{f.code, f.name, message, cleanLines(f.hint)}})
 		return f.code
 	}
 	fmt.Fprintf(u.err, "rbee-vault: %s\n", message)
 	if f.hint != "" {
-		fmt.Fprintf(u.err, "  %s\n", f.hint)
+		fmt.Fprintf(u.err, "  %s\n", cleanLines(f.hint))
 	}
 	return f.code
 }
 
 func (u *ui) errObject(v any) {
 	if line, err := vault.MarshalJSON(v); err == nil {
-		fmt.Fprintf(u.err, "%s\n", line)
+		fmt.Fprintf(u.err, "%s\n", escapeJSON(line))
 	}
 }
 
-// clean takes control characters out of what came from elsewhere, so that no
-// file name or row can write to the terminal.
+// clean makes what came from elsewhere, such as a row, a path or an error, fit for a
+// cell or a message: it cannot write to the terminal, begin another line, or turn the
+// direction of writing.
 func clean(s string) string {
 	return strings.Map(func(r rune) rune {
-		if (r < ' ' && r != '\n') || r == 0x7f || (r >= 0x80 && r < 0xa0) {
+		switch {
+		case r == '\n', r == '\r', r == '\t':
+			return ' '
+		case vault.ControlRune(r), r == utf8.RuneError:
 			return '?'
 		}
 		return r
 	}, s)
+}
+
+// cleanLines is clean for a text of several lines that is our own.
+func cleanLines(s string) string {
+	lines := strings.Split(s, "\n")
+	for i, line := range lines {
+		lines[i] = clean(line)
+	}
+	return strings.Join(lines, "\n")
+}
+
+// cleanArgs is clean for what a message is made of: numbers stay, all else becomes
+// clean text.
+func cleanArgs(args []any) []any {
+	cleaned := make([]any, len(args))
+	for i, arg := range args {
+		switch arg.(type) {
+		case int, int64, uint16, int32, float64, bool, painted:
+			cleaned[i] = arg
+		default:
+			cleaned[i] = clean(fmt.Sprint(arg))
+		}
+	}
+	return cleaned
+}
+
+// escapeJSON writes as escapes what JSON may hold and a terminal would obey. It
+// stands in strings alone, so the values stay the same.
+func escapeJSON(line []byte) []byte {
+	if !bytes.ContainsFunc(line, func(r rune) bool { return r >= 0x7f && vault.ControlRune(r) }) {
+		return line
+	}
+	var b bytes.Buffer
+	for _, r := range string(line) {
+		if r >= 0x7f && vault.ControlRune(r) {
+			fmt.Fprintf(&b, `\u%04x`, r)
+		} else {
+			b.WriteRune(r)
+		}
+	}
+	return b.Bytes()
 }
 
 // object prints a value as one line of JSON.
@@ -127,7 +174,7 @@ func (u *ui) object(v any) error {
 	if err != nil {
 		return err
 	}
-	u.printf("%s\n", line)
+	fmt.Fprintf(u.out, "%s\n", escapeJSON(line))
 	return nil
 }
 
@@ -144,13 +191,15 @@ func objects[T any](u *ui, list []T) error {
 // table prints rows: with headers and aligned on a terminal, tab-separated and
 // bare in a pipe. Style may colour a cell.
 func (u *ui) table(headers []string, rows [][]string, style func(row, col int) lipgloss.Style) {
-	if !u.pretty {
-		for _, row := range rows {
-			for i := range row {
-				row[i] = clean(row[i])
-			}
-			u.printf("%s\n", strings.Join(row, "\t"))
+	for _, row := range rows {
+		for i := range row {
+			row[i] = clean(row[i])
 		}
+		if !u.pretty {
+			fmt.Fprintf(u.out, "%s\n", strings.Join(row, "\t"))
+		}
+	}
+	if !u.pretty {
 		return
 	}
 	t := table.New().
@@ -175,7 +224,7 @@ func (u *ui) table(headers []string, rows [][]string, style func(row, col int) l
 			return s
 		})
 	for line := range strings.Lines(t.String()) {
-		u.printf("%s\n", strings.TrimRight(line, " \n"))
+		fmt.Fprintf(u.out, "%s\n", strings.TrimRight(line, " \n"))
 	}
 }
 
@@ -186,7 +235,7 @@ func (u *ui) pairs(pairs [][2]string) {
 		width = max(width, len(p[0]))
 	}
 	for _, p := range pairs {
-		u.printf("%-*s  %s\n", width, p[0], clean(p[1]))
+		u.printf("%-*s  %s\n", width, p[0], p[1])
 	}
 }
 
@@ -197,12 +246,15 @@ var (
 	faint  = lipgloss.NewStyle().Faint(true)
 )
 
-// paint colours a word where colours are wanted.
-func (u *ui) paint(s lipgloss.Style, word string) string {
+// painted is text of ours that holds colours.
+type painted string
+
+// paint colours a word of ours where colours are wanted.
+func (u *ui) paint(s lipgloss.Style, word string) painted {
 	if !u.color {
-		return word
+		return painted(word)
 	}
-	return s.Render(word)
+	return painted(s.Render(word))
 }
 
 // progress returns a function that draws how far a long job is, once it has
@@ -300,7 +352,7 @@ func (u *ui) terminal() *os.File {
 // say prints a line on the terminal, beside a question.
 func (u *ui) say(format string, args ...any) {
 	if tty := u.terminal(); tty != nil {
-		fmt.Fprintf(tty, format+"\n", args...)
+		fmt.Fprintf(tty, format+"\n", cleanArgs(args)...)
 	}
 }
 
@@ -311,12 +363,15 @@ func (u *ui) ask(ctx context.Context, question string) (string, error) {
 		return "", errNeedsFlag
 	}
 	u.out.Flush() // what was printed before stands before it
-	fmt.Fprint(tty, question)
+	fmt.Fprint(tty, cleanLines(question))
 	line, err := await(ctx, func() ([]byte, error) { return readTTYLine(tty) })
 	if ctx.Err() != nil {
 		fmt.Fprintln(tty)
 	}
-	return strings.TrimSpace(string(line)), err
+	if err != nil {
+		return "", fmt.Errorf("read answer: %w", err)
+	}
+	return strings.TrimSpace(string(line)), nil
 }
 
 // askSecret is ask for what must not be seen: the terminal stops showing what is
@@ -335,35 +390,17 @@ func (u *ui) askSecret(ctx context.Context, question string) ([]byte, error) {
 	if u.secrets == nil {
 		u.secrets = term.NewTerminal(tty, "") // one for all, for it reads ahead
 	}
-	return await(ctx, func() ([]byte, error) {
-		secret, err := u.secrets.ReadPassword(question)
+	secret, err := await(ctx, func() ([]byte, error) {
+		secret, err := u.secrets.ReadPassword(clean(question))
 		if errors.Is(err, io.EOF) { // Ctrl-C, which signals nothing now
 			err = context.Canceled
 		}
 		return []byte(secret), err
 	})
-}
-
-// await waits for read, or for the end of ctx, whatever comes first.
-func await(ctx context.Context, read func() ([]byte, error)) ([]byte, error) {
-	type answer struct {
-		line []byte
-		err  error
+	if err != nil {
+		return nil, fmt.Errorf("read answer: %w", err)
 	}
-	got := make(chan answer, 1)
-	go func() {
-		line, err := read()
-		got <- answer{line, err}
-	}()
-	select {
-	case a := <-got:
-		if a.err != nil {
-			return nil, fmt.Errorf("read answer: %w", a.err)
-		}
-		return a.line, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
+	return secret, nil
 }
 
 // readTTYLine reads a byte at a time: what is typed ahead belongs to the next

@@ -32,6 +32,7 @@ type Key struct {
 	Recipient string // age1rbeetest1...
 	Identity  string // AGE-PLUGIN-RBEETEST-1...
 	WithPIN   string // the same, asking for the PIN 1234
+	Hanging   string // an identity for which the plugin never answers
 }
 
 // NewKey makes a key of either class.
@@ -55,5 +56,6 @@ func NewKey(t testing.TB, postQuantum bool) Key {
 		Recipient: plugin.EncodeRecipient(name, []byte(recipient)),
 		Identity:  plugin.EncodeIdentity(name, []byte(identity)),
 		WithPIN:   plugin.EncodeIdentity(name, []byte("pin:"+identity)),
+		Hanging:   plugin.EncodeIdentity(name, []byte("hang:"+identity)),
 	}
 }

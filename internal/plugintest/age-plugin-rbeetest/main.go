@@ -8,13 +8,17 @@ import (
 	"errors"
 	"log"
 	"os"
+	"time"
 
 	"filippo.io/age"
 	"filippo.io/age/plugin"
 )
 
-// pin marks an identity that asks.
-var pin = []byte("pin:")
+// What marks an identity that asks, and one that hangs.
+var (
+	pin  = []byte("pin:")
+	hang = []byte("hang:")
+)
 
 func main() {
 	p, err := plugin.New("rbeetest")
@@ -29,10 +33,14 @@ func main() {
 		return recipients[0], nil
 	})
 	p.HandleIdentity(func(data []byte) (age.Identity, error) {
-		native, asks := bytes.CutPrefix(data, pin)
+		native, hangs := bytes.CutPrefix(data, hang)
+		native, asks := bytes.CutPrefix(native, pin)
 		identities, err := age.ParseIdentities(bytes.NewReader(native))
 		if err != nil {
 			return nil, err
+		}
+		if hangs {
+			return hanging{}, nil
 		}
 		if asks {
 			return asking{identities[0], p}, nil
@@ -40,6 +48,16 @@ func main() {
 		return identities[0], nil
 	})
 	os.Exit(p.Main())
+}
+
+// hanging is an identity that never answers, and does not see its input end.
+type hanging struct{}
+
+// Unwrap implements [age.Identity].
+func (hanging) Unwrap([]*age.Stanza) ([]byte, error) {
+	for {
+		time.Sleep(time.Hour)
+	}
 }
 
 // asking is an identity behind a PIN.

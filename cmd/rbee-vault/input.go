@@ -1,0 +1,207 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/rbee-keeper/rbee-vault/vault"
+)
+
+// input is a file, a FIFO or standard input that the command reads. A Read returns
+// when ctx ends, whatever the other end of a pipe does.
+type input struct {
+	ctx     context.Context
+	f       io.Reader
+	buf     []byte // the goroutine's own: it may outlive a Read
+	regular bool   // never waits for anybody
+	keep    bool   // it is not ours to close
+}
+
+// openInput opens a file, which blocks where it is a FIFO that nobody writes to.
+func openInput(ctx context.Context, path string) (*input, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if info.IsDir() || info.Mode()&fs.ModeDevice != 0 {
+		return nil, fmt.Errorf("%w: %q is no file that can be read", vault.ErrInvalid, path)
+	}
+	f, err := await(ctx, func() (*os.File, error) { return os.Open(path) })
+	if err != nil {
+		return nil, err
+	}
+	return newInput(ctx, f), nil
+}
+
+// checkRegular refuses a FIFO, a device, a socket or a directory, without opening
+// it. What is not there is nobody's business here.
+func checkRegular(path string) error {
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return notRegular(path)
+	}
+	return nil
+}
+
+func notRegular(path string) error {
+	return fmt.Errorf("%w: %q is not a regular file", vault.ErrInvalid, path)
+}
+
+func newInput(ctx context.Context, f io.Reader) *input {
+	in := &input{ctx: ctx, f: f}
+	if file, ok := f.(*os.File); ok {
+		info, err := file.Stat()
+		in.regular = err == nil && info.Mode().IsRegular()
+	}
+	return in
+}
+
+// Read implements [io.Reader].
+func (in *input) Read(p []byte) (int, error) {
+	if err := in.ctx.Err(); err != nil {
+		return 0, err
+	}
+	if in.regular {
+		return in.f.Read(p)
+	}
+	if in.buf == nil {
+		in.buf = make([]byte, 64<<10)
+	}
+	buf := in.buf[:min(len(p), len(in.buf))]
+	n, err := await(in.ctx, func() (int, error) { return in.f.Read(buf) })
+	if in.ctx.Err() != nil {
+		in.buf = nil // it is still being read into
+		return 0, in.ctx.Err()
+	}
+	copy(p, buf[:n])
+	clear(buf[:n]) // it may be a secret
+	return n, err
+}
+
+// Close implements [io.Closer].
+func (in *input) Close() error {
+	f, ok := in.f.(io.Closer)
+	if !ok || in.keep || in.ctx.Err() != nil && !in.regular {
+		return nil // it would wait for the Read that hangs
+	}
+	return f.Close()
+}
+
+// readInput reads all of it, which is at most max bytes. The caller wipes a secret.
+func readInput(r io.Reader, max int64) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(r, max+1))
+	if err == nil && int64(len(data)) > max {
+		err = fmt.Errorf("%w: over %d bytes", vault.ErrInvalid, max)
+	}
+	if err != nil {
+		clear(data)
+		return nil, err
+	}
+	return data, nil
+}
+
+// spool copies what can be read only once, and may never end, into a file without a
+// name, so that nobody's lock waits for it. It is ciphertext, and still nobody
+// else's business.
+func spool(r io.Reader) (*os.File, error) {
+	f, err := os.CreateTemp("", "rbee-vault-") // mode 0600
+	if err != nil {
+		return nil, err
+	}
+	if err = os.Remove(f.Name()); err == nil {
+		_, err = io.Copy(f, r)
+	}
+	if err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("copy to a temporary file: %w", err)
+	}
+	return f, nil
+}
+
+// await waits for fn, or for the end of ctx, whatever comes first. Then fn goes on
+// by itself until it returns or the process ends.
+func await[T any](ctx context.Context, fn func() (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		value, err := fn()
+		done <- result{value, err}
+	}()
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-ctx.Done():
+		var zero T
+		return zero, ctx.Err()
+	}
+}
+
+// output writes to a pipe that nobody may be reading. Once ctx has ended, a Write
+// waits a moment longer and gives up.
+type output struct {
+	ctx context.Context
+	w   io.Writer
+}
+
+// outputGrace is what a reader who does read needs to take the last lines.
+const outputGrace = time.Second
+
+// newOutput wraps what may block: not a terminal and not a regular file.
+func newOutput(ctx context.Context, w io.Writer) io.Writer {
+	if f, ok := w.(*os.File); ok {
+		info, err := f.Stat()
+		if err != nil || info.Mode()&(fs.ModeNamedPipe|fs.ModeSocket) == 0 {
+			return w
+		}
+	}
+	return output{ctx, w}
+}
+
+// Write implements [io.Writer].
+func (o output) Write(p []byte) (int, error) {
+	own := append([]byte(nil), p...) // the goroutine may outlive the call
+	late, cancel := context.WithCancel(context.WithoutCancel(o.ctx))
+	defer cancel()
+	stop := context.AfterFunc(o.ctx, func() { time.AfterFunc(outputGrace, cancel) })
+	defer stop()
+	return await(late, func() (int, error) { return o.w.Write(own) })
+}
+
+// pluginPrefix is how the programs of age plugins are named.
+const pluginPrefix = "age-plugin-"
+
+// endPlugins ends the age plugins that this process has started: one that hangs would
+// be waited for, and would outlive us. age offers no other way; where there is no
+// /proc, they are left to themselves.
+func endPlugins() {
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, file := range stats {
+		stat, err := os.ReadFile(file)
+		if err != nil {
+			continue
+		}
+		// 1234 (age-plugin-name) S 1200 ...: the name, cut, and the parent
+		head, rest, ok := strings.Cut(string(stat), ") ")
+		number, name, named := strings.Cut(head, " (")
+		fields := strings.Fields(rest)
+		if !ok || !named || !strings.HasPrefix(name, pluginPrefix) || len(fields) < 2 || fields[1] != strconv.Itoa(os.Getpid()) {
+			continue
+		}
+		if pid, err := strconv.Atoi(number); err == nil {
+			syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
+}
