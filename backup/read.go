@@ -27,6 +27,8 @@ const (
 	maxSums      = 16 << 20 // over 150,000 keys
 	maxSignature = 16 << 10
 	maxManifest  = 64 << 10
+	maxReadme    = 64 << 10
+	maxKnownHost = 32 << 10 // a line of known_hosts
 	maxLine      = 1 << 20
 	maxPEM       = 64 << 10
 	maxSigners   = 10_000 // rotations
@@ -40,6 +42,9 @@ type ReadOptions struct {
 	// the signature was verified and before anything else of the file is used. An error
 	// ends the reading. Nil: nobody is trusted.
 	Trust func(ctx context.Context, c Claim) error
+	// AuditRow is given each row of the backup's audit log by [Verify], before the
+	// file was read to its end. Nil: nobody wants them.
+	AuditRow func(vault.AuditRow)
 }
 
 // Claim is what a backup says of its origin. The signature fits the signer; who that is,
@@ -195,7 +200,7 @@ func (a *archiveReader) read(ctx context.Context, opts ReadOptions, to sink) (Ma
 	var head vault.AuditHead
 	var keys []registry.SSHKey
 
-	if err := a.member(memberReadme, drain); err != nil {
+	if err := a.member(memberReadme, drainUpTo(maxReadme)); err != nil {
 		return Manifest{}, err
 	}
 	err = readLines(a, memberNodes, &counts.Nodes, m.Counts.Nodes, func(n registry.Node) error {
@@ -230,7 +235,7 @@ func (a *archiveReader) read(ctx context.Context, opts ReadOptions, to sink) (Ma
 	if err != nil {
 		return Manifest{}, err
 	}
-	if err := a.member(memberKnownHosts, drain); err != nil {
+	if err := a.member(memberKnownHosts, drainUpTo(m.Counts.HostKeys*maxKnownHost)); err != nil {
 		return Manifest{}, err
 	}
 	err = readLines(a, memberAuditLog, &counts.AuditLog, m.Counts.AuditLog, func(r vault.AuditRow) error {
@@ -361,6 +366,18 @@ func (a *archiveReader) member(name string, use func(io.Reader) error) error {
 func drain(r io.Reader) error {
 	_, err := io.Copy(io.Discard, r)
 	return err
+}
+
+// drainUpTo reads what nobody looks at. It is not held; the cap is on the time that
+// a few bytes may expand to.
+func drainUpTo(max int64) func(io.Reader) error {
+	return func(r io.Reader) error {
+		n, err := io.Copy(io.Discard, io.LimitReader(r, max+1))
+		if err == nil && n > max {
+			err = fmt.Errorf("%w: over %d bytes", ErrDamaged, max)
+		}
+		return err
+	}
 }
 
 func readAll(r io.Reader, max int64) ([]byte, error) {

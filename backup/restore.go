@@ -15,7 +15,7 @@ import (
 // Errors: [ErrDamaged], [ErrUntrusted], [vault.ErrNoWayIn] without an identity,
 // [vault.ErrWrongKey], [vault.ErrNewer], and Trust's own.
 func Verify(ctx context.Context, r io.Reader, opts ReadOptions) (Manifest, error) {
-	m, err := read(ctx, r, opts, discard{})
+	m, err := read(ctx, r, opts, discard{opts.AuditRow})
 	if err != nil {
 		return Manifest{}, fmt.Errorf("verify backup: %w", err)
 	}
@@ -24,14 +24,19 @@ func Verify(ctx context.Context, r io.Reader, opts ReadOptions) (Manifest, error
 
 // discard is the sink of a backup that is only verified. It checks what a
 // restore would refuse.
-type discard struct{}
+type discard struct{ row func(vault.AuditRow) }
 
 func (discard) node(_ context.Context, n registry.Node) error { return n.Validate() }
 func (discard) sshKey(_ context.Context, k registry.SSHKey, private []byte) error {
 	return k.Matches(private)
 }
 func (discard) hostKey(_ context.Context, k registry.HostKey) error { return k.Validate() }
-func (discard) auditRow(context.Context, vault.AuditRow) error      { return nil }
+func (d discard) auditRow(_ context.Context, r vault.AuditRow) error {
+	if d.row != nil {
+		d.row(r)
+	}
+	return nil
+}
 func (discard) slot(_ context.Context, s vault.Slot) error {
 	_, err := vault.ParseRecipient(s.Recipient, nil)
 	return err

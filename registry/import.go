@@ -28,8 +28,8 @@ type ImportSet struct {
 	Keys map[string]*PrivateKey
 }
 
-// MaxImport is how many nodes one import takes.
-const MaxImport = 250_000
+// MaxImport is how many rows one import takes, those that are no node included.
+const MaxImport = 100_000
 
 // maxProblems is how many problems of each kind are told one by one.
 const maxProblems = 100
@@ -55,11 +55,11 @@ func tell(list []Problem, more int, p Problem) ([]Problem, int) {
 	return append(list, p), more
 }
 
-func (set *ImportSet) append(n Node) error {
-	if len(set.Nodes) >= MaxImport {
-		return fmt.Errorf("%w: more than %d nodes", ErrInvalid, MaxImport)
+// room is an error where one more row is too many.
+func (set *ImportSet) room() error {
+	if len(set.Nodes)+len(set.Skipped)+set.More.Skipped >= MaxImport {
+		return fmt.Errorf("%w: more than %d rows", ErrInvalid, MaxImport)
 	}
-	set.Nodes = append(set.Nodes, n)
 	return nil
 }
 

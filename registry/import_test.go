@@ -1,11 +1,14 @@
 package registry
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
 func wantReport(t testing.TB, r *Registry, set ImportSet, opts ImportOptions, want ImportReport) {
@@ -88,4 +91,44 @@ func TestImportExisting(t *testing.T) {
 	wantReport(t, r, set, ImportOptions{Replace: true}, ImportReport{Unchanged: []string{"hive-01", "hive-02", "hive-03"}})
 	wantReport(t, r, ImportSet{}, ImportOptions{}, ImportReport{})
 	wantEvents(t, r, 5)
+}
+
+// TestImportOfNothingNew writes nothing: no row, no audit row, no transaction.
+func TestImportOfNothingNew(t *testing.T) {
+	r := newRegistry(t)
+	key, err := GeneratePrivateKey("ed25519", "k")
+	check(t, err)
+	set := ImportSet{Nodes: []Node{testNode(), bareNode("hive-02")}, Keys: map[string]*PrivateKey{"hive-02": key}}
+	opts := ImportOptions{Source: "file", Replace: true}
+	first, err := r.Import(t.Context(), set, opts)
+	check(t, err)
+	if len(first.Added) != 2 || len(first.Keys) != 1 {
+		t.Fatalf("%+v", first)
+	}
+	before, err := r.Vault().Version(t.Context())
+	check(t, err)
+	var again ImportReport
+	done := make(chan error, 1)
+	// Somebody else writes meanwhile: an import that began a transaction would wait.
+	check(t, r.Vault().Update(t.Context(), func(*vault.Tx) error {
+		go func() {
+			var err error
+			again, err = r.Import(t.Context(), set, opts)
+			done <- err
+		}()
+		select {
+		case err := <-done:
+			return err
+		case <-time.After(20 * time.Second):
+			return errors.New("the import waits for the other transaction")
+		}
+	}))
+	if len(again.Unchanged) != 2 || len(again.Keys) != 1 {
+		t.Errorf("%+v", again)
+	}
+	after, err := r.Vault().Version(t.Context())
+	check(t, err)
+	if before != after {
+		t.Error("something was written")
+	}
 }

@@ -74,6 +74,9 @@ type legacyRow struct {
 }
 
 func (set *ImportSet) add(row legacyRow, home string) error {
+	if err := set.room(); err != nil {
+		return err
+	}
 	n, warnings, err := row.decode(home)
 	name := rowName(n.Name, "rowid "+strconv.FormatInt(row.rowid, 10))
 	if err != nil {
@@ -83,7 +86,8 @@ func (set *ImportSet) add(row legacyRow, home string) error {
 	for _, w := range warnings {
 		set.warn(Problem{name, w})
 	}
-	return set.append(n)
+	set.Nodes = append(set.Nodes, n)
+	return nil
 }
 
 // decode returns a normalized, valid node, or an error and a node that has the

@@ -50,7 +50,9 @@ func eachLine(r io.Reader, maxLine int, maxBytes int64) iter.Seq2[textLine, erro
 				line.text = bytes.TrimPrefix(line.text, []byte("\xef\xbb\xbf"))
 			}
 			end := err == io.EOF && len(line.text) == 0 && !line.long
-			line.text = bytes.TrimRight(line.text, "\r\n")
+			if line.text = bytes.TrimRight(line.text, "\r\n"); len(line.text) > maxLine {
+				line.text, line.long = line.text[:0], true
+			}
 			if end || !yield(line, nil) || err == io.EOF {
 				return
 			}

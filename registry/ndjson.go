@@ -14,7 +14,7 @@ const (
 
 // ReadNDJSON reads nodes as `node list --json` prints them: one JSON object a line. A
 // line that is no node is skipped, with the reason. A file of more than 256 MB, or
-// with more than [MaxImport] nodes, is ErrInvalid.
+// of more than [MaxImport] rows, is ErrInvalid.
 func ReadNDJSON(r io.Reader) (ImportSet, error) {
 	var set ImportSet
 	for line, err := range eachLine(r, maxNodeLine, maxNodeBytes) {
@@ -22,11 +22,14 @@ func ReadNDJSON(r io.Reader) (ImportSet, error) {
 			return ImportSet{}, fmt.Errorf("read nodes: %w", err)
 		}
 		text := bytes.TrimSpace(line.text)
-		if line.long {
-			set.skip(Problem{line.where(), fmt.Sprintf("it has more than %d bytes", maxNodeLine)})
+		if len(text) == 0 && !line.long {
 			continue
 		}
-		if len(text) == 0 {
+		if err := set.room(); err != nil {
+			return ImportSet{}, fmt.Errorf("read nodes: %w", err)
+		}
+		if line.long {
+			set.skip(Problem{line.where(), fmt.Sprintf("it has more than %d bytes", maxNodeLine)})
 			continue
 		}
 		var node Node
@@ -34,9 +37,7 @@ func ReadNDJSON(r io.Reader) (ImportSet, error) {
 			set.skip(Problem{line.where(), err.Error()})
 			continue
 		}
-		if err := set.append(node); err != nil {
-			return ImportSet{}, fmt.Errorf("read nodes: %w", err)
-		}
+		set.Nodes = append(set.Nodes, node)
 	}
 	return set, nil
 }

@@ -71,7 +71,9 @@ func ParseIdentities(ctx context.Context, r io.Reader, opts IdentityOptions) ([]
 func parseIdentityLines(ctx context.Context, text string, opts IdentityOptions) ([]age.Identity, error) {
 	var identities []age.Identity
 	claims := parseClaims(text)
+	number := 0
 	for line := range strings.Lines(text) {
+		number++
 		line = strings.TrimSpace(line)
 		if line == "" || strings.HasPrefix(line, "#") {
 			continue
@@ -90,7 +92,7 @@ func parseIdentityLines(ctx context.Context, text string, opts IdentityOptions) 
 			id, err = age.ParseX25519Identity(line)
 		}
 		if err != nil { // and no word of it: it may hold the line
-			return nil, fmt.Errorf("%w: not an age identity file", ErrInvalid)
+			return nil, malformedIdentity(line, number)
 		}
 		facts := describeIdentity(id)
 		facts.claims = claims
@@ -100,6 +102,21 @@ func parseIdentityLines(ctx context.Context, text string, opts IdentityOptions) 
 		return nil, fmt.Errorf("%w: the identity file holds no identity", ErrInvalid)
 	}
 	return identities, nil
+}
+
+// malformedIdentity says what is wrong with a line, and nothing of what is in it: an
+// identity that was typed from paper is found out by its checksum.
+func malformedIdentity(line string, number int) error {
+	upper := strings.ToUpper(line)
+	switch {
+	case !strings.HasPrefix(upper, "AGE-SECRET-KEY-") && !strings.HasPrefix(upper, "AGE-PLUGIN-"):
+		return fmt.Errorf("%w: not an age identity file", ErrInvalid)
+	case line != upper:
+		return fmt.Errorf("%w: line %d looks like an age identity, which is written in capitals alone", ErrInvalid, number)
+	case strings.ContainsAny(line, " \t"):
+		return fmt.Errorf("%w: line %d looks like an age identity, which has no spaces", ErrInvalid, number)
+	}
+	return fmt.Errorf("%w: line %d is an age identity whose checksum fails: a character is wrong, missing or too many", ErrInvalid, number)
 }
 
 // pluginIdentity is an identity of an age plugin. A plugin may hang, and age gives it
@@ -113,6 +130,9 @@ var _ age.Identity = pluginIdentity{}
 
 // Unwrap implements [age.Identity].
 func (p pluginIdentity) Unwrap(stanzas []*age.Stanza) ([]byte, error) {
+	if err := p.ctx.Err(); err != nil {
+		return nil, err // another slot: it is not started again
+	}
 	type result struct {
 		fileKey []byte
 		err     error

@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -62,7 +64,10 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root.SetOut(a.ui.out)
 	root.SetErr(a.ui.err)
 	root.SetContext(ctx)
-	err := root.ExecuteContext(ctx)
+	err := refuseSecrets(a, args)
+	if err == nil {
+		err = root.ExecuteContext(ctx)
+	}
 	if ctx.Err() != nil {
 		endPlugins() // before we end, where the other one is late
 	}
@@ -109,9 +114,6 @@ Begin with "rbee-vault init", then "rbee-vault node add".`,
 	f.BoolVar(&a.allowNetworkFS, "allow-network-fs", false, "use a vault on NFS, SMB, 9p or FUSE, which one machine at a time must have to itself")
 	f.BoolVar(&a.acceptRollback, "accept-rollback", false, "open a database that is older than what else is known of it")
 	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		if isSecret(err.Error()) { // an argument that begins with "-----BEGIN" looks like a flag
-			return usagef(cmd, "an argument is a private key: give its public key, or the path of its file")
-		}
 		return usageError{cmd, err.Error()}
 	})
 	cmd.AddCommand(
@@ -135,11 +137,23 @@ Begin with "rbee-vault init", then "rbee-vault node add".`,
 	return cmd
 }
 
+// secretText is a private key, or a part of one: an identity of age or of a plugin, PEM,
+// and what every OpenSSH key begins with.
+var secretText = regexp.MustCompile(`(?i)age-secret-key-(pq-)?1[0-9a-z]{6}|age-plugin-[0-9a-z+._-]+-1[0-9a-z]{6}|-----BEGIN [A-Z0-9 ]*PRIVATE KEY|b3BlbnNzaC1rZXktdjE`)
+
 // isSecret reports whether a text holds a private key that was given where a path
 // or a public key belongs. It must not be said again.
-func isSecret(text string) bool {
-	upper := strings.ToUpper(text)
-	return strings.Contains(upper, "PRIVATE KEY") || strings.Contains(upper, "AGE-SECRET-KEY-") || strings.Contains(upper, "AGE-PLUGIN-")
+func isSecret(text string) bool { return secretText.MatchString(text) }
+
+// refuseSecrets looks at the arguments before anything can quote one of them. Other
+// users of the machine have seen them already.
+func refuseSecrets(a *app, args []string) error {
+	if !isSecret(strings.Join(args, " ")) { // a shell may have split it
+		return nil
+	}
+	a.json = slices.Contains(args, "--json")
+	return withHint(fmt.Errorf("%w: an argument is a private key or an identity itself, and this machine's users can see arguments", vault.ErrInvalid),
+		"Give the path of its file, or '-' for standard input. Take that key out of use: others may have read it, and your shell keeps it.")
 }
 
 // usageError is a command line that says nothing: exit 64.

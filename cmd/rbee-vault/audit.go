@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -54,16 +55,18 @@ func parseSince(text string, now time.Time) (time.Time, error) {
 	return time.Time{}, fmt.Errorf("%w: --since reads 90m, 36h, 7d, 2006-01-02 or 2006-01-02T15:04:05Z", vault.ErrInvalid)
 }
 
-// rows returns those that are picked, oldest first.
-func (o *auditOptions) rows(ctx context.Context, a *app) ([]vault.AuditRow, error) {
+// each gives use the rows that are picked, oldest first. It holds no more of them
+// than --limit says.
+func (o *auditOptions) each(ctx context.Context, a *app, use func(vault.AuditRow) error) error {
 	since, err := parseSince(o.since, a.now())
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if o.limit < 0 {
-		return nil, fmt.Errorf("%w: --limit is a count", vault.ErrInvalid)
+		return fmt.Errorf("%w: --limit is a count", vault.ErrInvalid)
 	}
-	var picked []vault.AuditRow
+	var newest []vault.AuditRow // a ring, where there is a limit
+	picked := 0
 	err = a.withVault(ctx, func(v *vault.Vault) error {
 		return v.View(ctx, func(tx *vault.Tx) error {
 			for row, err := range tx.AuditRows(ctx, 1) {
@@ -74,21 +77,43 @@ func (o *auditOptions) rows(ctx context.Context, a *app) ([]vault.AuditRow, erro
 					!strings.HasPrefix(row.Action, o.action) || !strings.HasPrefix(row.Actor, o.actor) {
 					continue
 				}
-				picked = append(picked, row)
-				if o.limit > 0 && len(picked) > o.limit {
-					picked = picked[1:]
+				switch picked++; {
+				case o.limit == 0:
+					if err := use(row); err != nil {
+						return err
+					}
+				case len(newest) < o.limit:
+					newest = append(newest, row)
+				default:
+					newest[(picked-1)%o.limit] = row
 				}
 			}
 			return nil
 		})
 	})
-	return picked, err
+	for i := range newest {
+		if err == nil {
+			err = use(newest[(picked+i)%len(newest)])
+		}
+	}
+	return err
 }
 
-// concerns reports whether a row is about a node, as is the use of its SSH key, whose
-// subject is the key.
+// concerns reports whether a row is about a node. Subjects of other rows are numbers,
+// files and keys, and a node may have the name of any of these.
 func concerns(row vault.AuditRow, node string) bool {
-	return row.Subject == node || row.Action == registry.ActionUseSSHKey && row.Detail == node
+	switch row.Action {
+	case registry.ActionUseSSHKey: // of a key, for a node
+		return row.Detail == node
+	case "node.import":
+		return false // of a file; its nodes have rows of their own
+	case "node.rename":
+		return row.Subject == node || strings.HasSuffix(row.Detail, " -> "+strconv.Quote(node))
+	case "ssh-key.assign":
+		return row.Subject == node
+	}
+	kind, _, _ := strings.Cut(row.Action, ".")
+	return (kind == "node" || kind == "host-key") && row.Subject == node
 }
 
 func newAuditList(a *app) *cobra.Command {
@@ -98,16 +123,16 @@ func newAuditList(a *app) *cobra.Command {
 		Short:   "List the audit log, oldest first",
 		Example: `  rbee-vault audit list --since 7d --action ssh-key.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			picked, err := o.rows(cmd.Context(), a)
-			if err != nil {
-				return err
-			}
 			if a.json {
-				return objects(a.ui, picked)
+				return o.each(cmd.Context(), a, func(row vault.AuditRow) error { return a.ui.object(row) })
 			}
 			var rows [][]string
-			for _, row := range picked {
+			err := o.each(cmd.Context(), a, func(row vault.AuditRow) error {
 				rows = append(rows, []string{vault.FormatTime(row.At), row.Actor, row.Via, row.Action, row.Subject, row.Detail})
+				return nil
+			})
+			if err != nil {
+				return err
 			}
 			a.ui.table([]string{"AT", "WHO", "VIA", "ACTION", "SUBJECT", "DETAIL"}, rows, nil)
 			return nil
@@ -123,11 +148,7 @@ func newAuditExport(a *app) *cobra.Command {
 		Use:   "export",
 		Short: "Print the audit log as one JSON object a line, with its hashes",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			picked, err := o.rows(cmd.Context(), a)
-			if err != nil {
-				return err
-			}
-			return objects(a.ui, picked)
+			return o.each(cmd.Context(), a, func(row vault.AuditRow) error { return a.ui.object(row) })
 		},
 	}
 	o.register(cmd)
@@ -152,8 +173,12 @@ chain alone cannot tell is that its newest rows are gone. --against BACKUP tells
 log must go on where that backup's ended. The backup is verified as by backup verify,
 with --identity and --signer.
 
-It says "tampered", "truncated" (exit 18, both) and "could not check" (the backup does
-not open, is not trusted, or is another vault's) apart.`,
+It tells apart, with exit 18: "tampered", a row that does not fit the rows before it;
+"truncated", where the newest rows are gone; and "parted", where both logs have the
+same beginning and go on differently: another copy of this vault went on, such as an
+older one that was put back, or somebody who has the key wrote the log anew from there.
+"could not check": the backup does not open, is not trusted, or is another vault's, of
+which this one was restored before or never.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runAuditVerify(cmd.Context(), a, o, against) },
 	}
 	cmd.Flags().StringVar(&against, "against", "", "compare with the backup `FILE`")
@@ -163,9 +188,10 @@ not open, is not trusted, or is another vault's) apart.`,
 
 func runAuditVerify(ctx context.Context, a *app, o readOptions, against string) error {
 	var m backup.Manifest
+	var theirs [][32]byte // the hashes of the backup's rows, from row 1 on
 	if against != "" {
 		var err error
-		if m, err = verifiedBackup(ctx, a, o, against, true); err != nil {
+		if m, err = verifiedBackup(ctx, a, o, against, true, func(row vault.AuditRow) { theirs = append(theirs, row.Hash) }); err != nil {
 			return fmt.Errorf("could not check: %w", err)
 		}
 	}
@@ -186,7 +212,7 @@ func runAuditVerify(ctx context.Context, a *app, o readOptions, against string) 
 			if against == "" {
 				return nil
 			}
-			return continues(ctx, tx, head, m)
+			return continues(ctx, tx, head, m, theirs)
 		})
 	})
 	if err != nil {
@@ -207,7 +233,7 @@ func runAuditVerify(ctx context.Context, a *app, o readOptions, against string) 
 }
 
 // continues checks that the log, whose chain holds, goes on where a backup's ended.
-func continues(ctx context.Context, tx *vault.Tx, head vault.AuditHead, m backup.Manifest) error {
+func continues(ctx context.Context, tx *vault.Tx, head vault.AuditHead, m backup.Manifest, theirs [][32]byte) error {
 	meta, err := tx.Meta(ctx)
 	if err != nil {
 		return err
@@ -215,17 +241,27 @@ func continues(ctx context.Context, tx *vault.Tx, head vault.AuditHead, m backup
 	if m.VaultID != meta.VaultID && m.VaultID != meta.OriginVaultID {
 		return fmt.Errorf("could not check: %w: the backup is of vault %s, this is %s", vault.ErrInvalid, m.VaultID, meta.VaultID)
 	}
-	if head.Seq < m.AuditSeq {
-		return fmt.Errorf("truncated: %w: it ends with row %d, the backup's with row %d", vault.ErrAudit, head.Seq, m.AuditSeq)
-	}
-	for row, err := range tx.AuditRows(ctx, m.AuditSeq) {
+	var common int64 // rows that both have
+	var ours vault.AuditRow
+	for row, err := range tx.AuditRows(ctx, 1) {
 		if err != nil {
 			return err
 		}
-		if row.Seq == m.AuditSeq && hex.EncodeToString(row.Hash[:]) == m.AuditHash {
-			return nil
+		if ours = row; row.Seq > m.AuditSeq || row.Hash != theirs[row.Seq-1] {
+			break
 		}
-		break
+		common = row.Seq
 	}
-	return fmt.Errorf("tampered: %w: row %d is not the one that the backup ends with", vault.ErrAudit, m.AuditSeq)
+	switch {
+	case common == m.AuditSeq:
+		return nil
+	case common == head.Seq:
+		return fmt.Errorf("truncated: %w: it ends with row %d, the backup's with row %d", vault.ErrAudit, head.Seq, m.AuditSeq)
+	case common == 0:
+		return fmt.Errorf("tampered: %w: no row of it is in the backup", vault.ErrAudit)
+	case m.VaultID == meta.OriginVaultID && ours.Action == "vault.restore":
+		return fmt.Errorf("could not check: %w: this vault was restored from an earlier backup of vault %s, and has gone its own way since row %d", vault.ErrInvalid, m.VaultID, ours.Seq)
+	}
+	return withHint(fmt.Errorf("parted: %w: row %d is another one in the backup; up to row %d they are the same", vault.ErrAudit, common+1, common),
+		"Another copy of this vault went on from there, or somebody who has its key wrote the log anew. See what it did: rbee-vault audit list")
 }

@@ -213,7 +213,7 @@ type verifiedJSON struct {
 
 // runVerify verifies a backup, and says what it holds.
 func runVerify(ctx context.Context, a *app, o readOptions, file string, askVault bool) error {
-	m, err := verifiedBackup(ctx, a, o, file, askVault)
+	m, err := verifiedBackup(ctx, a, o, file, askVault, nil)
 	if err != nil {
 		return err
 	}
@@ -224,9 +224,10 @@ func runVerify(ctx context.Context, a *app, o readOptions, file string, askVault
 	return nil
 }
 
-// verifiedBackup verifies a backup whose signer --signer names, or where askVault says
-// so one that the vault in place recorded.
-func verifiedBackup(ctx context.Context, a *app, o readOptions, file string, askVault bool) (backup.Manifest, error) {
+// verifiedBackup verifies a backup whose signer --signer names, or where askVault
+// says so one that the vault in place recorded. auditRow is given each row of its log;
+// nil: nobody wants them.
+func verifiedBackup(ctx context.Context, a *app, o readOptions, file string, askVault bool, auditRow func(vault.AuditRow)) (backup.Manifest, error) {
 	cfg, err := a.config(ctx)
 	if err != nil {
 		return backup.Manifest{}, err
@@ -247,6 +248,7 @@ func verifiedBackup(ctx context.Context, a *app, o readOptions, file string, ask
 	if err != nil {
 		return backup.Manifest{}, err
 	}
+	opts.AuditRow = auditRow
 	return backup.Verify(ctx, r, opts)
 }
 

@@ -134,7 +134,7 @@ func TestSecretsStayIn(t *testing.T) {
 	}
 	identity := regexp.MustCompile(`AGE-SECRET-KEY-1[0-9A-Z]+`).FindString(string(data))
 	for _, args := range [][]string{
-		{"slot", "add", "passphrase", "--passphrase-file", passphrase, "--identity", recovery},
+		{"slot", "add", "passphrase", "--passphrase-file", passphrase, "--allow-weak", "--identity", recovery},
 		{"node", "list", "--passphrase-file", passphrase},
 		{"node", "list", "--identity", broken},
 		{"node", "list", "--identity", passphrase},

@@ -404,45 +404,105 @@ func newNodeRemove(a *app) *cobra.Command {
 			if len(args) == 0 && where == "" {
 				return usagef(cmd, "which nodes?")
 			}
-			return removeNodes(cmd.Context(), a, args, where)
+			return removeNodes(cmd.Context(), a, selectRemovable(a, args, where))
 		},
 	}
 	whereFlag(cmd, &where)
 	return cmd
 }
 
+// nodePicker gives the names of nodes, each of which is there.
+type nodePicker func(context.Context, *registry.Registry) ([]string, error)
+
 // selectRemovable is selectNames, but a node that is named may have an unreadable
 // row: removing is the way to be rid of it.
-func (a *app) selectRemovable(ctx context.Context, r *registry.Registry, patterns []string, where string) ([]string, error) {
-	s, err := registry.ParseSelector(patterns, where)
+func selectRemovable(a *app, patterns []string, where string) nodePicker {
+	return func(ctx context.Context, r *registry.Registry) ([]string, error) {
+		s, err := registry.ParseSelector(patterns, where)
+		if err != nil {
+			return nil, err
+		}
+		names, ok := s.Names()
+		if !ok {
+			return a.selectNames(ctx, r, patterns, where)
+		}
+		return exactly(names...)(ctx, r)
+	}
+}
+
+// exactly picks by whole names: a pattern is no name.
+func exactly(names ...string) nodePicker {
+	return func(ctx context.Context, r *registry.Registry) ([]string, error) {
+		for _, name := range names {
+			if _, err := r.GetNode(ctx, name); err != nil && !errors.Is(err, registry.ErrBadRow) {
+				return nil, nodeHint(err)
+			}
+		}
+		return names, nil
+	}
+}
+
+// doomedKeys are the SSH keys that go with the nodes: no other node uses them. By the
+// name of the last of their nodes.
+func doomedKeys(ctx context.Context, r *registry.Registry, names []string) (map[string]registry.SSHKey, error) {
+	keys, err := r.ListSSHKeys(ctx)
 	if err != nil {
 		return nil, err
 	}
-	names, ok := s.Names()
-	if !ok {
-		return a.selectNames(ctx, r, patterns, where)
-	}
-	for _, name := range names {
-		if _, err := r.GetNode(ctx, name); err != nil && !errors.Is(err, registry.ErrBadRow) {
-			return nil, nodeHint(err)
+	doomed := map[string]registry.SSHKey{}
+	for _, k := range keys {
+		last := -1
+		for _, node := range k.Nodes {
+			at := slices.Index(names, node)
+			if at < 0 {
+				last = -1
+				break
+			}
+			last = max(last, at)
+		}
+		if last >= 0 {
+			doomed[names[last]] = k
 		}
 	}
-	return names, nil
+	return doomed, nil
+}
+
+// keyName names an SSH key for a person.
+func keyName(k registry.SSHKey) string { return strings.TrimSpace(k.Fingerprint + " " + k.Comment) }
+
+// removedNodeJSON is what became of a node, and of the key that only it used.
+type removedNodeJSON struct {
+	Removed string  `json:"removed"`
+	SSHKey  *string `json:"removed_ssh_key"`
 }
 
 // removeNodes asks, and removes all of the nodes; a name that is not there is
 // found out before anything is asked or removed.
-func removeNodes(ctx context.Context, a *app, patterns []string, where string) error {
+func removeNodes(ctx context.Context, a *app, pick nodePicker) error {
 	return a.withRegistry(ctx, func(r *registry.Registry) error {
-		names, err := a.selectRemovable(ctx, r, patterns, where)
+		names, err := pick(ctx, r)
 		if err != nil || len(names) == 0 {
+			return err
+		}
+		doomed, err := doomedKeys(ctx, r, names)
+		if err != nil {
 			return err
 		}
 		what := "node " + strings.Join(names, ", ")
 		if len(names) > 1 {
 			what = fmt.Sprintf("%d nodes (%s)", len(names), strings.Join(names, ", "))
 		}
-		if err := a.ui.confirm(ctx, fmt.Sprintf("Remove %s?", what)); err != nil {
+		question := fmt.Sprintf("Remove %s?", what)
+		if len(doomed) > 0 {
+			var keys []string
+			for _, name := range names {
+				if k, ok := doomed[name]; ok {
+					keys = append(keys, keyName(k))
+				}
+			}
+			question = fmt.Sprintf("Remove %s, and for good the private key that no other node uses: %s? (To keep it: rbee-vault ssh-key export, or assign it to another node.)", what, strings.Join(keys, ", "))
+		}
+		if err := a.ui.confirm(ctx, question); err != nil {
 			return err
 		}
 		for i, name := range names {
@@ -455,7 +515,21 @@ func removeNodes(ctx context.Context, a *app, patterns []string, where string) e
 			} else if err != nil {
 				return err
 			}
-			a.ui.info("removed %s", name)
+			removed := removedNodeJSON{Removed: name}
+			k, gone := doomed[name]
+			if gone {
+				removed.SSHKey = &k.Fingerprint
+			}
+			switch {
+			case a.json:
+				if err := a.ui.object(removed); err != nil {
+					return err
+				}
+			case gone:
+				a.ui.info("removed %s, and its private key %s", name, keyName(k))
+			default:
+				a.ui.info("removed %s", name)
+			}
 		}
 		return nil
 	})

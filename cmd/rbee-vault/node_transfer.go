@@ -197,6 +197,9 @@ func (a *app) readKeys(ctx context.Context, set *registry.ImportSet, allowWeak b
 			continue
 		}
 		k, err := readKeyFile(ctx, n.SSHKeyPath, allowWeak)
+		if errors.Is(err, vault.ErrNoWayIn) {
+			err = fmt.Errorf("it is under a passphrase, which an import does not ask for. Then: rbee-vault ssh-key add %s --node %s", shellQuote(n.SSHKeyPath), n.Name)
+		}
 		if err != nil {
 			set.Warnings = append(set.Warnings, registry.Problem{Row: n.Name, Reason: fmt.Sprintf("its SSH key stays a path: %v", err)})
 			continue

@@ -2,13 +2,17 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/rbee-keeper/rbee-vault/backup"
+	"github.com/rbee-keeper/rbee-vault/keyring"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
@@ -54,12 +58,15 @@ type restoreJSON struct {
 }
 
 func runRestore(ctx context.Context, a *app, o restoreOptions, file string) error {
-	if o.dryRun {
-		return runVerify(ctx, a, o.readOptions, file, o.replace)
-	}
 	cfg, err := a.config(ctx)
 	if err != nil {
 		return err
+	}
+	if o.dryRun {
+		if err := rehearseRestore(ctx, a, cfg, o); err != nil {
+			return restoreHint(err)
+		}
+		return runVerify(ctx, a, o.readOptions, file, o.replace)
 	}
 	if err := needIdentities(cfg.Identities); err != nil {
 		return err
@@ -86,14 +93,8 @@ func runRestore(ctx context.Context, a *app, o restoreOptions, file string) erro
 	if o.replace && (errors.Is(err, backup.ErrUntrusted) || errors.Is(err, backup.ErrDamaged)) {
 		a.auditRefusedRestore(ctx, cfg, file, err)
 	}
-	if errors.Is(err, vault.ErrExists) {
-		return withHint(err, "Nothing was touched. Replace it (it is set aside) with --replace, or restore elsewhere with --db PATH.")
-	}
-	if noKeyringHere(err) {
-		return withHint(err, "Nothing was restored. On a machine without a keyring, restore to a vault that opens by identity alone: --no-keyring")
-	}
 	if err != nil {
-		return err
+		return restoreHint(err)
 	}
 	if a.json {
 		var aside *string
@@ -170,6 +171,39 @@ a service's credential first, for it cannot be asked:
 %s
 
   rbee-vault status --identity FILE --signer %s`, strings.Join(unvouched, "\n"), vault.Fingerprint(signer))
+}
+
+func restoreHint(err error) error {
+	switch {
+	case errors.Is(err, vault.ErrExists):
+		return withHint(err, "Nothing was touched. Replace it (it is set aside) with --replace, or restore elsewhere with --db PATH.")
+	case noKeyringHere(err):
+		return withHint(err, "Nothing was restored. On a machine without a keyring, restore to a vault that opens by identity alone: --no-keyring")
+	}
+	return err
+}
+
+// rehearseRestore looks for what would stop a restore before it reads the backup, and
+// gives that error. It writes nothing.
+func rehearseRestore(ctx context.Context, a *app, cfg vault.Config, o restoreOptions) error {
+	if err := needIdentities(cfg.Identities); err != nil {
+		return err
+	}
+	_, err := os.Lstat(cfg.Path)
+	exists := err == nil
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if exists && !o.replace {
+		return fmt.Errorf("%q %w", cfg.Path, vault.ErrExists)
+	}
+	if !o.noKeyring {
+		// An account that nobody has: whether the keyring answers at all.
+		if _, err := cfg.Keyring.Get(ctx, rand.Text()); err != nil && !errors.Is(err, keyring.ErrNotFound) {
+			return err
+		}
+	}
+	return nil
 }
 
 // auditRefusedRestore puts into the log of the vault in place, where that opens,

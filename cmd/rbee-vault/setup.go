@@ -38,7 +38,7 @@ func newSetup(a *app) *cobra.Command {
 			if name == "" {
 				return usagef(cmd, "--name is needed")
 			}
-			return removeNodes(cmd.Context(), a, []string{name}, "")
+			return removeNodes(cmd.Context(), a, exactly(name))
 		},
 	}
 	remove.Flags().StringVar(&name, "name", "", "`NAME` of the node")

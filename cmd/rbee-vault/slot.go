@@ -130,14 +130,16 @@ func labelFlag(cmd *cobra.Command, label *string) {
 func newSlotAddPassphrase(a *app) *cobra.Command {
 	var label, file string
 	var workFactor int
+	var allowWeak bool
 	cmd := &cobra.Command{
 		Use:   "passphrase",
 		Short: "Let in who knows a passphrase",
 		Long: `Add a passphrase. It is typed twice, or taken from the one line of a file.
 
 Whoever has the slots file can try passphrases on it without end, each for as long
-as scrypt takes: choose one of six random words or more. It does not count as the
-recovery or recipient slot that a vault must have, for it can be forgotten.
+as scrypt takes: choose one of six random words or more. One that is estimated below
+60 bits is refused, unless --allow-weak. It does not count as the recovery or
+recipient slot that a vault must have, for it can be forgotten.
 
 --passphrase-file here names the new passphrase. To open the vault by another one,
 type that when it is asked for.`,
@@ -149,14 +151,33 @@ type that when it is asked for.`,
 					return err
 				}
 				defer clear(passphrase)
+				if err := a.checkStrength(passphrase, allowWeak); err != nil {
+					return err
+				}
 				return a.addSlot(ctx, v, vault.NewSlot{Kind: vault.SlotPassphrase, Label: label, Passphrase: passphrase, WorkFactor: workFactor})
 			})
 		},
 	}
 	labelFlag(cmd, &label)
 	cmd.Flags().StringVar(&file, "passphrase-file", "", "take the new passphrase from the one line of `FILE`, '-', or 'fd:N'")
+	cmd.Flags().BoolVar(&allowWeak, "allow-weak", false, "take a passphrase that can be guessed")
 	cmd.Flags().IntVar(&workFactor, "work-factor", vault.MinWorkFactor, fmt.Sprintf("let scrypt take 2^`N` steps for it, %d to %d", vault.MinWorkFactor, vault.MaxWorkFactor))
 	return cmd
+}
+
+// checkStrength refuses a passphrase that can be guessed, or says what it costs.
+func (a *app) checkStrength(passphrase []byte, allowWeak bool) error {
+	bits := vault.PassphraseBits(passphrase)
+	if bits >= vault.MinPassphraseBits {
+		return nil
+	}
+	price := fmt.Sprintf("about 2^%.0f guesses find it, by anybody who copies the slots file", bits)
+	if allowWeak {
+		a.ui.warn("the passphrase is weak: %s, a former reader or whoever sees a copy of the disk; then the vault and each of its backups are theirs", price)
+		return nil
+	}
+	return withHint(fmt.Errorf("%w: the passphrase is weak: %s, and 2^%d are wanted", vault.ErrInvalid, price, vault.MinPassphraseBits),
+		"Choose six random words or more. Or take it all the same: --allow-weak")
 }
 
 // newPassphrase gets a new passphrase: from a file, or typed twice.

@@ -199,7 +199,7 @@ func keylessVault(t *testing.T) (env []string, recovery string) {
 // be tried again.
 func TestPassphraseAtTheTerminal(t *testing.T) {
 	env, recovery := keylessVault(t)
-	c := startConsole(t, env, "slot", "add", "passphrase", "--identity", recovery)
+	c := startConsole(t, env, "slot", "add", "passphrase", "--allow-weak", "--identity", recovery)
 	c.expect(`New passphrase: $`)
 	c.send("planted-passphrase\n")
 	c.expect(`The same again: $`)

@@ -1,0 +1,30 @@
+package registry
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// TestWatchSharesNothing: what a caller does with a change is not seen by the next
+// comparison, nor by anybody else.
+func TestWatchSharesNothing(t *testing.T) {
+	before := []Node{testNode()}
+	after := []Node{testNode().normalized()}
+	after[0].SSHUser = "other"
+	for c := range changesBetween(before, after) {
+		for _, n := range []*Node{c.Before, c.After} {
+			n.Name = "changed"
+			n.Backends[0] = "changed"
+			n.Devices["changed"] = 1
+		}
+	}
+	want := testNode()
+	if diff := cmp.Diff(want, before[0]); diff != "" {
+		t.Errorf("before (-want +got):\n%s", diff)
+	}
+	want.SSHUser = "other"
+	if diff := cmp.Diff(want, after[0]); diff != "" {
+		t.Errorf("after (-want +got):\n%s", diff)
+	}
+}
