@@ -10,8 +10,9 @@ import (
 
 // endless repeats a text.
 type endless struct {
-	text string
-	at   int
+	text  string
+	at    int
+	total int
 }
 
 // Read implements [io.Reader].
@@ -21,6 +22,7 @@ func (e *endless) Read(p []byte) (int, error) {
 		c := copy(p[n:], e.text[e.at:])
 		n, e.at = n+c, (e.at+c)%len(e.text)
 	}
+	e.total += n
 	return n, nil
 }
 
@@ -76,18 +78,22 @@ func TestImportCaps(t *testing.T) {
 		var before, after runtime.MemStats
 		runtime.GC()
 		runtime.ReadMemStats(&before)
-		set, err := ReadNDJSON(&endless{text: text})
+		in := &endless{text: text}
+		set, err := ReadNDJSON(in)
 		runtime.GC()
 		runtime.ReadMemStats(&after)
 		if !errors.Is(err, ErrInvalid) || set.Nodes != nil || set.Skipped != nil {
 			t.Errorf("%s: %v, %v", name, set, err)
+		}
+		if most := len(text)*MaxImport + 1<<20; in.total > min(most, maxNodeBytes+1<<20) {
+			t.Errorf("%s: read %d MB", name, in.total>>20)
 		}
 		if name != "objects" && after.TotalAlloc-before.TotalAlloc > 4<<20 {
 			t.Errorf("%s took %d MB", name, (after.TotalAlloc-before.TotalAlloc)>>20)
 		}
 	}
 	nodes := endless{text: strings.ReplaceAll(bareNodeJSON, "\n", "") + "\n"}
-	if _, err := ReadNDJSON(&nodes); !errors.Is(err, ErrInvalid) {
-		t.Errorf("nodes: %v", err)
+	if _, err := ReadNDJSON(&nodes); !errors.Is(err, ErrInvalid) || nodes.total > len(nodes.text)*MaxImport+1<<20 {
+		t.Errorf("nodes: %v, after %d MB", err, nodes.total>>20)
 	}
 }

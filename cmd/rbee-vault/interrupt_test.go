@@ -226,31 +226,36 @@ func TestHungPlugin(t *testing.T) {
 	if err := os.WriteFile(identity, []byte(key.Hanging+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p := startProcess(t, env, nil, nil, "node", "list", "--identity", identity)
-	var plugin string
-	for deadline := time.Now().Add(20 * time.Second); plugin == "" && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		stats, _ := filepath.Glob("/proc/[0-9]*/stat")
-		for _, file := range stats {
-			stat, _ := os.ReadFile(file)
-			if strings.Contains(string(stat), "(age-plugin-") && strings.Contains(string(stat), ") S "+strconv.Itoa(p.cmd.Process.Pid)+" ") {
-				plugin = file
+	for _, args := range [][]string{
+		{"node", "list", "--identity", identity},
+		{"slot", "add", "recipient", key.HangingTo, "--identity", recovery},
+	} {
+		p := startProcess(t, env, nil, nil, args...)
+		var plugin string
+		for deadline := time.Now().Add(20 * time.Second); plugin == "" && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+			stats, _ := filepath.Glob("/proc/[0-9]*/stat")
+			for _, file := range stats {
+				stat, _ := os.ReadFile(file)
+				if strings.Contains(string(stat), "(age-plugin-") && strings.Contains(string(stat), ") S "+strconv.Itoa(p.cmd.Process.Pid)+" ") {
+					plugin = file
+				}
 			}
 		}
-	}
-	if plugin == "" {
-		t.Fatal("the plugin was not started")
-	}
-	p.cmd.Process.Signal(syscall.SIGTERM)
-	if code := p.ends(); code != exitInterrupted {
-		t.Errorf("exit code %d:\n%s", code, p.stderr.String())
-	}
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
-		stat, err := os.ReadFile(plugin)
-		if err != nil || strings.Contains(string(stat), ") Z ") {
-			return // gone, or waiting for init
+		if plugin == "" {
+			t.Fatal("the plugin was not started")
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("the plugin lives on: %s", stat)
+		p.cmd.Process.Signal(syscall.SIGTERM)
+		if code := p.ends(); code != exitInterrupted {
+			t.Errorf("exit code %d:\n%s", code, p.stderr.String())
+		}
+		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+			stat, err := os.ReadFile(plugin)
+			if err != nil || strings.Contains(string(stat), ") Z ") {
+				break // gone, or waiting for init
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("the plugin lives on: %s", stat)
+			}
 		}
 	}
 }

@@ -154,6 +154,9 @@ func readSSHConfig(ctx context.Context, o importOptions, home string) (registry.
 	}
 	set := registry.ImportSet{Warnings: aliases.Skipped, More: registry.More{Warnings: aliases.More}} // there is nothing wrong with a pattern
 	for _, name := range aliases.Names {
+		if ctx.Err() != nil {
+			return registry.ImportSet{}, ctx.Err()
+		}
 		var said bytes.Buffer
 		cmd := exec.CommandContext(ctx, "ssh", "-G", "-F", file, "--", name)
 		cmd.Stderr = &said

@@ -33,6 +33,7 @@ type Key struct {
 	Identity  string // AGE-PLUGIN-RBEETEST-1...
 	WithPIN   string // the same, asking for the PIN 1234
 	Hanging   string // an identity for which the plugin never answers
+	HangingTo string // a recipient of that kind
 }
 
 // NewKey makes a key of either class.
@@ -57,5 +58,6 @@ func NewKey(t testing.TB, postQuantum bool) Key {
 		Identity:  plugin.EncodeIdentity(name, []byte(identity)),
 		WithPIN:   plugin.EncodeIdentity(name, []byte("pin:"+identity)),
 		Hanging:   plugin.EncodeIdentity(name, []byte("hang:"+identity)),
+		HangingTo: plugin.EncodeRecipient(name, []byte("hang:"+recipient)),
 	}
 }

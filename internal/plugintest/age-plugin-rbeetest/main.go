@@ -26,6 +26,9 @@ func main() {
 		log.Fatal(err)
 	}
 	p.HandleRecipient(func(data []byte) (age.Recipient, error) {
+		if bytes.HasPrefix(data, hang) {
+			return hanging{}, nil
+		}
 		recipients, err := age.ParseRecipients(bytes.NewReader(data))
 		if err != nil {
 			return nil, err
@@ -50,7 +53,7 @@ func main() {
 	os.Exit(p.Main())
 }
 
-// hanging is an identity that never answers, and does not see its input end.
+// hanging is an identity, or a recipient, that never answers, and does not see its input end.
 type hanging struct{}
 
 // Unwrap implements [age.Identity].
@@ -58,6 +61,12 @@ func (hanging) Unwrap([]*age.Stanza) ([]byte, error) {
 	for {
 		time.Sleep(time.Hour)
 	}
+}
+
+// Wrap implements [age.Recipient].
+func (h hanging) Wrap([]byte) ([]*age.Stanza, error) {
+	_, err := h.Unwrap(nil)
+	return nil, err
 }
 
 // asking is an identity behind a PIN.
