@@ -12,7 +12,7 @@ import (
 // obeys.
 func TestTextOfBackups(t *testing.T) {
 	row := func(change func(*AuditRow)) []byte {
-		r := AuditRow{Seq: 1, Actor: "ops(1000)@desk", Via: "test", Action: "node.add", Subject: "hive-01", Detail: "a"}
+		r := AuditRow{Seq: 1, Actor: "ops(1000)@desk", Via: "test", Action: "node.add", Subject: "hive-01", Detail: "a", Digest: digest{}.String()}
 		change(&r)
 		data, err := json.Marshal(r)
 		if err != nil {
