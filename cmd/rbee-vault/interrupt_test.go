@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -276,7 +277,12 @@ func TestRestoreFromPipeLocksNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	p := startProcess(t, env, r, nil, "restore", "-", "--replace", "--no-keyring", "--identity", recovery)
+	sheet, err := os.ReadFile(recovery)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer := regexp.MustCompile(`(?m)^# signer: (.*)$`).FindStringSubmatch(string(sheet))[1]
+	p := startProcess(t, env, r, nil, "restore", "-", "--replace", "--no-keyring", "--signer", signer, "--identity", recovery)
 	half := len(data) / 2
 	feed(t, w, string(data[:half]))
 	if code, _, stderr := command(t, env, "rotate", "--no-input", "--wait", "1ms", "--identity", recovery); code != exitOK {
