@@ -245,6 +245,12 @@ func TestHungPlugin(t *testing.T) {
 		if plugin == "" {
 			t.Fatal("the plugin was not started")
 		}
+		t.Cleanup(func() { // where the test fails
+			if stat, err := os.ReadFile(plugin); err == nil && strings.Contains(string(stat), "(age-plugin-") {
+				pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(plugin)))
+				syscall.Kill(pid, syscall.SIGKILL)
+			}
+		})
 		p.cmd.Process.Signal(syscall.SIGTERM)
 		if code := p.ends(); code != exitInterrupted {
 			t.Errorf("exit code %d:\n%s", code, p.stderr.String())
