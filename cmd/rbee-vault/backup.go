@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 
+	"filippo.io/age"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
