@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 
-	"github.com/rbee-keeper/rbee-vault/internal/durable"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
@@ -21,14 +23,12 @@ func newSheet(path string) (sheet, error) {
 	if err != nil {
 		return "", err
 	}
-	if ok, err := durable.Exists(abs); err != nil {
-		return "", err
-	} else if ok {
+	if _, err := os.Lstat(abs); err == nil {
 		return "", fmt.Errorf("%w: %q", vault.ErrFileExists, abs)
-	}
-	if ok, err := durable.Exists(filepath.Dir(abs)); err != nil {
+	} else if !errors.Is(err, fs.ErrNotExist) {
 		return "", err
-	} else if !ok {
+	}
+	if info, err := os.Stat(filepath.Dir(abs)); err != nil || !info.IsDir() {
 		return "", fmt.Errorf("%w: there is no directory %q", vault.ErrInvalid, filepath.Dir(abs))
 	}
 	return sheet(abs), nil

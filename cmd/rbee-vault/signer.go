@@ -26,7 +26,7 @@ func parseSigner(s string) (string, error) {
 	}
 	data, err := readSmallFile(s)
 	if err != nil {
-		return "", fmt.Errorf("--signer: neither a fingerprint (SHA256:...) nor a file: %w", err)
+		return "", fmt.Errorf("%w: --signer: neither a fingerprint (SHA256:...) nor the file of a sheet: %v", vault.ErrInvalid, err)
 	}
 	defer clear(data) // a recovery sheet holds the identity too
 	signer, err := vault.ParseSheet(data)

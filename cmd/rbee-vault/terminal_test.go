@@ -251,6 +251,8 @@ func TestPluginAtTheTerminal(t *testing.T) {
 	c := startConsole(t, env, "node", "list", "--identity", identity)
 	c.expect(`enter the PIN of the test key`)
 	c.send("1234\n")
+	c.expect(`Is it your vault\?`) // a plugin has no secret to vouch with
+	c.send("y\n")
 	if code := c.exit(); code != exitOK {
 		t.Errorf("exit code %d:\n%s", code, c.screen())
 	}
