@@ -5,8 +5,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/rbee-keeper/rbee-vault/keyring"
 )
@@ -15,30 +17,51 @@ import (
 // of its key, and the head of its audit log. An older copy of the database, put
 // in place with its older slots file, is behind it.
 //
-// It is compared where the keyring is the way in, and written only by who has
-// compared it: at once after events of the vault, its slots and its backups, else
-// when the vault is closed. A database may be ahead of it, as after a kill, and
-// never behind.
+// It is compared where the keyring is the unlock method, and written only by who has
+// compared it: at once after events of the vault, its slots and its backups and after a
+// checkpoint, within a minute after other audited changes, and on closing. It has a lock
+// of its own, under which the head of the log is read, so it never goes back. A database
+// may be ahead of it, as after a kill, and never behind.
+//
+// Where the keyring does not take it, nobody tries again for some minutes, in any
+// process: the time of the lock's file says until when.
+//
+// The vault that a restore replaced has an anchor that says so: its files, put back in
+// place, are refused.
 
-// anchor is one keyring item: rba1:<vault id>:<generation>:<audit seq>:<audit hash>.
+// anchor is one keyring item: rba1:<vault id>:<generation>:<audit seq>:<audit hash>, and
+// ":aside" behind it for a vault that was replaced.
 type anchor struct {
 	vaultID    string
 	generation int64
 	head       AuditHead
+	aside      bool
 }
 
-const anchorPrefix = "rba1"
+const (
+	anchorPrefix = "rba1"
+	anchorAside  = ":aside"
+
+	anchorDelay   = time.Minute            // how far the anchor may stay behind
+	anchorWait    = 5 * time.Second        // for the keyring to take it
+	anchorGlance  = 300 * time.Millisecond // for who only read
+	anchorBackOff = 5 * time.Minute        // after it was not taken
+)
 
 func anchorAccount(vaultID string) string { return vaultID + "/anchor" }
 
 func (a anchor) String() string {
-	return strings.Join([]string{
+	text := strings.Join([]string{
 		anchorPrefix,
 		a.vaultID,
 		strconv.FormatInt(a.generation, 10),
 		strconv.FormatInt(a.head.Seq, 10),
 		hex.EncodeToString(a.head.Hash[:]),
 	}, ":")
+	if a.aside {
+		text += anchorAside
+	}
+	return text
 }
 
 // anchor is what would be remembered of the vault as the transaction sees it.
@@ -54,7 +77,9 @@ func (tx *Tx) anchor(ctx context.Context) (Meta, anchor, error) {
 // parseAnchor parses what String gives and nothing else, or returns [ErrInvalid].
 func parseAnchor(s string) (anchor, error) {
 	var a anchor
-	fields := strings.Split(s, ":")
+	plain, aside := strings.CutSuffix(s, anchorAside)
+	a.aside = aside
+	fields := strings.Split(plain, ":")
 	if len(fields) == 5 {
 		a.vaultID = fields[1]
 		a.generation, _ = strconv.ParseInt(fields[2], 10, 64)
@@ -73,6 +98,11 @@ type anchoring struct {
 	rollback error // unless this was found
 	behind   bool  // it must be written: there is none, or the audit log has gone on
 	missing  bool  // and there was none
+	own      bool  // the log went on by this handle
+	urgent   bool  // it must be written at once
+	marks    int   // counts the changes that it must follow
+	warned   bool  // that it was not taken
+	timer    *time.Timer
 }
 
 // auditing tells how soon the anchor must follow what a transaction audited.
@@ -80,7 +110,7 @@ type auditing int
 
 const (
 	auditedNothing auditing = iota
-	auditedLater            // on close
+	auditedLater            // within a minute
 	auditedNow
 )
 
@@ -110,7 +140,9 @@ func (v *Vault) compareAnchor(ctx context.Context, m Meta) error {
 		if m.Keyring { // else it is a way in only from now on
 			v.cfg.log().Warn("the keyring held no anchor of this vault, so an older copy of the database would not have been noticed; one is written now")
 		}
-		found.missing, found.behind = true, true
+		found.missing, found.behind, found.urgent = true, true, true
+	case err == nil && a.aside:
+		found.rollback = fmt.Errorf("%w: this vault was replaced by a restore, and its files were put back", ErrRollback)
 	case err == nil:
 		err = v.view(ctx, func(tx *Tx) (err error) {
 			found.behind, err = a.check(ctx, tx, m)
@@ -124,7 +156,10 @@ func (v *Vault) compareAnchor(ctx context.Context, m Meta) error {
 			return err
 		}
 	}
-	v.setAnchoring(found)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	found.warned = known.warned
+	v.anchoring = found
 	return found.rollback
 }
 
@@ -141,6 +176,7 @@ func (v *Vault) acceptRollback(ctx context.Context) error {
 		return err
 	}
 	v.acceptAnchor()
+	v.followAnchor(ctx)
 	return nil
 }
 
@@ -173,13 +209,8 @@ func (tx *Tx) auditRollback(ctx context.Context, found error) error {
 func (v *Vault) acceptAnchor() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.anchoring.rollback, v.anchoring.behind = nil, true
-}
-
-func (v *Vault) setAnchoring(a anchoring) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.anchoring = a
+	v.anchoring.rollback, v.anchoring.behind, v.anchoring.own, v.anchoring.urgent = nil, true, true, true
+	v.anchoring.marks++
 }
 
 // readAnchor gets the anchor of a vault. What is there and is none gives
@@ -219,17 +250,24 @@ func (a anchor) check(ctx context.Context, tx *Tx, m Meta) (ahead bool, err erro
 	return end.Seq > a.head.Seq || m.Generation > a.generation, nil
 }
 
-// anchor writes the anchor after a transaction, if it must follow now. The write
-// lock is held, so that an anchor never overtakes a later one.
-func (v *Vault) anchor(ctx context.Context, audited auditing) {
+// mark notes how soon the anchor must follow what was audited. It is written behind the
+// write lock: see followAnchor.
+func (v *Vault) mark(audited auditing) {
+	if audited == auditedNothing {
+		return
+	}
 	v.mu.Lock()
-	if audited != auditedNothing {
-		v.anchoring.behind = true
-	}
-	v.mu.Unlock()
-	if audited == auditedNow {
-		v.anchorLate(ctx)
-	}
+	defer v.mu.Unlock()
+	v.anchoring.behind, v.anchoring.own = true, true
+	v.anchoring.urgent = v.anchoring.urgent || audited == auditedNow
+	v.anchoring.marks++
+}
+
+// markCheckpoint has the anchor follow a checkpoint.
+func (v *Vault) markCheckpoint() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.anchoring.urgent = v.anchoring.behind && v.anchoring.own
 }
 
 // anchorDue reports whether the anchor is behind and this handle may write it.
@@ -239,12 +277,55 @@ func (v *Vault) anchorDue() bool {
 	return v.anchoring.compared && v.anchoring.rollback == nil && v.anchoring.behind && !v.closed
 }
 
-// anchorLate writes the anchor if it is behind and this handle may. A failure is
-// only told: the change it follows is made. The write lock is held.
-func (v *Vault) anchorLate(ctx context.Context) {
+// followAnchor writes the anchor where it must follow at once, or sees that it follows
+// soon. The caller is inside the gate and does not hold the write lock.
+func (v *Vault) followAnchor(ctx context.Context) {
 	if !v.anchorDue() {
 		return
 	}
+	v.mu.Lock()
+	urgent, wait := v.anchoring.urgent, anchorGlance
+	if v.anchoring.own {
+		wait = anchorWait
+	}
+	if !urgent && v.anchoring.own && v.anchoring.timer == nil {
+		v.anchoring.timer = time.AfterFunc(v.cfg.anchorDelay(), v.anchorLater)
+	}
+	v.mu.Unlock()
+	if urgent {
+		v.writeAnchor(context.WithoutCancel(ctx), wait)
+	}
+}
+
+// anchorLater is the timer's. It never prompts.
+func (v *Vault) anchorLater() {
+	v.mu.Lock()
+	v.anchoring.timer = nil
+	v.mu.Unlock()
+	ctx, cancel := context.WithTimeout(keyring.WithoutPrompt(context.Background()), anchorWait)
+	defer cancel()
+	if v.enter(ctx) != nil {
+		return // a rotation or Close, which write it themselves
+	}
+	defer v.leave()
+	v.writeAnchor(ctx, anchorWait)
+}
+
+// writeAnchor writes the anchor if it is behind and this handle may. A failure is only
+// told, once: the change it follows is made.
+func (v *Vault) writeAnchor(ctx context.Context, wait time.Duration) {
+	if !v.anchorDue() || v.cfg.now().Before(v.anchorRetry()) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	if err := v.anchorLock.Exclusive(ctx); err != nil {
+		return // who holds it writes the same, or a later one follows
+	}
+	defer v.anchorLock.Unlock()
+	v.mu.Lock()
+	marks := v.anchoring.marks
+	v.mu.Unlock()
 	var m Meta
 	var now anchor
 	err := v.view(ctx, func(tx *Tx) (err error) {
@@ -252,14 +333,94 @@ func (v *Vault) anchorLate(ctx context.Context) {
 		return err
 	})
 	if err == nil && !m.Keyring {
-		return // it was taken away as a way in, maybe by another process
+		return // it was taken away as an unlock method, maybe by another process
 	}
+	retry := v.cfg.now()
 	if err == nil {
-		err = v.cfg.Keyring.Set(ctx, anchorAccount(now.vaultID), now.String())
+		if err = v.cfg.Keyring.Set(ctx, anchorAccount(now.vaultID), now.String()); err != nil {
+			retry = retry.Add(anchorBackOff)
+		}
+		os.Chtimes(v.paths.anchor, retry, retry) // best effort: see anchorRetry
 	}
-	if err != nil {
-		v.cfg.log().Warn("the keyring's anchor could not be written: until it is, it does not tell an older copy of the database from this one", "error", err)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if err == nil {
+		v.anchoring.missing, v.anchoring.urgent = false, false
+		v.anchoring.behind = v.anchoring.marks != marks
 		return
 	}
-	v.setAnchoring(anchoring{compared: true})
+	if !v.anchoring.warned {
+		v.anchoring.warned = true
+		v.cfg.log().Warn("the keyring's anchor could not be written: until it is, it does not tell an older copy of the database from this one", "error", err)
+	}
+}
+
+// anchorRetry is when the anchor may be tried again, after the keyring did not take it.
+func (v *Vault) anchorRetry() time.Time {
+	info, err := os.Stat(v.paths.anchor)
+	if err != nil || info.ModTime().After(v.cfg.now().Add(anchorBackOff)) { // a clock was set
+		return time.Time{}
+	}
+	return info.ModTime()
+}
+
+// stopAnchor ends the timer. The caller has the gate to itself.
+func (v *Vault) stopAnchor() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.anchoring.timer != nil {
+		v.anchoring.timer.Stop()
+		v.anchoring.timer = nil
+	}
+}
+
+// AnchorState tells how far the keyring's memory of the vault has come.
+type AnchorState struct {
+	// BehindSince is when the oldest change was made that it does not know; zero: it
+	// knows all.
+	BehindSince time.Time
+	// Retry is when it is tried again, after the keyring did not take it; zero: soon.
+	Retry time.Time
+}
+
+// Anchor compares the keyring's anchor with the vault. It returns [keyring.ErrNotFound]
+// where there is none, [ErrRollback], or an error of package keyring. Where the keyring is
+// no unlock method, it returns the zero state.
+func (v *Vault) Anchor(ctx context.Context) (AnchorState, error) {
+	var state AnchorState
+	err := v.View(ctx, func(tx *Tx) error {
+		m, err := tx.Meta(ctx)
+		if err != nil || !m.Keyring || v.cfg.Keyring == nil || v.readOnly {
+			return err
+		}
+		a, err := readAnchor(ctx, v.cfg.Keyring, m.VaultID)
+		if err != nil {
+			return err
+		}
+		ahead, err := a.check(ctx, tx, m)
+		if err != nil || !ahead {
+			return err
+		}
+		row, err := selectAuditRow(ctx, tx, a.head.Seq+1)
+		state.BehindSince = row.At
+		return err
+	})
+	if retry := v.anchorRetry(); retry.After(v.cfg.now()) {
+		state.Retry = retry
+	}
+	return state, err
+}
+
+// setAnchorAside marks the anchor of a vault that was replaced: its files must not open
+// in place any more by the keyring.
+func setAnchorAside(ctx context.Context, k Keyring, vaultID string) error {
+	a, err := readAnchor(ctx, k, vaultID)
+	if errors.Is(err, keyring.ErrNotFound) {
+		a, err = anchor{vaultID: vaultID}, nil
+	}
+	if err != nil || a.aside {
+		return err
+	}
+	a.aside = true
+	return k.Set(ctx, anchorAccount(vaultID), a.String())
 }

@@ -2,12 +2,15 @@ package vault_test
 
 import (
 	"errors"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"filippo.io/age"
 
+	"github.com/rbee-keeper/rbee-vault/internal/durable"
 	"github.com/rbee-keeper/rbee-vault/internal/faulttest"
 	"github.com/rbee-keeper/rbee-vault/vault"
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
@@ -201,10 +204,113 @@ func TestAnchorCannotBeWritten(t *testing.T) {
 	if anchorOf(t, k) != before {
 		t.Fatal("the keyring did not fail")
 	}
+	// Nobody tries again at once, in any process; that is told.
+	v := vaulttest.Open(t, cfg)
+	state, err := v.Anchor(t.Context())
+	if err != nil || state.BehindSince.IsZero() || state.Retry.IsZero() {
+		t.Errorf("%+v, %v", state, err)
+	}
+	v.Close()
+	if anchorOf(t, k) != before {
+		t.Error("it was tried again at once")
+	}
+	cfg.Now = func() time.Time { return time.Now().Add(6 * time.Minute) }
 	if err := openAndClose(t.Context(), cfg); err != nil {
 		t.Fatal(err)
 	}
 	if now := anchorOf(t, k); now == before || !strings.Contains(now, ":1:2:") {
 		t.Errorf("anchor %q", now)
+	}
+}
+
+// TestAnchorFollows: a daemon's changes are remembered while it runs, not only when it
+// ends well, and what a kill leaves is a minute at most.
+func TestAnchorFollows(t *testing.T) {
+	cfg, k, _ := keyringVault(t)
+	cfg = cfg.WithAnchorDelay(time.Millisecond)
+	v := vaulttest.Open(t, cfg)
+	before := anchorOf(t, k)
+	if err := v.Update(t.Context(), func(tx *vault.Tx) error { return addNode(t.Context(), tx, "hive-01") }); err != nil {
+		t.Fatal(err)
+	}
+	await(t, func() bool { return anchorOf(t, k) != before })
+	if state, err := v.Anchor(t.Context()); err != nil || !state.BehindSince.IsZero() {
+		t.Errorf("%+v, %v", state, err)
+	}
+}
+
+// TestAnchorNeedsNoWriteLock: it is written beside another process's transaction.
+func TestAnchorNeedsNoWriteLock(t *testing.T) {
+	cfg, k, _ := keyringVault(t)
+	cfg = cfg.WithAnchorDelay(time.Millisecond)
+	v := vaulttest.Open(t, cfg)
+	before := anchorOf(t, k)
+	if err := v.Update(t.Context(), func(tx *vault.Tx) error { return addNode(t.Context(), tx, "hive-01") }); err != nil {
+		t.Fatal(err)
+	}
+	lock := durable.NewLock(cfg.Path + ".write")
+	if err := lock.Exclusive(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Unlock()
+	await(t, func() bool { return anchorOf(t, k) != before })
+}
+
+func await(t *testing.T, what func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !what(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("it did not happen")
+		}
+	}
+}
+
+// TestReplacedVaultPutBack: the vault that a restore replaced opens where it was set
+// aside, and not in place, even with its keyring item and its slots file.
+func TestReplacedVaultPutBack(t *testing.T) {
+	s := newCrashSite(t, true)
+	if err := create(t.Context(), s, &faulttest.Steps{}); err != nil {
+		t.Fatal(err)
+	}
+	cfg := s.config(&faulttest.Steps{})
+	old := photograph(t, cfg)
+	if err := restoring(true)(t.Context(), s, &faulttest.Steps{}); err != nil {
+		t.Fatal(err)
+	}
+	asides, err := filepath.Glob(cfg.Path + ".replaced-*Z")
+	if err != nil || len(asides) != 1 {
+		t.Fatal(asides, err)
+	}
+	aside := cfg
+	aside.Path = asides[0]
+	if err := openAndClose(t.Context(), aside); err != nil {
+		t.Errorf("set aside: %v", err)
+	}
+	old("", ".slots")
+	if err := openAndClose(t.Context(), cfg); !errors.Is(err, vault.ErrRollback) || !strings.Contains(err.Error(), "replaced") {
+		t.Errorf("put back: %v, want ErrRollback", err)
+	}
+	cfg.AcceptRollback = true
+	if err := openAndClose(t.Context(), cfg); err != nil {
+		t.Error(err)
+	}
+	cfg.AcceptRollback = false
+	if err := openAndClose(t.Context(), cfg); err != nil {
+		t.Errorf("once it was accepted: %v", err)
+	}
+}
+
+// TestKeyRotatedAway: the files of an earlier generation, without its keyring item.
+func TestKeyRotatedAway(t *testing.T) {
+	cfg, _, _ := keyringVault(t)
+	old := photograph(t, cfg)
+	v := vaulttest.Open(t, cfg)
+	if _, err := v.Rotate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	v.Close()
+	old("", ".slots")
+	if err := openAndClose(t.Context(), cfg); !errors.Is(err, vault.ErrRollback) {
+		t.Errorf("%v, want ErrRollback", err)
 	}
 }

@@ -92,6 +92,8 @@ type Config struct {
 	// vouches for it: for who has seen to both before.
 	known     *unlocked
 	anySigner bool
+	// anchorAfter replaces anchorDelay; for tests.
+	anchorAfter time.Duration
 	// accepted is the signer that ConfirmSigner took, while a vault is being opened.
 	accepted *string
 	// workFactor replaces MinWorkFactor; for tests, which would take minutes.
@@ -130,6 +132,13 @@ func (c Config) fs() durable.FS {
 		return durable.OS{}
 	}
 	return c.FS
+}
+
+func (c Config) anchorDelay() time.Duration {
+	if c.anchorAfter == 0 {
+		return anchorDelay
+	}
+	return c.anchorAfter
 }
 
 func (c Config) minWorkFactor() int {

@@ -318,6 +318,15 @@ func (v *Vault) examineAnchor(ctx context.Context, m Meta) []Finding {
 	case missing:
 		return []Finding{warning("anchor", "", "the keyring held none, so an older copy of the database would not have been noticed; one is written")}
 	}
+	state, err := v.Anchor(ctx)
+	switch {
+	case err != nil:
+		return []Finding{warning("anchor", "", "%v", err)}
+	case !state.Retry.IsZero():
+		return []Finding{warning("anchor", "", "the keyring did not take it; it is tried again at %s", FormatTime(state.Retry))}
+	case !state.BehindSince.IsZero() && v.cfg.now().Sub(state.BehindSince) > 2*anchorDelay:
+		return []Finding{warning("anchor", "", "an older copy would not be noticed for what changed since %s", FormatTime(state.BehindSince))}
+	}
 	return []Finding{okay("anchor", "the database is not behind what the keyring has seen")}
 }
 

@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"context"
 	"io/fs"
 	"time"
 
@@ -34,4 +35,33 @@ func ImpatientRecipient(s string, wait time.Duration) (age.Recipient, error) {
 func (c Config) OnNetworkFS(name string) Config {
 	c.networkFS = func(string) (string, error) { return name, nil }
 	return c
+}
+
+// WithAnchorDelay lets the keyring's anchor follow sooner.
+func (c Config) WithAnchorDelay(d time.Duration) Config {
+	c.anchorAfter = d
+	return c
+}
+
+// ByAnySigner opens a vault whoever vouches for it.
+func (c Config) ByAnySigner() Config {
+	c.anySigner = true
+	return c
+}
+
+// CreateForged makes a vault as a stranger can, who knows a recipient: with an id and a
+// vouch of his choice.
+func CreateForged(ctx context.Context, cfg Config, recipient, vaultID, vouch string) error {
+	p, err := newPaths(cfg.Path)
+	if err != nil {
+		return err
+	}
+	t := newTransition(cfg, p, false)
+	if vaultID != "" {
+		t.meta.VaultID = vaultID
+	}
+	t.meta.Class = Classic
+	t.slots = []Slot{newSlot(Slot{Kind: SlotRecipient, Recipient: recipient, vouch: vouch}, t.meta.Created)}
+	t.fill = func(context.Context, *Tx) (Event, error) { return Event{Action: "vault.init"}, nil }
+	return t.run(ctx)
 }

@@ -73,6 +73,13 @@ func (v *Vault) compareAnchorEntering(ctx context.Context) error {
 // keyring is lost for good, it records just that, and returns the accounts of the
 // items that may be left. Errors are those of [Vault.RemoveSlot].
 func (v *Vault) RemoveKeyring(ctx context.Context) (left []string, err error) {
+	// Nobody may write the anchor anew between its deletion and the commit.
+	wait, cancel := context.WithTimeout(ctx, v.cfg.wait())
+	defer cancel()
+	if err := v.anchorLock.Exclusive(wait); err != nil {
+		return nil, lockError(ctx, v.anchorLock, err)
+	}
+	defer v.anchorLock.Unlock()
 	err = v.changing(ctx, func() error {
 		m, _, err := v.metaAndSlots(ctx)
 		if err != nil {
@@ -97,7 +104,13 @@ func (v *Vault) RemoveKeyring(ctx context.Context) (left []string, err error) {
 			m.Keyring = false
 			return slots, Event{Action: "slot.remove", Subject: "keyring", Detail: strings.Join(append([]string{"the OS keyring; left:"}, left...), " ")}, nil
 		})
-		if err != nil && !errors.Is(err, ErrUnsettled) && v.cfg.Keyring != nil {
+		if err == nil || errors.Is(err, ErrUnsettled) {
+			v.mu.Lock()
+			v.anchoring = anchoring{} // it is written no more
+			v.mu.Unlock()
+			return err
+		}
+		if v.cfg.Keyring != nil {
 			ctx := context.WithoutCancel(ctx)
 			line := v.key.line()
 			defer wipe(line)

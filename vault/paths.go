@@ -15,12 +15,13 @@ import (
 
 // paths names the files of a vault; all follow the database's name.
 type paths struct {
-	dir   string
-	db    string
-	slots string
-	lock  string
-	write string
-	fresh string // the database being built
+	dir    string
+	db     string
+	slots  string
+	lock   string
+	write  string
+	anchor string
+	fresh  string // the database being built
 }
 
 // fileTime is the form of times in file names.
@@ -42,12 +43,13 @@ func newPaths(path string) (paths, error) {
 		return paths{}, fmt.Errorf("%w: path %q: a database's path has no question mark, line break or NUL", ErrInvalid, abs)
 	}
 	p := paths{
-		dir:   filepath.Dir(abs),
-		db:    abs,
-		slots: abs + ".slots",
-		lock:  abs + ".lock",
-		write: abs + ".write",
-		fresh: abs + ".new",
+		dir:    filepath.Dir(abs),
+		db:     abs,
+		slots:  abs + ".slots",
+		lock:   abs + ".lock",
+		write:  abs + ".write",
+		anchor: abs + ".anchor",
+		fresh:  abs + ".new",
 	}
 	return p, p.checkName(false)
 }
@@ -150,7 +152,7 @@ func Quote(path string) string {
 
 // checkPrivate checks the directory and every file of a vault that exists.
 func (p paths) checkPrivate() error {
-	for _, path := range append([]string{p.dir, p.db, p.slots, p.lock, p.write, p.fresh}, sideFiles(p.db)...) {
+	for _, path := range append([]string{p.dir, p.db, p.slots, p.lock, p.write, p.anchor, p.fresh}, sideFiles(p.db)...) {
 		if err := CheckPrivate(path); err != nil {
 			return err
 		}

@@ -35,6 +35,7 @@ func (v *Vault) settleIfNeeded(ctx context.Context) error {
 	if v.readOnly {
 		return nil
 	}
+	defer v.followAnchor(ctx)
 	file, s, err := v.compare(ctx)
 	if errors.Is(err, ErrRollback) {
 		// Or somebody changed the slots between the reading of table and file.
@@ -43,14 +44,11 @@ func (v *Vault) settleIfNeeded(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	v.mu.Lock()
-	anchored := !v.anchoring.missing
-	v.mu.Unlock()
 	left, kept := v.paths.leftovers(file)
 	for _, path := range kept {
 		v.cfg.log().Warn("a file stands where a new database is built, and no interrupted run left it: move it to another name", "path", path)
 	}
-	if anchored && s.accepted == nil && len(left) == 0 && bytes.Equal(file.data, renderSlotsFile([]entry{s.current})) {
+	if s.accepted == nil && len(left) == 0 && bytes.Equal(file.data, renderSlotsFile([]entry{s.current})) {
 		return nil
 	}
 	return v.locked(ctx, func() error { return v.settle(ctx) })
@@ -165,9 +163,9 @@ func (v *Vault) judge(file slotsFile, s *settlement) error {
 		case e.State == stateCurrent && e.VaultID != current.VaultID:
 			s.foreign = true
 			v.cfg.log().Warn("the slots file told of another vault: it is copied aside", "vault_id", e.VaultID)
-		case e.State == stateReplaced:
-			// Dropped. Its keyring item stays: the file set aside needs it.
-		default: // pending: never came to be; current, ours and lower: rotated away
+		case e.State == stateReplaced && !e.Keyring:
+			// Dropped.
+		default: // pending: never came to be; current, ours and lower: rotated away; replaced
 			s.swept = append(s.swept, e)
 		}
 	}
@@ -214,7 +212,6 @@ func (v *Vault) settle(ctx context.Context) error {
 	if err := v.writeSlotsFile(append([]entry{s.current}, waiting...)); err != nil {
 		v.cfg.log().Warn("the slots file keeps an entry that is not needed any more", "error", err)
 	}
-	v.anchorLate(ctx)
 	return nil
 }
 
@@ -274,7 +271,17 @@ func (v *Vault) writeSlotsFile(entries []entry) error {
 func (v *Vault) sweepKeys(ctx context.Context, s settlement) (waiting []entry) {
 	for _, e := range s.swept {
 		switch {
-		case !e.Keyring || v.keptFor(e.KeyID):
+		case e.State == stateReplaced && v.source == FromKeyring:
+			// Its key stays, for the file set aside; but that must not come back in place.
+			if err := setAnchorAside(ctx, v.cfg.Keyring, e.VaultID); err != nil {
+				v.cfg.log().Warn("the keyring does not note that the vault was replaced: until it does, its files could be put back unnoticed", "vault_id", e.VaultID, "error", err)
+				waiting = append(waiting, e)
+				continue
+			}
+		case e.State == stateReplaced && s.current.Keyring:
+			waiting = append(waiting, e)
+			continue
+		case e.State == stateReplaced || !e.Keyring || v.keptFor(e.KeyID):
 		case v.source == FromKeyring:
 			if err := v.cfg.Keyring.Delete(ctx, e.KeyID.String()); err != nil {
 				v.cfg.log().Warn("a keyring item that is not needed any more cannot be deleted", "account", e.KeyID, "error", err)

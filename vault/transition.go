@@ -392,7 +392,7 @@ func (t *transition) settle(ctx context.Context) error {
 	}
 	if t.meta.Keyring {
 		v.source = FromKeyring
-		v.anchoring = anchoring{compared: t.compared, behind: t.compared}
+		v.anchoring = anchoring{compared: t.compared, behind: t.compared, own: true, urgent: true}
 	}
 	v.listed = true
 	defer v.Close()

@@ -130,6 +130,11 @@ func byKeyring(ctx context.Context, cfg Config, id KeyID, file slotsFile) (unloc
 	case errors.Is(err, keyring.ErrNotFound) && file.find(id) == nil:
 		return unlocked{}, fmt.Errorf("%w: the keyring has no key of id %s: %w: only a backup brings the vault back", ErrWrongKey, id, ErrSlotsFile)
 	case errors.Is(err, keyring.ErrNotFound):
+		// Its key may be one that was rotated away: the anchor knows.
+		e := file.find(id)
+		if a, err := readAnchor(ctx, cfg.Keyring, e.VaultID); err == nil && a.generation > e.Generation {
+			return unlocked{}, fmt.Errorf("%w: its key, of generation %d, was rotated away: there was generation %d already", ErrRollback, e.Generation, a.generation)
+		}
 		return unlocked{}, fmt.Errorf("%w: %w: the keyring has no key of id %s", ErrWrongKey, ErrKeyringItem, id)
 	case err != nil:
 		return unlocked{}, err

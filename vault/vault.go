@@ -26,13 +26,14 @@ type Vault struct {
 	source Source
 	mode   connMode // of the write connection
 
-	lock     *durable.Lock // held shared while open; nil inside a transition
-	write    *durable.Lock // held for each write transaction and checkpoint
-	vouched  bool          // the slots file agreed that the key is the right one
-	opener   opener        // where an identity opened it
-	owed     string        // the vouch of the opener's slot, to be stored; or ""
-	readOnly bool
-	listed   bool // in opened, until it is closed
+	lock       *durable.Lock // held shared while open; nil inside a transition
+	write      *durable.Lock // held for each write transaction and checkpoint
+	anchorLock *durable.Lock // held while the keyring's anchor is written; see anchor.go
+	vouched    bool          // the slots file agreed that the key is the right one
+	opener     opener        // where an identity opened it
+	owed       string        // the vouch of the opener's slot, to be stored; or ""
+	readOnly   bool
+	listed     bool // in opened, until it is closed
 
 	// gate lets transactions of this process in side by side, and a rotation
 	// alone.
@@ -78,6 +79,7 @@ func attach(cfg Config, p paths, db string, key *Key, mode connMode) (*Vault, er
 		cfg:            cfg,
 		paths:          p,
 		write:          durable.NewLock(p.write),
+		anchorLock:     durable.NewLock(p.anchor),
 		mode:           mode,
 		gate:           semaphore.NewWeighted(everybody),
 		nextCheckpoint: checkpointSize,
@@ -278,6 +280,7 @@ func (v *Vault) changing(ctx context.Context, fn func() error) error {
 	if err := v.resettle(ctx); err != nil {
 		return err
 	}
+	defer v.followAnchor(ctx)
 	return v.locked(ctx, fn)
 }
 
@@ -357,8 +360,8 @@ func (v *Vault) update(ctx context.Context, fn func(tx *Tx) error) error {
 	}
 	ctx, cancel := afterwards(ctx)
 	defer cancel()
+	v.mark(audited)
 	v.foldLog(ctx, db)
-	v.anchor(ctx, audited)
 	return nil
 }
 
@@ -374,6 +377,9 @@ func (v *Vault) foldLog(ctx context.Context, db *sql.DB) {
 		return
 	}
 	done, err := checkpoint(ctx, db)
+	if err == nil {
+		v.markCheckpoint()
+	}
 	next = checkpointSize
 	if !done {
 		next += info.Size()
@@ -455,20 +461,20 @@ func (v *Vault) Close() error {
 // wait for the write lock: who only read leaves at once. The caller has the gate to
 // itself.
 func (v *Vault) finish(ctx context.Context) {
-	stale := !v.readOnly && v.slotsFileStale(ctx)
-	if !stale && !v.anchorDue() {
-		return
-	}
-	err := v.locked(ctx, func() error {
-		if stale {
-			return v.settle(ctx)
+	v.stopAnchor()
+	if !v.readOnly && v.slotsFileStale(ctx) {
+		if err := v.locked(ctx, func() error { return v.settle(ctx) }); err != nil {
+			v.cfg.log().Warn("closing the vault: what is beside the database could not be brought up to date; the next open will", "error", err)
 		}
-		v.anchorLate(ctx)
-		return nil
-	})
-	if err != nil {
-		v.cfg.log().Warn("closing the vault: what is beside the database could not be brought up to date; the next open will", "error", err)
 	}
+	// Who only read does not wait for a keyring that is slow to take it.
+	wait := anchorGlance
+	v.mu.Lock()
+	if v.anchoring.own {
+		wait = anchorWait
+	}
+	v.mu.Unlock()
+	v.writeAnchor(ctx, wait)
 }
 
 // lockError names who holds a lock that could not be had.

@@ -244,6 +244,7 @@ func (v *Vault) payVouch(ctx context.Context) {
 	if err := v.write.Exclusive(soon); err != nil {
 		return
 	}
+	defer v.followAnchor(ctx)
 	defer v.write.Unlock()
 	err := v.changeSlots(ctx, func(tx *Tx, m *Meta, slots []Slot) ([]Slot, Event, error) {
 		for i, s := range slots {

@@ -164,7 +164,7 @@ func TestInitInterruptedAtTheTerminal(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, e := range left {
-				if name := e.Name(); name != "beehives.db.lock" && name != "beehives.db.write" {
+				if name := e.Name(); name != "beehives.db.lock" && name != "beehives.db.write" && name != "beehives.db.anchor" {
 					t.Errorf("%s was left behind", name)
 				}
 			}
