@@ -65,3 +65,12 @@ func CreateForged(ctx context.Context, cfg Config, recipient, vaultID, vouch str
 	t.fill = func(context.Context, *Tx) (Event, error) { return Event{Action: "vault.init"}, nil }
 	return t.run(ctx)
 }
+
+// DigestedTables are those that the digest covers.
+func DigestedTables() map[string]bool {
+	covered := map[string]bool{slotsTable.name: true}
+	for _, t := range contentTables {
+		covered[t.name] = true
+	}
+	return covered
+}
