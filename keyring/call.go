@@ -91,7 +91,8 @@ func (k *Keyring) ask(ctx context.Context, operation func() error) error {
 	if err != nil {
 		return err
 	}
-	if locked && !k.interactive {
+	interactive := k.interactive && mayPrompt(ctx)
+	if locked && !interactive {
 		return ErrLocked
 	}
 
@@ -104,7 +105,7 @@ func (k *Keyring) ask(ctx context.Context, operation func() error) error {
 	switch {
 	case err != nil:
 		return err
-	case locked && k.interactive:
+	case locked && interactive:
 		return ErrDismissed
 	case locked:
 		return ErrLocked

@@ -94,7 +94,16 @@ func (k *Keyring) Set(ctx context.Context, account, value string) error {
 }
 
 func (k *Keyring) set(ctx context.Context, account, value string) error {
-	if err := k.ask(ctx, func() error { return storeSet(k.service, account, value) }); err != nil {
+	err := k.ask(ctx, func() error {
+		// An item that is there is updated in place: some keyrings ask before one is
+		// replaced, and none before its secret is set.
+		updated, err := updateItem(ctx, k.service, account, value)
+		if err != nil || updated {
+			return err
+		}
+		return storeSet(k.service, account, value)
+	})
+	if err != nil {
 		return err
 	}
 	// A prompt dismissed while the item was made is reported to us as success.

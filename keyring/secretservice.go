@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/godbus/dbus/v5"
@@ -37,23 +38,9 @@ func probe(ctx context.Context) (locked bool, err error) {
 		return false, err
 	}
 
-	// The library's choice: the collection named login, else the one that the alias
-	// path stands for. It never makes one.
-	var collections dbus.Variant
-	err = conn.Object(secretsName, secretsPath).
-		CallWithContext(ctx, getProperty, 0, secretsService, "Collections").Store(&collections)
+	collection, err := collectionPath(ctx, conn)
 	if err != nil {
-		return false, fmt.Errorf("%w: %s", ErrNoCollection, errorText(err))
-	}
-	paths, ok := collections.Value().([]dbus.ObjectPath)
-	if !ok {
-		return false, fmt.Errorf("%w: Collections is not a list of paths", ErrNoCollection)
-	}
-	collection := defaultAlias
-	for _, path := range paths {
-		if path == loginPath {
-			collection = loginPath
-		}
+		return false, err
 	}
 
 	var property dbus.Variant
@@ -62,11 +49,31 @@ func probe(ctx context.Context) (locked bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("%w: %s", ErrNoCollection, errorText(err))
 	}
-	locked, ok = property.Value().(bool)
+	locked, ok := property.Value().(bool)
 	if !ok {
 		return false, fmt.Errorf("%w: Locked is not a boolean", ErrNoCollection)
 	}
 	return locked, nil
+}
+
+// collectionPath returns the collection that the keyring library uses: the one named
+// login, else the one that the alias path stands for. It never makes one. All errors are
+// ErrNoCollection.
+func collectionPath(ctx context.Context, conn *dbus.Conn) (dbus.ObjectPath, error) {
+	var collections dbus.Variant
+	err := conn.Object(secretsName, secretsPath).
+		CallWithContext(ctx, getProperty, 0, secretsService, "Collections").Store(&collections)
+	if err != nil {
+		return "", fmt.Errorf("%w: %s", ErrNoCollection, errorText(err))
+	}
+	paths, ok := collections.Value().([]dbus.ObjectPath)
+	if !ok {
+		return "", fmt.Errorf("%w: Collections is not a list of paths", ErrNoCollection)
+	}
+	if slices.Contains(paths, loginPath) {
+		return loginPath, nil
+	}
+	return defaultAlias, nil
 }
 
 // providerName returns the name and number of the process that owns the Secret Service.

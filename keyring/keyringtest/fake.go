@@ -117,7 +117,7 @@ func StartFake(t testing.TB, address string, mode Mode) *Fake {
 			t.Fatal(err)
 		}
 	}
-	err := f.conn.ExportSubtreeMethodTable(map[string]any{"GetSecret": f.getSecret, "Delete": f.deleteItem}, loginPath, itemInterface)
+	err := f.conn.ExportSubtreeMethodTable(map[string]any{"GetSecret": f.getSecret, "SetSecret": f.setSecret, "Delete": f.deleteItem}, loginPath, itemInterface)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -289,6 +289,22 @@ func (f *Fake) getSecret(m dbus.Message, session dbus.ObjectPath) (secret, *dbus
 		}
 	}
 	return answer, dbus.MakeFailedError(fmt.Errorf("no item %s", path))
+}
+
+// setSecret reports success for the planted item too.
+func (f *Fake) setSecret(m dbus.Message, s secret) *dbus.Error {
+	f.call()
+	if f.mode == Refusing {
+		return dbus.MakeFailedError(fmt.Errorf("cannot store %q", s.Value))
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, i := range f.items {
+		if i.path == pathOf(m) {
+			i.value = s.Value
+		}
+	}
+	return nil
 }
 
 // deleteItem reports success for the planted item too.
