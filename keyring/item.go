@@ -4,6 +4,7 @@ package keyring
 
 import (
 	"context"
+	"errors"
 
 	"github.com/godbus/dbus/v5"
 )
@@ -21,7 +22,8 @@ type secret struct {
 // updateItem gives the item of account, the one that the library finds, another secret,
 // and reports whether there is one. The collection is unlocked. KeePassXC asks before an
 // item is replaced, as the library does it, and waits for the answer; it does not ask
-// before an item's secret is set. The errors are untypedErrors.
+// before an item's secret is set. An item that it would confirm access to is ErrLocked;
+// the other errors are untypedErrors.
 func updateItem(ctx context.Context, service, account, value string) (bool, error) {
 	conn, err := connect(ctx)
 	if err != nil {
@@ -51,6 +53,10 @@ func updateItem(ctx context.Context, service, account, value string) (bool, erro
 	// The session ends with the connection.
 	err = conn.Object(secretsName, items[0]).
 		CallWithContext(ctx, secretsItem+".SetSecret", 0, secret{session, []byte{}, []byte(value), "text/plain; charset=utf8"}).Err
+	var refused dbus.Error
+	if errors.As(err, &refused) && refused.Name == "org.freedesktop.Secret.Error.IsLocked" {
+		return false, ErrLocked // KeePassXC, where it is to confirm each access
+	}
 	if err != nil {
 		return false, untypedError(errorText(err))
 	}

@@ -98,6 +98,9 @@ func (k *Keyring) set(ctx context.Context, account, value string) error {
 		// An item that is there is updated in place: some keyrings ask before one is
 		// replaced, and none before its secret is set.
 		updated, err := updateItem(ctx, k.service, account, value)
+		if errors.Is(err, ErrLocked) && k.interactive && mayPrompt(ctx) {
+			err = nil // somebody may answer the library's question
+		}
 		if err != nil || updated {
 			return err
 		}

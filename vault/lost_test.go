@@ -69,7 +69,7 @@ func TestLostParts(t *testing.T) {
 		"database swapped for its own older copy": {lose: func(t *testing.T, s site) { s.old("") },
 			keyring: vault.ErrUnknownKeyID, identity: vault.ErrUnknownKeyID, message: "an older copy"},
 		"database and slots file swapped for older copies": {lose: func(t *testing.T, s site) { s.old("", ".slots") },
-			keyring: vault.ErrWrongKey},
+			keyring: vault.ErrRollback},
 		"keyring item and slots file": {lose: func(t *testing.T, s site) { loseItem(t, s); remove(t, s.cfg.Path+".slots") },
 			keyring: vault.ErrWrongKey, identity: vault.ErrNoWayIn, message: "only a backup brings the vault back"},
 		"database": {lose: func(t *testing.T, s site) { remove(t, s.cfg.Path) },

@@ -84,8 +84,10 @@ func (n NewIdentity) Sheet() []byte {
 # To open the vault where its keyring is gone (type the line above into a file of
 # your own, mode 0600, in capitals, without a space):
 #
-#   rbee-vault status --identity recovery.txt --signer %s
-#   rbee-vault slot add keyring --identity recovery.txt --signer %s
+#   rbee-vault status --identity recovery.txt \
+#       --signer %s
+#   rbee-vault slot add keyring --identity recovery.txt \
+#       --signer %s
 #
 # To bring a backup back, on any machine:
 #
@@ -123,7 +125,8 @@ func SignerSheet(m Meta, slots []Slot) []byte {
 #
 # To open the vault by an identity, and to bring a backup back:
 #
-#   rbee-vault status --identity recovery.txt --signer %s
+#   rbee-vault status --identity recovery.txt \
+#       --signer %s
 #   rbee-vault restore BACKUP.tar.gz.age --identity recovery.txt \
 #       --signer %s
 `, m.Generation, m.VaultID, FormatTime(m.KeyCreated), m.SignerFingerprint(), recipients.String(), AllowedSigner(m.Signer), m.SignerFingerprint(), m.SignerFingerprint())

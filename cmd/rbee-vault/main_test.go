@@ -46,6 +46,12 @@ func TestKeyringScripts(t *testing.T) {
 	runScripts(t, "testdata/keyring", session.Env())
 }
 
+// TestKeePassXCScripts runs against a real KeePassXC, whose confirmations are off.
+func TestKeePassXCScripts(t *testing.T) {
+	session := keyringtest.StartKeePassXC(t, false)
+	runScripts(t, "testdata/keepassxc", session.Env())
+}
+
 func runScripts(t *testing.T, dir string, env []string) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 dir,

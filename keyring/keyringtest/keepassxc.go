@@ -1,0 +1,118 @@
+package keyringtest
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/godbus/dbus/v5"
+	"github.com/google/uuid"
+)
+
+// keepassxcConfig has KeePassXC serve its database as Secret Service. confirm has it ask
+// before an item is read or deleted.
+const keepassxcConfig = `[General]
+ConfigVersion=2
+[FdoSecrets]
+Enabled=true
+ShowNotification=false
+ConfirmAccessItem=%[1]t
+ConfirmDeleteItem=%[1]t
+UnlockBeforeSearch=true
+`
+
+// StartKeePassXC is Start with a KeePassXC in gnome-keyring's place, which shows itself to
+// nobody. With confirm it asks before items are read or deleted, and nobody answers.
+func StartKeePassXC(t testing.TB, confirm bool) *Session {
+	t.Helper()
+	s := StartBus(t)
+	config := fmt.Sprintf(keepassxcConfig, confirm)
+	if err := os.WriteFile(s.file("keepassxc.ini"), []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.makeDatabase(t)
+	s.startKeePassXC(t)
+	return s
+}
+
+// RestartKeePassXC kills it, once value is in its file, and starts it on the same
+// database. It saves a little while behind a change: killed before, it loses that.
+func (s *Session) RestartKeePassXC(t testing.TB, value string) {
+	t.Helper()
+	s.wait(t, func() error {
+		if !strings.Contains(s.keepassxcCLI(t, 1, "export", "-f", "xml", s.file("Passwords.kdbx")), value) {
+			return errors.New("the value is not saved")
+		}
+		return nil
+	})
+	s.StopProvider(t)
+	s.startKeePassXC(t)
+}
+
+func (s *Session) file(name string) string { return filepath.Join(s.dir, "home", name) }
+
+// makeDatabase makes a database that exposes its root group: that is said in the
+// database's own data, which only an export and an import reach.
+func (s *Session) makeDatabase(t testing.TB) {
+	t.Helper()
+	s.keepassxcCLI(t, 2, "db-create", "-p", s.file("empty.kdbx"))
+	xml := s.keepassxcCLI(t, 1, "export", "-f", "xml", s.file("empty.kdbx"))
+	_, root, _ := strings.Cut(xml, "<Root>")
+	found := regexp.MustCompile(`<UUID>([^<]+)</UUID>`).FindStringSubmatch(root)
+	if found == nil {
+		t.Fatal("the database has no root group")
+	}
+	raw, err := base64.StdEncoding.DecodeString(found[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := uuid.FromBytes(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	exposed := fmt.Sprintf("<Binaries/><CustomData><Item><Key>FDO_SECRETS_EXPOSED_GROUP</Key><Value>{%s}</Value></Item></CustomData>", id)
+	if err := os.WriteFile(s.file("exposed.xml"), []byte(strings.Replace(xml, "<Binaries/>", exposed, 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.keepassxcCLI(t, 2, "import", "-p", s.file("exposed.xml"), s.file("Passwords.kdbx"))
+}
+
+// keepassxcCLI gives the password as often as it is asked for.
+func (s *Session) keepassxcCLI(t testing.TB, passwords int, args ...string) string {
+	t.Helper()
+	cmd := exec.Command("keepassxc-cli", args...)
+	cmd.Env = s.qtEnv()
+	cmd.Stdin = strings.NewReader(strings.Repeat(password+"\n", passwords))
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("keepassxc-cli %s: %v\nThis test needs a real KeePassXC: apt-get install -y --no-install-recommends keepassxc", args[0], err)
+	}
+	return string(out)
+}
+
+func (s *Session) qtEnv() []string { return append(s.daemonEnv(), "QT_QPA_PLATFORM=offscreen") }
+
+func (s *Session) startKeePassXC(t testing.TB) {
+	t.Helper()
+	provider := newProcess(t, s.qtEnv(), "keepassxc", "--pw-stdin", "--config", s.file("keepassxc.ini"), s.file("Passwords.kdbx"))
+	provider.cmd.Stdin = strings.NewReader(password + "\n")
+	provider.start(t)
+	s.provider = provider
+	conn := dial(t, s.address)
+	// The name comes first, and the collection is locked for a moment.
+	s.wait(t, func() error {
+		var locked dbus.Variant
+		err := conn.Object(secretsName, "/org/freedesktop/secrets/collection/Passwords").
+			Call(getProperty, dbus.FlagNoAutoStart, collectionInterface, "Locked").Store(&locked)
+		if err == nil && locked.Value() != false {
+			err = errors.New("the database is locked")
+		}
+		return err
+	})
+}
