@@ -252,7 +252,7 @@ func FindSlot(slots []Slot, name string) (Slot, error) {
 		if s.ID == name {
 			return s, nil
 		}
-		if s.Label == name || len(name) >= 4 && strings.HasPrefix(s.ID, name) {
+		if s.Label == name && name != "" || len(name) >= 4 && strings.HasPrefix(s.ID, name) {
 			found = append(found, s)
 		}
 	}
