@@ -42,7 +42,7 @@ func crashChild(spec string) {
 	}
 	s := crashSite{f[1]}
 	at, _ := strconv.Atoi(f[3])
-	st := &faulttest.Steps{At: at, Blow: faulttest.Blow(f[4])}
+	st := s.steps(at, faulttest.Blow(f[4]))
 	var err error
 	if f[2] != "" {
 		err = openAndClose(context.Background(), sc.configBy(s, way(f[2]), st))
@@ -51,7 +51,9 @@ func crashChild(spec string) {
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
+		return
 	}
+	st.End()
 }
 
 func TestCrashMatrix(t *testing.T) {
@@ -110,32 +112,7 @@ func TestCrashMatrix(t *testing.T) {
 							t.Errorf("%v was returned, and there is %s, not %s", err, got, want)
 						}
 					}
-					// What was run twice may have been done twice.
-					got := strings.NewReplacer("generation 3", "generation 2", "4 slots", "3 slots").Replace(s.look(t, sc.config(s)))
-					tally["left "+got]++
-					switch got {
-					case before:
-						if err := sc.run(ctx, s, &faulttest.Steps{}); err != nil {
-							t.Fatalf("step %d %s, %s: rerun: %v\n%s", at, steps[at-1], b, err, s.listing())
-						}
-						if got := s.look(t, sc.config(s)); got != sc.outcome {
-							t.Errorf("the rerun left %s", got)
-						}
-					case sc.outcome:
-						if sc.leaves { // and a run that was killed behind another's success
-							left, _ := filepath.Glob(s.recovery() + ".second.part-*")
-							for _, path := range left {
-								os.Remove(path)
-							}
-						}
-					default:
-						t.Errorf("there is %s", got)
-					}
-					s.clean(t)
-					s.opensBy(t, filepath.Join(s.dir, "identity"), sc.config(s))
-					if strings.HasPrefix(name, "init") {
-						s.opensBy(t, s.recovery(), s.config(&faulttest.Steps{}))
-					}
+					s.ends(t, name, before, tally)
 					if t.Failed() {
 						t.Fatalf("step %d %s, %s\n%s", at, steps[at-1], b, s.listing())
 					}
@@ -143,6 +120,39 @@ func TestCrashMatrix(t *testing.T) {
 			}
 			t.Logf("%d steps: %v", len(steps), tally)
 		})
+	}
+}
+
+// ends sees that a site has the old vault or the new one, whole; that a rerun
+// succeeds; and that nothing is left over.
+func (s crashSite) ends(t *testing.T, name, before string, tally map[string]int) {
+	t.Helper()
+	sc := scenarios[name]
+	// What was run twice may have been done twice.
+	got := strings.NewReplacer("generation 3", "generation 2", "4 slots", "3 slots").Replace(s.look(t, sc.config(s)))
+	tally["left "+got]++
+	switch got {
+	case before:
+		if err := sc.run(t.Context(), s, &faulttest.Steps{}); err != nil {
+			t.Fatalf("rerun: %v\n%s", err, s.listing())
+		}
+		if got := s.look(t, sc.config(s)); got != sc.outcome {
+			t.Errorf("the rerun left %s", got)
+		}
+	case sc.outcome:
+		if sc.leaves { // and a run that was killed behind another's success
+			left, _ := filepath.Glob(s.recovery() + ".second.part-*")
+			for _, path := range left {
+				os.Remove(path)
+			}
+		}
+	default:
+		t.Errorf("there is %s", got)
+	}
+	s.clean(t)
+	s.opensBy(t, filepath.Join(s.dir, "identity"), sc.config(s))
+	if strings.HasPrefix(name, "init") {
+		s.opensBy(t, s.recovery(), s.config(&faulttest.Steps{}))
 	}
 }
 

@@ -24,6 +24,17 @@ const (
 	KillAfter   Blow = "kill after"
 )
 
+// The power cuts. Each strikes before its step, or behind the last one by
+// [Steps.End], and ends the process. They need [Steps.Disk].
+const (
+	CutAll  Blow = "cut, all lost"      // nothing reached the disk that was not flushed
+	CutSome Blow = "cut, some lost"     // the first half of the names did, and half of each content
+	CutLast Blow = "cut, the last kept" // of the names the last one alone did, with what its file needs for it
+)
+
+// Cuts are the power cuts.
+var Cuts = []Blow{CutAll, CutSome, CutLast}
+
 // Blows are all of them.
 var Blows = []Blow{FailBefore, FailAfter, FailOnwards, KillBefore, KillAfter}
 
@@ -38,10 +49,12 @@ var ErrFault = errors.New("injected fault")
 type Steps struct {
 	At   int // the step to strike, from 1; 0: none
 	Blow Blow
+	Disk *Disk // the file system, where the power is to be cut; nil: the real one
 
 	mu     sync.Mutex
 	names  []string
 	struck string
+	unsafe []bool // by step: whether a cut before it would lose something
 }
 
 // N returns how many steps there have been.
@@ -77,6 +90,8 @@ func (s *Steps) Do(name string, call func() error) error {
 	case KillAfter:
 		call()
 		kill()
+	case CutAll, CutSome, CutLast:
+		s.cut()
 	}
 	return call()
 }
@@ -87,6 +102,7 @@ func (s *Steps) next(name string) Blow {
 	defer s.mu.Unlock()
 	s.names = append(s.names, name)
 	n := len(s.names)
+	s.unsafe = append(s.unsafe, s.Disk != nil && s.Disk.Unflushed())
 	if s.At == 0 || n < s.At || (n > s.At && s.Blow != FailOnwards) {
 		return ""
 	}
@@ -94,6 +110,29 @@ func (s *Steps) next(name string) Blow {
 		s.struck = name
 	}
 	return s.Blow
+}
+
+// Unsafe reports whether a power cut before the step would have lost something. The
+// one behind the last is the end.
+func (s *Steps) Unsafe(at int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if at > len(s.unsafe) {
+		return s.Disk.Unflushed()
+	}
+	return s.unsafe[at-1]
+}
+
+// End cuts the power behind the last step, where the blow is a cut.
+func (s *Steps) End() {
+	if s.Disk != nil && s.At > s.N() {
+		s.cut()
+	}
+}
+
+func (s *Steps) cut() {
+	s.Disk.Cut(s.Blow)
+	kill()
 }
 
 func kill() {

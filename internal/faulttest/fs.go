@@ -7,16 +7,23 @@ import (
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
 )
 
-// FS is the real file system, step by step.
+// FS is the real file system, step by step, or the disk of the steps.
 type FS struct{ Steps *Steps }
 
 var _ durable.FS = FS{}
+
+func (f FS) fs() durable.FS {
+	if f.Steps.Disk != nil {
+		return f.Steps.Disk
+	}
+	return durable.OS{}
+}
 
 // CreateNew implements [durable.FS].
 func (f FS) CreateNew(path string) (durable.File, error) {
 	var created durable.File
 	err := f.Steps.Do("create "+base(path), func() (err error) {
-		created, err = durable.OS{}.CreateNew(path)
+		created, err = f.fs().CreateNew(path)
 		return err
 	})
 	if err != nil {
@@ -30,27 +37,27 @@ func (f FS) CreateNew(path string) (durable.File, error) {
 
 // Rename implements [durable.FS].
 func (f FS) Rename(oldPath, newPath string) error {
-	return f.Steps.Do("rename "+base(newPath), func() error { return durable.OS{}.Rename(oldPath, newPath) })
+	return f.Steps.Do("rename "+base(newPath), func() error { return f.fs().Rename(oldPath, newPath) })
 }
 
 // Link implements [durable.FS].
 func (f FS) Link(oldPath, newPath string) error {
-	return f.Steps.Do("link "+base(newPath), func() error { return durable.OS{}.Link(oldPath, newPath) })
+	return f.Steps.Do("link "+base(newPath), func() error { return f.fs().Link(oldPath, newPath) })
 }
 
 // Remove implements [durable.FS].
 func (f FS) Remove(path string) error {
-	return f.Steps.Do("remove "+base(path), func() error { return durable.OS{}.Remove(path) })
+	return f.Steps.Do("remove "+base(path), func() error { return f.fs().Remove(path) })
 }
 
 // Sync implements [durable.FS].
 func (f FS) Sync(path string) error {
-	return f.Steps.Do("sync "+base(path), func() error { return durable.OS{}.Sync(path) })
+	return f.Steps.Do("sync "+base(path), func() error { return f.fs().Sync(path) })
 }
 
 // SyncDir implements [durable.FS].
 func (f FS) SyncDir(dir string) error {
-	return f.Steps.Do("sync directory", func() error { return durable.OS{}.SyncDir(dir) })
+	return f.Steps.Do("sync directory", func() error { return f.fs().SyncDir(dir) })
 }
 
 type file struct {
