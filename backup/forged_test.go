@@ -250,6 +250,50 @@ func TestForged(t *testing.T) {
 			f.resign(t, false)
 			return nil
 		}, ErrDamaged},
+		{"another head of the audit log", func(t *testing.T, f *forgery) []byte {
+			m := f.find(memberManifest)
+			hash, _, _ := bytes.Cut(m.data[bytes.Index(m.data, []byte(`"audit_hash": "`))+15:], []byte(`"`))
+			m.data = bytes.Replace(m.data, hash, bytes.Repeat([]byte("0"), 64), 1)
+			f.resign(t, false)
+			return nil
+		}, ErrDamaged},
+		{"another end of the audit log", func(t *testing.T, f *forgery) []byte {
+			m := f.find(memberManifest)
+			m.data = bytes.Replace(m.data, []byte(`"audit_seq": `), []byte(`"audit_seq": 1`), 1)
+			f.resign(t, false)
+			return nil
+		}, ErrDamaged},
+		{"a sum of nothing at the end", func(t *testing.T, f *forgery) []byte {
+			extra := f.members[2]
+			extra.header.Name = "extra"
+			f.members = append(f.members, extra)
+			f.resign(t, false)
+			f.members = f.members[:len(f.members)-1]
+			return nil
+		}, ErrDamaged},
+		{"sums that are those of the next member", func(t *testing.T, f *forgery) []byte {
+			at := slices.IndexFunc(f.members, func(e entryOf) bool { return e.header.Name == memberHostKeys })
+			whole := f.members
+			f.members = slices.Clone(whole)
+			for i, name := range []string{"ssh_keys/1.pem", memberHostKeys, memberKnownHosts, memberAuditLog} {
+				f.members[at+i].header.Name = name // each by the name before it
+			}
+			f.members = append(f.members, whole[len(whole)-1])
+			f.resign(t, false)
+			for i := range whole {
+				f.members[i].header.Name = whole[i].header.Name
+			}
+			f.members = f.members[:len(whole)]
+			return nil
+		}, ErrDamaged},
+		{"a member by another name", func(_ *testing.T, f *forgery) []byte {
+			f.find(memberNodes).header.Name = "nodes.jsonl"
+			return nil
+		}, ErrDamaged},
+		{"a member that is no plain file", func(_ *testing.T, f *forgery) []byte {
+			f.find(memberNodes).header.Typeflag = tar.TypeCont
+			return nil
+		}, ErrDamaged},
 		{"unknown field", func(t *testing.T, f *forgery) []byte {
 			n := f.find(memberNodes)
 			n.data = bytes.Replace(n.data, []byte(`{"node_name"`), []byte(`{"x":1,"node_name"`), 1)
@@ -426,16 +470,72 @@ func FuzzParseManifest(f *testing.F) {
 	})
 }
 
+// signAs makes counts, sums and signature fit the members, by a signer that is then
+// trusted. The list of signers stays as it is.
+func (f *forgery) signAs(t testing.TB, signer ssh.Signer) {
+	t.Helper()
+	line := strings.TrimSpace(string(ssh.MarshalAuthorizedKey(signer.PublicKey())))
+	f.signer = vault.Fingerprint(line)
+	f.countAgain(line)
+	f.sumAgain()
+	var err error
+	if f.members[1].data, err = vault.Sign(f.members[0].data, signer, vault.SignatureNamespace); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// fixedSigner is a signer that costs nothing to make.
+func fixedSigner(t testing.TB) (signer ssh.Signer, line string) {
+	t.Helper()
+	signer, err := ssh.NewSignerFromKey(ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return signer, strings.TrimSpace(string(ssh.MarshalAuthorizedKey(signer.PublicKey())))
+}
+
+// TestForgedSigners: the newest of the list made the signature, and the list has an
+// end.
+func TestForgedSigners(t *testing.T) {
+	signer, line := fixedSigner(t)
+	f := newForgery(t)
+	others := f.find(memberSigners).data
+	f.signAs(t, signer)
+	if err := f.verify(t, f.seal(t, zip(f.pack()))); !errors.Is(err, ErrDamaged) {
+		t.Errorf("signed by another than the newest: %v", err)
+	}
+	f.setSigner(line)
+	f.find(memberSigners).data = append(bytes.Clone(others), f.find(memberSigners).data...)
+	f.signAs(t, signer)
+	if err := f.verify(t, f.seal(t, zip(f.pack()))); err != nil {
+		t.Errorf("signed by the newest: %v", err)
+	}
+	f.setSigner(line)
+	f.find(memberSigners).data = bytes.Repeat(f.find(memberSigners).data, maxSigners+1)
+	f.signAs(t, signer)
+	if err := f.verify(t, f.seal(t, zip(f.pack()))); !errors.Is(err, ErrDamaged) {
+		t.Errorf("%d signers: %v", maxSigners+1, err)
+	}
+}
+
+// TestTrustSigners: a certificate alone makes nobody trusted.
+func TestTrustSigners(t *testing.T) {
+	for signer, want := range map[string]error{"given": nil, "successor": ErrSuccessor, "another": ErrUntrusted} {
+		c := Claim{Signer: signer}
+		if signer == "successor" {
+			c.Predecessors = []string{"first", "given"}
+		}
+		if err := TrustSigners("given")(t.Context(), c); !errors.Is(err, want) {
+			t.Errorf("%s: %v", signer, err)
+		}
+	}
+}
+
 // FuzzArchive replaces the content of a member, and makes counts, sums and signature
 // fit again, by a key that is trusted. What passes is what stands there, and holds to
 // the rules of what is stored.
 func FuzzArchive(f *testing.F) {
-	private := ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
-	signer, err := ssh.NewSignerFromKey(private)
-	if err != nil {
-		f.Fatal(err)
-	}
-	line := strings.TrimSpace(string(ssh.MarshalAuthorizedKey(signer.PublicKey())))
+	signer, line := fixedSigner(f)
 	forged := newForgery(f, func(r *registry.Registry) error {
 		_, err := r.GenerateSSHKey(f.Context(), "ed25519", "", "hive-01")
 		_, e := r.TrustHostKey(f.Context(), "hive-01", signer.PublicKey())
@@ -454,6 +554,7 @@ func FuzzArchive(f *testing.F) {
 			g.sumAgain()
 		}
 		if int(at)%len(g.members) != 1 {
+			var err error
 			if g.members[1].data, err = vault.Sign(g.members[0].data, signer, vault.SignatureNamespace); err != nil {
 				t.Fatal(err)
 			}

@@ -1,10 +1,15 @@
 package backup
 
 import (
+	"archive/tar"
 	"bytes"
 	"errors"
+	"io"
+	"slices"
+	"strings"
 	"testing"
 
+	"github.com/rbee-keeper/rbee-vault/registry"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
@@ -43,6 +48,82 @@ func TestMembersAreBounded(t *testing.T) {
 			if err := f.verify(t, f.seal(t, zip(f.pack()))); errors.Is(err, ErrDamaged) != (more > 0) {
 				t.Errorf("%s, %d bytes too many: %v", name, more, err)
 			}
+		}
+	}
+}
+
+// endless is a reader of zeros that counts.
+type endless struct{ n int64 }
+
+func (e *endless) Read(p []byte) (int, error) {
+	clear(p)
+	e.n += int64(len(p))
+	return len(p), nil
+}
+
+// TestMembersThatAreHeld: what is held in memory has a cap of its own, whatever the
+// archive says of its size. It is read no further.
+func TestMembersThatAreHeld(t *testing.T) {
+	const far = 1 << 30
+	endlessly := func(name string) (*archiveReader, *endless) {
+		var head bytes.Buffer
+		if err := tar.NewWriter(&head).WriteHeader(&tar.Header{Format: tar.FormatUSTAR, Typeflag: tar.TypeReg, Name: name, Size: far, Mode: 0o600}); err != nil {
+			t.Fatal(err)
+		}
+		rest := &endless{}
+		return &archiveReader{tar: tar.NewReader(io.MultiReader(&head, rest)), sums: []sum{{name: name}}}, rest
+	}
+	for _, test := range []struct {
+		name string
+		max  int64
+		read func(a *archiveReader, name string) error
+	}{
+		{memberSums, maxSums, func(a *archiveReader, _ string) error { _, _, err := a.readHead(); return err }},
+		{memberSignature, maxSignature, func(a *archiveReader, name string) error {
+			_, err := a.small(name, maxSignature)
+			return err
+		}},
+		{memberNodes, maxLine, func(a *archiveReader, name string) error {
+			var n int64
+			return readLines(a, name, &n, 1, func(registry.Node) error { return nil })
+		}},
+	} {
+		a, rest := endlessly(test.name)
+		if err := test.read(a, test.name); !errors.Is(err, ErrDamaged) || rest.n > 2*test.max {
+			t.Errorf("%s: %v, after %d bytes", test.name, err, rest.n)
+		}
+	}
+
+	// The others stand behind the sums, which must fit.
+	f := newForgery(t, func(r *registry.Registry) error {
+		_, err := r.GenerateSSHKey(t.Context(), "ed25519", "", "hive-01")
+		return err
+	})
+	nodes := f
+	nodes.members = []entryOf{*f.find(memberNodes)}
+	nodes.members[0].data = bytes.Repeat(nodes.members[0].data, 3)
+	a := &archiveReader{tar: tar.NewReader(bytes.NewReader(nodes.pack())), sums: []sum{{memberNodes, hashOf(nodes.members[0].data)}}}
+	var n int64
+	used := 0
+	err := readLines(a, memberNodes, &n, 1, func(registry.Node) error { used++; return nil })
+	if !errors.Is(err, ErrDamaged) || used != 1 {
+		t.Errorf("lines beyond what is signed: %v, %d used", err, used)
+	}
+	for _, test := range []struct {
+		name string
+		max  int
+	}{{memberSignature, maxSignature}, {memberManifest, maxManifest}, {memberPEM(1), maxPEM}} {
+		g := f
+		g.members = slices.Clone(f.members)
+		g.find(test.name).data = bytes.Repeat([]byte("#"), test.max+1)
+		if test.name == memberPEM(1) {
+			g.resign(t, false)
+		} else if test.name == memberManifest {
+			g.sumAgain()
+		}
+		err := g.verify(t, g.seal(t, zip(g.pack())))
+		if !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "over ") {
+			t.Errorf("%s: %v", test.name, err)
 		}
 	}
 }

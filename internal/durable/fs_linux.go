@@ -14,8 +14,13 @@ func linkOrRename(oldPath, newPath string) error {
 	if !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.ENOSYS) {
 		return err
 	}
-	if e := unix.Renameat2(unix.AT_FDCWD, oldPath, unix.AT_FDCWD, newPath, unix.RENAME_NOREPLACE); e != nil {
-		return &os.LinkError{Op: "renameat2", Old: oldPath, New: newPath, Err: e}
+	return renameNew(oldPath, newPath)
+}
+
+// renameNew renames, and fails where newPath exists.
+func renameNew(oldPath, newPath string) error {
+	if err := unix.Renameat2(unix.AT_FDCWD, oldPath, unix.AT_FDCWD, newPath, unix.RENAME_NOREPLACE); err != nil {
+		return &os.LinkError{Op: "renameat2", Old: oldPath, New: newPath, Err: err}
 	}
 	return nil
 }
