@@ -40,6 +40,7 @@ type statusJSON struct {
 	HostKeys   int          `json:"host_keys"`
 	Signer     signerJSON   `json:"signer"`
 	Sheet      *string      `json:"sheet"` // when a sheet with the signer was handed out
+	Unanchored *string      `json:"unanchored_since"` // the oldest change that the keyring does not remember
 	Origin     *originJSON  `json:"origin"`
 	LastBackup *recordJSON  `json:"last_backup"`
 	WALBytes   int64        `json:"wal_bytes"`
@@ -89,6 +90,12 @@ func runStatus(ctx context.Context, a *app, sheetFile string) error {
 		if last, err = lastBackup(ctx, v); err != nil {
 			return err
 		}
+		if v.Source() == vault.FromKeyring {
+			if state, err := v.Anchor(ctx); err == nil && !state.BehindSince.IsZero() {
+				text := vault.FormatTime(state.BehindSince)
+				s.Unanchored = &text
+			}
+		}
 		if info, err := os.Stat(v.Path() + "-wal"); err == nil {
 			s.WALBytes = info.Size()
 		}
@@ -133,6 +140,9 @@ func runStatus(ctx context.Context, a *app, sheetFile string) error {
 	)
 	if s.Sheet == nil {
 		pairs = append(pairs, [2]string{"sheet", "none names this signer yet: rbee-vault status --sheet FILE"})
+	}
+	if s.Unanchored != nil {
+		pairs = append(pairs, [2]string{"not remembered", "by the keyring: what changed since " + *s.Unanchored})
 	}
 	if s.Origin != nil {
 		pairs = append(pairs, [2]string{"restored from", fmt.Sprintf("vault %s, signer %s", s.Origin.VaultID, s.Origin.Signer.Fingerprint)})
