@@ -39,7 +39,7 @@ type statusJSON struct {
 	SSHKeys    int          `json:"ssh_keys"`
 	HostKeys   int          `json:"host_keys"`
 	Signer     signerJSON   `json:"signer"`
-	Sheet      *string      `json:"sheet"` // when a sheet with the signer was handed out
+	Sheet      *string      `json:"sheet"`            // when a sheet with the signer was handed out
 	Unanchored *string      `json:"unanchored_since"` // the oldest change that the keyring does not remember
 	Origin     *originJSON  `json:"origin"`
 	LastBackup *recordJSON  `json:"last_backup"`
