@@ -26,7 +26,14 @@ import (
 // killed at a step, if it comes so far.
 func (s crashSite) killed(t *testing.T, scenario string, open way, at int, b faulttest.Blow) {
 	t.Helper()
-	cmd := child("crash", strings.Join([]string{scenario, s.dir, string(open), strconv.Itoa(at), string(b)}, "|"))
+	s.struck(t, scenario, open, at, b, "")
+}
+
+// struck is killed with a disk whose power can be cut, where lost says where it
+// keeps its memory.
+func (s crashSite) struck(t *testing.T, scenario string, open way, at int, b faulttest.Blow, lost string) {
+	t.Helper()
+	cmd := child("crash", strings.Join([]string{scenario, s.dir, string(open), strconv.Itoa(at), string(b), lost}, "|"))
 	cmd.Stderr = nil
 	out, err := cmd.CombinedOutput()
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
@@ -42,7 +49,10 @@ func crashChild(spec string) {
 	}
 	s := crashSite{f[1]}
 	at, _ := strconv.Atoi(f[3])
-	st := s.steps(at, faulttest.Blow(f[4]))
+	st := &faulttest.Steps{At: at, Blow: faulttest.Blow(f[4])}
+	if f[5] != "" {
+		st.Disk = &faulttest.Disk{Lost: f[5]}
+	}
 	var err error
 	if f[2] != "" {
 		err = openAndClose(context.Background(), sc.configBy(s, way(f[2]), st))

@@ -1,8 +1,9 @@
 package vault_test
 
 import (
+	"os"
 	"path/filepath"
-	"slices"
+	"strings"
 	"testing"
 
 	"github.com/rbee-keeper/rbee-vault/internal/faulttest"
@@ -12,17 +13,13 @@ import (
 // not flushed is gone: content without fsync, names without a flush of their
 // directory. All of it, or in part, for nobody says what else has reached the disk.
 
-// steps are steps that strike at one; a power cut needs a disk.
-func (s crashSite) steps(at int, b faulttest.Blow) *faulttest.Steps {
-	st := &faulttest.Steps{At: at, Blow: b}
-	if slices.Contains(faulttest.Cuts, b) {
-		st.Disk = s.disk()
-	}
-	return st
-}
+// lost is where a disk remembers what was not flushed.
+func (s crashSite) lost() string { return filepath.Join(s.dir, "lost") }
 
-func (s crashSite) disk() *faulttest.Disk {
-	return &faulttest.Disk{Lost: filepath.Join(s.dir, "lost")}
+// cut is killed with the power cut.
+func (s crashSite) cut(t *testing.T, scenario string, open way, at int, b faulttest.Blow) {
+	t.Helper()
+	s.struck(t, scenario, open, at, b, s.lost())
 }
 
 func TestPowerCuts(t *testing.T) {
@@ -32,7 +29,7 @@ func TestPowerCuts(t *testing.T) {
 			ground := sc.prepare(t)
 			before := ground.look(t, ground.config(&faulttest.Steps{}))
 			s := ground.copy(t)
-			counted := &faulttest.Steps{Disk: s.disk()}
+			counted := &faulttest.Steps{Disk: &faulttest.Disk{Lost: s.lost()}}
 			if err := sc.run(t.Context(), s, counted); err != nil {
 				t.Fatal(err)
 			}
@@ -46,7 +43,7 @@ func TestPowerCuts(t *testing.T) {
 				for i, b := range faulttest.Cuts {
 					tally["cuts"]++
 					s := ground.copy(t)
-					s.killed(t, name, "", at, b)
+					s.cut(t, name, "", at, b)
 					if at == len(steps) {
 						if got := s.look(t, sc.config(s)); got != sc.outcome {
 							t.Errorf("cut behind the end, and there is %s", got)
@@ -60,12 +57,35 @@ func TestPowerCuts(t *testing.T) {
 						if at%2 == 0 {
 							again = ""
 						}
-						s.killed(t, name, again, 1+at*7%len(steps), b)
+						s.cut(t, name, again, 1+at*7%len(steps), b)
 						tally["cut twice"]++
 					}
 					s.ends(t, name, before, tally)
 					if t.Failed() {
 						t.Fatalf("step %d %s, %s\n%s", at, step, b, s.listing())
+					}
+				}
+			}
+			// A kill leaves what was not flushed, and the power is cut in what comes
+			// after: all of it, where that is a database in place.
+			for at := 2; at < len(steps); at++ {
+				if !counted.Unsafe(at) {
+					continue
+				}
+				first, last := 1+at*3%8, 1+at*3%8
+				if strings.HasSuffix(steps[at-2], " beehives.db") {
+					first, last = 1, 8
+				}
+				for then := first; then <= last; then++ {
+					tally["killed, then cut"]++
+					b := faulttest.Cuts[(at+then)%3]
+					s := ground.copy(t)
+					s.struck(t, name, "", at, faulttest.KillBefore, s.lost())
+					s.cut(t, name, s.usual(), then, b)
+					os.RemoveAll(s.lost()) // where it did not come so far
+					s.ends(t, name, before, tally)
+					if t.Failed() {
+						t.Fatalf("killed at step %d %s, and then %s at %d\n%s", at, steps[at-1], b, then, s.listing())
 					}
 				}
 			}

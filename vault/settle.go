@@ -16,10 +16,10 @@ import (
 // each open that finds a difference. So an interrupted transition needs no
 // recovery of its own: the database in place decides, and the rest follows.
 //
-// The order: judge everything; write the slots file with the entry of the
-// database in place first and current (its flush also makes a rename before a
-// power cut durable); only then delete keyring items, remove what was being
-// built, and render the slots file as it is at rest.
+// The order: judge everything; flush the directory, so that a rename before a
+// kill is durable; write the slots file with the entry of the database in place
+// first and current; only then delete keyring items, remove what was being built,
+// and render the slots file as it is at rest.
 
 // settlement is what settling found and decided.
 type settlement struct {
@@ -229,12 +229,13 @@ func (v *Vault) writeCurrent(file slotsFile, s settlement) error {
 	} else if e := file.find(v.key.id); !bytes.Equal(renderSlotsFile([]entry{*e}), renderSlotsFile([]entry{s.current})) && e.State != statePending {
 		v.cfg.log().Warn("the slots file differed from the database: written anew")
 	}
-	if err := v.writeSlotsFile(append([]entry{s.current}, s.swept...)); err != nil {
+	// First, and also where the file is as it should be: a kill may have left it, and
+	// the database, under names that no flush has made durable yet. A file that tells
+	// of the new database must not reach the disk before that does.
+	if err := v.cfg.fs().SyncDir(v.paths.dir); err != nil {
 		return err
 	}
-	// Also where the file was as it should be: a kill may have left it, and the
-	// database, under names that no flush has made durable yet.
-	return v.cfg.fs().SyncDir(v.paths.dir)
+	return v.writeSlotsFile(append([]entry{s.current}, s.swept...))
 }
 
 // keepForeign copies a slots file aside that is to be written anew, and returns

@@ -1,12 +1,15 @@
 package faulttest
 
 import (
+	"encoding/json"
 	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
+	"syscall"
 
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
 )
@@ -18,7 +21,8 @@ import (
 // until it was flushed by [durable.FS].Sync.
 type Disk struct {
 	// Lost is a directory on the same file system, where files are kept that may
-	// get their names back. It must not be there, and is gone after the cut.
+	// get their names back. It is gone after the cut. After a kill it tells the
+	// disk of the next process what was not flushed: the power is still on.
 	Lost string
 
 	mu    sync.Mutex
@@ -29,14 +33,33 @@ type Disk struct {
 	kept  int
 }
 
+// saved is a disk between two processes; files by their place in the list, -1 for
+// none.
+type saved struct {
+	Files       []diskFile
+	Names, Safe map[string]int
+	Ops         []savedOp
+	Kept        int
+}
+
+type savedOp struct {
+	File int
+	Set  map[string]int
+}
+
 var _ durable.FS = (*Disk)(nil)
 
 // diskFile is a file, by whatever name.
 type diskFile struct {
-	info    os.FileInfo
-	written bool   // through the seam: what is not flushed is lost
-	flushed int64  // how much of it was
-	keep    string // its name in Lost, where it has lost another
+	ID      [2]uint64
+	Written bool   // through the seam: what is not flushed is lost
+	Flushed int64  // how much of it was
+	Keep    string // its name in Lost, where it has lost another
+}
+
+func fileID(info os.FileInfo) [2]uint64 {
+	st := info.Sys().(*syscall.Stat_t)
+	return [2]uint64{uint64(st.Dev), st.Ino}
 }
 
 // nameOp is a change of names that was not flushed yet. A nil file: the name was
@@ -59,7 +82,7 @@ func (d *Disk) CreateNew(path string) (durable.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	file := &diskFile{info: info, written: true}
+	file := &diskFile{ID: fileID(info), Written: true}
 	d.files = append(d.files, file)
 	d.change(file, map[string]*diskFile{path: file})
 	return openFile{f, d, file}, nil
@@ -113,7 +136,7 @@ func (d *Disk) Sync(path string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if file := d.look(path); file != nil {
-		file.written = false // from here on it is SQLite's
+		file.Written = false // from here on it is SQLite's
 	}
 	return nil
 }
@@ -122,6 +145,7 @@ func (d *Disk) Sync(path string) error {
 func (d *Disk) SyncDir(dir string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.load()
 	for path, file := range d.names {
 		if filepath.Dir(path) == filepath.Clean(dir) {
 			d.safe[path] = file
@@ -138,9 +162,9 @@ func (d *Disk) SyncDir(dir string) error {
 	}
 	d.ops = left
 	for _, file := range d.files { // nothing gives it a name any more
-		if file.keep != "" && !d.named(file) {
-			os.Remove(file.keep)
-			file.keep = ""
+		if file.Keep != "" && !d.named(file) {
+			os.Remove(file.Keep)
+			file.Keep = ""
 		}
 	}
 	return nil
@@ -165,14 +189,15 @@ func (d *Disk) named(file *diskFile) bool {
 func (d *Disk) Unflushed() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.load()
 	if len(d.ops) > 0 {
 		return true
 	}
 	for path, file := range d.names {
-		if file == nil || !file.written {
+		if file == nil || !file.Written {
 			continue
 		}
-		if info, err := os.Stat(path); err == nil && info.Size() > file.flushed {
+		if info, err := os.Stat(path); err == nil && info.Size() > file.Flushed {
 			return true
 		}
 	}
@@ -181,9 +206,7 @@ func (d *Disk) Unflushed() bool {
 
 // look returns the file at a path, or nil.
 func (d *Disk) look(path string) *diskFile {
-	if d.names == nil {
-		d.names, d.safe = map[string]*diskFile{}, map[string]*diskFile{}
-	}
+	d.load()
 	if _, known := d.names[path]; known {
 		if file := d.names[path]; file != nil {
 			return file
@@ -199,12 +222,12 @@ func (d *Disk) look(path string) *diskFile {
 		panic(err)
 	}
 	for _, file := range d.files {
-		if os.SameFile(file.info, info) {
+		if file.ID == fileID(info) {
 			d.names[path], d.safe[path] = file, file
 			return file
 		}
 	}
-	file := &diskFile{info: info} // it was there before, or is SQLite's
+	file := &diskFile{ID: fileID(info)} // it was there before, or is SQLite's
 	d.files = append(d.files, file)
 	d.names[path], d.safe[path] = file, file
 	return file
@@ -212,15 +235,15 @@ func (d *Disk) look(path string) *diskFile {
 
 // keepFile keeps a file that is about to lose a name.
 func (d *Disk) keepFile(path string, file *diskFile) error {
-	if file == nil || file.keep != "" {
+	if file == nil || file.Keep != "" {
 		return nil
 	}
 	if err := os.MkdirAll(d.Lost, 0o700); err != nil {
 		return err
 	}
 	d.kept++
-	file.keep = filepath.Join(d.Lost, strconv.Itoa(d.kept))
-	return os.Link(path, file.keep)
+	file.Keep = filepath.Join(d.Lost, strconv.Itoa(d.kept))
+	return os.Link(path, file.Keep)
 }
 
 func (d *Disk) change(file *diskFile, set map[string]*diskFile) {
@@ -236,11 +259,7 @@ func (d *Disk) change(file *diskFile, set map[string]*diskFile) {
 func (d *Disk) Cut(b Blow) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	must := func(err error) {
-		if err != nil {
-			panic(err)
-		}
-	}
+	d.load()
 	ops := d.ops
 	switch b {
 	case CutAll:
@@ -272,15 +291,26 @@ func (d *Disk) Cut(b Blow) {
 			must(durable.RemoveIfExists(durable.OS{}, path))
 		}
 	}
+	for path, file := range d.names {
+		if after[path] == file {
+			continue
+		}
+		// SQLite flushes the directory with the first of a log; before that, the names
+		// of its own files are lost as well.
+		if info, err := os.Stat(path + "-wal"); err == nil && info.Size() == 0 {
+			must(durable.RemoveIfExists(durable.OS{}, path+"-wal"))
+			must(durable.RemoveIfExists(durable.OS{}, path+"-shm"))
+		}
+	}
 	for path, file := range after {
 		if file == nil {
 			continue
 		}
-		must(os.Link(file.keep, path))
+		must(os.Link(file.Keep, path))
 		info, err := os.Stat(path)
 		must(err)
-		if file.written && info.Size() > file.flushed {
-			size := file.flushed
+		if file.Written && info.Size() > file.Flushed {
+			size := file.Flushed
 			if b == CutSome {
 				size += (info.Size() - size) / 2
 			}
@@ -288,6 +318,76 @@ func (d *Disk) Cut(b Blow) {
 		}
 	}
 	must(os.RemoveAll(d.Lost))
+}
+
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+func (d *Disk) state() string { return filepath.Join(d.Lost, "state") }
+
+// load takes up what a killed process left, once.
+func (d *Disk) load() {
+	if d.names != nil {
+		return
+	}
+	d.names, d.safe = map[string]*diskFile{}, map[string]*diskFile{}
+	data, err := os.ReadFile(d.state())
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	must(err)
+	var s saved
+	must(json.Unmarshal(data, &s))
+	for i := range s.Files {
+		d.files = append(d.files, &s.Files[i])
+	}
+	named := func(set map[string]int) map[string]*diskFile {
+		files := map[string]*diskFile{}
+		for path, i := range set {
+			files[path] = d.file(i)
+		}
+		return files
+	}
+	d.names, d.safe, d.kept = named(s.Names), named(s.Safe), s.Kept
+	for _, op := range s.Ops {
+		d.ops = append(d.ops, nameOp{d.file(op.File), named(op.Set)})
+	}
+}
+
+func (d *Disk) file(i int) *diskFile {
+	if i < 0 {
+		return nil
+	}
+	return d.files[i]
+}
+
+// Save leaves what was not flushed to the disk of the next process.
+func (d *Disk) Save() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.load()
+	s := saved{Kept: d.kept}
+	for _, file := range d.files {
+		s.Files = append(s.Files, *file)
+	}
+	numbered := func(set map[string]*diskFile) map[string]int {
+		files := map[string]int{}
+		for path, file := range set {
+			files[path] = slices.Index(d.files, file)
+		}
+		return files
+	}
+	s.Names, s.Safe = numbered(d.names), numbered(d.safe)
+	for _, op := range d.ops {
+		s.Ops = append(s.Ops, savedOp{slices.Index(d.files, op.file), numbered(op.set)})
+	}
+	data, err := json.Marshal(s)
+	must(err)
+	must(os.MkdirAll(d.Lost, 0o700))
+	must(os.WriteFile(d.state(), data, 0o600))
 }
 
 // openFile is a file that is being written through the seam.
@@ -303,7 +403,7 @@ func (f openFile) Sync() error {
 	defer f.disk.mu.Unlock()
 	info, err := f.Stat()
 	if err == nil {
-		f.file.flushed = info.Size()
+		f.file.Flushed = info.Size()
 	}
 	return err
 }

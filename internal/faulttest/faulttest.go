@@ -86,9 +86,11 @@ func (s *Steps) Do(name string, call func() error) error {
 		}
 		return ErrFault
 	case KillBefore:
+		s.save()
 		kill()
 	case KillAfter:
 		call()
+		s.save()
 		kill()
 	case CutAll, CutSome, CutLast:
 		s.cut()
@@ -127,6 +129,13 @@ func (s *Steps) Unsafe(at int) bool {
 func (s *Steps) End() {
 	if s.Disk != nil && s.At > s.N() {
 		s.cut()
+	}
+}
+
+// save leaves what was not flushed to whoever comes after a kill.
+func (s *Steps) save() {
+	if s.Disk != nil {
+		s.Disk.Save()
 	}
 }
 
