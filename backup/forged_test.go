@@ -518,6 +518,21 @@ func TestForgedSigners(t *testing.T) {
 	}
 }
 
+// TestVerifyMatchesKeys: a private key of another is not verified, whoever signed.
+func TestVerifyMatchesKeys(t *testing.T) {
+	key := func(r *registry.Registry) error {
+		_, err := r.GenerateSSHKey(t.Context(), "ed25519", "", "hive-01")
+		return err
+	}
+	f := newForgery(t, key)
+	other := newForgery(t, key)
+	f.find(memberPEM(1)).data = other.find(memberPEM(1)).data
+	f.resign(t, false)
+	if err := f.verify(t, f.seal(t, zip(f.pack()))); !errors.Is(err, registry.ErrInvalid) {
+		t.Error(err)
+	}
+}
+
 // TestTrustSigners: a certificate alone makes nobody trusted.
 func TestTrustSigners(t *testing.T) {
 	for signer, want := range map[string]error{"given": nil, "successor": ErrSuccessor, "another": ErrUntrusted} {

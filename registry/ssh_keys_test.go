@@ -207,3 +207,28 @@ func TestPrivateKeysOfSSHKeygen(t *testing.T) {
 		})
 	}
 }
+
+// TestRemoveSSHKeyInUse: a key that a node uses goes only when that is said.
+func TestRemoveSSHKeyInUse(t *testing.T) {
+	r := registry.New(vaulttest.New(t))
+	n := registry.Node{Name: "hive-01", SSHHost: "h", SSHPort: 22, SSHUser: "ops", GitRepoURL: "https://example.org/r.git", GitBranch: "main", InstallPath: "/opt"}
+	if err := r.CreateNode(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	key, err := r.GenerateSSHKey(t.Context(), "ed25519", "", "hive-01")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.RemoveSSHKey(t.Context(), key.Fingerprint, false); !errors.Is(err, registry.ErrInUse) {
+		t.Errorf("in use: %v", err)
+	}
+	if found, err := r.NodeSSHKey(t.Context(), "hive-01"); err != nil || found.Fingerprint != key.Fingerprint {
+		t.Errorf("it is %q, %v", found.Fingerprint, err)
+	}
+	if err := r.RemoveSSHKey(t.Context(), key.Fingerprint, true); err != nil {
+		t.Error(err)
+	}
+	if _, err := r.NodeSSHKey(t.Context(), "hive-01"); !errors.Is(err, registry.ErrNotFound) {
+		t.Errorf("after its removal: %v", err)
+	}
+}

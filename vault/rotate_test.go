@@ -360,6 +360,40 @@ func TestRotateLooksAgain(t *testing.T) {
 	}
 }
 
+// TestRotateKnowsWhatItHasSeen: where there is no keyring, the rotation's own memory
+// tells that an older copy was written into the file while it waited.
+func TestRotateKnowsWhatItHasSeen(t *testing.T) {
+	cfg := vaulttest.Config(t)
+	older := read(t, cfg.Path)
+	node(t, cfg, "later")
+	v := vaulttest.Open(t, cfg)
+	if n, err := keysIn(t.Context(), v); n != 0 || err != nil {
+		t.Fatal(n, err)
+	}
+	held := durable.NewLock(cfg.Path + ".lock")
+	if err := held.Shared(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	failed := make(chan error)
+	go func() {
+		_, err := v.Rotate(t.Context())
+		failed <- err
+	}()
+	for exists(cfg.Path + "-wal") { // until it has closed the database
+		time.Sleep(time.Millisecond)
+	}
+	f, err := os.OpenFile(cfg.Path, os.O_WRONLY|os.O_TRUNC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Write(older)
+	f.Close()
+	held.Unlock()
+	if err := <-failed; !errors.Is(err, vault.ErrRollback) {
+		t.Errorf("an older copy was rotated: %v", err)
+	}
+}
+
 // TestRotateTwice: of two processes that rotate, the second says what happened.
 func TestRotateTwice(t *testing.T) {
 	cfg := vaulttest.Config(t)
