@@ -141,3 +141,21 @@ func FuzzParsePrivateKey(f *testing.F) {
 		}
 	})
 }
+
+// TestWeakRSA: an RSA key of 2048 bits is taken only when that is said.
+func TestWeakRSA(t *testing.T) {
+	private, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, err := ssh.MarshalPrivateKey(private, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for allow, want := range map[bool]error{false: ErrWeakKey, true: nil} {
+		_, err := ParsePrivateKey(t.Context(), pem.EncodeToMemory(block), PrivateKeyOptions{AllowWeak: allow})
+		if !errors.Is(err, want) {
+			t.Errorf("allowed: %t: %v", allow, err)
+		}
+	}
+}

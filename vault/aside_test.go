@@ -1,0 +1,84 @@
+package vault_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"testing"
+
+	"filippo.io/age"
+
+	"github.com/rbee-keeper/rbee-vault/vault"
+	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
+)
+
+// restoreOver restores over what is in place, whatever that is.
+func restoreOver(t *testing.T, cfg vault.Config) (vault.RestoredVault, error) {
+	t.Helper()
+	identity := newIdentity(t)
+	return vault.Restore(t.Context(), cfg, vault.RestoreOptions{
+		Replace:        true,
+		ConfirmInPlace: func(context.Context, vault.InPlace) error { return nil },
+		Fill: func(_ context.Context, tx *vault.Tx) (vault.Backup, error) {
+			slot := vault.Slot{ID: "0123456789abcdef", Kind: vault.SlotRecipient, Recipient: identity.Recipient().String(), Created: tx.Now()}
+			return vault.Backup{Slots: []vault.Slot{slot}, OriginVaultID: "origin"}, nil
+		},
+	})
+}
+
+// TestAsideIsWhole: a database that no key at hand opens is set aside with its log,
+// which may hold rows that nothing else has.
+func TestAsideIsWhole(t *testing.T) {
+	cfg := vaulttest.Config(t)
+	before := read(t, cfg.Path)
+	os.Remove(cfg.Path + ".slots") // nothing opens it, and its recipients are not known
+	for _, suffix := range []string{"-wal", "-journal"} {
+		write(t, cfg.Path+suffix, []byte("rows in "+suffix))
+	}
+	done, err := restoreOver(t, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(read(t, done.Aside)) != string(before) {
+		t.Error("the database set aside is not the one that was in place")
+	}
+	for _, suffix := range []string{"-wal", "-journal"} {
+		if string(read(t, done.Aside+suffix)) != "rows in "+suffix {
+			t.Errorf("%s is not what it was", suffix)
+		}
+		if exists(cfg.Path + suffix) {
+			t.Errorf("%s is left beside the new database", suffix)
+		}
+	}
+}
+
+// TestSlotsFileOfALostDatabase: when the database turns up again, the slots file is
+// the way into it.
+func TestSlotsFileOfALostDatabase(t *testing.T) {
+	cfg := vaulttest.Config(t)
+	slots := read(t, cfg.Path+".slots")
+	if err := os.Remove(cfg.Path); err != nil {
+		t.Fatal(err)
+	}
+	// Of the recipients that the slots file names the backup has none.
+	if _, err := restoreOver(t, cfg); !errors.Is(err, vault.ErrInvalid) {
+		t.Fatal(err)
+	}
+	if string(read(t, cfg.Path+".slots")) != string(slots) {
+		t.Error("a restore that failed changed the slots file")
+	}
+	recipient := cfg.Identities[0].(*age.X25519Identity).Recipient().String()
+	_, err := vault.Restore(t.Context(), cfg, vault.RestoreOptions{
+		ConfirmInPlace: func(context.Context, vault.InPlace) error { return nil },
+		Fill: func(_ context.Context, tx *vault.Tx) (vault.Backup, error) {
+			slot := vault.Slot{ID: "0123456789abcdef", Kind: vault.SlotRecipient, Recipient: recipient, Created: tx.Now()}
+			return vault.Backup{Slots: []vault.Slot{slot}, OriginVaultID: "origin"}, nil
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if copies := foreignCopies(t, cfg); len(copies) != 1 || string(read(t, copies[0])) != string(slots) {
+		t.Errorf("set aside: %v", copies)
+	}
+}
