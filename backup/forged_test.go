@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -530,6 +531,42 @@ func TestVerifyMatchesKeys(t *testing.T) {
 	f.resign(t, false)
 	if err := f.verify(t, f.seal(t, zip(f.pack()))); !errors.Is(err, registry.ErrInvalid) {
 		t.Error(err)
+	}
+}
+
+// TestManifestIsAsWritten: what is equal in JSON only is refused.
+func TestManifestIsAsWritten(t *testing.T) {
+	f := newForgery(t)
+	data := f.find(memberManifest).data
+	if _, err := parseManifest(data); err != nil {
+		t.Fatal(err)
+	}
+	for _, other := range [][]byte{
+		append(bytes.Clone(data), '\n'),
+		bytes.Replace(data, []byte("  "), []byte(" "), 1),
+		bytes.Replace(data, []byte(`"format"`), []byte(`"FORMAT"`), 1),
+	} {
+		if _, err := parseManifest(other); !errors.Is(err, ErrDamaged) {
+			t.Errorf("%v: %q", err, other)
+		}
+	}
+}
+
+// TestPlacesThatAreRefused: a backup takes no name of a vault's own files, and goes
+// into no directory that others can enter.
+func TestPlacesThatAreRefused(t *testing.T) {
+	v := vaulttest.New(t)
+	for _, path := range []string{v.Path(), v.Path() + ".new", v.Path() + ".slots", v.Path() + "-wal"} {
+		if _, err := Create(t.Context(), v, CreateOptions{Path: path}); !errors.Is(err, vault.ErrInvalid) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	open := t.TempDir()
+	if err := os.Chmod(open, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Create(t.Context(), v, CreateOptions{Dir: open}); !errors.Is(err, vault.ErrInsecure) {
+		t.Errorf("a directory that is open to others: %v", err)
 	}
 }
 
