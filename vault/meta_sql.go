@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/google/uuid"
 )
 
 func insertMeta(ctx context.Context, tx *Tx, m Meta) error {
@@ -48,8 +50,18 @@ func selectVaultID(ctx context.Context, tx *Tx) (string, error) {
 	err := tx.QueryRowContext(ctx, `SELECT vault_id FROM vault_meta`).Scan(&vaultID)
 	if errors.Is(err, sql.ErrNoRows) {
 		return "", errNoMeta
+	} else if err != nil {
+		return "", err
 	}
-	return vaultID, err
+	return vaultID, checkVaultID(vaultID)
+}
+
+// checkVaultID refuses what is not a UUID: it stands in messages, accounts and files.
+func checkVaultID(s string) error {
+	if u, err := uuid.Parse(s); err != nil || u.String() != s {
+		return fmt.Errorf("%w: its vault id is not a UUID", ErrDamaged)
+	}
+	return nil
 }
 
 // updateMeta writes what changes with the slots.
@@ -99,6 +111,9 @@ func selectMeta(ctx context.Context, tx *Tx) (Meta, error) {
 	if errors.Is(err, sql.ErrNoRows) {
 		return Meta{}, errNoMeta
 	} else if err != nil {
+		return Meta{}, err
+	}
+	if err := checkVaultID(m.VaultID); err != nil {
 		return Meta{}, err
 	}
 	if m.KeyID, err = ParseKeyID(keyID); err != nil {

@@ -42,7 +42,7 @@ func Open(ctx context.Context, cfg Config) (*Vault, error) {
 		if err == nil && version == cfg.schemaVersion() {
 			if err = v.settleIfNeeded(ctx); err == nil {
 				v.lock = lock
-				v.payVouch(ctx)
+				v.storeVouch(ctx)
 				return v, nil
 			}
 		}

@@ -70,7 +70,6 @@ func Restore(ctx context.Context, cfg Config, opts RestoreOptions) (RestoredVaul
 		}
 	}
 	t := newTransition(cfg, p, cfg.Keyring != nil && !opts.NoKeyring)
-	t.vouchKeys = vouchKeys(cfg.Identities)
 	if err := t.probeKeyring(ctx); err != nil {
 		return RestoredVault{}, err
 	}
@@ -107,7 +106,7 @@ func Restore(ctx context.Context, cfg Config, opts RestoreOptions) (RestoredVaul
 	case exists != old.exists:
 		return RestoredVault{}, errChangedMeanwhile
 	case exists:
-		if err := t.closeInPlace(ctx, old); err != nil {
+		if err := t.closeInPlace(ctx, &old); err != nil {
 			return RestoredVault{}, err
 		}
 	default:
@@ -122,6 +121,8 @@ func Restore(ctx context.Context, cfg Config, opts RestoreOptions) (RestoredVaul
 		if err != nil {
 			return Event{}, err
 		}
+		// Now the identities that were under a passphrase are open.
+		t.vouchKeys = vouchKeys(cfg.Identities)
 		t.meta.OriginVaultID, t.meta.OriginSigner = r.OriginVaultID, r.OriginSigner
 		t.slots, leftOut = r.Slots, nil
 		if old.slots != nil {
@@ -142,6 +143,7 @@ func Restore(ctx context.Context, cfg Config, opts RestoreOptions) (RestoredVaul
 	if err := t.run(ctx); err != nil {
 		return RestoredVault{}, err
 	}
+	t.setReplacedAside(ctx)
 	return RestoredVault{
 		Created: Created{
 			Path:    p.db,
@@ -222,10 +224,10 @@ func examineInPlace(ctx context.Context, cfg Config, p paths) (inPlace, error) {
 		defer v.Close()
 		key := *v.key
 		old.id, old.key, old.source = key.id, &key, v.source
-		if _, old.slots, err = v.metaAndSlots(ctx); err != nil {
-			return old, err
+		_, old.slots, err = v.metaAndSlots(ctx)
+		if err == nil {
+			err = v.checkSigner(ctx)
 		}
-		err = v.checkSigner(ctx)
 	}
 	if err == nil {
 		return old, nil
@@ -237,6 +239,9 @@ func examineInPlace(ctx context.Context, cfg Config, p paths) (inPlace, error) {
 	old.cause, old.slots = err, nil
 	if v == nil {
 		old.id, _ = readKeyID(p.db) // any file: only its entry is looked up by it
+	} else if errors.Is(err, ErrDamaged) { // it opens, and cannot be read
+		old.wipe()
+		old.key = nil
 	}
 	if e := file.find(old.id); e != nil {
 		old.slots = e.Slots
@@ -275,9 +280,25 @@ func unproven(err error) bool {
 
 // closeInPlace is step 1: it opens and settles the vault in place by the key that
 // opened it before, checkpoints it and closes it.
-func (t *transition) closeInPlace(ctx context.Context, old inPlace) error {
+//
+// The recipients are looked at again: one that was removed while the operator was asked
+// must not come back.
+func (t *transition) closeInPlace(ctx context.Context, old *inPlace) error {
 	if id, _ := readKeyID(t.paths.db); id != old.id {
 		return errChangedMeanwhile
+	}
+	if old.cause != nil { // they are the slots file's
+		file, err := readSlotsFile(t.paths.slots)
+		if err != nil {
+			return err
+		}
+		var now []Slot
+		if e := file.find(old.id); e != nil {
+			now = e.Slots
+		}
+		if !slices.EqualFunc(now, old.slots, func(a, b Slot) bool { return a.Recipient == b.Recipient }) {
+			return errChangedMeanwhile
+		}
 	}
 	t.inPlace, t.replaces, t.unread = &old.id, true, old.key == nil
 	if t.unread {
@@ -292,11 +313,29 @@ func (t *transition) closeInPlace(ctx context.Context, old inPlace) error {
 	if err = v.settleIfNeeded(ctx); err == nil {
 		err = v.changeable()
 	}
+	var now []Slot
+	if err == nil {
+		_, now, err = v.metaAndSlots(ctx)
+	}
 	if err != nil {
 		v.Close()
 		return err
 	}
+	if old.cause == nil {
+		old.slots = now
+	}
 	return v.quiesce(ctx)
+}
+
+// setReplacedAside has the keyring note that the vault was replaced, where the new one
+// does not use it and so does not settle that.
+func (t *transition) setReplacedAside(ctx context.Context) {
+	if t.replacedVault == "" || t.meta.Keyring || t.cfg.Keyring == nil {
+		return
+	}
+	if err := setAnchorAside(context.WithoutCancel(ctx), t.cfg.Keyring, t.replacedVault); err != nil {
+		t.cfg.log().Warn("the keyring does not note that the vault was replaced: its files could be put back unnoticed", "vault_id", t.replacedVault, "error", err)
+	}
 }
 
 // stillThere divides a backup's slots into those whose recipients the vault in

@@ -120,8 +120,8 @@ func (v *Vault) metaAndSlots(ctx context.Context) (Meta, []Slot, error) {
 	return m, slots, err
 }
 
-// readUnlocking is metaAndSlots, and returns by itself that they are older than the audit
-// log; where the operator accepts a rollback, everything else is compared as well.
+// readUnlocking reads like metaAndSlots, but returns a rollback as a result of its own, so
+// that the caller can accept it. Where the operator does, all rows are compared as well.
 func (v *Vault) readUnlocking(ctx context.Context) (m Meta, slots []Slot, replayed, err error) {
 	err = v.view(ctx, func(tx *Tx) error {
 		m, slots, replayed = tx.CheckedSlots(ctx)
@@ -163,8 +163,8 @@ func (v *Vault) judge(file slotsFile, s *settlement) error {
 		case e.State == stateCurrent && e.VaultID != current.VaultID:
 			s.foreign = true
 			v.cfg.log().Warn("the slots file told of another vault: it is copied aside", "vault_id", e.VaultID)
-		case e.State == stateReplaced && !e.Keyring:
-			// Dropped.
+		case e.State == stateReplaced && (!e.Keyring || e.VaultID == current.VaultID):
+			// Dropped. A restore always makes a new id: this vault was not replaced.
 		default: // pending: never came to be; current, ours and lower: rotated away; replaced
 			s.swept = append(s.swept, e)
 		}
@@ -283,6 +283,8 @@ func (v *Vault) sweepKeys(ctx context.Context, s settlement) (waiting []entry) {
 			waiting = append(waiting, e)
 			continue
 		case e.State == stateReplaced || !e.Keyring || v.keptFor(e.KeyID):
+		case v.source == FromKeyring && !e.itemIsTheirs(ctx, v.cfg.Keyring):
+			v.cfg.log().Warn("the keyring's item is of another key than the slots file tells of: it is left", "account", e.KeyID)
 		case v.source == FromKeyring:
 			if err := v.cfg.Keyring.Delete(ctx, e.KeyID.String()); err != nil {
 				v.cfg.log().Warn("a keyring item that is not needed any more cannot be deleted", "account", e.KeyID, "error", err)
@@ -300,6 +302,22 @@ func (v *Vault) sweepKeys(ctx context.Context, s settlement) (waiting []entry) {
 		}
 	}
 	return waiting
+}
+
+// itemIsTheirs reports whether the keyring's item is the one that the entry tells of, or
+// there is none: whoever can write the slots file must not have another vault's item
+// deleted. An item that cannot be read is left to Delete, which says why.
+func (e entry) itemIsTheirs(ctx context.Context, k Keyring) bool {
+	value, err := k.Get(ctx, e.KeyID.String())
+	if err != nil {
+		return true
+	}
+	key, err := parseKeyLine([]byte(value))
+	if err != nil {
+		return true // not a key
+	}
+	defer key.wipe()
+	return key.check() == e.Check
 }
 
 // keptFor reports whether a file set aside still needs the key.

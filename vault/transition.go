@@ -67,6 +67,8 @@ type transition struct {
 	// replaces says that the vault in place is replaced by another one, and set
 	// aside.
 	replaces bool
+	// replacedVault is the id of the vault that is replaced, where its key is in a keyring.
+	replacedVault string
 	// missing says that there is no database, but a slots file of one.
 	missing bool
 	// unread says that the database in place could not be opened, so its side
@@ -170,6 +172,9 @@ func (t *transition) steps(ctx context.Context, before slotsFile) error {
 		for _, e := range before.entries {
 			if t.replaces && e.KeyID == *t.inPlace {
 				e.State = stateReplaced
+				if e.Keyring {
+					t.replacedVault = e.VaultID
+				}
 			}
 			entries = append(entries, e)
 		}

@@ -26,14 +26,14 @@ type Vault struct {
 	source Source
 	mode   connMode // of the write connection
 
-	lock       *durable.Lock // held shared while open; nil inside a transition
-	write      *durable.Lock // held for each write transaction and checkpoint
-	anchorLock *durable.Lock // held while the keyring's anchor is written; see anchor.go
-	vouched    bool          // the slots file agreed that the key is the right one
-	opener     opener        // where an identity opened it
-	owed       string        // the vouch of the opener's slot, to be stored; or ""
-	readOnly   bool
-	listed     bool // in opened, until it is closed
+	lock         *durable.Lock // held shared while open; nil inside a transition
+	write        *durable.Lock // held for each write transaction and checkpoint
+	anchorLock   *durable.Lock // held while the keyring's anchor is written; see anchor.go
+	vouched      bool          // the slots file agreed that the key is the right one
+	opener       opener        // where an identity opened it
+	vouchToStore string        // the vouch of the opener's slot, to be stored; or ""
+	readOnly     bool
+	listed       bool // in opened, until it is closed
 
 	// gate lets transactions of this process in side by side, and a rotation
 	// alone.

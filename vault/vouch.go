@@ -60,39 +60,51 @@ type claim struct {
 }
 
 // parseClaims reads the comment lines that identity files and sheets carry: "vault id"
-// and, behind it, "signer", each with its value.
+// and, behind it, "signer", each with its value. A vault id without a signer is a claim
+// that fits no signer: a page that was cut must not say less than it did.
 func parseClaims(text string) []claim {
 	var claims []claim
 	vaultID := ""
+	end := func(signer string) {
+		if vaultID != "" {
+			claims = append(claims, claim{vaultID, signer})
+		}
+		vaultID = ""
+	}
 	for line := range strings.Lines(text) {
 		comment, ok := strings.CutPrefix(strings.TrimSpace(line), "#")
 		if !ok {
 			continue
 		}
 		if id, ok := commentValue(comment, "vault id"); ok {
+			end("")
 			vaultID = id
-		} else if signer, ok := commentValue(comment, "signer"); ok && vaultID != "" {
-			claims = append(claims, claim{vaultID, signer})
-			vaultID = ""
+		} else if signer, ok := commentValue(comment, "signer"); ok {
+			end(signer)
 		}
 	}
+	end("")
 	return claims
 }
 
+// commentValue returns the word behind a name and a colon or white space.
 func commentValue(comment, name string) (string, bool) {
 	rest, ok := strings.CutPrefix(strings.TrimSpace(comment), name)
-	if !ok {
+	if !ok || rest == "" || !strings.ContainsAny(rest[:1], ": \t") {
 		return "", false
 	}
-	value := strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(rest), ":"))
-	return value, value != "" && !strings.ContainsAny(value, " \t")
+	words := strings.Fields(strings.TrimPrefix(strings.TrimSpace(rest), ":"))
+	if len(words) == 0 {
+		return "", false
+	}
+	return words[0], true
 }
 
 // ParseSheet returns the signer's fingerprint that a sheet or an identity file names.
 // The error matches [ErrInvalid] where it names none, or several.
 func ParseSheet(data []byte) (string, error) {
 	claims := parseClaims(string(data))
-	if len(claims) == 0 {
+	if len(claims) == 0 || claims[0].signer == "" {
 		return "", fmt.Errorf("%w: it names no signer", ErrInvalid)
 	}
 	for _, c := range claims[1:] {
@@ -152,16 +164,16 @@ func (v *Vault) checkSigner(ctx context.Context) error {
 	vouches := vouch != "" && slices.ContainsFunc(trail, func(line string) bool {
 		return hmac.Equal([]byte(vouchFor(recipient.vouchKey, m.VaultID, line)), []byte(vouch))
 	})
-	vouchNow := func() {
+	storeLater := func() {
 		if recipient.vouchKey != nil && !vouches {
-			v.owed = vouchFor(recipient.vouchKey, m.VaultID, m.Signer)
+			v.vouchToStore = vouchFor(recipient.vouchKey, m.VaultID, m.Signer)
 		}
 	}
 	if v.cfg.Signer != "" {
 		if err := v.checkGivenSigner(m, trail); err != nil {
 			return err
 		}
-		vouchNow()
+		storeLater()
 		return nil
 	}
 	claims := slices.DeleteFunc(slices.Clone(recipient.claims), func(c claim) bool { return c.vaultID != m.VaultID })
@@ -189,7 +201,7 @@ func (v *Vault) checkSigner(ctx context.Context) error {
 	if err := v.askSigner(ctx, m, named); err != nil {
 		return err
 	}
-	vouchNow()
+	storeLater()
 	return nil
 }
 
@@ -206,9 +218,10 @@ func (v *Vault) checkGivenSigner(m Meta, trail []string) error {
 	return nil
 }
 
-// leadsFrom reports whether certificates lead from a signer to the newest.
+// leadsFrom reports whether the fingerprint is one of the trail: the newest signer, or one
+// from which certificates lead to it.
 func leadsFrom(trail []string, fingerprint string) bool {
-	return slices.ContainsFunc(trail, func(line string) bool { return Fingerprint(line) == fingerprint })
+	return fingerprint != "" && slices.ContainsFunc(trail, func(line string) bool { return Fingerprint(line) == fingerprint })
 }
 
 // askSigner asks the operator, once for a signer of a vault: a migration opens it
@@ -231,11 +244,11 @@ func (v *Vault) askSigner(ctx context.Context, m Meta, named []string) error {
 	return nil
 }
 
-// payVouch writes the vouch of the slot that opened the vault, after the operator
+// storeVouch writes the vouch of the slot that opened the vault, after the operator
 // answered for its signer or gave it, so that the question comes once. It is a courtesy: where the write
 // lock is not free, the next open asks again.
-func (v *Vault) payVouch(ctx context.Context) {
-	if v.owed == "" || v.readOnly || v.changeable() != nil {
+func (v *Vault) storeVouch(ctx context.Context) {
+	if v.vouchToStore == "" || v.readOnly || v.changeable() != nil {
 		return
 	}
 	ctx = context.WithoutCancel(ctx)
@@ -249,7 +262,7 @@ func (v *Vault) payVouch(ctx context.Context) {
 	err := v.changeSlots(ctx, func(tx *Tx, m *Meta, slots []Slot) ([]Slot, Event, error) {
 		for i, s := range slots {
 			if s.ID == v.opener.slot.ID && s.Recipient == v.opener.slot.Recipient {
-				slots[i].vouch = v.owed
+				slots[i].vouch = v.vouchToStore
 				return slots, Event{Action: "slot.vouch", Subject: s.ID, Detail: "for the signer " + m.SignerFingerprint()}, updateSlotVouch(ctx, tx, slots[i])
 			}
 		}

@@ -16,10 +16,7 @@ import (
 // parseSigner parses --signer: a fingerprint, or the file of a sheet that names one.
 func parseSigner(s string) (string, error) {
 	if strings.HasPrefix(s, "SHA256:") {
-		if len(s) != len("SHA256:")+43 {
-			return "", fmt.Errorf("%w: --signer: a fingerprint reads SHA256: and 43 characters", vault.ErrInvalid)
-		}
-		return s, nil
+		return checkFingerprint(s)
 	}
 	if isSecret(s) {
 		return "", fmt.Errorf("%w: --signer: what is given is a private key, where a fingerprint is needed", vault.ErrInvalid)
@@ -33,7 +30,15 @@ func parseSigner(s string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("--signer %q: %w", s, err)
 	}
-	return parseSigner(signer)
+	return checkFingerprint(signer)
+}
+
+// checkFingerprint refuses what does not have the form of one.
+func checkFingerprint(s string) (string, error) {
+	if !strings.HasPrefix(s, "SHA256:") || len(s) != len("SHA256:")+43 {
+		return "", fmt.Errorf("%w: a signer's fingerprint reads SHA256: and 43 characters", vault.ErrInvalid)
+	}
+	return s, nil
 }
 
 func readSmallFile(path string) ([]byte, error) {
@@ -104,6 +109,9 @@ func (o readOptions) build(a *app, cfg vault.Config, recorded map[string]bool) (
 			}
 			answer, err := a.ui.ask(ctx, "Fingerprint of the signer, from the sheet (SHA256:...): ")
 			if err != nil {
+				return err
+			}
+			if _, err := checkFingerprint(answer); err != nil {
 				return err
 			}
 			signers = []string{answer}
