@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"testing"
 
 	"filippo.io/age"
 
+	"github.com/rbee-keeper/rbee-vault/internal/faulttest"
 	"github.com/rbee-keeper/rbee-vault/vault"
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
 )
@@ -80,5 +82,54 @@ func TestSlotsFileOfALostDatabase(t *testing.T) {
 	}
 	if copies := foreignCopies(t, cfg); len(copies) != 1 || string(read(t, copies[0])) != string(slots) {
 		t.Errorf("set aside: %v", copies)
+	}
+}
+
+// TestCopyOfTheDatabaseStays: a file where a new database is built begins with the
+// key id of the database in place: somebody copied it there.
+func TestCopyOfTheDatabaseStays(t *testing.T) {
+	cfg := vaulttest.Config(t)
+	write(t, cfg.Path+".new", read(t, cfg.Path))
+	node(t, cfg, "hive-01")
+	if !exists(cfg.Path + ".new") {
+		t.Fatal("an open removed it")
+	}
+	v := vaulttest.Open(t, cfg)
+	if _, err := v.Rotate(t.Context()); !errors.Is(err, vault.ErrFileExists) {
+		t.Errorf("a rotation builds over it: %v", err)
+	}
+	if !exists(cfg.Path + ".new") {
+		t.Error("a rotation removed it")
+	}
+}
+
+// TestMovedBetweenLinkAndRemove: the database of an init that was killed with both of
+// its names was moved away. What the second name tells is no leftover, and its key is
+// nobody's to delete.
+func TestMovedBetweenLinkAndRemove(t *testing.T) {
+	s := newCrashSite(t, true)
+	counted := &faulttest.Steps{}
+	if err := create(t.Context(), s.copy(t), counted); err != nil {
+		t.Fatal(err)
+	}
+	s.killed(t, "init", "", 1+slices.Index(counted.Names(), "link beehives.db"), faulttest.KillAfter)
+	elsewhere := crashSite{vaulttest.Dir(t)}
+	if err := os.Mkdir(elsewhere.dir+"/v", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(s.db(), elsewhere.db()); err != nil {
+		t.Fatal(err)
+	}
+	write(t, elsewhere.db()+".slots", read(t, s.db()+".slots"))
+	if err := create(t.Context(), s, &faulttest.Steps{}); err == nil {
+		t.Error("another vault was made in its place")
+	}
+	if err := os.Remove(s.db() + ".new"); err != nil { // the second name: two are refused
+		t.Fatal(err)
+	}
+	cfg := s.configBy(byKeyring, &faulttest.Steps{})
+	cfg.Path = elsewhere.db()
+	if err := openAndClose(t.Context(), cfg); err != nil {
+		t.Errorf("the moved vault: %v", err)
 	}
 }
