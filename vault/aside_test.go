@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"filippo.io/age"
@@ -131,5 +133,23 @@ func TestMovedBetweenLinkAndRemove(t *testing.T) {
 	cfg.Path = elsewhere.db()
 	if err := openAndClose(t.Context(), cfg); err != nil {
 		t.Errorf("the moved vault: %v", err)
+	}
+}
+
+// TestSideFilesAfterACheckpoint: beside a file of SQLite's that does not go, no copy
+// of the database is known to be whole, and nothing is migrated.
+func TestSideFilesAfterACheckpoint(t *testing.T) {
+	cfg := vaulttest.Config(t)
+	before := read(t, cfg.Path)
+	journal := cfg.Path + "-journal"
+	write(t, journal, make([]byte, 16)) // not a hot one: SQLite leaves it
+	if err := openAndClose(t.Context(), nextSchema(cfg)); !errors.Is(err, vault.ErrLocked) || !strings.Contains(err.Error(), journal) {
+		t.Errorf("%v, want ErrLocked that names the file", err)
+	}
+	if copies, _ := filepath.Glob(cfg.Path + ".before-*"); len(copies) > 0 {
+		t.Errorf("copied: %v", copies)
+	}
+	if string(read(t, cfg.Path)) != string(before) {
+		t.Error("the vault was changed")
 	}
 }
