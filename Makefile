@@ -22,7 +22,7 @@ demo: ## the first minute of README.md, in a throwaway directory
 
 test: ## everything, with the real parts
 	@scripts/install $(TEST)
-	go test -race -shuffle=on -parallel 8 -timeout 30m ./... # many tests wait for the disk
+	go test -race -shuffle=on -parallel 8 -timeout 60m ./... # many tests wait for the disk
 
 bench: ## ratios to a plaintext registry, in one run
 	@scripts/install $(TEST)
