@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
 // maxIncludes bounds how deep ssh_config files include each other, as OpenSSH does;
@@ -59,6 +61,9 @@ func (a *SSHAliases) scan(file, home string, depth int) error {
 		return err
 	} else if !info.Mode().IsRegular() {
 		return fmt.Errorf("%w: %q is not a regular file", ErrInvalid, file)
+	}
+	if err := vault.CheckNotOpen(file); err != nil {
+		return err
 	}
 	f, err := os.Open(file)
 	if err != nil {

@@ -293,6 +293,20 @@ func OpenPlaintext(ctx context.Context, path string) (*sql.DB, error) {
 	return db, nil
 }
 
+// CheckNotOpen refuses, with [ErrAlreadyOpen], a file that this process has open as a
+// database, or SQLite's own file beside one: whoever opens it otherwise and closes it
+// again drops the locks of the database.
+func CheckNotOpen(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil // whoever opens it says so
+	}
+	if opened.hasBeside(path) || opened.unless(info, func() error { return nil }) != nil {
+		return fmt.Errorf("%q: %w", path, ErrAlreadyOpen)
+	}
+	return nil
+}
+
 func readHeader(path string, n int) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {

@@ -34,6 +34,9 @@ func openInput(ctx context.Context, path string) (*input, error) {
 	if info.IsDir() || info.Mode()&fs.ModeDevice != 0 {
 		return nil, fmt.Errorf("%w: %q is no file that can be read", vault.ErrInvalid, path)
 	}
+	if err := vault.CheckNotOpen(path); err != nil {
+		return nil, err
+	}
 	f, err := await(ctx, func() (*os.File, error) { return os.Open(path) })
 	if err != nil {
 		return nil, err
