@@ -129,7 +129,7 @@ func (v *Vault) checkSigner(ctx context.Context) error {
 	var signers []Signer
 	var slots []Slot
 	err := v.view(ctx, func(tx *Tx) (err error) {
-		if m, err = tx.Meta(ctx); err != nil {
+		if m, err = tx.Meta(ctx); err != nil || v.source == FromKeyring && v.cfg.Signer == "" {
 			return err
 		}
 		if signers, err = tx.Signers(ctx); err != nil {
