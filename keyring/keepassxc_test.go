@@ -8,34 +8,36 @@ import (
 	"github.com/rbee-keeper/rbee-vault/keyring/keyringtest"
 )
 
-// TestKeePassXC: the contract holds there too, and an item that is there is updated
-// without a question, which nobody would answer here.
+// TestKeePassXC: the contract holds there too, and an existing item is updated without a
+// question, which nobody would answer here.
 func TestKeePassXC(t *testing.T) {
-	s := keyringtest.StartKeePassXC(t, false)
+	keyringtest.StartKeePassXC(t, keyringtest.KeePassXC{})
 	k := keyring.New(keyring.Config{Timeout: long})
 	if name, err := k.Provider(t.Context()); err != nil || !strings.HasPrefix(name, "keepassxc") {
 		t.Fatalf("provider %q, %v", name, err)
 	}
 	keyringtest.Contract(t, func(*testing.T) keyringtest.K { return k })
-	for _, v := range []string{"rbk1:first", "rbk1:second", "rbk1:third"} {
-		if err := k.Set(t.Context(), account, v); err != nil {
+}
+
+// TestKeePassXCRestarts: an item, and an update of it, are still there after a restart.
+func TestKeePassXCRestarts(t *testing.T) {
+	s := keyringtest.StartKeePassXC(t, keyringtest.KeePassXC{Save: true})
+	for _, v := range []string{"rbk1:first", "rbk1:second"} {
+		if err := keyring.New(keyring.Config{Timeout: long}).Set(t.Context(), account, v); err != nil {
 			t.Fatal(err)
 		}
-		if got, err := k.Get(t.Context(), account); err != nil || got != v {
-			t.Fatalf("%q, %v, want %q", got, err, v)
+		s.SaveKeePassXC(t, v)
+		s.RestartKeePassXC(t)
+		if got, err := keyring.New(keyring.Config{Timeout: long}).Get(t.Context(), account); err != nil || got != v {
+			t.Errorf("restarted: %q, %v, want %q", got, err, v)
 		}
-	}
-	s.RestartKeePassXC(t, "rbk1:third")
-	k = keyring.New(keyring.Config{Timeout: long})
-	if got, err := k.Get(t.Context(), account); err != nil || got != "rbk1:third" {
-		t.Errorf("restarted: %q, %v", got, err)
 	}
 }
 
 // TestKeePassXCConfirms: with its confirmations on and nobody there, an update is refused
 // at once: nobody waits for a dialog.
 func TestKeePassXCConfirms(t *testing.T) {
-	keyringtest.StartKeePassXC(t, true)
+	keyringtest.StartKeePassXC(t, keyringtest.KeePassXC{Confirm: true})
 	k := keyring.New(keyring.Config{Timeout: long})
 	if err := k.Set(t.Context(), account, value); err != nil { // a new item asks nothing
 		t.Fatal(err)

@@ -48,7 +48,7 @@ func TestKeyringScripts(t *testing.T) {
 
 // TestKeePassXCScripts runs against a real KeePassXC, whose confirmations are off.
 func TestKeePassXCScripts(t *testing.T) {
-	session := keyringtest.StartKeePassXC(t, false)
+	session := keyringtest.StartKeePassXC(t, keyringtest.KeePassXC{})
 	runScripts(t, "testdata/keepassxc", session.Env())
 }
 

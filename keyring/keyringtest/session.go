@@ -306,9 +306,9 @@ func (s *Session) wait(t testing.TB, check func() error) {
 		select {
 		case <-tick.C:
 		case <-s.provider.gone():
-			t.Fatalf("gnome-keyring ended: %v\n%s", err, s.provider.output.String())
+			t.Fatalf("the keyring ended: %v\n%s", err, s.provider.output.String())
 		case <-ctx.Done():
-			t.Fatalf("still not so: %v", err)
+			t.Fatalf("after %v still: %v", patience, err)
 		}
 	}
 }
