@@ -24,7 +24,8 @@ type nodeCache struct {
 // from the database each time.
 const maxCached = 20_000
 
-// node returns a node as it is at a version, if that is known.
+// node returns a node as it is at a version, if that is known. The zero Version, that of
+// a read which did not ask, is never known.
 func (c *nodeCache) node(version vault.Version, name string) (Node, bool) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
@@ -81,9 +82,12 @@ func (c *nodeCache) keepAll(version vault.Version, list []Node) {
 }
 
 // at makes the cache one of the version, and drops what is of an earlier one. It
-// reports false where the cache is of a later one already. The lock is held.
+// reports false where the cache is of a later one already, or the version was not asked
+// for. The lock is held.
 func (c *nodeCache) at(version vault.Version) bool {
 	switch {
+	case version == vault.Version{}:
+		return false
 	case version.Before(c.version):
 		return false
 	case c.version != version || c.nodes == nil:

@@ -42,7 +42,7 @@ func (r *Registry) AddNode(ctx context.Context, n Node) error {
 
 // GetNode returns the node of exactly that name, or ErrNotFound.
 func (r *Registry) GetNode(ctx context.Context, name string) (Node, error) {
-	version, err := r.v.Version(ctx)
+	version, err := r.version(ctx)
 	if err == nil {
 		if n, ok := r.cache.node(version, name); ok {
 			return n, nil
@@ -65,7 +65,7 @@ func (r *Registry) GetNode(ctx context.Context, name string) (Node, error) {
 // ListNodes returns all nodes by name, in the order of its bytes. A row that
 // cannot be read fails the list with ErrBadRow and its name.
 func (r *Registry) ListNodes(ctx context.Context) ([]Node, error) {
-	version, err := r.v.Version(ctx)
+	version, err := r.version(ctx)
 	if err == nil {
 		if list, ok := r.cache.list(version); ok {
 			return list, nil

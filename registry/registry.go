@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
@@ -51,6 +52,16 @@ type Registry struct {
 	v     *vault.Vault
 	owned bool
 	cache nodeCache
+	used  atomic.Bool // something was read already
+}
+
+// version is the version of the database, or the zero Version for the first read of a
+// handle: a program that reads once then needs one connection, and the cache nothing.
+func (r *Registry) version(ctx context.Context) (vault.Version, error) {
+	if !r.used.Swap(true) {
+		return vault.Version{}, nil
+	}
+	return r.v.Version(ctx)
 }
 
 // Open opens the vault that cfg describes, which must exist. The errors are

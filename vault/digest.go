@@ -5,9 +5,8 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"crypto/subtle"
-	"encoding/binary"
 	"fmt"
-	"math"
+	"hash"
 	"strconv"
 	"strings"
 )
@@ -74,42 +73,34 @@ func parseDigest(s string) (digest, error) {
 	return d, nil
 }
 
-// hashRow is the HMAC of a row: its table, then name, type and value of each column
-// that is not NULL, so that a migration which adds a column changes no digest. Names
-// and values alternate in columns.
-func hashRow(key []byte, table string, columns ...any) []byte {
-	b := make([]byte, 0, 1024)
-	field := func(kind byte, value string) {
-		b = append(b, kind)
-		b = binary.BigEndian.AppendUint32(b, uint32(len(value)))
-		b = append(b, value...)
-	}
-	field('n', table)
-	for i := 0; i+1 < len(columns); i += 2 {
-		var kind byte
-		var value string
-		switch v := columns[i+1].(type) {
-		case nil:
-			continue
-		case int64:
-			kind, value = 'i', string(binary.BigEndian.AppendUint64(nil, uint64(v)))
-		case float64:
-			kind, value = 'r', string(binary.BigEndian.AppendUint64(nil, math.Float64bits(v)))
-		case string:
-			kind, value = 't', v
-		case []byte:
-			if v == nil { // how the driver gives NULL to a function
-				continue
-			}
-			kind, value = 'b', string(v)
+// rowHasher computes the HMAC of rows under a key. It is for one goroutine.
+type rowHasher struct {
+	mac hash.Hash
+	sum [sha256.Size]byte
+}
+
+func newRowHasher(key []byte) *rowHasher { return &rowHasher{mac: hmac.New(sha256.New, key)} }
+
+// hash returns the HMAC of a row's text, until the next call.
+func (h *rowHasher) hash(text []byte) []byte {
+	h.mac.Reset()
+	h.mac.Write(text)
+	return h.mac.Sum(h.sum[:0])
+}
+
+// rowText is the text of a row that its HMAC covers: its table, then name and value of
+// each column that is not NULL, so that a migration which adds a column changes no
+// digest. Names and values alternate in columns: first those that are declared NOT NULL,
+// then the others, both in the order of their names. [columns.rowText] is the same in
+// SQL.
+func rowText(table string, columns ...any) []byte {
+	text := []byte(table)
+	for i := 0; i < len(columns); i += 2 {
+		if v := columns[i+1]; v != nil {
+			text = fmt.Appendf(text, "|%s=%s", columns[i], quoteText(fmt.Sprint(v)))
 		}
-		name, _ := columns[i].(string)
-		field('n', name)
-		field(kind, value)
 	}
-	mac := hmac.New(sha256.New, key)
-	mac.Write(b)
-	return mac.Sum(nil)
+	return text
 }
 
 // digestedTable is a table that the digest covers, but for some columns.
@@ -137,6 +128,7 @@ var slotsTable = digestedTable{name: "slots"}
 type contentCheck struct {
 	want    digest
 	columns columns
+	hasher  *rowHasher
 	sums    map[string]rowSet   // by table, of the last reading
 	earlier map[string][]rowSet // of readings before that one
 }
@@ -148,11 +140,17 @@ func (tx *Tx) BeginCheck(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c, err := tx.selectColumns(ctx, "main")
+	c, err := tx.selectColumns(ctx)
 	if err != nil {
 		return err
 	}
-	tx.check = &contentCheck{want, c, map[string]rowSet{}, map[string][]rowSet{}}
+	tx.check = &contentCheck{
+		want:    want,
+		columns: c,
+		hasher:  tx.sealer.rowHasher(),
+		sums:    map[string]rowSet{},
+		earlier: map[string][]rowSet{},
+	}
 	return nil
 }
 
@@ -182,17 +180,17 @@ func (tx *Tx) Checked(table, alias string) string {
 	tx.check.sums[table] = rowSet{}
 	for _, t := range contentTables {
 		if t.name == table {
-			return tx.check.columns.rowOf(rowFunction, t, alias)
+			return tx.check.columns.rowText(t, alias)
 		}
 	}
 	panic("the digest does not cover the table " + table)
 }
 
 // CountRow counts a row that was read, by the value of [Tx.Checked].
-func (tx *Tx) CountRow(table string, row []byte) {
-	if tx.check != nil && row != nil {
+func (tx *Tx) CountRow(table string, text []byte) {
+	if tx.check != nil && text != nil {
 		sum := tx.check.sums[table]
-		sum.move(1, row)
+		sum.move(1, tx.check.hasher.hash(text))
 		tx.check.sums[table] = sum
 	}
 }
@@ -259,10 +257,11 @@ func (tx *Tx) checkUnlocking(ctx context.Context, m Meta, slots []Slot) error {
 		return err
 	}
 	var seen rowSet
+	h := tx.sealer.rowHasher()
 	for _, s := range slots {
-		seen.move(1, s.hash(tx.sealer.digestKey))
+		seen.move(1, h.hash(s.rowText()))
 	}
-	seen.move(1, hashUnlocking(tx.sealer.digestKey, m, version))
+	seen.move(1, h.hash(m.unlockingText(version)))
 	if seen != want.slots {
 		return errOldRows("slots", seen, want.slots)
 	}

@@ -75,8 +75,8 @@ func (c *connector) Connect(context.Context) (driver.Conn, error) {
 		"_pragma_key":   {rawKey(c.key, c.id)},
 		"_busy_timeout": {"5000"},
 		"_foreign_keys": {"on"},
-		"_synchronous":  {"FULL"},
 	}
+	synchronous := "FULL"
 	begin := "BEGIN IMMEDIATE"
 	// Settings hold for one connection, so each sets all of them. Of
 	// cipher_memory_security: wiping and locking of key material stay on
@@ -91,13 +91,16 @@ func (c *connector) Connect(context.Context) (driver.Conn, error) {
 		pragmas += `PRAGMA cache_size = -65536;`
 	case building:
 		options.Set("_journal_mode", "DELETE")
+		// Nobody reads the file before the transition has flushed it as a whole.
+		synchronous = "OFF"
 		pragmas += `PRAGMA cache_size = -65536;`
 	}
+	options.Set("_synchronous", synchronous)
 	d := &sqlite3.SQLiteDriver{ConnectHook: func(conn *sqlite3.SQLiteConn) error {
 		if _, err := conn.Exec(pragmas, nil); err != nil {
 			return err
 		}
-		if err := c.registerDigest(conn); err != nil || c.old == nil {
+		if err := c.maintainDigest(conn); err != nil || c.old == nil {
 			return err
 		}
 		derived := c.old.key.derive(purposeSQLCipher)
@@ -125,9 +128,11 @@ func (c *connector) checkSettings(conn *sqlite3.SQLiteConn) error {
 		want   any
 	}
 	settings := []setting{
-		{"synchronous", int64(2)}, // FULL: a commit is flushed before it is told
-		{"temp_store", int64(2)},  // MEMORY
+		{"temp_store", int64(2)}, // MEMORY
 		{"foreign_keys", int64(1)},
+	}
+	if c.mode != building {
+		settings = append(settings, setting{"synchronous", int64(2)}) // FULL: a commit is flushed before it is reported
 	}
 	switch c.mode {
 	case reading:
@@ -157,26 +162,17 @@ func (c *connector) checkSettings(conn *sqlite3.SQLiteConn) error {
 	return nil
 }
 
-// registerDigest gives the connection the functions of the content digest, and a
-// write connection its triggers.
-func (c *connector) registerDigest(conn *sqlite3.SQLiteConn) error {
-	row := func(key []byte) func(string, ...any) []byte {
-		return func(table string, columns ...any) []byte { return hashRow(key, table, columns...) }
-	}
-	if err := conn.RegisterFunc(rowFunction, row(c.digestKey), true); err != nil {
-		return err
-	}
-	if c.old != nil {
-		return conn.RegisterFunc(oldRowFunction, row(c.old.key.derive(purposeDigest)), true)
-	}
-	if c.mode != writing || c.moved == nil {
+// maintainDigest gives a write connection the triggers that maintain the content digest.
+func (c *connector) maintainDigest(conn *sqlite3.SQLiteConn) error {
+	if c.mode != writing {
 		return nil
 	}
-	moved := func(set string, count int64, row []byte) int64 {
+	h := newRowHasher(c.digestKey)
+	moved := func(set string, count int64, text []byte) int64 {
 		if set == "slots" {
-			c.moved.slots.move(count, row)
+			c.moved.slots.move(count, h.hash(text))
 		} else {
-			c.moved.content.move(count, row)
+			c.moved.content.move(count, h.hash(text))
 		}
 		return 0
 	}
@@ -187,14 +183,17 @@ func (c *connector) registerDigest(conn *sqlite3.SQLiteConn) error {
 	if err != nil || version[0][0] != c.schema {
 		return err
 	}
-	found, err := queryRows(conn, columnsQuery("main"))
+	found, err := queryRows(conn, columnsQuery)
 	if err != nil {
 		return err
 	}
 	tables := columns{}
 	for _, r := range found {
-		table, column := fmt.Sprintf("%s", r[0]), fmt.Sprintf("%s", r[1])
-		tables[table] = append(tables[table], column)
+		tables.add(fmt.Sprintf("%s", r[0]), column{
+			name:    fmt.Sprintf("%s", r[1]),
+			notNull: r[2] == int64(1),
+			blob:    r[3] == int64(1),
+		})
 	}
 	_, err = conn.Exec(tables.triggers(c.schema), nil)
 	return err

@@ -12,6 +12,7 @@ const (
 	goldenCheck     = "fec83a73b4b186794323583370102eae"
 	goldenVaultID   = "0b5c5d1e-6d2c-4a43-9d0f-5f3f0a4d2b11"
 	goldenSealed    = "01790a7bf0ba5a7d69693cbb580d31e29b83ca03a5681e10b51a595781b0ff97b11e5acc8b971bcbb20ac86433bb"
+	goldenRowHash   = "ca87cf57170dc9104f817f95aa4992322aa321a77345bc46b4b451c681408fbd"
 	goldenAuditHash = "fed45bab6c792d4e8b739b82b52bc7007ba5ce830cfd17f24260450be9899dfa"
 )
 

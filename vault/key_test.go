@@ -2,6 +2,7 @@ package vault
 
 import (
 	"bytes"
+	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -195,6 +196,23 @@ func TestAuditRowGolden(t *testing.T) {
 }
 
 // goldenAnchor is the form of an anchor, for ever.
+// TestRowHash: the HMAC of a row, as any tool computes it from the row's text.
+func TestRowHash(t *testing.T) {
+	key := make([]byte, 32)
+	text := rowText("slots", "created", int64(1700000000123), "label", "it's", "identity", nil)
+	if want := "slots|created='1700000000123'|label='it''s'"; string(text) != want {
+		t.Errorf("text %q, want %q", text, want)
+	}
+	if sum := newRowHasher(key).hash(text); hex.EncodeToString(sum) != goldenRowHash {
+		t.Errorf("hash %x, want %s", sum, goldenRowHash)
+	}
+	mac := hmac.New(sha256.New, key)
+	mac.Write([]byte("slots|created='1700000000123'|label='it''s'"))
+	if sum := mac.Sum(nil); hex.EncodeToString(sum) != goldenRowHash {
+		t.Errorf("by hand %x, want %s", sum, goldenRowHash)
+	}
+}
+
 const goldenAnchor = "rba1:" + goldenVaultID + ":3:42:" + goldenAuditHash
 
 func FuzzParseAnchor(f *testing.F) {

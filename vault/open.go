@@ -174,27 +174,37 @@ func unlockAndAttach(ctx context.Context, cfg Config, p paths) (*Vault, error) {
 // prove reads the database for the first time. Where the slots file vouched for
 // the key, what cannot be read is damaged.
 func (v *Vault) prove(ctx context.Context) (version int64, err error) {
-	var application int64
-	err = v.view(ctx, func(tx *Tx) error {
-		if err := tx.QueryRowContext(ctx, `PRAGMA application_id`).Scan(&application); err != nil {
-			return err
+	err = v.view(ctx, func(tx *Tx) (err error) {
+		if version, err = v.readSchema(ctx, tx); err == nil {
+			v.sealer.vaultID, err = selectVaultID(ctx, tx)
 		}
-		return tx.QueryRowContext(ctx, `PRAGMA user_version`).Scan(&version)
-	})
-	switch {
-	case errors.Is(err, ErrDamaged) && !v.vouched:
-		return 0, fmt.Errorf("read %q: %w (without a slots file, a damaged database and a wrong key cannot be told apart)", v.paths.db, err)
-	case err != nil:
-		return 0, fmt.Errorf("read %q: %w", v.paths.db, err)
-	case application != applicationID || version < 1:
-		return 0, fmt.Errorf("%w: %q is an encrypted database, but not a vault", ErrDamaged, v.paths.db)
-	case version > v.cfg.schemaVersion():
-		return 0, fmt.Errorf("%w: the vault has schema %d, this program knows %d", ErrNewer, version, v.cfg.schemaVersion())
-	}
-	return version, v.view(ctx, func(tx *Tx) (err error) {
-		v.sealer.vaultID, err = selectVaultID(ctx, tx)
 		return err
 	})
+	if errors.Is(err, ErrDamaged) && version == 0 && !v.vouched {
+		err = fmt.Errorf("%w (without a slots file, a damaged database and a wrong key cannot be told apart)", err)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read %q: %w", v.paths.db, err)
+	}
+	return version, nil
+}
+
+// readSchema returns the schema's version, or 0 where it cannot be read.
+func (v *Vault) readSchema(ctx context.Context, tx *Tx) (int64, error) {
+	var application int64
+	if err := tx.QueryRowContext(ctx, `PRAGMA application_id`).Scan(&application); err != nil {
+		return 0, err
+	}
+	version, err := tx.schemaVersion(ctx)
+	switch {
+	case err != nil:
+		return 0, err
+	case application != applicationID || version < 1:
+		return version, fmt.Errorf("%w: it is an encrypted database, but not a vault", ErrDamaged)
+	case version > v.cfg.schemaVersion():
+		return version, fmt.Errorf("%w: the vault has schema %d, this program knows %d", ErrNewer, version, v.cfg.schemaVersion())
+	}
+	return version, nil
 }
 
 // quiesce folds the write-ahead log into the database, closes every connection

@@ -332,8 +332,8 @@ func (t *transition) rotate(ctx context.Context, key *Key, seen anchor) error {
 	if err := v.quiesce(ctx); err != nil {
 		return err
 	}
-	from := sealer{key: key.derive(purposeSeal), vaultID: m.VaultID}
-	defer wipe(from.key)
+	from := newSealer(key, m.VaultID)
+	defer from.wipe()
 	t.inPlace = &key.id
 	t.old = &attachment{path: t.paths.db, key: key}
 	t.slots = slots

@@ -34,6 +34,17 @@ type sealer struct {
 	vaultID   string
 }
 
+func newSealer(key *Key, vaultID string) sealer {
+	return sealer{key: key.derive(purposeSeal), digestKey: key.derive(purposeDigest), vaultID: vaultID}
+}
+
+func (s sealer) wipe() {
+	wipe(s.key)
+	wipe(s.digestKey)
+}
+
+func (s sealer) rowHasher() *rowHasher { return newRowHasher(s.digestKey) }
+
 func (s sealer) additionalData(kind SealedKind, fingerprint string) []byte {
 	var b []byte
 	for _, field := range []string{"rbee-vault/v1/sealed", string(kind), s.vaultID, fingerprint} {

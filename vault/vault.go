@@ -93,14 +93,13 @@ func attach(cfg Config, p paths, db string, key *Key, mode connMode) (*Vault, er
 func (v *Vault) adopt(key *Key, inode os.FileInfo, vaultID string) {
 	copied := *key
 	v.key, v.inode = &copied, inode
-	v.sealer = sealer{key: key.derive(purposeSeal), digestKey: key.derive(purposeDigest), vaultID: vaultID}
+	v.sealer = newSealer(key, vaultID)
 }
 
 // wipe takes the keys out of memory: best effort.
 func (v *Vault) wipe() {
 	v.key.wipe()
-	wipe(v.sealer.key)
-	wipe(v.sealer.digestKey)
+	v.sealer.wipe()
 }
 
 // Path returns the database's absolute path.
@@ -167,8 +166,9 @@ type Tx struct {
 	audited auditing // what Audit wrote
 	// moved is how the rows have changed since the last audit row; nil: nobody keeps
 	// track, and the next audit row computes the digest from the rows as they stand.
-	moved *digest
-	check *contentCheck // under way, or nil
+	moved  *digest
+	check  *contentCheck // under way, or nil
+	copied *copiedCheck  // under way, or nil
 }
 
 // querier is [sql.Tx] without its ending, which is View's and Update's.
@@ -202,6 +202,9 @@ func (v *Vault) transact(ctx context.Context, db *sql.DB, writer bool, fn func(t
 	}
 	if tx.moved != nil && *tx.moved != (digest{}) {
 		return 0, errors.New("commit: rows were changed that no audit row tells of")
+	}
+	if tx.copied != nil {
+		return 0, errors.New("commit: rows were copied that no audit row ends the check of")
 	}
 	switch err := sqlTx.Commit(); {
 	case err == nil:
