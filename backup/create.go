@@ -19,6 +19,7 @@ import (
 	"filippo.io/age"
 
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
+	"github.com/rbee-keeper/rbee-vault/internal/wire"
 	"github.com/rbee-keeper/rbee-vault/registry"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
@@ -196,7 +197,7 @@ func (o CreateOptions) put(write func(io.Writer) error, m Manifest) (Record, err
 		path = o.Path
 		err = durable.CreateFrom(o.FS, path, through)
 	default:
-		created, _ := vault.ParseTime(m.Created)
+		created, _ := wire.ParseTime(m.Created)
 		for n := 1; ; n++ {
 			path = filepath.Join(o.Dir, fileName(created, m.Sequence, n))
 			if ok, e := durable.Exists(path); e != nil || !ok {
@@ -312,7 +313,7 @@ func (a *archive) stream(ctx context.Context, tx *vault.Tx, w io.Writer) error {
 	}
 	zipped := gzip.NewWriter(encrypted)
 	tarred := tar.NewWriter(zipped)
-	created, err := vault.ParseTime(a.manifest.Created)
+	created, err := wire.ParseTime(a.manifest.Created)
 	if err != nil {
 		return err
 	}

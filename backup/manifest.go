@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/rbee-keeper/rbee-vault/internal/wire"
 	"github.com/rbee-keeper/rbee-vault/registry"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
@@ -29,7 +30,7 @@ type Manifest struct {
 	Generation int64   `json:"generation"`
 	Origin     *Origin `json:"origin"`   // null: never restored
 	Sequence   int64   `json:"sequence"` // counts a vault's backups from 1
-	Created    string  `json:"created"`  // as vault.FormatTime gives it
+	Created    string  `json:"created"`  // as wire.FormatTime gives it
 	Program    string  `json:"program"`
 	Schema     int64   `json:"schema"`
 	Counts     Counts  `json:"counts"`
@@ -90,7 +91,7 @@ func newManifest(ctx context.Context, tx *vault.Tx, sequence int64, program stri
 		VaultID:    meta.VaultID,
 		Generation: meta.Generation,
 		Sequence:   sequence,
-		Created:    vault.FormatTime(tx.Now()),
+		Created:    wire.FormatTime(tx.Now()),
 		Program:    program,
 		Schema:     vault.SchemaVersion(),
 		Counts: Counts{
@@ -132,9 +133,7 @@ func parseManifest(data []byte) (Manifest, error) {
 		return Manifest{}, fmt.Errorf("%w: backup of format %q, this program reads %q", vault.ErrNewer, head.Format, format)
 	}
 	var m Manifest
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&m); err != nil {
+	if err := json.Unmarshal(data, &m); err != nil {
 		return Manifest{}, fmt.Errorf("%w: manifest.json: %w", ErrDamaged, err)
 	}
 	var again bytes.Buffer
@@ -151,7 +150,7 @@ func (m Manifest) validate() error {
 	if m.Format != format {
 		return fmt.Errorf("format %q", m.Format)
 	}
-	if _, err := vault.ParseTime(m.Created); err != nil {
+	if _, err := wire.ParseTime(m.Created); err != nil {
 		return err
 	}
 	if b, err := hex.DecodeString(m.AuditHash); err != nil || len(b) != sha256.Size {

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/rbee-keeper/rbee-vault/internal/wire"
 	"github.com/rbee-keeper/rbee-vault/registry"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
@@ -144,7 +145,7 @@ func writeLine(w io.Writer, v any, err error) error {
 	if err != nil {
 		return err
 	}
-	line, err := vault.MarshalJSON(v)
+	line, err := wire.Marshal(v)
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 
 	"filippo.io/age"
 
+	"github.com/rbee-keeper/rbee-vault/internal/wire"
 	"github.com/rbee-keeper/rbee-vault/registry"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
@@ -408,7 +409,7 @@ func readLines[T any](a *archiveReader, name string, count *int64, max int64, us
 			if err := json.Unmarshal(line, &v); err != nil {
 				return fmt.Errorf("line %d: %w", *count, err)
 			}
-			if again, err := vault.MarshalJSON(v); err != nil || !bytes.Equal(again, line) {
+			if again, err := wire.Marshal(v); err != nil || !bytes.Equal(again, line) {
 				return fmt.Errorf("%w: line %d is not as it was written", ErrDamaged, *count)
 			}
 			if err := use(v); err != nil {

@@ -9,37 +9,37 @@ import (
 )
 
 // nodeCache keeps the nodes that were read, as long as nobody commits. A reader asks
-// for the version of the database first; what is kept for that version was read from
+// for the revision of the database first; what is kept for that revision was read from
 // that state or a later one, so nothing that was committed before the read began is
 // missing in it.
 type nodeCache struct {
-	mu      sync.RWMutex // guards what follows
-	version vault.Version
-	nodes   map[string]Node
-	all     []Node // all of them, in their order; nil: not known
-	whole   bool   // all is known
+	mu       sync.RWMutex // guards what follows
+	revision vault.Revision
+	nodes    map[string]Node
+	all      []Node // all of them, in their order; nil: not known
+	whole    bool   // all is known
 }
 
 // maxCached bounds what is kept, in nodes: some ten megabytes. A larger fleet is read
 // from the database each time.
 const maxCached = 20_000
 
-// node returns a node as it is at a version, if that is known. The zero Version, that of
+// node returns a node as it is at a revision, if that is known. The zero Version, that of
 // a read which did not ask, is never known.
-func (c *nodeCache) node(version vault.Version, name string) (Node, bool) {
+func (c *nodeCache) node(revision vault.Revision, name string) (Node, bool) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	if c.version != version {
+	if c.revision != revision {
 		return Node{}, false
 	}
 	n, ok := c.nodes[name]
 	return n.clone(), ok
 }
 
-// list returns all nodes as they are at a version, if that is known.
-func (c *nodeCache) list(version vault.Version) ([]Node, bool) {
+// list returns all nodes as they are at a revision, if that is known.
+func (c *nodeCache) list(revision vault.Revision) ([]Node, bool) {
 	c.mu.RLock()
-	all, ok := c.all, c.whole && c.version == version
+	all, ok := c.all, c.whole && c.revision == revision
 	c.mu.RUnlock()
 	if !ok {
 		return nil, false
@@ -54,17 +54,17 @@ func (c *nodeCache) list(version vault.Version) ([]Node, bool) {
 	return list, true
 }
 
-// keep keeps a node that was read after the version was asked for.
-func (c *nodeCache) keep(version vault.Version, n Node) {
+// keep keeps a node that was read after the revision was asked for.
+func (c *nodeCache) keep(revision vault.Revision, n Node) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.at(version) && len(c.nodes) < maxCached {
+	if c.at(revision) && len(c.nodes) < maxCached {
 		c.nodes[n.Name] = n.clone()
 	}
 }
 
 // keepAll is keep for all nodes at once.
-func (c *nodeCache) keepAll(version vault.Version, list []Node) {
+func (c *nodeCache) keepAll(revision vault.Revision, list []Node) {
 	if len(list) > maxCached {
 		return
 	}
@@ -76,22 +76,22 @@ func (c *nodeCache) keepAll(version vault.Version, list []Node) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.at(version) {
+	if c.at(revision) {
 		c.all, c.nodes, c.whole = all, nodes, true
 	}
 }
 
-// at makes the cache one of the version, and drops what is of an earlier one. It
-// reports false where the cache is of a later one already, or the version was not asked
+// at makes the cache one of the revision, and drops what is of an earlier one. It
+// reports false where the cache is of a later one already, or the revision was not asked
 // for. The lock is held.
-func (c *nodeCache) at(version vault.Version) bool {
+func (c *nodeCache) at(revision vault.Revision) bool {
 	switch {
-	case version == vault.Version{}:
+	case revision == vault.Revision{}:
 		return false
-	case version.Before(c.version):
+	case revision.Before(c.revision):
 		return false
-	case c.version != version || c.nodes == nil:
-		c.version, c.nodes, c.all, c.whole = version, map[string]Node{}, nil, false
+	case c.revision != revision || c.nodes == nil:
+		c.revision, c.nodes, c.all, c.whole = revision, map[string]Node{}, nil, false
 	}
 	return true
 }

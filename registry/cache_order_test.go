@@ -11,7 +11,7 @@ import (
 // replaces nothing of a newer one.
 func TestCacheNeverGoesBack(t *testing.T) {
 	v := vaulttest.New(t)
-	older, err := v.Version(t.Context())
+	older, err := v.Revision(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -19,13 +19,13 @@ func TestCacheNeverGoesBack(t *testing.T) {
 	if err := New(v).CreateNode(t.Context(), n); err != nil {
 		t.Fatal(err)
 	}
-	newer, err := v.Version(t.Context())
+	newer, err := v.Revision(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, late := range map[string]func(c *nodeCache, version vault.Version){
-		"one": func(c *nodeCache, version vault.Version) { c.keep(version, n) },
-		"all": func(c *nodeCache, version vault.Version) { c.keepAll(version, []Node{n}) },
+	for name, late := range map[string]func(c *nodeCache, version vault.Revision){
+		"one": func(c *nodeCache, version vault.Revision) { c.keep(version, n) },
+		"all": func(c *nodeCache, version vault.Revision) { c.keepAll(version, []Node{n}) },
 	} {
 		c := &nodeCache{}
 		now := n

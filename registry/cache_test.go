@@ -209,34 +209,43 @@ func TestModel(t *testing.T) {
 	other := secondProcess(t, cfg)
 	ctx := t.Context()
 	want := map[string]uint16{}
+	// The vault outlives a run, so what fails when a run is repeated follows from what
+	// failed first.
+	first := ""
+	fatalf := func(rt *rapid.T, format string, args ...any) {
+		if first == "" {
+			first = fmt.Sprintf(format, args...)
+		}
+		rt.Fatalf("first: %s; now: %s", first, fmt.Sprintf(format, args...))
+	}
 	rapid.Check(t, func(t *rapid.T) {
 		name := rapid.Map(rapid.IntRange(0, 9), func(i int) string { return "hive-" + strconv.Itoa(i) })
 		t.Repeat(map[string]func(*rapid.T){
 			"set here": func(t *rapid.T) {
 				n, port := name.Draw(t, "name"), rapid.Uint16Range(1, 65535).Draw(t, "port")
 				if err := apply(ctx, r, "set", n, port); err != nil {
-					t.Fatal(err)
+					fatalf(t, "%v", err)
 				}
 				want[n] = port
 			},
 			"set there": func(t *rapid.T) {
 				n, port := name.Draw(t, "name"), rapid.Uint16Range(1, 65535).Draw(t, "port")
 				if err := other("set", n, port); err != nil {
-					t.Fatal(err)
+					fatalf(t, "%v", err)
 				}
 				want[n] = port
 			},
 			"remove here": func(t *rapid.T) {
 				n := name.Draw(t, "name")
 				if err := apply(ctx, r, "remove", n, 0); err != nil {
-					t.Fatal(err)
+					fatalf(t, "%v", err)
 				}
 				delete(want, n)
 			},
 			"remove there": func(t *rapid.T) {
 				n := name.Draw(t, "name")
 				if err := other("remove", n, 0); err != nil {
-					t.Fatal(err)
+					fatalf(t, "%v", err)
 				}
 				delete(want, n)
 			},
@@ -250,7 +259,7 @@ func TestModel(t *testing.T) {
 				wg.Wait()
 				for i := range 10 {
 					if err := <-errs; err != nil {
-						t.Fatal(err)
+						fatalf(t, "%v", err)
 					}
 					want["hive-"+strconv.Itoa(i)] = port
 				}
@@ -258,17 +267,17 @@ func TestModel(t *testing.T) {
 			"": func(t *rapid.T) {
 				list, err := r.ListNodes(ctx)
 				if err != nil || len(list) != len(want) {
-					t.Fatalf("%d nodes, %v, want %d", len(list), err, len(want))
+					fatalf(t, "%d nodes, %v, want %d", len(list), err, len(want))
 				}
 				for _, n := range list {
 					if n.SSHPort != want[n.Name] {
-						t.Fatalf("%s has port %d, want %d", n.Name, n.SSHPort, want[n.Name])
+						fatalf(t, "%s has port %d, want %d", n.Name, n.SSHPort, want[n.Name])
 					}
 				}
 				n := name.Draw(t, "look")
 				got, err := r.GetNode(ctx, n)
 				if port, ok := want[n]; ok && (err != nil || got.SSHPort != port) || !ok && !errors.Is(err, registry.ErrNotFound) {
-					t.Fatalf("%s: %+v, %v, want port %d", n, got, err, port)
+					fatalf(t, "%s: %+v, %v, want port %d", n, got, err, port)
 				}
 			},
 		})

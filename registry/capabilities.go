@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/rbee-keeper/rbee-vault/internal/wire"
 )
 
 // The text forms of backends and devices in the database: a JSON array and a
@@ -55,7 +57,7 @@ func parseBackends(text string) ([]string, error) {
 	if names, ok := splitBackends(text); ok {
 		return names, nil
 	}
-	names, err := decodeStrings([]byte(text))
+	names, err := wire.UnmarshalStrings([]byte(text))
 	return normalizeBackends(names), err
 }
 
@@ -79,7 +81,7 @@ func parseDevices(text string) (map[string]uint32, error) {
 	if counts, ok := splitDevices(text); ok {
 		return counts, nil
 	}
-	return decodeCounts([]byte(text))
+	return wire.UnmarshalCounts([]byte(text))
 }
 
 func splitDevices(text string) (map[string]uint32, bool) {

@@ -7,6 +7,7 @@ import (
 	"iter"
 	"time"
 
+	"github.com/rbee-keeper/rbee-vault/internal/wire"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
@@ -28,19 +29,19 @@ type HostKey struct {
 // or cannot be stored.
 func (k HostKey) Validate() error {
 	if rule := ruleName(k.Node); rule != "" {
-		return &FieldError{"node", rule}
+		return &FieldError{Field: "node", Rule: rule}
 	}
 	if _, err := parsePublicKey(k.Type, k.PublicKey); err != nil {
 		return err
 	}
 	if !validMilli(k.FirstSeen) {
-		return &FieldError{"first_seen", ruleUnix}
+		return &FieldError{Field: "first_seen", Rule: ruleUnix}
 	}
 	if !validMilli(k.LastSeen) {
-		return &FieldError{"last_seen", ruleUnix}
+		return &FieldError{Field: "last_seen", Rule: ruleUnix}
 	}
 	if k.LastSeen.Before(k.FirstSeen) {
-		return &FieldError{"last_seen", "must not lie before first_seen"}
+		return &FieldError{Field: "last_seen", Rule: "must not lie before first_seen"}
 	}
 	return nil
 }
@@ -55,12 +56,12 @@ type hostKeyJSON struct {
 
 // MarshalJSON returns the key on one line, fields in fixed order.
 func (k HostKey) MarshalJSON() ([]byte, error) {
-	return encodeObject(hostKeyJSON{
+	return wire.MarshalTexts(hostKeyJSON{
 		Node:      k.Node,
 		Type:      k.Type,
 		PublicKey: k.PublicKey,
-		FirstSeen: vault.FormatTime(k.FirstSeen),
-		LastSeen:  vault.FormatTime(k.LastSeen),
+		FirstSeen: wire.FormatTime(k.FirstSeen),
+		LastSeen:  wire.FormatTime(k.LastSeen),
 	}, k.Node, k.Type, k.PublicKey)
 }
 
@@ -68,12 +69,12 @@ func (k HostKey) MarshalJSON() ([]byte, error) {
 // validates it. Errors are ErrInvalid; k is then unchanged.
 func (k *HostKey) UnmarshalJSON(data []byte) error {
 	var got HostKey
-	err := decodeObject(data, []jsonField{
-		{name: "node", dst: &got.Node, required: true},
-		{name: "type", dst: &got.Type, required: true},
-		{name: "public_key", dst: &got.PublicKey, required: true},
-		{name: "first_seen", dst: &got.FirstSeen, required: true},
-		{name: "last_seen", dst: &got.LastSeen, required: true},
+	err := wire.UnmarshalObject(data, []wire.Field{
+		{Name: "node", Value: &got.Node, Required: true},
+		{Name: "type", Value: &got.Type, Required: true},
+		{Name: "public_key", Value: &got.PublicKey, Required: true},
+		{Name: "first_seen", Value: &got.FirstSeen, Required: true},
+		{Name: "last_seen", Value: &got.LastSeen, Required: true},
 	})
 	if err != nil {
 		return err

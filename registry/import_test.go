@@ -105,7 +105,7 @@ func TestImportOfNothingNew(t *testing.T) {
 	if len(first.Added) != 2 || len(first.Keys) != 1 {
 		t.Fatalf("%+v", first)
 	}
-	before, err := r.Vault().Version(t.Context())
+	before, err := r.Vault().Revision(t.Context())
 	check(t, err)
 	var again ImportReport
 	done := make(chan error, 1)
@@ -126,7 +126,7 @@ func TestImportOfNothingNew(t *testing.T) {
 	if len(again.Unchanged) != 2 || len(again.Keys) != 1 {
 		t.Errorf("%+v", again)
 	}
-	after, err := r.Vault().Version(t.Context())
+	after, err := r.Vault().Revision(t.Context())
 	check(t, err)
 	if before != after {
 		t.Error("something was written")

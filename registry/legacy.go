@@ -99,9 +99,9 @@ func (row *legacyRow) decode(home string) (n Node, warnings []string, err error)
 		text, ok := legacyText(row.values[i])
 		switch {
 		case !ok:
-			return Node{Name: texts[0]}, nil, &FieldError{nodeFields[i], "must be text"}
+			return Node{Name: texts[0]}, nil, &FieldError{Field: nodeFields[i], Rule: "must be text"}
 		case row.values[i] == nil && i != 4:
-			return Node{Name: texts[0]}, nil, &FieldError{nodeFields[i], "must not be null"}
+			return Node{Name: texts[0]}, nil, &FieldError{Field: nodeFields[i], Rule: "must not be null"}
 		}
 		texts[i] = text
 	}
@@ -119,7 +119,7 @@ func (row *legacyRow) decode(home string) (n Node, warnings []string, err error)
 	if row.values[2] == nil {
 		warn(2, "was null and is now 22")
 	} else if port, ok := legacyInteger(row.values[2]); !ok || port < 1 || port > 65535 {
-		return Node{Name: n.Name}, nil, &FieldError{"ssh_port", rulePort}
+		return Node{Name: n.Name}, nil, &FieldError{Field: "ssh_port", Rule: rulePort}
 	} else {
 		n.SSHPort = uint16(port)
 	}

@@ -3,6 +3,8 @@ package registry
 import (
 	"encoding/json"
 	"time"
+
+	"github.com/rbee-keeper/rbee-vault/internal/wire"
 )
 
 var (
@@ -56,7 +58,7 @@ func (n Node) MarshalJSON() ([]byte, error) {
 	for name := range n.Devices {
 		texts = append(texts, name)
 	}
-	return encodeObject(w, texts...)
+	return wire.MarshalTexts(w, texts...)
 }
 
 // UnmarshalJSON reads the form that MarshalJSON writes, fields in any order. As
@@ -68,19 +70,19 @@ func (n *Node) UnmarshalJSON(data []byte) error {
 	got := Node{SSHPort: DefaultSSHPort}
 	lastConnected := int64(-1)
 	var status string
-	err := decodeObject(data, []jsonField{
-		{name: "node_name", dst: &got.Name, required: true},
-		{name: "ssh_host", dst: &got.SSHHost, required: true},
-		{name: "ssh_port", dst: &got.SSHPort},
-		{name: "ssh_user", dst: &got.SSHUser, required: true},
-		{name: "ssh_key_path", dst: &got.SSHKeyPath, nullable: true},
-		{name: "git_repo_url", dst: &got.GitRepoURL, required: true},
-		{name: "git_branch", dst: &got.GitBranch, required: true},
-		{name: "install_path", dst: &got.InstallPath, required: true},
-		{name: "last_connected_unix", dst: (*optionalUnix)(&lastConnected), nullable: true},
-		{name: "status", dst: &status},
-		{name: "backends", dst: &got.Backends, nullable: true},
-		{name: "devices", dst: &got.Devices, nullable: true},
+	err := wire.UnmarshalObject(data, []wire.Field{
+		{Name: "node_name", Value: &got.Name, Required: true},
+		{Name: "ssh_host", Value: &got.SSHHost, Required: true},
+		{Name: "ssh_port", Value: &got.SSHPort},
+		{Name: "ssh_user", Value: &got.SSHUser, Required: true},
+		{Name: "ssh_key_path", Value: &got.SSHKeyPath, Nullable: true},
+		{Name: "git_repo_url", Value: &got.GitRepoURL, Required: true},
+		{Name: "git_branch", Value: &got.GitBranch, Required: true},
+		{Name: "install_path", Value: &got.InstallPath, Required: true},
+		{Name: "last_connected_unix", Value: (*optionalUnix)(&lastConnected), Nullable: true},
+		{Name: "status", Value: &status},
+		{Name: "backends", Value: &got.Backends, Nullable: true},
+		{Name: "devices", Value: &got.Devices, Nullable: true},
 	})
 	if err != nil {
 		return err
@@ -107,7 +109,7 @@ func (u *optionalUnix) UnmarshalJSON(data []byte) error {
 		return err
 	}
 	if !validUnix(seconds) {
-		return &FieldError{"last_connected_unix", ruleUnix}
+		return &FieldError{Field: "last_connected_unix", Rule: ruleUnix}
 	}
 	*u = optionalUnix(seconds)
 	return nil

@@ -70,36 +70,36 @@ func decodeNode(values *[12]any) (Node, error) {
 	} {
 		text, ok := values[column.i].(string)
 		if !ok && !(column.nullable && values[column.i] == nil) {
-			return n, &FieldError{nodeFields[column.i], "must be text"}
+			return n, &FieldError{Field: nodeFields[column.i], Rule: "must be text"}
 		}
 		*column.dst = text
 	}
 	port, ok := values[2].(int64)
 	if !ok || port < 1 || port > 65535 {
-		return n, &FieldError{"ssh_port", rulePort}
+		return n, &FieldError{Field: "ssh_port", Rule: rulePort}
 	}
 	n.SSHPort = uint16(port)
 	if values[8] != nil {
 		seconds, ok := values[8].(int64)
 		if !ok || !validUnix(seconds) {
-			return n, &FieldError{"last_connected_unix", ruleUnix}
+			return n, &FieldError{Field: "last_connected_unix", Rule: ruleUnix}
 		}
 		n.LastConnected = time.Unix(seconds, 0).UTC()
 	}
 	if n.Status == "" {
-		return n, &FieldError{"status", ruleStatus}
+		return n, &FieldError{Field: "status", Rule: ruleStatus}
 	}
 	var err error
 	if values[10] != nil {
 		text, ok := values[10].(string)
 		if n.Backends, err = parseBackends(text); !ok || err != nil {
-			return n, &FieldError{"backends", "must be a JSON array of strings"}
+			return n, &FieldError{Field: "backends", Rule: "must be a JSON array of strings"}
 		}
 	}
 	if values[11] != nil {
 		text, ok := values[11].(string)
 		if n.Devices, err = parseDevices(text); !ok || err != nil {
-			return n, &FieldError{"devices", "must be a JSON object of counts"}
+			return n, &FieldError{Field: "devices", Rule: "must be a JSON object of counts"}
 		}
 	}
 	return n, nil

@@ -42,9 +42,9 @@ func (r *Registry) AddNode(ctx context.Context, n Node) error {
 
 // GetNode returns the node of exactly that name, or ErrNotFound.
 func (r *Registry) GetNode(ctx context.Context, name string) (Node, error) {
-	version, err := r.version(ctx)
+	revision, err := r.revision(ctx)
 	if err == nil {
-		if n, ok := r.cache.node(version, name); ok {
+		if n, ok := r.cache.node(revision, name); ok {
 			return n, nil
 		}
 	}
@@ -58,16 +58,16 @@ func (r *Registry) GetNode(ctx context.Context, name string) (Node, error) {
 	if err != nil {
 		return Node{}, fmt.Errorf("get node %q: %w", name, err)
 	}
-	r.cache.keep(version, n)
+	r.cache.keep(revision, n)
 	return n, nil
 }
 
 // ListNodes returns all nodes by name, in the order of its bytes. A row that
 // cannot be read fails the list with ErrBadRow and its name.
 func (r *Registry) ListNodes(ctx context.Context) ([]Node, error) {
-	version, err := r.version(ctx)
+	revision, err := r.revision(ctx)
 	if err == nil {
-		if list, ok := r.cache.list(version); ok {
+		if list, ok := r.cache.list(revision); ok {
 			return list, nil
 		}
 	}
@@ -86,7 +86,7 @@ func (r *Registry) ListNodes(ctx context.Context) ([]Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list nodes: %w", err)
 	}
-	r.cache.keepAll(version, list)
+	r.cache.keepAll(revision, list)
 	return list, nil
 }
 
@@ -121,7 +121,7 @@ func changeNode(ctx context.Context, tx *vault.Tx, name string, change func(*Nod
 		return err
 	}
 	if n.Name != old.Name {
-		return &FieldError{"node_name", "must not change here: rename the node"}
+		return &FieldError{Field: "node_name", Rule: "must not change here: rename the node"}
 	}
 	n = n.normalized()
 	if err := n.validate(); err != nil {
@@ -142,7 +142,7 @@ func (r *Registry) RenameNode(ctx context.Context, name, newName string) error {
 
 func (r *Registry) renameNode(ctx context.Context, name, newName string) error {
 	if rule := ruleName(newName); rule != "" {
-		return &FieldError{"node_name", rule}
+		return &FieldError{Field: "node_name", Rule: rule}
 	}
 	return r.v.Update(ctx, func(tx *vault.Tx) error {
 		if found, err := nodeExists(ctx, tx, name); err != nil {
@@ -225,7 +225,7 @@ func (r *Registry) RemoveNode(ctx context.Context, name string) (bool, error) {
 // UpdateStatus stores what the last contact showed, and nothing else. It
 // writes only when the status changes, so it may be called at every heartbeat.
 func (r *Registry) UpdateStatus(ctx context.Context, name string, status Status) error {
-	err := error(&FieldError{"status", ruleStatus})
+	err := error(&FieldError{Field: "status", Rule: ruleStatus})
 	if status.Valid() {
 		err = r.updateState(ctx, name, func(_ time.Time, n *Node) {
 			n.Status = status

@@ -56,7 +56,7 @@ type PrivateKeyOptions struct {
 // passphrase [vault.ErrPassphrase]. No error tells of the content.
 func ParsePrivateKey(ctx context.Context, data []byte, opts PrivateKeyOptions) (*PrivateKey, error) {
 	if rule := notPrivateKey(data); rule != "" {
-		return nil, &FieldError{"private_key", rule}
+		return nil, &FieldError{Field: "private_key", Rule: rule}
 	}
 	raw, locked, err := readRawKey(ctx, data, opts)
 	if err != nil {
@@ -151,7 +151,7 @@ func parseKey(data, passphrase []byte) (raw any, public ssh.PublicKey, err error
 		return nil, nil, vault.ErrPassphrase
 	}
 	if err != nil {
-		return nil, nil, &FieldError{"private_key", ruleUnknownKey}
+		return nil, nil, &FieldError{Field: "private_key", Rule: ruleUnknownKey}
 	}
 	if k, ok := raw.(*ed25519.PrivateKey); ok {
 		raw = *k
@@ -171,11 +171,11 @@ func proveKey(raw any) (ssh.PublicKey, error) {
 	switch raw.(type) {
 	case ed25519.PrivateKey, *rsa.PrivateKey, *ecdsa.PrivateKey:
 	default:
-		return nil, &FieldError{"private_key", "must be ed25519, RSA or ECDSA"}
+		return nil, &FieldError{Field: "private_key", Rule: "must be ed25519, RSA or ECDSA"}
 	}
 	signer, err := ssh.NewSignerFromKey(raw)
 	if err != nil {
-		return nil, &FieldError{"private_key", ruleUnknownKey}
+		return nil, &FieldError{Field: "private_key", Rule: ruleUnknownKey}
 	}
 	algorithm := signer.PublicKey().Type()
 	if algorithm == ssh.KeyAlgoRSA {
@@ -193,7 +193,7 @@ func proveKey(raw any) (ssh.PublicKey, error) {
 		err = signer.PublicKey().Verify(challenge, signature)
 	}
 	if err != nil {
-		return nil, &FieldError{"private_key", ruleHalves}
+		return nil, &FieldError{Field: "private_key", Rule: ruleHalves}
 	}
 	return signer.PublicKey(), nil
 }
@@ -222,7 +222,7 @@ func statedHalves(data []byte, public ssh.PublicKey) error {
 		same = same && err == nil && isKey && bytes.Equal(inner.Public, half.CryptoPublicKey().(ed25519.PublicKey))
 	}
 	if !same {
-		return &FieldError{"private_key", ruleHalves}
+		return &FieldError{Field: "private_key", Rule: ruleHalves}
 	}
 	return nil
 }
@@ -233,15 +233,15 @@ func newPrivateKey(raw any, comment string, allowWeak bool) (*PrivateKey, error)
 		return nil, fmt.Errorf("%w: RSA of %d bits, where %d are needed", ErrWeakKey, k.N.BitLen(), minRSABits)
 	}
 	if len(comment) > maxComment || ruleCharacters(comment) != "" {
-		return nil, &FieldError{"comment", fmt.Sprintf("must be text of at most %d bytes", maxComment)}
+		return nil, &FieldError{Field: "comment", Rule: fmt.Sprintf("must be text of at most %d bytes", maxComment)}
 	}
 	signer, err := ssh.NewSignerFromKey(raw)
 	if err != nil {
-		return nil, &FieldError{"private_key", ruleUnknownKey}
+		return nil, &FieldError{Field: "private_key", Rule: ruleUnknownKey}
 	}
 	block, err := ssh.MarshalPrivateKey(raw, comment)
 	if err != nil {
-		return nil, &FieldError{"private_key", ruleUnknownKey}
+		return nil, &FieldError{Field: "private_key", Rule: ruleUnknownKey}
 	}
 	defer clear(block.Bytes)
 	return &PrivateKey{pem: pem.EncodeToMemory(block), public: signer.PublicKey(), comment: comment}, nil
@@ -264,7 +264,7 @@ func GeneratePrivateKey(kind, comment string) (*PrivateKey, error) {
 		}
 		return newPrivateKey(private, comment, false)
 	}
-	return nil, &FieldError{"type", "must be ed25519 or rsa"}
+	return nil, &FieldError{Field: "type", Rule: "must be ed25519 or rsa"}
 }
 
 // opensshKey is the file format of OpenSSH, as PROTOCOL.key has it.

@@ -15,7 +15,7 @@ const (
 // it has: type, a space, base64; no options, no comment. Certificates are not
 // keys.
 func parsePublicKey(keyType, line string) (ssh.PublicKey, error) {
-	fail := func(rule string) (ssh.PublicKey, error) { return nil, &FieldError{"public_key", rule} }
+	fail := func(rule string) (ssh.PublicKey, error) { return nil, &FieldError{Field: "public_key", Rule: rule} }
 	if len(line) > maxPublicKey {
 		return fail("is too long")
 	}
@@ -30,7 +30,7 @@ func parsePublicKey(keyType, line string) (ssh.PublicKey, error) {
 		return fail("must be a type and base64, nothing else")
 	}
 	if key.Type() != keyType {
-		return nil, &FieldError{"type", "must be that of the public key"}
+		return nil, &FieldError{Field: "type", Rule: "must be that of the public key"}
 	}
 	return key, nil
 }

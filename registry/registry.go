@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync/atomic"
 
+	"github.com/rbee-keeper/rbee-vault/internal/wire"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
@@ -20,7 +21,7 @@ var (
 
 	// ErrInvalid: a value was refused. A *FieldError in the chain names the
 	// field and the rule.
-	ErrInvalid = errors.New("invalid")
+	ErrInvalid = wire.ErrInvalid
 
 	// ErrBadRow: a row of the vault cannot be read as what it should be.
 	// Nothing in this package writes such a row.
@@ -36,15 +37,7 @@ var (
 
 // FieldError says which field was refused and by which rule. It never holds
 // the value, which may be a secret in the wrong place. It is ErrInvalid.
-type FieldError struct {
-	Field string // the name in JSON and in the database, such as ssh_host
-	Rule  string // what must hold, such as "must be 1 to 65535"
-}
-
-func (e *FieldError) Error() string { return e.Field + " " + e.Rule }
-
-// Unwrap makes every FieldError an ErrInvalid.
-func (e *FieldError) Unwrap() error { return ErrInvalid }
+type FieldError = wire.FieldError
 
 // Registry is the fleet's nodes in a vault. It is safe for use by many
 // goroutines at once.
@@ -55,13 +48,13 @@ type Registry struct {
 	used  atomic.Bool // something was read already
 }
 
-// version is the version of the database, or the zero Version for the first read of a
+// revision is the revision of the database, or the zero Revision for the first read of a
 // handle: a program that reads once then needs one connection, and the cache nothing.
-func (r *Registry) version(ctx context.Context) (vault.Version, error) {
+func (r *Registry) revision(ctx context.Context) (vault.Revision, error) {
 	if !r.used.Swap(true) {
-		return vault.Version{}, nil
+		return vault.Revision{}, nil
 	}
-	return r.v.Version(ctx)
+	return r.v.Revision(ctx)
 }
 
 // Open opens the vault that cfg describes, which must exist. The errors are

@@ -209,7 +209,7 @@ func ParseSSHValues(r io.Reader, n Node, home string) (_ Node, lost []string, er
 		case "port":
 			port, err := strconv.ParseUint(value, 10, 16)
 			if err != nil {
-				return n, lost, &FieldError{"ssh_port", rulePort}
+				return n, lost, &FieldError{Field: "ssh_port", Rule: rulePort}
 			}
 			n.SSHPort = uint16(port)
 		case "identityfile":

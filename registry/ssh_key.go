@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/rbee-keeper/rbee-vault/internal/wire"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
@@ -42,26 +43,26 @@ func (k SSHKey) Validate() error {
 		return err
 	}
 	if ssh.FingerprintSHA256(key) != k.Fingerprint {
-		return &FieldError{"fingerprint", "must be that of the public key"}
+		return &FieldError{Field: "fingerprint", Rule: "must be that of the public key"}
 	}
 	if len(k.Comment) > maxComment {
-		return &FieldError{"comment", fmt.Sprintf("must have at most %d bytes", maxComment)}
+		return &FieldError{Field: "comment", Rule: fmt.Sprintf("must have at most %d bytes", maxComment)}
 	}
 	if rule := ruleCharacters(k.Comment); rule != "" {
-		return &FieldError{"comment", rule}
+		return &FieldError{Field: "comment", Rule: rule}
 	}
 	if !validMilli(k.Created) {
-		return &FieldError{"created", ruleUnix}
+		return &FieldError{Field: "created", Rule: ruleUnix}
 	}
 	if !k.Used.IsZero() && !validMilli(k.Used) {
-		return &FieldError{"used", ruleUnix}
+		return &FieldError{Field: "used", Rule: ruleUnix}
 	}
 	for i, name := range k.Nodes {
 		if rule := ruleName(name); rule != "" {
-			return &FieldError{"nodes", rule}
+			return &FieldError{Field: "nodes", Rule: rule}
 		}
 		if i > 0 && k.Nodes[i-1] >= name {
-			return &FieldError{"nodes", "must be sorted, each name once"}
+			return &FieldError{Field: "nodes", Rule: "must be sorted, each name once"}
 		}
 	}
 	return nil
@@ -84,31 +85,31 @@ func (k SSHKey) MarshalJSON() ([]byte, error) {
 		Type:        k.Type,
 		PublicKey:   k.PublicKey,
 		Comment:     k.Comment,
-		Created:     vault.FormatTime(k.Created),
+		Created:     wire.FormatTime(k.Created),
 		Nodes:       k.Nodes,
 	}
 	if !k.Used.IsZero() {
-		used := vault.FormatTime(k.Used)
+		used := wire.FormatTime(k.Used)
 		w.Used = &used
 	}
 	if w.Nodes == nil {
 		w.Nodes = []string{}
 	}
-	return encodeObject(w, append([]string{k.Fingerprint, k.Type, k.PublicKey, k.Comment}, k.Nodes...)...)
+	return wire.MarshalTexts(w, append([]string{k.Fingerprint, k.Type, k.PublicKey, k.Comment}, k.Nodes...)...)
 }
 
 // UnmarshalJSON reads what MarshalJSON writes, every field required, and
 // validates it. Errors are ErrInvalid; k is then unchanged.
 func (k *SSHKey) UnmarshalJSON(data []byte) error {
 	var got SSHKey
-	err := decodeObject(data, []jsonField{
-		{name: "fingerprint", dst: &got.Fingerprint, required: true},
-		{name: "type", dst: &got.Type, required: true},
-		{name: "public_key", dst: &got.PublicKey, required: true},
-		{name: "comment", dst: &got.Comment, required: true},
-		{name: "created", dst: &got.Created, required: true},
-		{name: "used", dst: &got.Used, required: true, nullable: true},
-		{name: "nodes", dst: &got.Nodes, required: true},
+	err := wire.UnmarshalObject(data, []wire.Field{
+		{Name: "fingerprint", Value: &got.Fingerprint, Required: true},
+		{Name: "type", Value: &got.Type, Required: true},
+		{Name: "public_key", Value: &got.PublicKey, Required: true},
+		{Name: "comment", Value: &got.Comment, Required: true},
+		{Name: "created", Value: &got.Created, Required: true},
+		{Name: "used", Value: &got.Used, Required: true, Nullable: true},
+		{Name: "nodes", Value: &got.Nodes, Required: true},
 	})
 	if err != nil {
 		return err
@@ -204,17 +205,17 @@ func insertSSHKeyAndNodes(ctx context.Context, tx *vault.Tx, k SSHKey, private [
 // signs, and that k's public half is its own; the error is a [*FieldError].
 func (k SSHKey) Matches(private []byte) error {
 	if rule := notPrivateKey(private); rule != "" || !bytes.HasPrefix(private, []byte("-----BEGIN ")) {
-		return &FieldError{"private_key", "must be one PEM block of a private key"}
+		return &FieldError{Field: "private_key", Rule: "must be one PEM block of a private key"}
 	}
 	_, public, err := parseKey(private, nil)
 	if _, locked := errors.AsType[*ssh.PassphraseMissingError](err); locked {
-		return &FieldError{"private_key", "must not have a passphrase"}
+		return &FieldError{Field: "private_key", Rule: "must not have a passphrase"}
 	}
 	if err != nil {
 		return err
 	}
 	if publicKeyLine(public) != k.PublicKey {
-		return &FieldError{"private_key", "must belong to the public key"}
+		return &FieldError{Field: "private_key", Rule: "must belong to the public key"}
 	}
 	return nil
 }

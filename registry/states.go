@@ -34,10 +34,10 @@ type StatesReport struct {
 func (r *Registry) UpdateStates(ctx context.Context, states []State) (StatesReport, error) {
 	for _, s := range states {
 		if !s.Status.Valid() {
-			return StatesReport{}, fmt.Errorf("update state of node %q: %w", s.Node, &FieldError{"status", ruleStatus})
+			return StatesReport{}, fmt.Errorf("update state of node %q: %w", s.Node, &FieldError{Field: "status", Rule: ruleStatus})
 		}
 		if !s.LastConnected.IsZero() && !validUnix(s.LastConnected.Unix()) {
-			return StatesReport{}, fmt.Errorf("update state of node %q: %w", s.Node, &FieldError{"last_connected_unix", ruleUnix})
+			return StatesReport{}, fmt.Errorf("update state of node %q: %w", s.Node, &FieldError{Field: "last_connected_unix", Rule: ruleUnix})
 		}
 	}
 	var report StatesReport

@@ -8,7 +8,7 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/rbee-keeper/rbee-vault/vault"
+	"github.com/rbee-keeper/rbee-vault/internal/wire"
 )
 
 // Caps, in bytes or in entries. They bound what one row can hold.
@@ -50,36 +50,36 @@ func (n Node) Validate() error { return n.validate() }
 
 func (n *Node) validate() error {
 	if rule := ruleName(n.Name); rule != "" {
-		return &FieldError{"node_name", rule}
+		return &FieldError{Field: "node_name", Rule: rule}
 	}
 	if rule := ruleHost(n.SSHHost); rule != "" {
-		return &FieldError{"ssh_host", rule}
+		return &FieldError{Field: "ssh_host", Rule: rule}
 	}
 	if n.SSHPort == 0 {
-		return &FieldError{"ssh_port", rulePort}
+		return &FieldError{Field: "ssh_port", Rule: rulePort}
 	}
 	if rule := ruleUser(n.SSHUser); rule != "" {
-		return &FieldError{"ssh_user", rule}
+		return &FieldError{Field: "ssh_user", Rule: rule}
 	}
 	if n.SSHKeyPath != "" {
 		if rule := rulePath(n.SSHKeyPath, false); rule != "" {
-			return &FieldError{"ssh_key_path", rule}
+			return &FieldError{Field: "ssh_key_path", Rule: rule}
 		}
 	}
 	if rule := ruleGitURL(n.GitRepoURL); rule != "" {
-		return &FieldError{"git_repo_url", rule}
+		return &FieldError{Field: "git_repo_url", Rule: rule}
 	}
 	if rule := ruleBranch(n.GitBranch); rule != "" {
-		return &FieldError{"git_branch", rule}
+		return &FieldError{Field: "git_branch", Rule: rule}
 	}
 	if rule := rulePath(n.InstallPath, true); rule != "" {
-		return &FieldError{"install_path", rule}
+		return &FieldError{Field: "install_path", Rule: rule}
 	}
 	if !n.LastConnected.IsZero() && !validUnix(n.LastConnected.Unix()) {
-		return &FieldError{"last_connected_unix", ruleUnix}
+		return &FieldError{Field: "last_connected_unix", Rule: ruleUnix}
 	}
 	if n.Status != "" && !n.Status.Valid() {
-		return &FieldError{"status", ruleStatus}
+		return &FieldError{Field: "status", Rule: ruleStatus}
 	}
 	return validateCapabilities(n.Backends, n.Devices)
 }
@@ -92,19 +92,19 @@ const (
 
 func validateCapabilities(backends []string, devices map[string]uint32) error {
 	if len(backends) > maxBackends {
-		return &FieldError{"backends", fmt.Sprintf("must have at most %d entries", maxBackends)}
+		return &FieldError{Field: "backends", Rule: fmt.Sprintf("must have at most %d entries", maxBackends)}
 	}
 	for _, name := range backends {
 		if rule := ruleBackend(name); rule != "" {
-			return &FieldError{"backends", rule}
+			return &FieldError{Field: "backends", Rule: rule}
 		}
 	}
 	if len(devices) > maxBackends {
-		return &FieldError{"devices", fmt.Sprintf("must have at most %d entries", maxBackends)}
+		return &FieldError{Field: "devices", Rule: fmt.Sprintf("must have at most %d entries", maxBackends)}
 	}
 	for name := range devices {
 		if rule := ruleBackend(name); rule != "" {
-			return &FieldError{"devices", rule}
+			return &FieldError{Field: "devices", Rule: rule}
 		}
 	}
 	return nil
@@ -149,7 +149,7 @@ func ruleRunes(s string) string {
 		switch {
 		case r == utf8.RuneError:
 			return "must be UTF-8"
-		case vault.ControlRune(r):
+		case wire.Control(r):
 			return "must not contain control characters"
 		}
 	}

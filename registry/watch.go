@@ -27,7 +27,7 @@ const watchInterval = time.Second
 func (r *Registry) Watch(ctx context.Context) iter.Seq2[Change, error] {
 	return func(yield func(Change, error) bool) {
 		fail := func(err error) { yield(Change{}, fmt.Errorf("watch nodes: %w", err)) }
-		version, err := r.v.Version(ctx)
+		revision, err := r.v.Revision(ctx)
 		if err != nil {
 			fail(err)
 			return
@@ -46,8 +46,8 @@ func (r *Registry) Watch(ctx context.Context) iter.Seq2[Change, error] {
 				return
 			case <-tick.C:
 			}
-			now, err := r.v.Version(ctx)
-			if err == nil && now == version {
+			now, err := r.v.Revision(ctx)
+			if err == nil && now == revision {
 				continue
 			}
 			var after []Node
@@ -63,7 +63,7 @@ func (r *Registry) Watch(ctx context.Context) iter.Seq2[Change, error] {
 					return
 				}
 			}
-			before, version = after, now
+			before, revision = after, now
 		}
 	}
 }

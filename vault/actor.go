@@ -6,7 +6,8 @@ import (
 	"os"
 	"os/user"
 	"strings"
-	"unicode"
+
+	"github.com/rbee-keeper/rbee-vault/internal/wire"
 )
 
 // Actor is who makes a change, for the audit log.
@@ -51,28 +52,13 @@ func osActor() string {
 	return fmt.Sprintf("%s(%d)@%s", name, os.Getuid(), host)
 }
 
-// ControlRune reports whether a terminal, or a reader, takes a rune for more than a
-// character of the text: control characters of both sets, line ends, and what turns
-// the direction of writing. No text of a vault holds one.
-func ControlRune(r rune) bool {
-	if r < 0x7f {
-		return r < ' '
-	}
-	return unicode.In(r, unicode.Cc, unicode.Zl, unicode.Zp, unicode.Bidi_Control)
-}
-
 // cutMark ends a text of the audit log that was too long.
 const cutMark = "… (cut)"
 
 // auditText caps a text and takes control characters out of it, so that no row
 // can forge another on a terminal. A text that is cut says so.
 func auditText(s string, max int) string {
-	s = strings.Map(func(r rune) rune {
-		if ControlRune(r) {
-			return ' '
-		}
-		return r
-	}, strings.ToValidUTF8(s, "?"))
+	s = wire.Clean(s)
 	if len(s) > max {
 		s = strings.ToValidUTF8(s[:max-len(cutMark)], "") + cutMark
 	}

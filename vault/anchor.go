@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/rbee-keeper/rbee-vault/internal/wire"
 	"github.com/rbee-keeper/rbee-vault/keyring"
 )
 
@@ -235,17 +236,17 @@ func (a anchor) check(ctx context.Context, tx *Tx, m Meta) (ahead bool, err erro
 		return false, err
 	}
 	if a.generation > m.Generation {
-		return false, fmt.Errorf("%w: there was generation %d of its key already, the database is of generation %d, made %s", ErrRollback, a.generation, m.Generation, FormatTime(m.KeyCreated))
+		return false, fmt.Errorf("%w: there was generation %d of its key already, the database is of generation %d, made %s", ErrRollback, a.generation, m.Generation, wire.FormatTime(m.KeyCreated))
 	}
 	if a.head.Seq > end.Seq {
-		return false, fmt.Errorf("%w: there was row %d of its audit log already, the database ends with row %d of %s", ErrRollback, a.head.Seq, end.Seq, FormatTime(end.At))
+		return false, fmt.Errorf("%w: there was row %d of its audit log already, the database ends with row %d of %s", ErrRollback, a.head.Seq, end.Seq, wire.FormatTime(end.At))
 	}
 	row, err := selectAuditRow(ctx, tx, a.head.Seq)
 	if err != nil {
 		return false, err
 	}
 	if row.Hash != a.head.Hash {
-		return false, fmt.Errorf("%w: row %d of its audit log, of %s, is not the one that was there before; the log ends with row %d of %s", ErrRollback, row.Seq, FormatTime(row.At), end.Seq, FormatTime(end.At))
+		return false, fmt.Errorf("%w: row %d of its audit log, of %s, is not the one that was there before; the log ends with row %d of %s", ErrRollback, row.Seq, wire.FormatTime(row.At), end.Seq, wire.FormatTime(end.At))
 	}
 	return end.Seq > a.head.Seq || m.Generation > a.generation, nil
 }

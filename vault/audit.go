@@ -1,7 +1,6 @@
 package vault
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -11,6 +10,8 @@ import (
 	"math"
 	"strconv"
 	"time"
+
+	"github.com/rbee-keeper/rbee-vault/internal/wire"
 )
 
 // Event is one change, as the audit log tells it. No field may hold a secret.
@@ -195,14 +196,14 @@ type auditRowJSON struct {
 
 // MarshalJSON gives the row as backups and `audit list --json` hold it.
 func (r AuditRow) MarshalJSON() ([]byte, error) {
-	return MarshalJSON(auditRowJSON{
+	return wire.Marshal(auditRowJSON{
 		Seq:      r.Seq,
-		At:       FormatTime(r.At),
+		At:       wire.FormatTime(r.At),
 		Actor:    r.Actor,
 		Via:      r.Via,
 		Action:   r.Action,
-		Subject:  nullable(r.Subject),
-		Detail:   nullable(r.Detail),
+		Subject:  wire.Nullable(r.Subject),
+		Detail:   wire.Nullable(r.Detail),
 		Digest:   r.Digest,
 		PrevHash: hex.EncodeToString(r.PrevHash[:]),
 		Hash:     hex.EncodeToString(r.Hash[:]),
@@ -212,14 +213,14 @@ func (r AuditRow) MarshalJSON() ([]byte, error) {
 // UnmarshalJSON parses what MarshalJSON gives. It does not verify the hash.
 func (r *AuditRow) UnmarshalJSON(data []byte) error {
 	var j auditRowJSON
-	if err := decodeStrict(bytes.NewReader(data), &j); err != nil {
+	if err := wire.Unmarshal(data, &j); err != nil {
 		return err
 	}
-	at, err := ParseTime(j.At)
+	at, err := wire.ParseTime(j.At)
 	if err != nil {
 		return err
 	}
-	row := AuditRow{Seq: j.Seq, At: at, Actor: j.Actor, Via: j.Via, Action: j.Action, Subject: deref(j.Subject), Detail: deref(j.Detail), Digest: j.Digest}
+	row := AuditRow{Seq: j.Seq, At: at, Actor: j.Actor, Via: j.Via, Action: j.Action, Subject: wire.Text(j.Subject), Detail: wire.Text(j.Detail), Digest: j.Digest}
 	if !parseHex(row.PrevHash[:], j.PrevHash) || !parseHex(row.Hash[:], j.Hash) {
 		return fmt.Errorf("%w: a hash has 64 lower-case hex digits", ErrInvalid)
 	}
@@ -234,18 +235,4 @@ func (r *AuditRow) UnmarshalJSON(data []byte) error {
 	}
 	*r = row
 	return nil
-}
-
-func nullable(s string) *string {
-	if s == "" {
-		return nil
-	}
-	return &s
-}
-
-func deref(s *string) string {
-	if s == nil {
-		return ""
-	}
-	return *s
 }

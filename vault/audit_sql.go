@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"iter"
 	"time"
+
+	"github.com/rbee-keeper/rbee-vault/internal/wire"
 )
 
 func insertAuditRow(ctx context.Context, tx *Tx, r AuditRow) error {
@@ -28,8 +30,8 @@ func insertAuditRow(ctx context.Context, tx *Tx, r AuditRow) error {
 		r.Actor,
 		r.Via,
 		r.Action,
-		nullable(r.Subject),
-		nullable(r.Detail),
+		wire.Nullable(r.Subject),
+		wire.Nullable(r.Detail),
 		r.Digest,
 		r.PrevHash[:],
 		r.Hash[:],

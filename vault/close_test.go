@@ -140,7 +140,7 @@ func TestCloseDoesNotWaitForTheWriteLock(t *testing.T) {
 	go func() {
 		v, err := vault.Open(context.Background(), cfg)
 		if err == nil {
-			_, err = v.Version(context.Background())
+			_, err = v.Revision(context.Background())
 		}
 		if err == nil {
 			err = v.View(context.Background(), func(tx *vault.Tx) error {

@@ -8,6 +8,8 @@ import (
 	"slices"
 
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
+	"github.com/rbee-keeper/rbee-vault/internal/sqlcipher"
+	"github.com/rbee-keeper/rbee-vault/internal/wire"
 	"github.com/rbee-keeper/rbee-vault/keyring"
 )
 
@@ -120,7 +122,7 @@ func planRemoval(ctx context.Context, cfg Config, p paths) (removal, error) {
 		return removal{}, err
 	}
 	if !file.present() && len(r.accounts) == 0 && !named {
-		return removal{}, fmt.Errorf("%w: nothing shows %q to be a vault: it has no slots file, and no key in the keyring; if it must go: rm %s", ErrInvalid, p.db, Quote(p.db))
+		return removal{}, fmt.Errorf("%w: nothing shows %q to be a vault: it has no slots file, and no key in the keyring; if it must go: rm %s", ErrInvalid, p.db, wire.Quote(p.db))
 	}
 	if len(r.accounts) > 0 && cfg.Keyring == nil {
 		return removal{}, fmt.Errorf("%w: the vault's key lies in one", keyring.ErrUnavailable)
@@ -137,7 +139,7 @@ func planRemoval(ctx context.Context, cfg Config, p paths) (removal, error) {
 	if known != nil && !p.setAside() {
 		r.files = append(r.files, p.beforeCopies(id)...)
 	}
-	r.files = append(append(r.files, sideFiles(p.db)...), p.db, p.slots)
+	r.files = append(append(r.files, sqlcipher.SideFiles(p.db)...), p.db, p.slots)
 	r.files = slices.DeleteFunc(r.files, func(path string) bool {
 		ok, err := durable.Exists(path)
 		return err == nil && !ok

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/rbee-keeper/rbee-vault/internal/sqlcipher"
 )
 
 // movedFunction is what the triggers of the write connection call when a row has come
@@ -161,7 +163,7 @@ func (tx *Tx) sumRows(ctx context.Context, c columns, t digestedTable, hashers .
 			sums[i].move(1, h.hash(text))
 		}
 	}
-	return sums, mapDriverError(rows.Err())
+	return sums, rows.Err()
 }
 
 // unlockingText is the row that stands for what vault_meta says of the unlock methods,
@@ -234,4 +236,37 @@ func (c columns) triggers(schema int64) string {
 	}
 	trigger("vault_meta", "UPDATE OF keyring, slots_seq", moved("slots", -1, text("OLD"))+", "+moved("slots", 1, text("NEW")))
 	return b.String()
+}
+
+// maintainDigest gives a new connection that writes the triggers, where the schema is the
+// one that they know; another is to be migrated, which computes the digest anew.
+func (s *store) maintainDigest(conn *sqlcipher.Conn) error {
+	h := s.sealer.rowHasher()
+	moved := func(set string, count int64, text []byte) int64 {
+		if set == "slots" {
+			s.moved.slots.move(count, h.hash(text))
+		} else {
+			s.moved.content.move(count, h.hash(text))
+		}
+		return 0
+	}
+	if err := conn.Function(movedFunction, moved); err != nil {
+		return err
+	}
+	schema := s.cfg.schemaVersion()
+	version, err := conn.Query(`PRAGMA user_version`)
+	if err != nil || version[0][0] != schema {
+		return err
+	}
+	found, err := conn.Query(columnsQuery)
+	if err != nil {
+		return err
+	}
+	tables := columns{}
+	for _, row := range found {
+		table, _ := row[0].(string)
+		name, _ := row[1].(string)
+		tables.add(table, column{name: name, notNull: row[2] == int64(1), blob: row[3] == int64(1)})
+	}
+	return conn.Exec(tables.triggers(schema))
 }

@@ -1,6 +1,11 @@
 package vault
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/rbee-keeper/rbee-vault/internal/sqlcipher"
+	"github.com/rbee-keeper/rbee-vault/internal/wire"
+)
 
 // The errors of this package, to be compared with [errors.Is]. Those of the
 // keyring (package keyring) pass through unchanged.
@@ -12,18 +17,18 @@ var (
 	// ErrFileExists: a file that was to be made is there already.
 	ErrFileExists = errors.New("file exists already")
 	// ErrPlaintext: the file at the path is an ordinary SQLite database.
-	ErrPlaintext = errors.New("not a vault but a plaintext SQLite database")
+	ErrPlaintext = sqlcipher.ErrPlaintext
 	// ErrNotPlaintext: the file to import is not an ordinary SQLite database.
-	ErrNotPlaintext = errors.New("not a plaintext SQLite database")
+	ErrNotPlaintext = sqlcipher.ErrNotPlaintext
 	// ErrMissing: the slots file knows a database that is not there.
 	ErrMissing = errors.New("database is missing")
 
 	// ErrLocked: another process holds the vault and did not let go in time.
-	ErrLocked = errors.New("vault is in use")
+	ErrLocked = sqlcipher.ErrLocked
 	// ErrAlreadyOpen: this process has the vault open; share that handle.
-	ErrAlreadyOpen = errors.New("vault is already open in this process: share the handle")
+	ErrAlreadyOpen = sqlcipher.ErrAlreadyOpen
 	// ErrClosed: the handle was closed.
-	ErrClosed = errors.New("vault is closed")
+	ErrClosed = sqlcipher.ErrClosed
 	// ErrReadOnly: a file set aside is opened for reading only.
 	ErrReadOnly = errors.New("vault is a file set aside: read only")
 
@@ -65,12 +70,12 @@ var (
 	// ErrNetworkFS: the vault is on a file system whose locks may not hold.
 	ErrNetworkFS = errors.New("network file system")
 	// ErrInvalid: an argument breaks a rule that the message names.
-	ErrInvalid = errors.New("invalid")
+	ErrInvalid = wire.ErrInvalid
 	// ErrNewer: the database was written by a newer program.
 	ErrNewer = errors.New("made by a newer version")
 
 	// ErrDamaged: the database fails its integrity checks.
-	ErrDamaged = errors.New("database is damaged")
+	ErrDamaged = sqlcipher.ErrDamaged
 	// ErrUnknownKeyID: nobody knows a key for the id that the file begins with.
 	ErrUnknownKeyID = errors.New("unknown key id")
 	// ErrRollback: the database is older than what else is known of it.
@@ -79,12 +84,12 @@ var (
 	ErrAudit = errors.New("audit log is broken")
 	// ErrLogGone: the write-ahead log of the open database was removed or replaced, so
 	// what is committed to it is lost when the vault is closed.
-	ErrLogGone = errors.New("write-ahead log is gone")
+	ErrLogGone = sqlcipher.ErrLogGone
 	// ErrUnknownOutcome: the commit failed at the disk, so the change may have been
 	// stored or not. An open vault goes on without it, and the next commit writes over
 	// it; but after a kill or a power cut before that, it may be there. The audit log
 	// tells.
-	ErrUnknownOutcome = errors.New("the change may or may not have been stored")
+	ErrUnknownOutcome = sqlcipher.ErrUnknownOutcome
 	// ErrUnsettled: the slots file cannot be brought up to date, so nothing may
 	// change the vault.
 	ErrUnsettled = errors.New("slots file cannot be written: the vault is read only")

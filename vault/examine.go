@@ -14,6 +14,8 @@ import (
 	"filippo.io/age"
 	"filippo.io/age/armor"
 
+	"github.com/rbee-keeper/rbee-vault/internal/sqlcipher"
+	"github.com/rbee-keeper/rbee-vault/internal/wire"
 	"github.com/rbee-keeper/rbee-vault/keyring"
 )
 
@@ -323,9 +325,9 @@ func (v *Vault) examineAnchor(ctx context.Context, m Meta) []Finding {
 	case err != nil:
 		return []Finding{warning("anchor", "", "%v", err)}
 	case !state.Retry.IsZero():
-		return []Finding{warning("anchor", "", "the keyring did not take it; it is tried again at %s", FormatTime(state.Retry))}
+		return []Finding{warning("anchor", "", "the keyring did not take it; it is tried again at %s", wire.FormatTime(state.Retry))}
 	case !state.BehindSince.IsZero() && v.cfg.now().Sub(state.BehindSince) > 2*anchorDelay:
-		return []Finding{warning("anchor", "", "an older copy would not be noticed for what changed since %s", FormatTime(state.BehindSince))}
+		return []Finding{warning("anchor", "", "an older copy would not be noticed for what changed since %s", wire.FormatTime(state.BehindSince))}
 	}
 	return []Finding{okay("anchor", "the database is not behind what the keyring has seen")}
 }
@@ -370,7 +372,7 @@ func (v *Vault) examineOrphans(ctx context.Context, m Meta) []Finding {
 
 func (p paths) examineModes() []Finding {
 	var found []Finding
-	for _, path := range append([]string{p.dir, p.db, p.slots, p.lock, p.write}, sideFiles(p.db)...) {
+	for _, path := range append([]string{p.dir, p.db, p.slots, p.lock, p.write}, sqlcipher.SideFiles(p.db)...) {
 		err := CheckPrivate(path)
 		if insecure, ok := errors.AsType[*InsecureError](err); ok {
 			found = append(found, failed("modes", insecure.Mend, err))
@@ -416,18 +418,18 @@ func (p paths) examineLeftovers() []Finding {
 		{p.of(foreignSlots), "a slots file that was put aside; remove it when you know that nothing needs it"},
 	} {
 		for _, path := range kind.paths {
-			found = append(found, warning("leftovers", "rm "+Quote(path), "%s: %s", path, kind.what))
+			found = append(found, warning("leftovers", "rm "+wire.Quote(path), "%s: %s", path, kind.what))
 		}
 	}
 	for _, path := range kept {
-		found = append(found, warning("leftovers", fmt.Sprintf("mv -n %s %s", Quote(path), Quote(path+".moved")), "%s: it stands where a new database is built, and no interrupted run left it; move it to another name", path))
+		found = append(found, warning("leftovers", fmt.Sprintf("mv -n %s %s", wire.Quote(path), wire.Quote(path+".moved")), "%s: it stands where a new database is built, and no interrupted run left it; move it to another name", path))
 	}
 	for _, path := range p.asides() {
 		what := "a vault that restore set aside"
 		if _, kind := reserved(path); kind == beforeDatabase {
 			what = "the vault from before a migration"
 		}
-		found = append(found, warning("leftovers", "rbee-vault destroy --db "+Quote(path), "%s: %s; destroy it when nothing needs it", path, what))
+		found = append(found, warning("leftovers", "rbee-vault destroy --db "+wire.Quote(path), "%s: %s; destroy it when nothing needs it", path, what))
 	}
 	if found == nil {
 		found = append(found, okay("leftovers", "none"))

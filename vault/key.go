@@ -7,8 +7,11 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
+
+	"github.com/rbee-keeper/rbee-vault/internal/sqlcipher"
 )
 
 // KeyID is the SQLCipher salt, the first 16 bytes of the database file. It
@@ -34,41 +37,21 @@ func peekKeyID(path string) (KeyID, error) {
 		return KeyID{}, err
 	}
 	var id KeyID
-	err = opened.unless(info, func() (err error) {
+	err = sqlcipher.Unclaimed(info, func() (err error) {
 		id, err = readKeyID(path)
 		return err
 	})
 	return id, err
 }
 
-// readKeyID reads the header of the database file. No connection of this
+// readKeyID reads the key id of the database file. No connection of this
 // process may have the file open: closing it drops the process's locks.
 func readKeyID(path string) (KeyID, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return KeyID{}, fmt.Errorf("read %q: %w", path, err)
+	salt, err := sqlcipher.ReadSalt(path)
+	if errors.Is(err, sqlcipher.ErrNotRegular) {
+		err = fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return KeyID{}, fmt.Errorf("examine %q: %w", path, err)
-	}
-	if !info.Mode().IsRegular() {
-		return KeyID{}, fmt.Errorf("%q is not a regular file: %w", path, ErrInvalid)
-	}
-	var id KeyID
-	n, err := f.ReadAt(id[:], 0)
-	switch {
-	case info.Size() == 0:
-		return KeyID{}, fmt.Errorf("%q is empty: %w", path, ErrDamaged)
-	case n == len(id) && string(id[:]) == plaintextHeader:
-		return KeyID{}, fmt.Errorf("%q: %w", path, ErrPlaintext)
-	case info.Size() < pageSize:
-		return KeyID{}, fmt.Errorf("%q is truncated to %d bytes: %w", path, info.Size(), ErrDamaged)
-	case err != nil:
-		return KeyID{}, fmt.Errorf("read %q: %w", path, err)
-	}
-	return id, nil
+	return KeyID(salt), err
 }
 
 // Key is a root key with its id. It is safe for concurrent use until wiped.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/rbee-keeper/rbee-vault/internal/wire"
 )
 
 func insertMeta(ctx context.Context, tx *Tx, m Meta) error {
@@ -39,8 +40,8 @@ func insertMeta(ctx context.Context, tx *Tx, m Meta) error {
 		m.Signer,
 		m.signingKey,
 		m.binding,
-		nullable(m.OriginVaultID),
-		nullable(m.OriginSigner),
+		wire.Nullable(m.OriginVaultID),
+		wire.Nullable(m.OriginSigner),
 	)
 	return err
 }

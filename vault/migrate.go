@@ -2,11 +2,10 @@ package vault
 
 import (
 	"context"
-	"database/sql"
 	"embed"
+	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"strconv"
 	"strings"
 
@@ -14,6 +13,7 @@ import (
 	"github.com/pressly/goose/v3/database"
 
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
+	"github.com/rbee-keeper/rbee-vault/internal/sqlcipher"
 )
 
 //go:embed migrations/*.sql
@@ -52,7 +52,7 @@ func (c Config) schemaVersion() int64 {
 // that there is one version and no table of goose's. Each migration sets it in
 // its own transaction, which also writes the audit row.
 type versionStore struct {
-	vault *Vault
+	store *store
 	from  int64 // the version before the run; 0 for a new database
 }
 
@@ -75,7 +75,7 @@ func (s versionStore) Insert(ctx context.Context, db database.DBTxConn, req data
 	if s.from == 0 {
 		return nil // what makes the database writes its first audit row
 	}
-	return s.vault.tx(db).Audit(ctx, Event{Action: "vault.migrate", Detail: fmt.Sprintf("schema %d", req.Version)})
+	return s.store.tx(db).Audit(ctx, Event{Action: "vault.migrate", Detail: fmt.Sprintf("schema %d", req.Version)})
 }
 
 // Delete implements [database.Store].
@@ -115,21 +115,21 @@ func (s versionStore) ListMigrations(ctx context.Context, db database.DBTxConn) 
 	return list, nil
 }
 
-// migrate brings the database of this handle from a schema to the newest, one
-// transaction a migration. The write lock is held.
-func (v *Vault) migrate(ctx context.Context, from int64) error {
-	db, err := v.pool(v.mode)
+// migrate brings the database from a schema to the newest, one transaction a migration.
+// The write lock is held.
+func (s *store) migrate(ctx context.Context, from int64) error {
+	db, err := s.db.Writer()
 	if err != nil {
 		return err
 	}
-	p, err := goose.NewProvider(goose.DialectCustom, db, v.cfg.schema(), goose.WithStore(versionStore{vault: v, from: from}))
+	p, err := goose.NewProvider(goose.DialectCustom, db, s.cfg.schema(), goose.WithStore(versionStore{store: s, from: from}))
 	if err != nil {
 		return fmt.Errorf("read migrations: %w", err)
 	}
 	if _, err := p.Up(ctx); err != nil {
-		return fmt.Errorf("migrate: %w", mapDriverError(err))
+		return fmt.Errorf("migrate: %w", sqlcipher.MapError(err))
 	}
-	return checkForeignKeys(ctx, db)
+	return sqlcipher.CheckForeignKeys(ctx, db)
 }
 
 // upgrade migrates the vault at p, which nobody has open, after setting a
@@ -147,13 +147,13 @@ func upgrade(ctx context.Context, cfg Config, p paths) (err error) {
 		v.Close()
 		return err
 	}
-	key := v.key.derive(purposeSQLCipher)
-	defer wipe(key)
+	key := *v.key
+	defer key.wipe()
 	if err := v.quiesce(ctx); err != nil {
 		return err
 	}
 	aside := p.before(version)
-	for _, path := range append([]string{aside, aside + ".slots"}, sideFiles(aside)...) {
+	for _, path := range append([]string{aside, aside + ".slots"}, sqlcipher.SideFiles(aside)...) {
 		if err := durable.RemoveIfExists(cfg.fs(), path); err != nil {
 			return fmt.Errorf("remove an earlier copy: %w", err)
 		}
@@ -168,7 +168,7 @@ func upgrade(ctx context.Context, cfg Config, p paths) (err error) {
 			return fmt.Errorf("set a copy of the slots file aside: %w", err)
 		}
 	}
-	if err := verifyFile(ctx, aside, key, v.key.id); err != nil {
+	if err := verifyFile(ctx, cfg, aside, &key); err != nil {
 		return fmt.Errorf("verify the copy set aside: %w", err)
 	}
 
@@ -187,17 +187,10 @@ func upgrade(ctx context.Context, cfg Config, p paths) (err error) {
 
 // verifyFile runs the integrity checks on a database that no connection has
 // open, and leaves no side file.
-func verifyFile(ctx context.Context, path string, key []byte, id KeyID) (err error) {
-	inode, err := os.Stat(path)
+func verifyFile(ctx context.Context, cfg Config, path string, key *Key) error {
+	s, err := openStore(cfg, path, key, "")
 	if err != nil {
 		return err
 	}
-	db := sql.OpenDB(&connector{path: path, key: append([]byte(nil), key...), id: id, inode: inode, mode: reading})
-	db.SetMaxOpenConns(1)
-	defer func() {
-		if e := db.Close(); err == nil {
-			err = e
-		}
-	}()
-	return checkPages(ctx, db)
+	return errors.Join(s.db.CheckPages(ctx), s.close())
 }

@@ -15,6 +15,7 @@ import (
 	"filippo.io/age"
 
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
+	"github.com/rbee-keeper/rbee-vault/internal/wire"
 )
 
 // NewIdentity is an identity that was made for a slot, for somebody to keep: a
@@ -61,7 +62,7 @@ func (n NewIdentity) File() []byte {
 # signer: %s
 # allowed_signers: %s
 %s
-`, head, n.VaultID, FormatTime(n.Created), n.Recipient, Fingerprint(n.Signer), AllowedSigner(n.Signer), n.Identity)
+`, head, n.VaultID, wire.FormatTime(n.Created), n.Recipient, Fingerprint(n.Signer), AllowedSigner(n.Signer), n.Identity)
 }
 
 // Sheet is the recovery identity as a page to print, with the commands that
@@ -100,7 +101,7 @@ func (n NewIdentity) Sheet() []byte {
 #   echo '%s' > allowed_signers
 #   ssh-keygen -Y verify -f allowed_signers -I rbee-vault -n %s -s SHA256SUMS.sig < SHA256SUMS
 #   sha256sum -c SHA256SUMS
-`, n.VaultID, FormatTime(n.Created), Fingerprint(n.Signer), n.Recipient, n.Identity, Fingerprint(n.Signer), Fingerprint(n.Signer), Fingerprint(n.Signer), AllowedSigner(n.Signer), SignatureNamespace)
+`, n.VaultID, wire.FormatTime(n.Created), Fingerprint(n.Signer), n.Recipient, n.Identity, Fingerprint(n.Signer), Fingerprint(n.Signer), Fingerprint(n.Signer), AllowedSigner(n.Signer), SignatureNamespace)
 }
 
 // SignerSheet is a page to keep with the recovery sheet: who signs for the vault now. It
@@ -129,7 +130,7 @@ func SignerSheet(m Meta, slots []Slot) []byte {
 #       --signer %s
 #   rbee-vault restore BACKUP.tar.gz.age --identity recovery.txt \
 #       --signer %s
-`, m.Generation, m.VaultID, FormatTime(m.KeyCreated), m.SignerFingerprint(), recipients.String(), AllowedSigner(m.Signer), m.SignerFingerprint(), m.SignerFingerprint())
+`, m.Generation, m.VaultID, wire.FormatTime(m.KeyCreated), m.SignerFingerprint(), recipients.String(), AllowedSigner(m.Signer), m.SignerFingerprint(), m.SignerFingerprint())
 }
 
 // readRecovery returns the identity of an earlier run's file when its recipient

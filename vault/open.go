@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
+	"github.com/rbee-keeper/rbee-vault/internal/sqlcipher"
 )
 
 // Open opens the vault at cfg.Path. It gets the key from the first source that
@@ -121,21 +121,21 @@ func (f slotsFile) interrupted(p paths) bool {
 // it can be read, and returns its schema version. An older schema is no error
 // here; a newer one is.
 func openUnder(ctx context.Context, cfg Config, p paths) (*Vault, int64, error) {
-	inode, err := os.Stat(p.db)
-	if errors.Is(err, fs.ErrNotExist) {
+	claim, err := sqlcipher.TakeClaim(p.db)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil, 0, fmt.Errorf("%w at %q", ErrNoVault, p.db)
-	} else if err != nil {
+	case errors.Is(err, ErrAlreadyOpen):
+		return nil, 0, err
+	case err != nil:
 		return nil, 0, fmt.Errorf("examine database: %w", err)
-	}
-	if !opened.add(inode) {
-		return nil, 0, ErrAlreadyOpen
 	}
 	v, err := unlockAndAttach(ctx, cfg, p)
 	if err != nil {
-		opened.remove(inode)
+		claim.Release()
 		return nil, 0, err
 	}
-	v.listed = true
+	v.claim = claim
 	version, err := v.prove(ctx)
 	if err == nil && !cfg.anySigner {
 		err = v.checkSigner(ctx)
@@ -161,7 +161,7 @@ func unlockAndAttach(ctx context.Context, cfg Config, p paths) (*Vault, error) {
 		return nil, err
 	}
 	defer u.key.wipe()
-	v, err := attach(cfg, p, p.db, u.key, writing)
+	v, err := attach(cfg, p, u.key)
 	if err != nil {
 		return nil, err
 	}
@@ -207,18 +207,14 @@ func (v *Vault) readSchema(ctx context.Context, tx *Tx) (int64, error) {
 	return version, nil
 }
 
-// quiesce folds the write-ahead log into the database, closes every connection
+// quiesce copies the write-ahead log into the database, closes every connection
 // and sees SQLite's side files gone: a log left beside a database that is then
 // replaced would be replayed into the new one and destroy it. It closes v. The
 // exclusive lock is held.
 func (v *Vault) quiesce(ctx context.Context) error {
 	err := v.locked(ctx, func() error {
-		db, err := v.pool(v.mode)
-		if err != nil {
-			return err
-		}
-		done, err := checkpoint(ctx, db)
-		if err == nil && !done {
+		emptied, err := v.db.Checkpoint(ctx)
+		if err == nil && !emptied {
 			err = fmt.Errorf("%w: the write-ahead log cannot be folded in", ErrLocked)
 		}
 		return err
@@ -229,16 +225,5 @@ func (v *Vault) quiesce(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("checkpoint: %w", err)
 	}
-	return noSideFiles(v.paths.db)
-}
-
-func noSideFiles(db string) error {
-	for _, path := range sideFiles(db) {
-		if ok, err := durable.Exists(path); err != nil {
-			return err
-		} else if ok {
-			return fmt.Errorf("%w: %q is still there", ErrLocked, path)
-		}
-	}
-	return nil
+	return sqlcipher.CheckNoSideFiles(v.paths.db)
 }

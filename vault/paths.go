@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
+	"github.com/rbee-keeper/rbee-vault/internal/sqlcipher"
+	"github.com/rbee-keeper/rbee-vault/internal/wire"
 )
 
 // paths names the files of a vault; all follow the database's name.
@@ -79,9 +81,6 @@ func resolve(path string) (string, error) {
 	return abs, nil
 }
 
-// sideFiles are SQLite's own files beside a database.
-func sideFiles(db string) []string { return []string{db + "-wal", db + "-shm", db + "-journal"} }
-
 func (p paths) before(version int64) string { return fmt.Sprintf("%s.before-v%d", p.db, version) }
 
 func (p paths) foreignSlots(now time.Time) string {
@@ -114,7 +113,7 @@ func CheckPrivate(path string) error {
 		return fmt.Errorf("examine %q: %w", path, err)
 	}
 	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) != os.Geteuid() {
-		mend := fmt.Sprintf("sudo chown %d %s", os.Geteuid(), Quote(path))
+		mend := fmt.Sprintf("sudo chown %d %s", os.Geteuid(), wire.Quote(path))
 		if os.Geteuid() == 0 {
 			mend = fmt.Sprintf("sudo -u '#%d' rbee-vault ...", st.Uid)
 		}
@@ -125,7 +124,7 @@ func CheckPrivate(path string) error {
 		if info.IsDir() {
 			want = "700"
 		}
-		return &InsecureError{Path: path, Rule: fmt.Sprintf("is open to others (mode %04o)", mode), Mend: fmt.Sprintf("chmod %s %s", want, Quote(path))}
+		return &InsecureError{Path: path, Rule: fmt.Sprintf("is open to others (mode %04o)", mode), Mend: fmt.Sprintf("chmod %s %s", want, wire.Quote(path))}
 	}
 	return nil
 }
@@ -140,19 +139,9 @@ func CreateFile(path string, data []byte) error {
 	return IdentityFile{Path: path}.put(durable.OS{}, data)
 }
 
-// Quote makes a path safe to paste into a POSIX shell.
-func Quote(path string) string {
-	if !strings.ContainsFunc(path, func(r rune) bool {
-		return !strings.ContainsRune("/._-+:@", r) && (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z')
-	}) {
-		return path
-	}
-	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
-}
-
 // checkPrivate checks the directory and every file of a vault that exists.
 func (p paths) checkPrivate() error {
-	for _, path := range append([]string{p.dir, p.db, p.slots, p.lock, p.write, p.anchor, p.fresh}, sideFiles(p.db)...) {
+	for _, path := range append([]string{p.dir, p.db, p.slots, p.lock, p.write, p.anchor, p.fresh}, sqlcipher.SideFiles(p.db)...) {
 		if err := CheckPrivate(path); err != nil {
 			return err
 		}
@@ -182,11 +171,11 @@ func (p paths) checkPlace(cfg Config) error {
 				names++
 			}
 		}
-		if links(info) > names {
+		if durable.Links(info) > names {
 			return &InsecureError{
 				Path: p.db,
-				Rule: fmt.Sprintf("has %d names (hard links): by another one, a program finds other locks and another log, and rows are lost; close every program that has it open before you mend it", links(info)),
-				Mend: fmt.Sprintf("cp -p %[1]s %[2]s && mv %[2]s %[1]s", Quote(p.db), Quote(p.db+".single")),
+				Rule: fmt.Sprintf("has %d names (hard links): by another one, a program finds other locks and another log, and rows are lost; close every program that has it open before you mend it", durable.Links(info)),
+				Mend: fmt.Sprintf("cp -p %[1]s %[2]s && mv %[2]s %[1]s", wire.Quote(p.db), wire.Quote(p.db+".single")),
 			}
 		}
 	}

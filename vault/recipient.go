@@ -13,6 +13,7 @@ import (
 	"filippo.io/age/agessh"
 	"filippo.io/age/plugin"
 	"filippo.io/age/tag"
+	"github.com/rbee-keeper/rbee-vault/internal/wire"
 )
 
 // Class says which kind of age recipients a vault has: one age file cannot mix
@@ -57,7 +58,7 @@ func ParseRecipient(s string, ui *plugin.ClientUI) (age.Recipient, error) {
 		err = errors.New("not age1..., ssh-ed25519 or ssh-rsa")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: recipient %q: %w", ErrInvalid, abbreviate(s), err)
+		return nil, fmt.Errorf("%w: recipient %q: %w", ErrInvalid, wire.Shorten(s, shownRecipient), err)
 	}
 	return r, nil
 }
@@ -180,13 +181,8 @@ func canonicalRecipient(s string) (recipient, label string) {
 	return fields[0] + " " + fields[1], strings.Join(fields[2:], " ")
 }
 
-// abbreviate shortens a recipient for a message.
-func abbreviate(s string) string {
-	if len(s) <= 40 {
-		return s
-	}
-	return strings.ToValidUTF8(s[:40], "") + "..."
-}
+// shownRecipient is how much of a recipient a message shows.
+const shownRecipient = 40
 
 // parseRecipients parses recipients that must all be of one class, and returns
 // them as slots to be: kind recipient, labelled by an SSH key's comment. It
@@ -201,7 +197,7 @@ func (c Config) parseRecipients(recipients []string, class Class) ([]Slot, error
 			return nil, err
 		}
 		if seen[recipient] {
-			return nil, fmt.Errorf("%w: recipient %q is given twice", ErrInvalid, abbreviate(recipient))
+			return nil, fmt.Errorf("%w: recipient %q is given twice", ErrInvalid, wire.Shorten(recipient, shownRecipient))
 		}
 		seen[recipient] = true
 		slots = append(slots, Slot{Kind: SlotRecipient, Label: auditText(label, maxLabel), Recipient: recipient})
@@ -217,10 +213,10 @@ func (c Config) checkClass(recipient string, class Class) error {
 	}
 	got, err := classify(r)
 	if err != nil {
-		return fmt.Errorf("recipient %q: %w", abbreviate(recipient), err)
+		return fmt.Errorf("recipient %q: %w", wire.Shorten(recipient, shownRecipient), err)
 	}
 	if got != class {
-		return fmt.Errorf("%w: recipient %q is %s, the vault is %s: one vault has recipients of one class", ErrInvalid, abbreviate(recipient), got, class)
+		return fmt.Errorf("%w: recipient %q is %s, the vault is %s: one vault has recipients of one class", ErrInvalid, wire.Shorten(recipient, shownRecipient), got, class)
 	}
 	return nil
 }

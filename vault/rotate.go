@@ -234,9 +234,10 @@ func (v *Vault) awaitHolders(ctx context.Context, limit time.Duration) {
 // afterwards; where another process put its own database in place meanwhile, the
 // vault is closed.
 func (v *Vault) alone(ctx context.Context, wait time.Duration, fn func() (*Key, error)) error {
-	if err := v.closePools(); err != nil {
+	if err := v.db.Disconnect(); err != nil {
 		return err
 	}
+	v.epoch++
 	v.lock.Unlock()
 	limited := v.cfg
 	limited.Wait = wait
@@ -273,8 +274,8 @@ func (v *Vault) alone(ctx context.Context, wait time.Duration, fn func() (*Key, 
 	v.mu.Lock()
 	v.closed = true
 	v.mu.Unlock()
-	opened.remove(v.inode)
-	v.wipe()
+	v.store.close()
+	v.claim.Release()
 	if changed {
 		return fmt.Errorf("the key was changed, but the vault had to be closed: %w", taken)
 	}
@@ -291,7 +292,7 @@ func (v *Vault) inPlace() error {
 	if err == nil {
 		err = statErr
 	}
-	if err == nil && (id != v.key.id || !os.SameFile(inode, v.inode)) {
+	if err == nil && (id != v.key.id || !v.claim.Covers(inode)) {
 		err = fmt.Errorf("%w: another process put a database of key id %s in place", ErrLocked, id)
 	}
 	return err
@@ -303,21 +304,24 @@ func (v *Vault) takeUp(next *Key) error {
 	if err != nil || next == nil || id != next.id {
 		return err
 	}
-	inode, err := os.Stat(v.paths.db)
+	defer next.wipe()
+	s, err := openStore(v.cfg, v.paths.db, next, v.sealer.vaultID)
 	if err != nil {
+		return err
+	}
+	if err := v.claim.Move(v.paths.db); err != nil {
+		s.close()
 		return fmt.Errorf("examine database: %w", err)
 	}
-	opened.replace(v.inode, inode)
-	v.wipe()
-	v.adopt(next, inode, v.sealer.vaultID)
-	next.wipe()
+	v.store.close()
+	v.store = s
 	return nil
 }
 
 // rotate is a transition that keeps the vault. The exclusive lock is held, and
 // nobody has the database open. seen is how far the vault had come before that.
 func (t *transition) rotate(ctx context.Context, key *Key, seen anchor) error {
-	v, err := attach(t.cfg, t.paths, t.paths.db, key, writing)
+	v, err := attach(t.cfg, t.paths, key)
 	if err != nil {
 		return err
 	}

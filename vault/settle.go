@@ -10,6 +10,7 @@ import (
 	"os"
 
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
+	"github.com/rbee-keeper/rbee-vault/internal/sqlcipher"
 )
 
 // Settling brings everything beside the database into agreement with it, after
@@ -358,7 +359,7 @@ func (p paths) beforeCopies(id KeyID) []string {
 // run's, is somebody's: it is kept, with SQLite's files beside it.
 func (p paths) leftovers(file slotsFile) (left, kept []string) {
 	var building []string
-	for _, path := range append(sideFiles(p.fresh), p.fresh) { // the database last: it tells what they are
+	for _, path := range append(sqlcipher.SideFiles(p.fresh), p.fresh) { // the database last: it tells what they are
 		if ok, err := durable.Exists(path); ok || err != nil {
 			building = append(building, path)
 		}
@@ -384,11 +385,11 @@ func (p paths) unfinished(file slotsFile) bool {
 	if db, err := os.Stat(p.db); err == nil && os.SameFile(db, info) {
 		return true
 	}
-	if links(info) > 1 {
+	if durable.Links(info) > 1 {
 		return false // it was put in place, and moved from there
 	}
 	var id KeyID
-	err = opened.unless(info, func() error {
+	err = sqlcipher.Unclaimed(info, func() error {
 		f, err := os.Open(p.fresh)
 		if err != nil {
 			return err

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/hiddeco/sshsig"
+	"github.com/rbee-keeper/rbee-vault/internal/wire"
 	"golang.org/x/crypto/ssh"
 )
 
@@ -187,20 +188,20 @@ type signerJSON struct {
 
 // MarshalJSON gives the signer as a backup's signers.jsonl holds it.
 func (s Signer) MarshalJSON() ([]byte, error) {
-	return MarshalJSON(signerJSON{s.Generation, s.PublicKey, nullable(s.Certificate), FormatTime(s.Created)})
+	return wire.Marshal(signerJSON{s.Generation, s.PublicKey, wire.Nullable(s.Certificate), wire.FormatTime(s.Created)})
 }
 
 // UnmarshalJSON parses what MarshalJSON gives.
 func (s *Signer) UnmarshalJSON(data []byte) error {
 	var j signerJSON
-	if err := decodeStrict(bytes.NewReader(data), &j); err != nil {
+	if err := wire.Unmarshal(data, &j); err != nil {
 		return err
 	}
-	created, err := ParseTime(j.Created)
+	created, err := wire.ParseTime(j.Created)
 	if err != nil {
 		return err
 	}
-	signer := Signer{Generation: j.Generation, PublicKey: j.PublicKey, Certificate: deref(j.Certificate), Created: created}
+	signer := Signer{Generation: j.Generation, PublicKey: j.PublicKey, Certificate: wire.Text(j.Certificate), Created: created}
 	switch {
 	case signer.Generation < 1:
 		return fmt.Errorf("%w: generations count from 1", ErrInvalid)

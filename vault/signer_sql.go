@@ -4,6 +4,8 @@ import (
 	"context"
 	"database/sql"
 	"time"
+
+	"github.com/rbee-keeper/rbee-vault/internal/wire"
 )
 
 func insertSigner(ctx context.Context, tx *Tx, s Signer) error {
@@ -17,7 +19,7 @@ func insertSigner(ctx context.Context, tx *Tx, s Signer) error {
 		) VALUES (?, ?, ?, ?, ?)`,
 		s.Generation,
 		s.PublicKey,
-		nullable(s.Certificate),
+		wire.Nullable(s.Certificate),
 		s.Created.UnixMilli(),
 		sql.NullInt64{Int64: s.Sheet.UnixMilli(), Valid: !s.Sheet.IsZero()},
 	)

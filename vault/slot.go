@@ -1,7 +1,6 @@
 package vault
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -13,6 +12,7 @@ import (
 
 	"filippo.io/age"
 	"filippo.io/age/armor"
+	"github.com/rbee-keeper/rbee-vault/internal/wire"
 )
 
 // SlotKind says what a slot is for.
@@ -71,7 +71,7 @@ func (c Config) wrap(s *Slot, k *Key) error {
 	line := k.line()
 	defer wipe(line)
 	if s.wrapped, err = encryptArmored(line, recipient); err != nil {
-		return fmt.Errorf("wrap key for slot %s, %q: %w", s.ID, abbreviate(s.Recipient), err)
+		return fmt.Errorf("wrap key for slot %s, %q: %w", s.ID, wire.Shorten(s.Recipient, shownRecipient), err)
 	}
 	return nil
 }
@@ -209,27 +209,27 @@ type slotJSON struct {
 // MarshalJSON gives the slot as a backup's slots.jsonl and `status --json` hold
 // it: without the wrapped key.
 func (s Slot) MarshalJSON() ([]byte, error) {
-	return MarshalJSON(slotJSON{
+	return wire.Marshal(slotJSON{
 		ID:        s.ID,
 		Kind:      s.Kind,
 		Label:     s.Label,
 		Recipient: s.Recipient,
-		Identity:  nullable(s.Identity),
-		Created:   FormatTime(s.Created),
+		Identity:  wire.Nullable(s.Identity),
+		Created:   wire.FormatTime(s.Created),
 	})
 }
 
 // UnmarshalJSON parses what MarshalJSON gives.
 func (s *Slot) UnmarshalJSON(data []byte) error {
 	var j slotJSON
-	if err := decodeStrict(bytes.NewReader(data), &j); err != nil {
+	if err := wire.Unmarshal(data, &j); err != nil {
 		return err
 	}
-	created, err := ParseTime(j.Created)
+	created, err := wire.ParseTime(j.Created)
 	if err != nil {
 		return err
 	}
-	slot := Slot{ID: j.ID, Kind: j.Kind, Label: j.Label, Recipient: j.Recipient, Identity: deref(j.Identity), Created: created}
+	slot := Slot{ID: j.ID, Kind: j.Kind, Label: j.Label, Recipient: j.Recipient, Identity: wire.Text(j.Identity), Created: created}
 	if err := slot.validate(); err != nil {
 		return err
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"database/sql"
 	"time"
+
+	"github.com/rbee-keeper/rbee-vault/internal/wire"
 )
 
 func insertSlot(ctx context.Context, tx *Tx, s Slot) error {
@@ -22,8 +24,8 @@ func insertSlot(ctx context.Context, tx *Tx, s Slot) error {
 		string(s.Kind),
 		s.Label,
 		s.Recipient,
-		nullable(s.Identity),
-		nullable(s.vouch),
+		wire.Nullable(s.Identity),
+		wire.Nullable(s.vouch),
 		s.wrapped,
 		s.Created.UnixMilli(),
 	)
@@ -75,7 +77,7 @@ func selectSlots(ctx context.Context, tx *Tx) ([]Slot, error) {
 }
 
 func updateSlotVouch(ctx context.Context, tx *Tx, s Slot) error {
-	_, err := tx.ExecContext(ctx, `UPDATE slots SET vouch = ? WHERE id = ?`, nullable(s.vouch), s.ID)
+	_, err := tx.ExecContext(ctx, `UPDATE slots SET vouch = ? WHERE id = ?`, wire.Nullable(s.vouch), s.ID)
 	return err
 }
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"filippo.io/age"
+	"github.com/rbee-keeper/rbee-vault/internal/wire"
 )
 
 // A vault's slots are changed in the table first and rendered into the slots file
@@ -182,7 +183,7 @@ func (v *Vault) wrappedFor(ctx context.Context, s *Slot, fn func() error) error 
 func notAmong(slots []Slot, s Slot) error {
 	for _, other := range slots {
 		if other.Recipient == s.Recipient {
-			return fmt.Errorf("%w: %s (slot %s)", ErrSlotExists, abbreviate(s.Recipient), other.ID)
+			return fmt.Errorf("%w: %s (slot %s)", ErrSlotExists, wire.Shorten(s.Recipient, shownRecipient), other.ID)
 		}
 	}
 	return nil
@@ -236,7 +237,7 @@ func (v *Vault) newSlot(ctx context.Context, n NewSlot, m Meta) (s Slot, _ *NewI
 
 // text describes a slot for the audit log.
 func (s Slot) text() string {
-	text := string(s.Kind) + " " + abbreviate(s.Recipient)
+	text := string(s.Kind) + " " + wire.Shorten(s.Recipient, shownRecipient)
 	if s.Label != "" {
 		text += " " + s.Label
 	}

@@ -12,6 +12,7 @@ import (
 	"slices"
 
 	"github.com/google/uuid"
+	"github.com/rbee-keeper/rbee-vault/internal/wire"
 )
 
 // The slots file is a rendering of the slots table beside the database, for
@@ -50,7 +51,7 @@ func newEntry(m Meta, slots []Slot, check string, st state) entry {
 		VaultID:    m.VaultID,
 		KeyID:      m.KeyID,
 		Generation: m.Generation,
-		Created:    FormatTime(m.KeyCreated),
+		Created:    wire.FormatTime(m.KeyCreated),
 		Check:      check,
 		State:      st,
 		Keyring:    m.Keyring,
@@ -108,8 +109,8 @@ func renderSlotsFile(entries []entry) []byte {
 				Kind:      s.Kind,
 				Label:     s.Label,
 				Recipient: s.Recipient,
-				Identity:  nullable(s.Identity),
-				Vouch:     nullable(s.vouch),
+				Identity:  wire.Nullable(s.Identity),
+				Vouch:     wire.Nullable(s.vouch),
 				Age:       s.wrapped,
 			})
 		}
@@ -138,7 +139,7 @@ func checkSlotsFile(entries []entry) error {
 // [ErrInvalid].
 func parseSlotsFile(data []byte) ([]entry, error) {
 	var file slotsFileJSON
-	if err := decodeStrict(bytes.NewReader(data), &file); err != nil {
+	if err := wire.Unmarshal(data, &file); err != nil {
 		return nil, err
 	}
 	if file.Format != slotsFormat {
@@ -163,7 +164,7 @@ func parseSlotsFile(data []byte) ([]entry, error) {
 		if j.State != stateCurrent && j.State != statePending && j.State != stateReplaced {
 			return nil, fmt.Errorf("%w: an entry of state %q", ErrInvalid, j.State)
 		}
-		created, err := ParseTime(j.Created)
+		created, err := wire.ParseTime(j.Created)
 		if err != nil {
 			return nil, err
 		}
@@ -178,7 +179,7 @@ func parseSlotsFile(data []byte) ([]entry, error) {
 			SlotsSeq:   j.SlotsSeq,
 		}
 		for _, s := range j.Slots {
-			slot := Slot{ID: s.ID, Kind: s.Kind, Label: s.Label, Recipient: s.Recipient, Identity: deref(s.Identity), Created: created, vouch: deref(s.Vouch), wrapped: s.Age}
+			slot := Slot{ID: s.ID, Kind: s.Kind, Label: s.Label, Recipient: s.Recipient, Identity: wire.Text(s.Identity), Created: created, vouch: wire.Text(s.Vouch), wrapped: s.Age}
 			if err := slot.validate(); err != nil {
 				return nil, err
 			}
@@ -236,17 +237,4 @@ func readSlotsFile(path string) (slotsFile, error) {
 		file.entries, file.err = parseSlotsFile(data)
 	}
 	return file, nil
-}
-
-// decodeStrict decodes one JSON value with known fields only, to the end.
-func decodeStrict(r io.Reader, v any) error {
-	d := json.NewDecoder(r)
-	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
-		return fmt.Errorf("%w: %w", ErrInvalid, err)
-	}
-	if _, err := d.Token(); err != io.EOF {
-		return fmt.Errorf("%w: more than one JSON value", ErrInvalid)
-	}
-	return nil
 }

@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -45,7 +46,7 @@ func TestStockToolsGiveTheKey(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		want := `PRAGMA key = "` + rawKey(v.key.derive(purposeSQLCipher), v.key.id) + `";`
+		want := fmt.Sprintf(`PRAGMA key = "x'%x%s'";`, v.key.derive(purposeSQLCipher), v.key.id)
 		if err := v.Close(); err != nil {
 			t.Fatal(err)
 		}

@@ -2,11 +2,9 @@ package vault
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 
@@ -14,6 +12,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
+	"github.com/rbee-keeper/rbee-vault/internal/sqlcipher"
 	"github.com/rbee-keeper/rbee-vault/keyring"
 )
 
@@ -220,30 +219,27 @@ func (t *transition) build(ctx context.Context, before slotsFile) (err error) {
 			return err
 		}
 	}
-	v, err := attach(t.cfg, t.paths, fresh, t.key, building)
+	s, err := buildStore(t.cfg, fresh, t.key, t.meta.VaultID, t.old)
 	if err != nil {
 		return err
 	}
-	defer v.wipe()
-	v.sealer.vaultID, v.old = t.meta.VaultID, t.old
-	// Not through Close: nobody else knows this file, so there is no lock to take.
-	err = v.migrate(ctx, 0)
+	err = s.migrate(ctx, 0)
 	if err == nil {
-		err = v.update(ctx, func(tx *Tx) error { return t.fillAll(ctx, tx) })
+		_, err = s.update(ctx, func(tx *Tx) error { return t.fillAll(ctx, tx) })
 	}
 	if err == nil {
-		err = checkPages(ctx, v.writer)
+		err = s.db.CheckPages(ctx)
 	}
 	if err == nil {
-		err = setLogged(ctx, v.writer)
+		err = s.db.UseLog(ctx)
 	}
-	if e := v.closePools(); err == nil {
+	if e := s.close(); err == nil {
 		err = e
 	}
 	if err != nil {
 		return err
 	}
-	if err := noSideFiles(fresh); err != nil {
+	if err := sqlcipher.CheckNoSideFiles(fresh); err != nil {
 		return err
 	}
 	if err := fsys.Sync(fresh); err != nil {
@@ -262,21 +258,6 @@ func (t *transition) announce(entries []entry) error {
 	entries = append(entries, announced)
 	if err := durable.Replace(t.cfg.fs(), t.paths.slots, renderSlotsFile(entries)); err != nil {
 		return fmt.Errorf("write slots file: %w", err)
-	}
-	return nil
-}
-
-// setLogged gives the finished database the journal mode that it has from then
-// on. The first writer of an open vault would otherwise have to change it, and
-// SQLite refuses that beside any reader. The log itself goes with the last
-// connection.
-func setLogged(ctx context.Context, db *sql.DB) error {
-	var mode string
-	if err := db.QueryRowContext(ctx, `PRAGMA main.journal_mode = WAL`).Scan(&mode); err != nil {
-		return mapDriverError(err)
-	}
-	if mode != "wal" {
-		return fmt.Errorf("the journal mode stays %q", mode)
 	}
 	return nil
 }
@@ -352,13 +333,13 @@ func (t *transition) commit() error {
 	fsys, p := t.cfg.fs(), t.paths
 	if t.unread {
 		t.stripped = true
-		for _, path := range sideFiles(p.db) {
+		for _, path := range sqlcipher.SideFiles(p.db) {
 			if err := durable.RemoveIfExists(fsys, path); err != nil {
 				return err
 			}
 		}
 	}
-	if err := noSideFiles(p.db); err != nil {
+	if err := sqlcipher.CheckNoSideFiles(p.db); err != nil {
 		return err
 	}
 	if t.inPlace != nil {
@@ -383,23 +364,20 @@ func (t *transition) commit() error {
 // settle is step 8. The vault is whole already; what settling leaves undone the
 // next open does.
 func (t *transition) settle(ctx context.Context) error {
-	inode, err := os.Stat(t.paths.db)
+	claim, err := sqlcipher.TakeClaim(t.paths.db)
 	if err != nil {
 		return fmt.Errorf("examine database: %w", err)
 	}
-	if !opened.add(inode) {
-		return ErrAlreadyOpen
-	}
-	v, err := attach(t.cfg, t.paths, t.paths.db, t.key, writing)
+	v, err := attach(t.cfg, t.paths, t.key)
 	if err != nil {
-		opened.remove(inode)
+		claim.Release()
 		return err
 	}
 	if t.meta.Keyring {
 		v.source = FromKeyring
 		v.anchoring = anchoring{compared: t.compared, behind: t.compared, own: true, urgent: true}
 	}
-	v.listed = true
+	v.claim = claim
 	defer v.Close()
 	if _, err := v.prove(ctx); err != nil {
 		return err
@@ -459,7 +437,7 @@ func (t *transition) abandon(ctx context.Context, before slotsFile) {
 
 // emptyFresh makes what was being built an empty file again.
 func (t *transition) emptyFresh() error {
-	for _, path := range sideFiles(t.paths.fresh) {
+	for _, path := range sqlcipher.SideFiles(t.paths.fresh) {
 		if err := durable.RemoveIfExists(t.cfg.fs(), path); err != nil {
 			return err
 		}
@@ -522,7 +500,7 @@ func (t *transition) removeAside() {
 // The keyring is asked whatever useKeyring says; but only where the new key is to
 // go into it must it answer.
 func clearWay(ctx context.Context, cfg Config, p paths, restoring, useKeyring bool) (recipients []string, missingDB bool, err error) {
-	for _, path := range sideFiles(p.db) {
+	for _, path := range sqlcipher.SideFiles(p.db) {
 		if ok, err := durable.Exists(path); err != nil {
 			return nil, false, err
 		} else if ok {

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rbee-keeper/rbee-vault/backup"
+	"github.com/rbee-keeper/rbee-vault/internal/wire"
 	"github.com/rbee-keeper/rbee-vault/registry"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
@@ -128,7 +129,7 @@ func newAuditList(a *app) *cobra.Command {
 			}
 			var rows [][]string
 			err := o.each(cmd.Context(), a, func(row vault.AuditRow) error {
-				rows = append(rows, []string{vault.FormatTime(row.At), row.Actor, row.Via, row.Action, row.Subject, row.Detail})
+				rows = append(rows, []string{wire.FormatTime(row.At), row.Actor, row.Via, row.Action, row.Subject, row.Detail})
 				return nil
 			})
 			if err != nil {

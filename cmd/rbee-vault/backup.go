@@ -14,6 +14,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/rbee-keeper/rbee-vault/backup"
+	"github.com/rbee-keeper/rbee-vault/internal/wire"
 	"github.com/rbee-keeper/rbee-vault/registry"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
@@ -122,7 +123,7 @@ type recordJSON struct {
 }
 
 func newRecordJSON(r backup.Record, state backup.FileState) recordJSON {
-	j := recordJSON{Sequence: r.Sequence, Created: vault.FormatTime(r.Created), Size: r.Size, SHA256: r.SHA256, State: state}
+	j := recordJSON{Sequence: r.Sequence, Created: wire.FormatTime(r.Created), Size: r.Size, SHA256: r.SHA256, State: state}
 	if r.Path != "" {
 		j.Path = &r.Path
 	}
@@ -151,7 +152,7 @@ func runBackupList(ctx context.Context, a *app, check bool) error {
 		if path == "" {
 			path = "-"
 		}
-		rows = append(rows, []string{strconv.FormatInt(r.Sequence, 10), vault.FormatTime(r.Created), strconv.FormatInt(r.Size, 10), string(state), path})
+		rows = append(rows, []string{strconv.FormatInt(r.Sequence, 10), wire.FormatTime(r.Created), strconv.FormatInt(r.Size, 10), string(state), path})
 	}
 	if len(records) == 0 {
 		a.ui.info("There are no backups yet: rbee-vault backup")

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/rbee-keeper/rbee-vault/internal/wire"
 	"github.com/rbee-keeper/rbee-vault/keyring"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
@@ -180,4 +181,4 @@ fingerprint beside it: a restore asks for that.
 }
 
 // shellQuote makes a word safe to paste into a shell.
-func shellQuote(s string) string { return vault.Quote(s) }
+func shellQuote(s string) string { return wire.Quote(s) }

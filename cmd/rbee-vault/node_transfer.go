@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/rbee-keeper/rbee-vault/internal/wire"
 	"github.com/rbee-keeper/rbee-vault/registry"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
@@ -336,7 +337,7 @@ func runNodeExport(ctx context.Context, a *app, format, out string, patterns []s
 		}
 		if format == "json" {
 			for _, n := range nodes {
-				line, err := vault.MarshalJSON(n)
+				line, err := wire.Marshal(n)
 				if err != nil {
 					return err
 				}

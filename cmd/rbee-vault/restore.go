@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rbee-keeper/rbee-vault/backup"
+	"github.com/rbee-keeper/rbee-vault/internal/wire"
 	"github.com/rbee-keeper/rbee-vault/keyring"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
@@ -223,16 +224,9 @@ func (a *app) auditRefusedRestore(ctx context.Context, cfg vault.Config, file st
 
 // slotText names a slot for a person.
 func slotText(s vault.Slot) string {
-	text := strings.TrimSpace(string(s.Kind) + " " + shorten(s.Recipient, 70))
+	text := strings.TrimSpace(string(s.Kind) + " " + wire.Shorten(s.Recipient, 70))
 	if s.Label != "" && s.Label != string(s.Kind) {
 		text += " (" + s.Label + ")"
 	}
 	return text
-}
-
-func shorten(s string, max int) string {
-	if len(s) <= max {
-		return s
-	}
-	return s[:max] + "..."
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rbee-keeper/rbee-vault/backup"
+	"github.com/rbee-keeper/rbee-vault/internal/wire"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
@@ -66,7 +67,7 @@ recipient can make a vault that its identity opens. Compare it with your sheet.
     vault id        %s
     key id          %s
     signer          %s
-%s`, u.VaultID, u.KeyID, u.Signer, clean(named))
+%s`, u.VaultID, u.KeyID, u.Signer, wire.Clean(named))
 	answer, err := a.ui.ask(ctx, "Is it your vault? [y/N] ")
 	if err != nil {
 		return err

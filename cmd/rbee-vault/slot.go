@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/rbee-keeper/rbee-vault/internal/wire"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
@@ -54,7 +55,7 @@ func newSlotList(a *app) *cobra.Command {
 				for _, s := range slots {
 					recipient := s.Recipient
 					if a.ui.pretty {
-						recipient = shorten(recipient, 70)
+						recipient = wire.Shorten(recipient, 70)
 					}
 					rows = append(rows, []string{s.ID, string(s.Kind), s.Label, s.Created.Format("2006-01-02"), recipient})
 				}

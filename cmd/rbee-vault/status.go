@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rbee-keeper/rbee-vault/backup"
+	"github.com/rbee-keeper/rbee-vault/internal/wire"
 	"github.com/rbee-keeper/rbee-vault/registry"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
@@ -78,7 +79,7 @@ func runStatus(ctx context.Context, a *app, sheetFile string) error {
 				return err
 			}
 			if at := signers[len(signers)-1].Sheet; !at.IsZero() {
-				text := vault.FormatTime(at)
+				text := wire.FormatTime(at)
 				s.Sheet = &text
 			}
 			totals, err = registry.Counts(ctx, tx)
@@ -92,7 +93,7 @@ func runStatus(ctx context.Context, a *app, sheetFile string) error {
 		}
 		if v.Source() == vault.FromKeyring {
 			if state, err := v.Anchor(ctx); err == nil && !state.BehindSince.IsZero() {
-				text := vault.FormatTime(state.BehindSince)
+				text := wire.FormatTime(state.BehindSince)
 				s.Unanchored = &text
 			}
 		}
@@ -105,7 +106,7 @@ func runStatus(ctx context.Context, a *app, sheetFile string) error {
 		return err
 	}
 	s.VaultID, s.KeyID, s.Generation, s.Class = m.VaultID, m.KeyID.String(), m.Generation, m.Class
-	s.Created, s.KeyCreated, s.Keyring = vault.FormatTime(m.Created), vault.FormatTime(m.KeyCreated), m.Keyring
+	s.Created, s.KeyCreated, s.Keyring = wire.FormatTime(m.Created), wire.FormatTime(m.KeyCreated), m.Keyring
 	s.Nodes, s.SSHKeys, s.HostKeys = totals.Nodes, totals.SSHKeys, totals.HostKeys
 	s.Signer = newSignerJSON(m.Signer)
 	if m.OriginVaultID != "" {

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"strings"
 
+	"github.com/rbee-keeper/rbee-vault/internal/wire"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
@@ -51,7 +52,7 @@ func systemdCreds(ctx context.Context, stdin []byte, args ...string) (stdout []b
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	err = cmd.Run()
-	said = clean(strings.TrimSpace(errs.String()))
+	said = wire.Clean(strings.TrimSpace(errs.String()))
 	if err != nil {
 		if said != "" {
 			err = fmt.Errorf("%w: %s", err, said)

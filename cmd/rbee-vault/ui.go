@@ -11,14 +11,12 @@ import (
 	"os"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"charm.land/lipgloss/v2"
 	"charm.land/lipgloss/v2/table"
+	"github.com/rbee-keeper/rbee-vault/internal/wire"
 	"github.com/schollz/progressbar/v3"
 	"golang.org/x/term"
-
-	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
 // ui is everything that a person or a script sees. Data goes to standard output,
@@ -89,7 +87,7 @@ type errorJSON struct {
 // fail prints an error and returns its exit code.
 func (u *ui) fail(err error) int {
 	f := classify(err)
-	message := clean(strings.ReplaceAll(err.Error(), "\n", "; ")) // errors.Join gives lines
+	message := wire.Clean(strings.ReplaceAll(err.Error(), "\n", "; ")) // errors.Join gives lines
 	if f.code == exitInterrupted {
 		message = "interrupted"
 	}
@@ -107,36 +105,21 @@ func (u *ui) fail(err error) int {
 }
 
 func (u *ui) errObject(v any) {
-	if line, err := vault.MarshalJSON(v); err == nil {
+	if line, err := wire.Marshal(v); err == nil {
 		fmt.Fprintf(u.err, "%s\n", escapeJSON(line))
 	}
 }
 
-// clean makes what came from elsewhere, such as a row, a path or an error, fit for a
-// cell or a message: it cannot write to the terminal, begin another line, or turn the
-// direction of writing.
-func clean(s string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r == '\n', r == '\r', r == '\t':
-			return ' '
-		case vault.ControlRune(r), r == utf8.RuneError:
-			return '?'
-		}
-		return r
-	}, s)
-}
-
-// cleanLines is clean for a text of several lines that is our own.
+// cleanLines is [wire.Clean] for a text of several lines that is our own.
 func cleanLines(s string) string {
 	lines := strings.Split(s, "\n")
 	for i, line := range lines {
-		lines[i] = clean(line)
+		lines[i] = wire.Clean(line)
 	}
 	return strings.Join(lines, "\n")
 }
 
-// cleanArgs is clean for what a message is made of: numbers stay, all else becomes
+// cleanArgs is [wire.Clean] for what a message is made of: numbers stay, all else becomes
 // clean text.
 func cleanArgs(args []any) []any {
 	cleaned := make([]any, len(args))
@@ -145,7 +128,7 @@ func cleanArgs(args []any) []any {
 		case int, int64, uint16, int32, float64, bool, painted:
 			cleaned[i] = arg
 		default:
-			cleaned[i] = clean(fmt.Sprint(arg))
+			cleaned[i] = wire.Clean(fmt.Sprint(arg))
 		}
 	}
 	return cleaned
@@ -154,12 +137,12 @@ func cleanArgs(args []any) []any {
 // escapeJSON writes as escapes what JSON may hold and a terminal would obey. It
 // stands in strings alone, so the values stay the same.
 func escapeJSON(line []byte) []byte {
-	if !bytes.ContainsFunc(line, func(r rune) bool { return r >= 0x7f && vault.ControlRune(r) }) {
+	if !bytes.ContainsFunc(line, func(r rune) bool { return r >= 0x7f && wire.Control(r) }) {
 		return line
 	}
 	var b bytes.Buffer
 	for _, r := range string(line) {
-		if r >= 0x7f && vault.ControlRune(r) {
+		if r >= 0x7f && wire.Control(r) {
 			fmt.Fprintf(&b, `\u%04x`, r)
 		} else {
 			b.WriteRune(r)
@@ -170,7 +153,7 @@ func escapeJSON(line []byte) []byte {
 
 // object prints a value as one line of JSON.
 func (u *ui) object(v any) error {
-	line, err := vault.MarshalJSON(v)
+	line, err := wire.Marshal(v)
 	if err != nil {
 		return err
 	}
@@ -193,7 +176,7 @@ func objects[T any](u *ui, list []T) error {
 func (u *ui) table(headers []string, rows [][]string, style func(row, col int) lipgloss.Style) {
 	for _, row := range rows {
 		for i := range row {
-			row[i] = clean(row[i])
+			row[i] = wire.Clean(row[i])
 		}
 		if !u.pretty {
 			fmt.Fprintf(u.out, "%s\n", strings.Join(row, "\t"))
@@ -321,7 +304,7 @@ func (h logHandler) Handle(_ context.Context, r slog.Record) error {
 	if r.Level >= slog.LevelWarn {
 		h.u.warn("%s", b.String())
 	} else if !h.u.app.json {
-		fmt.Fprintf(h.u.err, "debug: %s\n", clean(b.String()))
+		fmt.Fprintf(h.u.err, "debug: %s\n", wire.Clean(b.String()))
 	}
 	return nil
 }
@@ -391,7 +374,7 @@ func (u *ui) askSecret(ctx context.Context, question string) ([]byte, error) {
 		u.secrets = term.NewTerminal(tty, "") // one for all, for it reads ahead
 	}
 	secret, err := await(ctx, func() ([]byte, error) {
-		secret, err := u.secrets.ReadPassword(clean(question))
+		secret, err := u.secrets.ReadPassword(wire.Clean(question))
 		if errors.Is(err, io.EOF) { // Ctrl-C, which signals nothing now
 			err = context.Canceled
 		}

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"unicode"
 
+	"github.com/rbee-keeper/rbee-vault/internal/wire"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
@@ -46,7 +47,7 @@ func TestOutputIsClean(t *testing.T) {
 			t.Errorf("%s: %d lines: %q", name, lines, text)
 		}
 		if strings.Count(text, "\t") > 1 || strings.ContainsFunc(text, func(r rune) bool {
-			return r != '\n' && r != '\t' && vault.ControlRune(r) || r == unicode.ReplacementChar
+			return r != '\n' && r != '\t' && wire.Control(r) || r == unicode.ReplacementChar
 		}) {
 			t.Errorf("%s: %q", name, text)
 		}
@@ -65,7 +66,7 @@ func TestOutputIsClean(t *testing.T) {
 	if err := json.Unmarshal(out.Bytes(), &back); err != nil || back["k"] != exact {
 		t.Errorf("%q, %v", back, err)
 	}
-	if strings.ContainsFunc(strings.TrimSuffix(out.String(), "\n"), vault.ControlRune) {
+	if strings.ContainsFunc(strings.TrimSuffix(out.String(), "\n"), wire.Control) {
 		t.Errorf("JSON: %q", out.String())
 	}
 }

@@ -3,6 +3,7 @@ package durable
 import (
 	"io"
 	"os"
+	"syscall"
 )
 
 // FS is the set of file system calls whose order decides what a crash leaves
@@ -77,3 +78,6 @@ func (OS) SyncDir(dir string) error {
 	}
 	return err
 }
+
+// Links is the number of names that a file has.
+func Links(info os.FileInfo) uint64 { return uint64(info.Sys().(*syscall.Stat_t).Nlink) }

@@ -1,4 +1,4 @@
-package registry
+package wire
 
 import (
 	"bytes"
@@ -8,23 +8,33 @@ import (
 	"io"
 	"time"
 	"unicode/utf8"
-
-	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// jsonField is one field of an object that decodeObject reads.
-type jsonField struct {
-	name     string
-	dst      any // as for json.Unmarshal; *[]string and *map[string]uint32 strictly
-	required bool
-	nullable bool // null leaves dst alone
+// FieldError says which field was refused and by which rule. It never holds
+// the value, which may be a secret in the wrong place. It is [ErrInvalid].
+type FieldError struct {
+	Field string // the name in JSON and in the database, such as ssh_host
+	Rule  string // what must hold, such as "must be 1 to 65535"
 }
 
-// decodeObject reads one JSON object and nothing behind it. encoding/json
+func (e *FieldError) Error() string { return e.Field + " " + e.Rule }
+
+// Unwrap makes every FieldError an ErrInvalid.
+func (e *FieldError) Unwrap() error { return ErrInvalid }
+
+// Field is one field of an object that [UnmarshalObject] reads.
+type Field struct {
+	Name     string
+	Value    any // as for json.Unmarshal; *[]string, *map[string]uint32, *time.Time strictly
+	Required bool
+	Nullable bool // null leaves Value alone
+}
+
+// UnmarshalObject reads one JSON object and nothing behind it. encoding/json
 // alone would let pass a repeated name, a name in other case, a null for a
 // value and broken UTF-8; each is a *FieldError here, or an error of ErrInvalid
 // where no field is to blame.
-func decodeObject(data []byte, fields []jsonField) error {
+func UnmarshalObject(data []byte, fields []Field) error {
 	if !utf8.Valid(data) {
 		return fmt.Errorf("%w: not UTF-8", ErrInvalid)
 	}
@@ -32,7 +42,7 @@ func decodeObject(data []byte, fields []jsonField) error {
 	seen := make([]bool, len(fields))
 	err := eachMember(dec, func(name string) error {
 		i := 0
-		for i < len(fields) && fields[i].name != name {
+		for i < len(fields) && fields[i].Name != name {
 			i++
 		}
 		if i == len(fields) {
@@ -52,30 +62,30 @@ func decodeObject(data []byte, fields []jsonField) error {
 		return fmt.Errorf("%w: more than one JSON object", ErrInvalid)
 	}
 	for i, f := range fields {
-		if f.required && !seen[i] {
-			return &FieldError{f.name, "is missing"}
+		if f.Required && !seen[i] {
+			return &FieldError{f.Name, "is missing"}
 		}
 	}
 	return nil
 }
 
-func (f jsonField) decode(dec *json.Decoder) error {
+func (f Field) decode(dec *json.Decoder) error {
 	var raw json.RawMessage
 	if err := dec.Decode(&raw); err != nil {
 		return err
 	}
 	if string(raw) == "null" {
-		if !f.nullable {
-			return &FieldError{f.name, "must not be null"}
+		if !f.Nullable {
+			return &FieldError{f.Name, "must not be null"}
 		}
 		return nil
 	}
 	var err error
-	switch dst := f.dst.(type) {
+	switch dst := f.Value.(type) {
 	case *[]string:
-		*dst, err = decodeStrings(raw)
+		*dst, err = UnmarshalStrings(raw)
 	case *map[string]uint32:
-		*dst, err = decodeCounts(raw)
+		*dst, err = UnmarshalCounts(raw)
 	case *time.Time:
 		*dst, err = decodeTime(raw)
 	default:
@@ -83,13 +93,13 @@ func (f jsonField) decode(dec *json.Decoder) error {
 	}
 	if err != nil {
 		// json's own text may quote the value.
-		return &FieldError{f.name, "must have " + f.kind()}
+		return &FieldError{f.Name, "must have " + f.kind()}
 	}
 	return nil
 }
 
-func (f jsonField) kind() string {
-	switch f.dst.(type) {
+func (f Field) kind() string {
+	switch f.Value.(type) {
 	case *string:
 		return "a JSON string"
 	case *[]string:
@@ -138,8 +148,8 @@ func invalidJSON(err error) error {
 	return fmt.Errorf("%w: not one JSON object", ErrInvalid)
 }
 
-// decodeStrings reads an array of strings. The result is not nil.
-func decodeStrings(raw []byte) ([]string, error) {
+// UnmarshalStrings reads an array of strings. The result is not nil.
+func UnmarshalStrings(raw []byte) ([]string, error) {
 	var items []*string
 	if err := json.Unmarshal(raw, &items); err != nil {
 		return nil, err
@@ -157,8 +167,8 @@ func decodeStrings(raw []byte) ([]string, error) {
 	return list, nil
 }
 
-// decodeCounts reads an object of counts. The result is not nil.
-func decodeCounts(raw []byte) (map[string]uint32, error) {
+// UnmarshalCounts reads an object of counts. The result is not nil.
+func UnmarshalCounts(raw []byte) (map[string]uint32, error) {
 	counts := make(map[string]uint32)
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	err := eachMember(dec, func(name string) error {
@@ -186,16 +196,16 @@ func decodeTime(raw []byte) (time.Time, error) {
 	if err := json.Unmarshal(raw, &s); err != nil {
 		return time.Time{}, err
 	}
-	return vault.ParseTime(s)
+	return ParseTime(s)
 }
 
-// encodeObject is vault.MarshalJSON for a value with these texts in it. It
-// refuses text that is not UTF-8, which json would replace without a word.
-func encodeObject(v any, texts ...string) ([]byte, error) {
+// MarshalTexts is [Marshal] for a value with these texts in it. It refuses text that is
+// not UTF-8, which json would replace without a word.
+func MarshalTexts(v any, texts ...string) ([]byte, error) {
 	for _, s := range texts {
 		if !utf8.ValidString(s) {
 			return nil, fmt.Errorf("%w: not UTF-8", ErrInvalid)
 		}
 	}
-	return vault.MarshalJSON(v)
+	return Marshal(v)
 }

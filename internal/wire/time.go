@@ -1,8 +1,6 @@
-package vault
+package wire
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"time"
 )
@@ -11,25 +9,15 @@ import (
 // times: it sorts as text and loses nothing.
 const timeFormat = "2006-01-02T15:04:05.000Z"
 
-// FormatTime gives a time as every JSON of the vault has it.
+// FormatTime gives a time as all JSON and messages have it.
 func FormatTime(t time.Time) string { return t.UTC().Format(timeFormat) }
 
-// ParseTime parses what [FormatTime] gives, and nothing else.
+// ParseTime parses what [FormatTime] gives, and nothing else. The error matches
+// [ErrInvalid].
 func ParseTime(s string) (time.Time, error) {
 	t, err := time.Parse(timeFormat, s)
 	if err != nil || FormatTime(t) != s {
 		return time.Time{}, fmt.Errorf("%w: a time reads like %s", ErrInvalid, timeFormat)
 	}
 	return t, nil
-}
-
-// MarshalJSON encodes v on one line, without the escapes that HTML would need.
-func MarshalJSON(v any) ([]byte, error) {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(v); err != nil {
-		return nil, err
-	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }

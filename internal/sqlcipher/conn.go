@@ -1,0 +1,178 @@
+package sqlcipher
+
+import (
+	"context"
+	"database/sql/driver"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+
+	sqlite3 "github.com/mutecomm/go-sqlcipher/v4"
+)
+
+type connMode int
+
+const (
+	reading  connMode = iota // query only, takes no write lock
+	writing                  // immediate transactions in a write-ahead log
+	building                 // as writing, with a rollback journal: no side file outlives it
+)
+
+// connector opens keyed connections of a database. The driver's own pool entry, a DSN
+// held for the life of a pool, would keep the key in a string, and its ConnectHook runs
+// too late to give it: so each connection gets its key here.
+type connector struct {
+	db   *DB
+	mode connMode
+}
+
+var _ driver.Connector = connector{}
+
+// Driver implements [driver.Connector].
+func (c connector) Driver() driver.Driver { return &sqlite3.SQLiteDriver{} }
+
+// Connect implements [driver.Connector].
+func (c connector) Connect(context.Context) (driver.Conn, error) {
+	path := c.db.options.Path
+	now, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("open database: %w", err)
+	}
+	// Opening would create an empty database where there is none.
+	if !os.SameFile(now, c.db.info) {
+		return nil, fmt.Errorf("open database: the file %q was replaced while it was open", path)
+	}
+	if len(c.db.options.Key) != KeySize { // else SQLCipher would take it for a passphrase
+		return nil, ErrClosed
+	}
+	options := url.Values{
+		"_pragma_key":   {rawKey(c.db.options.Key, c.db.options.Salt)},
+		"_busy_timeout": {"5000"},
+		"_foreign_keys": {"on"},
+	}
+	synchronous := "FULL"
+	begin := "BEGIN IMMEDIATE"
+	// Settings hold for one connection, so each sets all of them. Of
+	// cipher_memory_security: wiping and locking of key material stay on
+	// without it. An in-memory temp_store keeps plaintext off the disk.
+	pragmas := `PRAGMA cipher_memory_security = OFF; PRAGMA temp_store = MEMORY; PRAGMA mmap_size = 0; PRAGMA wal_autocheckpoint = 0;`
+	switch c.mode {
+	case reading:
+		begin = "BEGIN" // else each read would take the write lock
+		pragmas += `PRAGMA cache_size = -16384; PRAGMA query_only = ON;`
+	case writing:
+		options.Set("_journal_mode", "WAL")
+		pragmas += `PRAGMA cache_size = -65536;`
+	case building:
+		options.Set("_journal_mode", "DELETE")
+		// Nobody reads the file before the caller has flushed it as a whole.
+		synchronous = "OFF"
+		pragmas += `PRAGMA cache_size = -65536;`
+	}
+	options.Set("_synchronous", synchronous)
+	d := &sqlite3.SQLiteDriver{ConnectHook: func(conn *sqlite3.SQLiteConn) error {
+		if _, err := conn.Exec(pragmas, nil); err != nil {
+			return err
+		}
+		if c.mode == writing && c.db.options.Prepare != nil {
+			return c.db.options.Prepare(&Conn{conn})
+		}
+		if old := c.db.options.Old; old != nil {
+			_, err := conn.Exec(`ATTACH ? AS old KEY ?`, []driver.Value{old.Path, rawKey(old.Key, old.Salt)})
+			return err
+		}
+		return nil
+	}}
+	conn, err := d.Open(path + "?" + options.Encode())
+	if err != nil {
+		return nil, fmt.Errorf("open database: %w", MapError(err))
+	}
+	raw := conn.(*sqlite3.SQLiteConn)
+	if err := c.checkSettings(raw); err != nil {
+		raw.Close()
+		return nil, fmt.Errorf("open database: %w", MapError(err))
+	}
+	return newStatementConn(raw, begin), nil
+}
+
+// rawKey is the form in which SQLCipher takes a key and a salt as they are.
+func rawKey(key []byte, salt Salt) string {
+	return "x'" + hex.EncodeToString(key) + hex.EncodeToString(salt[:]) + "'"
+}
+
+// checkSettings reads back what durability and secrecy rest on: SQLite ignores a
+// setting that it does not know, or that it cannot make, without an error.
+func (c connector) checkSettings(conn *sqlite3.SQLiteConn) error {
+	type setting struct {
+		pragma string
+		want   any
+	}
+	settings := []setting{
+		{"temp_store", int64(2)}, // MEMORY
+		{"foreign_keys", int64(1)},
+	}
+	if c.mode != building {
+		settings = append(settings, setting{"synchronous", int64(2)}) // FULL: a commit is flushed before it is reported
+	}
+	switch c.mode {
+	case reading:
+		settings = append(settings, setting{"query_only", int64(1)})
+	case writing:
+		settings = append(settings, setting{"journal_mode", "wal"}, setting{"wal_autocheckpoint", int64(0)})
+	case building:
+		settings = append(settings, setting{"main.journal_mode", "delete"})
+	}
+	for _, s := range settings {
+		rows, err := (&Conn{conn}).Query("PRAGMA " + s.pragma)
+		if err == nil && len(rows) != 1 {
+			err = io.EOF
+		}
+		if err != nil {
+			return fmt.Errorf("read back %s: %w", s.pragma, err)
+		}
+		if got := rows[0][0]; got != s.want {
+			return fmt.Errorf("%s is %v, not %v", s.pragma, got, s.want)
+		}
+	}
+	return nil
+}
+
+// Conn is a new connection, before anything else uses it.
+type Conn struct{ raw *sqlite3.SQLiteConn }
+
+// Exec runs statements.
+func (c *Conn) Exec(statements string) error {
+	_, err := c.raw.Exec(statements, nil)
+	return err
+}
+
+// Function gives the connection an SQL function.
+func (c *Conn) Function(name string, fn any) error { return c.raw.RegisterFunc(name, fn, false) }
+
+// Query returns the rows of a short query: of int64, float64, string and nil.
+func (c *Conn) Query(query string) (found [][]any, err error) {
+	rows, err := c.raw.Query(query, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for {
+		values := make([]driver.Value, len(rows.Columns()))
+		if err := rows.Next(values); errors.Is(err, io.EOF) {
+			return found, nil
+		} else if err != nil {
+			return nil, err
+		}
+		row := make([]any, len(values))
+		for i, v := range values {
+			row[i] = v
+			if text, ok := v.([]byte); ok {
+				row[i] = string(text)
+			}
+		}
+		found = append(found, row)
+	}
+}

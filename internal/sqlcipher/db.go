@@ -1,0 +1,210 @@
+package sqlcipher
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+)
+
+// KeySize is the size of a raw key in bytes.
+const KeySize = 32
+
+const (
+	maxReaders = 8
+	// checkpointSize is the size of the write-ahead log that calls for a checkpoint.
+	checkpointSize = 4 << 20
+)
+
+// Options says which database to open and how.
+type Options struct {
+	Path string
+	Key  []byte // of KeySize; the DB wipes a copy of its own when it is closed
+	Salt Salt
+	// Build is for a new database that nobody else knows: nothing is flushed, and no
+	// side file outlives it.
+	Build bool
+	// Old is another keyed database that the connections see as "old", or nil.
+	Old *Attachment
+	// Prepare, where it is not nil, is called with each new connection that writes to a
+	// database that is not being built.
+	Prepare func(*Conn) error
+}
+
+// Attachment is another keyed database, as in [Options].
+type Attachment struct {
+	Path string
+	Key  []byte
+	Salt Salt
+}
+
+// DB is an open database. It is safe for concurrent use. The caller closes it, when
+// nobody uses it any more.
+type DB struct {
+	options Options
+	info    os.FileInfo // of the file; a connection is made to no other
+	mode    connMode    // of the connection that writes
+
+	revision revision
+	// log is the write-ahead log as this handle first found it.
+	log atomic.Pointer[os.FileInfo]
+
+	mu             sync.Mutex // guards what follows
+	readers        *sql.DB
+	writer         *sql.DB
+	closed         bool
+	nextCheckpoint int64 // size of the log in bytes that calls for the next one
+}
+
+// Tx is a transaction: [sql.Tx] without its ending, which is View's and Update's.
+type Tx interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+// Open returns a handle of the database, which must exist. It reads nothing of the file:
+// a wrong key shows at the first View. Connections are made when they are first needed.
+func Open(o Options) (*DB, error) {
+	info, err := os.Stat(o.Path)
+	if err != nil {
+		return nil, fmt.Errorf("open database: %w", err)
+	}
+	o.Key = bytes.Clone(o.Key)
+	if o.Old != nil {
+		old := *o.Old
+		old.Key = bytes.Clone(old.Key)
+		o.Old = &old
+	}
+	db := &DB{options: o, info: info, mode: writing, nextCheckpoint: checkpointSize}
+	if o.Build {
+		db.mode = building
+	}
+	return db, nil
+}
+
+// pool returns one of the two pools, opening it when first asked for.
+func (db *DB) pool(mode connMode) (*sql.DB, error) {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	if db.closed {
+		return nil, ErrClosed
+	}
+	pool, conns := &db.readers, maxReaders
+	if mode != reading {
+		pool, conns = &db.writer, 1
+	}
+	if *pool == nil {
+		*pool = sql.OpenDB(connector{db, mode})
+		(*pool).SetMaxOpenConns(conns)
+		(*pool).SetMaxIdleConns(conns)
+	}
+	return *pool, nil
+}
+
+// Writer is the pool of the one connection that writes. Its transactions are not looked
+// after as those of [DB.Update] are.
+func (db *DB) Writer() (*sql.DB, error) { return db.pool(db.mode) }
+
+// View runs fn in a read transaction: one snapshot, beside other readers and a writer.
+// The error of fn is returned; damage met on the way matches [ErrDamaged].
+func (db *DB) View(ctx context.Context, fn func(Tx) error) error {
+	pool, err := db.pool(reading)
+	if err != nil {
+		return err
+	}
+	err = transact(ctx, pool, fn)
+	if db.log.Load() == nil && db.mode != building {
+		db.checkLog() // so that it is noted early
+	}
+	return err
+}
+
+// Update runs fn in a write transaction and commits it when fn returns nil. The caller
+// holds the lock of all writers. On any error but [ErrUnknownOutcome] nothing is changed.
+func (db *DB) Update(ctx context.Context, fn func(Tx) error) error {
+	pool, err := db.pool(db.mode)
+	if err != nil {
+		return err
+	}
+	if err := transact(ctx, pool, fn); err != nil {
+		return err
+	}
+	if db.mode == building {
+		return nil
+	}
+	if err := db.checkLog(); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
+	}
+	return nil
+}
+
+func transact(ctx context.Context, pool *sql.DB, fn func(Tx) error) error {
+	tx, err := pool.BeginTx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("begin transaction: %w", MapError(err))
+	}
+	defer tx.Rollback()
+	if err := fn(tx); err != nil {
+		return MapError(err)
+	}
+	switch err := tx.Commit(); {
+	case err == nil:
+		return nil
+	case flushFailed(err):
+		return fmt.Errorf("commit: %w: %w", ErrUnknownOutcome, err)
+	default:
+		return fmt.Errorf("commit: %w", MapError(err))
+	}
+}
+
+// checkLog sees that the write-ahead log is the one that this handle first found,
+// or takes note of it. SQLite keeps the log while a connection is open; whoever
+// takes it away does not know of the locks, and what is committed then is lost.
+func (db *DB) checkLog() error {
+	path := db.options.Path + "-wal"
+	now, err := os.Stat(path)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrLogGone, err)
+	}
+	if db.log.CompareAndSwap(nil, &now) || os.SameFile(*db.log.Load(), now) {
+		return nil
+	}
+	return fmt.Errorf("%w: %q was replaced while the vault was open", ErrLogGone, path)
+}
+
+// Disconnect closes all connections; the next use of the handle makes new ones. Where no
+// other process has the database open, SQLite copies the write-ahead log into the
+// database and removes it. Nobody uses the handle meanwhile.
+func (db *DB) Disconnect() error {
+	db.mu.Lock()
+	writer, readers := db.writer, db.readers
+	db.writer, db.readers = nil, nil
+	db.mu.Unlock()
+	db.log.Store(nil)
+	errs := []error{db.revision.close()}
+	for _, pool := range []*sql.DB{writer, readers} {
+		if pool != nil {
+			errs = append(errs, pool.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Close is [DB.Disconnect] for good. It wipes the key.
+func (db *DB) Close() error {
+	db.mu.Lock()
+	db.closed = true
+	db.mu.Unlock()
+	err := db.Disconnect()
+	clear(db.options.Key)
+	db.options.Key = nil
+	if db.options.Old != nil {
+		clear(db.options.Old.Key)
+	}
+	return err
+}

@@ -1,0 +1,64 @@
+package sqlcipher
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"fmt"
+	"io"
+	"net/url"
+
+	sqlite3 "github.com/mutecomm/go-sqlcipher/v4"
+)
+
+// OpenPlaintext opens somebody else's unencrypted SQLite database for reading.
+// It follows the file's write-ahead log, so a row that its program has not
+// checkpointed yet is seen. It returns [ErrNotPlaintext] for anything but an
+// SQLite database, [ErrAlreadyOpen] for a file that this process has open, as
+// plaintext or encrypted, and an error that matches [fs.ErrNotExist] when there
+// is no file. The caller closes it. Its errors are for [MapError].
+func OpenPlaintext(ctx context.Context, path string) (*sql.DB, error) {
+	if err := CheckNotOpen(path); err != nil {
+		return nil, err
+	}
+	claim, err := TakeClaim(path)
+	if err != nil {
+		return nil, fmt.Errorf("open %q: %w", path, err)
+	}
+	header, err := readHeader(path, len(plaintextHeader))
+	if err == nil && string(header) != plaintextHeader {
+		err = fmt.Errorf("%q: %w", path, ErrNotPlaintext)
+	}
+	if err != nil {
+		claim.Release()
+		return nil, err
+	}
+	uri := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: "mode=ro&_query_only=on"}
+	db := sql.OpenDB(plaintextConnector{uri.String(), claim})
+	if err := db.PingContext(ctx); err != nil {
+		db.Close()
+		return nil, fmt.Errorf("open %q: %w", path, MapError(err))
+	}
+	return db, nil
+}
+
+type plaintextConnector struct {
+	uri   string
+	claim *Claim
+}
+
+var _ io.Closer = plaintextConnector{}
+
+// Connect implements [driver.Connector].
+func (c plaintextConnector) Connect(context.Context) (driver.Conn, error) {
+	return c.Driver().Open(c.uri)
+}
+
+// Driver implements [driver.Connector].
+func (c plaintextConnector) Driver() driver.Driver { return &sqlite3.SQLiteDriver{} }
+
+// Close implements [io.Closer]: it is called when the pool has closed.
+func (c plaintextConnector) Close() error {
+	c.claim.Release()
+	return nil
+}
