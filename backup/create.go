@@ -36,7 +36,7 @@ type CreateOptions struct {
 	Writer io.Writer
 
 	// Recipients are encrypted to besides the vault's own; they must be of its
-	// class. See [vault.ParseRecipient].
+	// class. See [identity.ParseRecipient].
 	Recipients []string
 	// Program stands in the manifest: name and version.
 	Program string

@@ -11,6 +11,7 @@ import (
 	"filippo.io/age"
 
 	"github.com/rbee-keeper/rbee-vault/backup"
+	"github.com/rbee-keeper/rbee-vault/identity"
 	"github.com/rbee-keeper/rbee-vault/registry"
 	"github.com/rbee-keeper/rbee-vault/vault"
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
@@ -25,7 +26,7 @@ func TestGolden(t *testing.T) {
 		newGolden(t, *makeGolden)
 	}
 	const dir = "testdata/golden-1"
-	identities, err := vault.ParseIdentities(t.Context(), bytes.NewReader(golden(t, dir, "recovery.txt")), vault.IdentityOptions{})
+	identities, err := identity.Parse(t.Context(), bytes.NewReader(golden(t, dir, "recovery.txt")), identity.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

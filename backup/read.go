@@ -17,6 +17,7 @@ import (
 
 	"filippo.io/age"
 
+	"github.com/rbee-keeper/rbee-vault/identity"
 	"github.com/rbee-keeper/rbee-vault/internal/wire"
 	"github.com/rbee-keeper/rbee-vault/registry"
 	"github.com/rbee-keeper/rbee-vault/vault"
@@ -144,7 +145,7 @@ func (r contextReader) Read(p []byte) (int, error) {
 // no age file.
 func decryptError(ctx context.Context, err error, identities []age.Identity) error {
 	if _, none := errors.AsType[*age.NoIdentityMatchError](err); none {
-		if err := vault.IdentityError(identities); err != nil {
+		if err := identity.Unopened(identities); err != nil {
 			return err
 		}
 		return fmt.Errorf("%w: the identity does not open this backup", vault.ErrWrongKey)

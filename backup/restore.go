@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/rbee-keeper/rbee-vault/identity"
 	"github.com/rbee-keeper/rbee-vault/registry"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
@@ -38,7 +39,7 @@ func (d discard) auditRow(_ context.Context, r vault.AuditRow) error {
 	return nil
 }
 func (discard) slot(_ context.Context, s vault.Slot) error {
-	_, err := vault.ParseRecipient(s.Recipient, nil)
+	_, err := identity.ParseRecipient(s.Recipient, nil)
 	return err
 }
 

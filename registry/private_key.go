@@ -12,9 +12,8 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/rbee-keeper/rbee-vault/identity"
 	"golang.org/x/crypto/ssh"
-
-	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
 // ErrWeakKey: an RSA key of fewer than 3072 bits.
@@ -41,7 +40,7 @@ type PrivateKeyOptions struct {
 	// Name of the key stands in the question for its passphrase.
 	Name string
 	// Passphrase asks for it. Nil: a key under one is refused.
-	Passphrase vault.PassphraseFunc
+	Passphrase identity.PassphraseFunc
 	// AllowWeak takes RSA keys of fewer than 3072 bits.
 	AllowWeak bool
 	// Comment replaces the key's own; "" keeps that.
@@ -53,7 +52,7 @@ type PrivateKeyOptions struct {
 // without one is kept as it is; others are written anew as OpenSSH. What is no such
 // key gives a *FieldError that says what it is instead, and so does one whose public
 // and private half do not belong together; a small RSA key ErrWeakKey; a wrong
-// passphrase [vault.ErrPassphrase]. No error tells of the content.
+// passphrase [identity.ErrPassphrase]. No error tells of the content.
 func ParsePrivateKey(ctx context.Context, data []byte, opts PrivateKeyOptions) (*PrivateKey, error) {
 	if rule := notPrivateKey(data); rule != "" {
 		return nil, &FieldError{Field: "private_key", Rule: rule}
@@ -74,7 +73,10 @@ func ParsePrivateKey(ctx context.Context, data []byte, opts PrivateKeyOptions) (
 	return k, err
 }
 
-const opensshHeader = "-----BEGIN OPENSSH PRIVATE KEY-----"
+const (
+	opensshType   = "OPENSSH PRIVATE KEY"
+	opensshHeader = "-----BEGIN " + opensshType + "-----"
+)
 
 // notPrivateKey says what was given in place of a private key, as far as it can be
 // recognised.
@@ -124,9 +126,9 @@ func readRawKey(ctx context.Context, data []byte, opts PrivateKeyOptions) (raw a
 	if name == "" {
 		name = "the SSH key"
 	}
-	err = vault.AskPassphrase(ctx, opts.Passphrase, name, func(passphrase []byte) (err error) {
+	err = identity.AskPassphrase(ctx, opts.Passphrase, name, func(passphrase []byte) (err error) {
 		if passphrase == nil {
-			return vault.ErrPassphrase // parseKey takes nil for none
+			return identity.ErrPassphrase // parseKey takes nil for none
 		}
 		raw, _, err = parseKey(data, passphrase)
 		return err
@@ -139,7 +141,7 @@ const ruleUnknownKey = "is no private key that is known here"
 // parseKey is the one parser of private keys. What it returns has signed, and the
 // public key, which is that of the fingerprint, has verified it: whoever writes a
 // key file can put anybody's public half into it. A key under a passphrase gives an
-// [*ssh.PassphraseMissingError] without one, [vault.ErrPassphrase] for a wrong one.
+// [*ssh.PassphraseMissingError] without one, [identity.ErrPassphrase] for a wrong one.
 // No error tells of the content.
 func parseKey(data, passphrase []byte) (raw any, public ssh.PublicKey, err error) {
 	if passphrase == nil {
@@ -148,7 +150,7 @@ func parseKey(data, passphrase []byte) (raw any, public ssh.PublicKey, err error
 			return nil, nil, missing
 		}
 	} else if raw, err = ssh.ParseRawPrivateKeyWithPassphrase(data, passphrase); err != nil {
-		return nil, nil, vault.ErrPassphrase
+		return nil, nil, identity.ErrPassphrase
 	}
 	if err != nil {
 		return nil, nil, &FieldError{Field: "private_key", Rule: ruleUnknownKey}
@@ -279,7 +281,7 @@ type opensshKey struct {
 
 func parseOpenSSH(block *pem.Block) (k opensshKey, ok bool) {
 	const magic = "openssh-key-v1\x00"
-	if block == nil || block.Type != "OPENSSH PRIVATE KEY" || !bytes.HasPrefix(block.Bytes, []byte(magic)) {
+	if block == nil || block.Type != opensshType || !bytes.HasPrefix(block.Bytes, []byte(magic)) {
 		return k, false
 	}
 	return k, ssh.Unmarshal(block.Bytes[len(magic):], &k) == nil

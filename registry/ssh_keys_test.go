@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/rbee-keeper/rbee-vault/identity"
 	"github.com/rbee-keeper/rbee-vault/internal/sshdtest"
 	"github.com/rbee-keeper/rbee-vault/registry"
 	"github.com/rbee-keeper/rbee-vault/vault"
@@ -198,7 +199,7 @@ func TestPrivateKeysOfSSHKeygen(t *testing.T) {
 				t.Errorf("%s became %s", want, public)
 			}
 			if locked {
-				for _, ask := range []vault.PassphraseFunc{nil, func(context.Context, string, int) ([]byte, error) { return []byte("wrong"), nil }} {
+				for _, ask := range []identity.PassphraseFunc{nil, func(context.Context, string, int) ([]byte, error) { return []byte("wrong"), nil }} {
 					if _, err := registry.ParsePrivateKey(t.Context(), data, registry.PrivateKeyOptions{Passphrase: ask}); !errors.Is(err, vault.ErrWrongKey) && !errors.Is(err, vault.ErrNoWayIn) {
 						t.Errorf("%v", err)
 					}

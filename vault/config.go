@@ -11,6 +11,7 @@ import (
 	"filippo.io/age"
 	"filippo.io/age/plugin"
 
+	"github.com/rbee-keeper/rbee-vault/identity"
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
 )
 
@@ -29,12 +30,12 @@ type Config struct {
 	// Path of the database. Required; see [DefaultPath].
 	Path string
 
-	// Identities are tried on the slots; see [ParseIdentities]. When there are
+	// Identities are tried on the slots; see [identity.Parse]. When there are
 	// any, no other source of the key is asked.
 	Identities []age.Identity
 	// Passphrase asks for the passphrase of a passphrase slot, last of all
 	// sources. Nil: there is no such way in.
-	Passphrase PassphraseFunc
+	Passphrase identity.PassphraseFunc
 	// ByPassphrase has Passphrase asked before the credential and the keyring.
 	ByPassphrase bool
 	// Plugins is how an age plugin, of a recipient or an identity, talks to a
@@ -96,7 +97,7 @@ type Config struct {
 	anchorAfter time.Duration
 	// accepted is the signer that ConfirmSigner took, while a vault is being opened.
 	accepted *string
-	// workFactor replaces MinWorkFactor; for tests, which would take minutes.
+	// workFactor replaces identity.MinWorkFactor; for tests, which would take minutes.
 	workFactor int
 }
 
@@ -143,7 +144,7 @@ func (c Config) anchorDelay() time.Duration {
 
 func (c Config) minWorkFactor() int {
 	if c.workFactor == 0 {
-		return MinWorkFactor
+		return identity.MinWorkFactor
 	}
 	return c.workFactor
 }

@@ -13,6 +13,7 @@ import (
 
 	"filippo.io/age"
 
+	"github.com/rbee-keeper/rbee-vault/identity"
 	"github.com/rbee-keeper/rbee-vault/internal/faulttest"
 	"github.com/rbee-keeper/rbee-vault/vault"
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
@@ -101,7 +102,7 @@ func identitiesIn(file string) []age.Identity {
 		panic(err)
 	}
 	defer f.Close()
-	identities, err := vault.ParseIdentities(context.Background(), f, vault.IdentityOptions{})
+	identities, err := identity.Parse(context.Background(), f, identity.Options{})
 	if err != nil {
 		panic(err)
 	}

@@ -7,13 +7,14 @@ import (
 	"io/fs"
 	"path/filepath"
 
+	"github.com/rbee-keeper/rbee-vault/identity"
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
 )
 
 // CreateOptions says how a new vault is opened besides by the keyring. At least
 // one of Recipients, RecoveryFile and ShowRecovery is needed.
 type CreateOptions struct {
-	// Recipients are age or SSH public keys; see [ParseRecipient].
+	// Recipients are age or SSH public keys; see [identity.ParseRecipient].
 	Recipients []string
 	// PostQuantum makes a vault of that class: its recipients are "age1pq1...".
 	PostQuantum bool
@@ -46,11 +47,11 @@ type Created struct {
 // a slots file tells of a database that is gone, [ErrInvalid], [ErrInsecure],
 // [ErrLocked], an error of package keyring. After any of them there is no vault.
 func Create(ctx context.Context, cfg Config, opts CreateOptions) (Created, error) {
-	class := Classic
+	class := identity.Classic
 	if opts.PostQuantum {
-		class = PostQuantum
+		class = identity.PostQuantum
 	}
-	slots, err := await(ctx, func() ([]Slot, error) { return cfg.parseRecipients(opts.Recipients, class) })
+	slots, err := identity.Await(ctx, func() ([]Slot, error) { return parseRecipients(opts.Recipients, class, cfg.Plugins) })
 	if err != nil {
 		return Created{}, err
 	}
@@ -107,7 +108,7 @@ func Create(ctx context.Context, cfg Config, opts CreateOptions) (Created, error
 		}
 		recovery.Kind = SlotRecovery
 		recovery.VaultID, recovery.Created = t.meta.VaultID, t.meta.Created
-		t.vouchKeys[recovery.Recipient] = vouchKey([]byte(recovery.Identity))
+		t.vouchKeys[recovery.Recipient] = recovery.vouchKey()
 		t.sheet = true
 		t.slots = append(t.slots, newSlot(Slot{Kind: SlotRecovery, Label: string(SlotRecovery), Recipient: recovery.Recipient}, t.meta.Created))
 		t.handOver = func(ctx context.Context) error {
@@ -154,7 +155,7 @@ func mustNotExist(p paths) error {
 
 // makeRecovery makes the recovery identity, or takes it again from the file of
 // an interrupted run.
-func makeRecovery(class Class, file string, interrupted []string) (r NewIdentity, again bool, err error) {
+func makeRecovery(class identity.Class, file string, interrupted []string) (r NewIdentity, again bool, err error) {
 	if file != "" {
 		r, err = readRecovery(file, interrupted)
 		switch {

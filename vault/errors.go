@@ -3,6 +3,7 @@ package vault
 import (
 	"errors"
 
+	"github.com/rbee-keeper/rbee-vault/identity"
 	"github.com/rbee-keeper/rbee-vault/internal/sqlcipher"
 	"github.com/rbee-keeper/rbee-vault/internal/wire"
 )
@@ -34,9 +35,9 @@ var (
 
 	// ErrWrongKey: the source that was asked answered, but its key is missing,
 	// is another one, or an identity opens none of the slots.
-	ErrWrongKey = errors.New("wrong key")
+	ErrWrongKey = identity.ErrWrongKey
 	// ErrNoWayIn: no source of the key was given, or none that this vault has.
-	ErrNoWayIn = errors.New("no way in")
+	ErrNoWayIn = identity.ErrNoWayIn
 
 	// ErrKeyringItem: the keyring answered that it has no key of this vault, or has
 	// something else in its place. It comes with ErrWrongKey.
@@ -53,7 +54,7 @@ var (
 	// lose the vault.
 	ErrLastSlot = errors.New("last recovery or recipient slot")
 	// ErrPlugin: an age plugin is not installed, or failed.
-	ErrPlugin = errors.New("age plugin failed")
+	ErrPlugin = identity.ErrPlugin
 
 	// ErrUnvouched: the vault was opened by an identity, and nothing vouches for its
 	// signer: anybody can make a vault that a known recipient opens.

@@ -14,6 +14,7 @@ import (
 	"filippo.io/age"
 	"filippo.io/age/armor"
 
+	"github.com/rbee-keeper/rbee-vault/identity"
 	"github.com/rbee-keeper/rbee-vault/internal/sqlcipher"
 	"github.com/rbee-keeper/rbee-vault/internal/wire"
 	"github.com/rbee-keeper/rbee-vault/keyring"
@@ -197,7 +198,7 @@ func (c Config) examineWays(ctx context.Context, e entry, offers []Offer) []Find
 				broken = fmt.Errorf("slot %s: %w", s.ID, err)
 			}
 		}
-		locked := IdentityError(o.Identities)
+		locked := identity.Unopened(o.Identities)
 		switch {
 		case locked != nil && !opens:
 			found = append(found, failed("offered", "", fmt.Errorf("%s: %w", o.Name, locked)))
@@ -208,8 +209,8 @@ func (c Config) examineWays(ctx context.Context, e entry, offers []Offer) []Find
 		}
 	}
 	if c.ByPassphrase && len(offers) == 0 && len(e.passphraseSlots()) > 0 { // else it is an identity's
-		err := AskPassphrase(ctx, c.Passphrase, "the vault", func(passphrase []byte) error {
-			k, by, err := unwrapByPassphrase(e.passphraseSlots(), passphrase)
+		err := identity.AskPassphrase(ctx, c.Passphrase, "the vault", func(passphrase []byte) error {
+			k, by, err := unwrapByPassphrase(ctx, e.passphraseSlots(), passphrase)
 			if err == nil {
 				k.wipe()
 				openedBy[by.slot.ID] = append(openedBy[by.slot.ID], "the passphrase")
@@ -239,13 +240,13 @@ func (s Slot) inspect() error {
 	if err := s.validate(); err != nil {
 		return err
 	}
-	r, err := ParseRecipient(s.Recipient, nil)
+	r, err := identity.ParseRecipient(s.Recipient, nil)
 	if err != nil {
 		return err
 	}
-	if p, ok := r.(pluginRecipient); ok {
-		if _, err := exec.LookPath("age-plugin-" + p.Name()); err != nil {
-			return fmt.Errorf("%w: age-plugin-%s is not installed here, so neither rotate nor backup works", ErrPlugin, p.Name())
+	if name := identity.PluginName(r); name != "" {
+		if _, err := exec.LookPath("age-plugin-" + name); err != nil {
+			return fmt.Errorf("%w: age-plugin-%s is not installed here, so neither rotate nor backup works", ErrPlugin, name)
 		}
 	}
 	if _, err := stanzasOf(s.wrapped); err != nil {
@@ -258,8 +259,8 @@ func (s Slot) inspect() error {
 	if err != nil || len(stanzas) != 1 || stanzas[0].Type != "scrypt" || len(stanzas[0].Args) != 2 {
 		return fmt.Errorf("%w: its identity is not under a passphrase", ErrDamaged)
 	}
-	if n, err := strconv.Atoi(stanzas[0].Args[1]); err != nil || n > MaxWorkFactor {
-		return fmt.Errorf("%w: its passphrase asks for a work factor of %s, over %d", ErrDamaged, stanzas[0].Args[1], MaxWorkFactor)
+	if n, err := strconv.Atoi(stanzas[0].Args[1]); err != nil || n > identity.MaxWorkFactor {
+		return fmt.Errorf("%w: its passphrase asks for a work factor of %s, over %d", ErrDamaged, stanzas[0].Args[1], identity.MaxWorkFactor)
 	}
 	return nil
 }

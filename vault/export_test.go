@@ -5,7 +5,7 @@ import (
 	"io/fs"
 	"time"
 
-	"filippo.io/age"
+	"github.com/rbee-keeper/rbee-vault/identity"
 )
 
 // WithMigrations gives tests a schema that the program does not have yet.
@@ -18,17 +18,6 @@ func (c Config) WithMigrations(migrations fs.FS) Config {
 func (c Config) WithCheapPassphrases() Config {
 	c.workFactor = 10
 	return c
-}
-
-// ImpatientRecipient gives a plugin's recipient that waits no longer than that.
-func ImpatientRecipient(s string, wait time.Duration) (age.Recipient, error) {
-	r, err := newPluginRecipient(s, nil)
-	if err != nil {
-		return nil, err
-	}
-	p := r.(pluginRecipient)
-	p.wait = wait
-	return p, nil
 }
 
 // OnNetworkFS gives tests a file system that is named so.
@@ -60,7 +49,7 @@ func CreateForged(ctx context.Context, cfg Config, recipient, vaultID, vouch str
 	if vaultID != "" {
 		t.meta.VaultID = vaultID
 	}
-	t.meta.Class = Classic
+	t.meta.Class = identity.Classic
 	t.slots = []Slot{newSlot(Slot{Kind: SlotRecipient, Recipient: recipient, vouch: vouch}, t.meta.Created)}
 	t.fill = func(context.Context, *Tx) (Event, error) { return Event{Action: "vault.init"}, nil }
 	return t.run(ctx)

@@ -10,6 +10,7 @@ import (
 
 	"filippo.io/age"
 
+	"github.com/rbee-keeper/rbee-vault/identity"
 	"github.com/rbee-keeper/rbee-vault/vault"
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
 )
@@ -45,9 +46,9 @@ func TestLockedIdentities(t *testing.T) {
 	if _, err := vault.Create(t.Context(), cfg, vault.CreateOptions{Recipients: all}); err != nil {
 		t.Fatal(err)
 	}
-	parse := func(text string, ask vault.PassphraseFunc) []age.Identity {
+	parse := func(text string, ask identity.PassphraseFunc) []age.Identity {
 		t.Helper()
-		ids, err := vault.ParseIdentities(t.Context(), strings.NewReader(text), vault.IdentityOptions{Name: "the test's", Passphrase: ask})
+		ids, err := identity.Parse(t.Context(), strings.NewReader(text), identity.Options{Name: "the test's", Passphrase: ask})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -126,7 +127,7 @@ func TestParseIdentitiesRefuses(t *testing.T) {
 		"a broken PEM":   "-----BEGIN OPENSSH PRIVATE KEY-----\nplanted\n-----END OPENSSH PRIVATE KEY-----\n",
 		"too much":       strings.Repeat("# planted\n", 7000) + newIdentity(t).String(),
 	} {
-		ids, err := vault.ParseIdentities(t.Context(), strings.NewReader(text), vault.IdentityOptions{})
+		ids, err := identity.Parse(t.Context(), strings.NewReader(text), identity.Options{})
 		if !errors.Is(err, vault.ErrInvalid) || ids != nil {
 			t.Errorf("%s: %v, %d identities, want ErrInvalid", name, err, len(ids))
 		}
@@ -143,7 +144,7 @@ func FuzzParseIdentities(f *testing.F) {
 	f.Add("-----BEGIN AGE ENCRYPTED FILE-----\nYWdl\n-----END AGE ENCRYPTED FILE-----\n")
 	f.Add("age-encryption.org/v1\n-> scrypt a 18\n")
 	f.Fuzz(func(t *testing.T, text string) {
-		ids, err := vault.ParseIdentities(t.Context(), strings.NewReader(text), vault.IdentityOptions{})
+		ids, err := identity.Parse(t.Context(), strings.NewReader(text), identity.Options{})
 		if (err == nil) == (len(ids) == 0) {
 			t.Errorf("%d identities, %v", len(ids), err)
 		}
@@ -160,7 +161,7 @@ func FuzzParseRecipient(f *testing.F) {
 	f.Add("age1yubikey1qqqq")
 	f.Add("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJyaoE/LSukHSe3IdytK9lwsvbDHWFdZTbhKPPVXtpPW")
 	f.Fuzz(func(t *testing.T, text string) {
-		r, err := vault.ParseRecipient(text, nil)
+		r, err := identity.ParseRecipient(text, nil)
 		if (err == nil) == (r == nil) || err != nil && !errors.Is(err, vault.ErrInvalid) {
 			t.Errorf("%v, %v", r, err)
 		}

@@ -105,7 +105,7 @@ func TestSlotWraps(t *testing.T) {
 	}
 	k := goldenKey()
 	s := Slot{ID: "0000000000000000", Kind: SlotRecipient, Recipient: identity.Recipient().String()}
-	if err := (Config{}).wrap(&s, k); err != nil {
+	if err := s.wrap(t.Context(), k, nil); err != nil {
 		t.Fatal(err)
 	}
 	got, err := s.unwrap(other, identity)

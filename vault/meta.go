@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/rbee-keeper/rbee-vault/identity"
 )
 
 // Meta is what a vault says of itself.
@@ -13,7 +15,7 @@ type Meta struct {
 	Generation int64 // 1, and one more with each rotation
 	Created    time.Time
 	KeyCreated time.Time
-	Class      Class
+	Class      identity.Class
 	Keyring    bool  // whether the OS keyring is a way in
 	SlotsSeq   int64 // counts changes of the slots
 	// Signer is the public key of this generation, which signs the vault's backups, as

@@ -12,8 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"filippo.io/age"
-
+	"github.com/rbee-keeper/rbee-vault/identity"
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
 	"github.com/rbee-keeper/rbee-vault/internal/wire"
 )
@@ -31,19 +30,18 @@ type NewIdentity struct {
 }
 
 // newIdentity makes an identity of the class.
-func newIdentity(class Class) (NewIdentity, error) {
-	if class == PostQuantum {
-		id, err := age.GenerateHybridIdentity()
-		if err != nil {
-			return NewIdentity{}, err
-		}
-		return NewIdentity{Identity: id.String(), Recipient: id.Recipient().String()}, nil
-	}
-	id, err := age.GenerateX25519Identity()
+func newIdentity(class identity.Class) (NewIdentity, error) {
+	text, recipient, err := identity.Generate(class)
+	return NewIdentity{Identity: text, Recipient: recipient}, err
+}
+
+// vouchKey is the key under which the identity vouches for signers.
+func (n NewIdentity) vouchKey() []byte {
+	id, err := identity.ParseText(n.Identity)
 	if err != nil {
-		return NewIdentity{}, err
+		return nil
 	}
-	return NewIdentity{Identity: id.String(), Recipient: id.Recipient().String()}, nil
+	return vouchKey(id)
 }
 
 // File is the identity as a file that `age -i` takes. The caller wipes it.
@@ -144,21 +142,11 @@ func readRecovery(path string, recipients []string) (NewIdentity, error) {
 	}
 	defer wipe(data)
 	exists := fmt.Errorf("%w: %q", ErrFileExists, path)
-	identities, err := ParseIdentities(context.Background(), bytes.NewReader(data), IdentityOptions{})
+	identities, err := identity.Parse(context.Background(), bytes.NewReader(data), identity.Options{})
 	if err != nil || len(identities) != 1 {
 		return NewIdentity{}, exists
 	}
-	var r NewIdentity
-	only := identities[0]
-	if file, ok := only.(*fileIdentity); ok {
-		only = file.Identity
-	}
-	switch id := only.(type) {
-	case *age.X25519Identity:
-		r = NewIdentity{Identity: id.String(), Recipient: id.Recipient().String()}
-	case *age.HybridIdentity:
-		r = NewIdentity{Identity: id.String(), Recipient: id.Recipient().String()}
-	}
+	r := NewIdentity{Identity: identity.Text(identities[0]), Recipient: identity.Describe(identities[0]).Recipient}
 	for _, recipient := range recipients {
 		if recipient == r.Recipient && strings.HasPrefix(r.Identity, "AGE-SECRET-KEY-") {
 			return r, nil

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rbee-keeper/rbee-vault/identity"
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
 	"github.com/rbee-keeper/rbee-vault/internal/faulttest"
 	"github.com/rbee-keeper/rbee-vault/vault"
@@ -171,7 +172,7 @@ func TestShowRecovery(t *testing.T) {
 	if shown.VaultID != done.VaultID || shown.Signer != done.Signer || shown.Recipient != done.RecoveryRecipient {
 		t.Errorf("shown %s, made %+v", shown.VaultID, done)
 	}
-	if cfg.Identities, err = vault.ParseIdentities(t.Context(), strings.NewReader(string(shown.File())), vault.IdentityOptions{}); err != nil {
+	if cfg.Identities, err = identity.Parse(t.Context(), strings.NewReader(string(shown.File())), identity.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	vaulttest.Open(t, cfg)

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 
+	"filippo.io/age/plugin"
+	"github.com/rbee-keeper/rbee-vault/identity"
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
 	"github.com/rbee-keeper/rbee-vault/keyring"
 )
@@ -131,7 +133,7 @@ func Restore(ctx context.Context, cfg Config, opts RestoreOptions) (RestoredVaul
 			}
 		}
 		slots := slices.Clone(t.slots)
-		if t.meta.Class, err = await(ctx, func() (Class, error) { return cfg.classOf(slots) }); err != nil {
+		if t.meta.Class, err = identity.Await(ctx, func() (identity.Class, error) { return classOf(slots, cfg.Plugins) }); err != nil {
 			return Event{}, err
 		}
 		detail := fmt.Sprintf("from vault %s, %s", r.OriginVaultID, r.Detail)
@@ -361,20 +363,20 @@ func stillThere(backup, inPlace []Slot) (kept, leftOut []Slot, err error) {
 }
 
 // classOf returns the one class of the slots' recipients.
-func (c Config) classOf(slots []Slot) (Class, error) {
+func classOf(slots []Slot, ui *plugin.ClientUI) (identity.Class, error) {
 	if len(slots) == 0 {
 		return "", fmt.Errorf("%w: the backup has no recipients, and a vault needs one", ErrInvalid)
 	}
-	r, err := ParseRecipient(slots[0].Recipient, c.Plugins)
+	r, err := identity.ParseRecipient(slots[0].Recipient, ui)
 	if err != nil {
 		return "", err
 	}
-	class, err := classify(r)
+	class, err := identity.ClassOf(r)
 	if err != nil {
 		return "", err
 	}
 	for _, s := range slots[1:] {
-		if err := c.checkClass(s.Recipient, class); err != nil {
+		if err := identity.CheckClass(s.Recipient, class, ui); err != nil {
 			return "", err
 		}
 	}

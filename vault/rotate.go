@@ -201,7 +201,7 @@ func (v *Vault) planRotation(ctx context.Context) (plan rotationPlan, err error)
 		}
 	}
 	for _, s := range slots {
-		if err := v.cfg.wrapWithin(ctx, &s, plan.key); err != nil {
+		if err := s.wrap(ctx, plan.key, v.cfg.Plugins); err != nil {
 			return plan, err
 		}
 		plan.wrapped[s.ID] = s.wrapped

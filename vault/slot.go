@@ -6,12 +6,11 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
-	"strings"
 	"time"
 
 	"filippo.io/age"
-	"filippo.io/age/armor"
+	"filippo.io/age/plugin"
+	"github.com/rbee-keeper/rbee-vault/identity"
 	"github.com/rbee-keeper/rbee-vault/internal/wire"
 )
 
@@ -61,69 +60,36 @@ func newSlot(s Slot, now time.Time) Slot {
 // maxLabel caps a label, in bytes.
 const maxLabel = 256
 
-// wrap encrypts the key line to the slot's recipient. An error of a plugin
-// matches [ErrPlugin].
-func (c Config) wrap(s *Slot, k *Key) error {
-	recipient, err := ParseRecipient(s.Recipient, c.Plugins)
-	if err != nil {
-		return err
-	}
-	line := k.line()
-	defer wipe(line)
-	if s.wrapped, err = encryptArmored(line, recipient); err != nil {
-		return fmt.Errorf("wrap key for slot %s, %q: %w", s.ID, wire.Shorten(s.Recipient, shownRecipient), err)
-	}
-	return nil
-}
-
-// wrapWithin is wrap for as long as ctx lasts: it works on copies, for a plugin that
-// hangs is left behind with them.
-func (c Config) wrapWithin(ctx context.Context, s *Slot, k *Key) error {
-	slot, key := *s, *k
-	wrapped, err := await(ctx, func() (string, error) {
+// wrap encrypts the key line to the slot's recipient, for as long as ctx lasts. An error
+// of a plugin matches [ErrPlugin]. It works on copies, for a plugin that hangs is left
+// behind with them.
+func (s *Slot) wrap(ctx context.Context, k *Key, ui *plugin.ClientUI) error {
+	recipient, id, key := s.Recipient, s.ID, *k
+	wrapped, err := identity.Await(ctx, func() (string, error) {
 		defer key.wipe()
-		err := c.wrap(&slot, &key)
-		return slot.wrapped, err
+		r, err := identity.ParseRecipient(recipient, ui)
+		if err != nil {
+			return "", err
+		}
+		line := key.line()
+		defer wipe(line)
+		return identity.Encrypt(line, r)
 	})
 	if err != nil {
-		return err
+		return fmt.Errorf("wrap key for slot %s, %q: %w", id, identity.Short(recipient), err)
 	}
 	s.wrapped = wrapped
 	return nil
 }
 
-// encryptArmored encrypts a short text to one recipient.
-func encryptArmored(plaintext []byte, r age.Recipient) (string, error) {
-	var out strings.Builder
-	a := armor.NewWriter(&out)
-	w, err := age.Encrypt(a, r)
-	if err != nil {
-		return "", err
-	}
-	if _, err := w.Write(plaintext); err != nil {
-		return "", err
-	}
-	if err := w.Close(); err != nil {
-		return "", err
-	}
-	if err := a.Close(); err != nil {
-		return "", err
-	}
-	return out.String(), nil
-}
-
 // unwrap decrypts the slot's key line. When none of the identities is the
 // slot's, the error is an [*age.NoIdentityMatchError].
 func (s Slot) unwrap(identities ...age.Identity) (*Key, error) {
-	r, err := age.Decrypt(armor.NewReader(strings.NewReader(s.wrapped)), identities...)
+	line, err := identity.Decrypt(s.wrapped, keyLineLen, identities...)
 	if err != nil {
 		return nil, err
 	}
-	line, err := io.ReadAll(io.LimitReader(r, int64(keyLineLen)+1))
 	defer wipe(line)
-	if err != nil {
-		return nil, err
-	}
 	return parseKeyLine(line)
 }
 
@@ -141,7 +107,7 @@ func unwrapAny(slots []Slot, identities []age.Identity) (*Key, opener, error) {
 			}
 		}
 	}
-	if err := IdentityError(identities); err != nil {
+	if err := identity.Unopened(identities); err != nil {
 		return nil, opener{}, err
 	}
 	if broken != nil {
@@ -152,12 +118,13 @@ func unwrapAny(slots []Slot, identities []age.Identity) (*Key, opener, error) {
 
 // whichOf returns, of the identities behind a passphrase, the one that opens the slot.
 func (s Slot) whichOf(id age.Identity) age.Identity {
-	if l, ok := id.(*lockedIdentity); ok {
-		for _, inner := range l.identities {
-			if k, err := s.unwrap(inner); err == nil {
-				k.wipe()
-				return inner
-			}
+	for _, inner := range identity.Opened(id) {
+		if inner == id {
+			return id
+		}
+		if k, err := s.unwrap(inner); err == nil {
+			k.wipe()
+			return inner
 		}
 	}
 	return id
@@ -165,21 +132,17 @@ func (s Slot) whichOf(id age.Identity) age.Identity {
 
 // unwrapByPassphrase tries the passphrase on each of the passphrase slots, or
 // returns ErrPassphrase.
-func unwrapByPassphrase(slots []Slot, passphrase []byte) (*Key, opener, error) {
-	failed := ErrPassphrase
+func unwrapByPassphrase(ctx context.Context, slots []Slot, passphrase []byte) (*Key, opener, error) {
+	failed := identity.ErrPassphrase
 	for _, s := range slots {
-		plain, err := openPassphrase([]byte(s.Identity), passphrase)
+		identities, err := identity.Unlock(ctx, []byte(s.Identity), passphrase, identity.Options{})
 		if err == nil {
-			defer wipe(plain)
-			var identities []age.Identity
-			if identities, err = parseIdentityLines(context.Background(), string(plain), IdentityOptions{}); err == nil {
-				var k *Key
-				if k, err = s.unwrap(identities...); err == nil {
-					return k, opener{s, identities[0]}, nil
-				}
+			var k *Key
+			if k, err = s.unwrap(identities...); err == nil {
+				return k, opener{s, identities[0]}, nil
 			}
 		}
-		if !errors.Is(err, ErrPassphrase) {
+		if !errors.Is(err, identity.ErrPassphrase) {
 			failed = fmt.Errorf("%w: slot %s: %w", ErrWrongKey, s.ID, err)
 		}
 	}
@@ -245,12 +208,33 @@ func (s Slot) validate() error {
 		return fmt.Errorf("%w: a slot's id has 16 lower-case hex digits", ErrInvalid)
 	case s.Kind == "" || string(s.Kind) != auditText(string(s.Kind), 32):
 		return fmt.Errorf("%w: slot %s has no kind", ErrInvalid, s.ID)
-	case s.Recipient == "" || s.Recipient != auditText(s.Recipient, maxRecipient):
+	case s.Recipient == "" || s.Recipient != auditText(s.Recipient, identity.MaxRecipient):
 		return fmt.Errorf("%w: slot %s has no recipient", ErrInvalid, s.ID)
-	case (s.Kind == SlotPassphrase) != (s.Identity != "") || len(s.Identity) > maxIdentityFile:
+	case (s.Kind == SlotPassphrase) != (s.Identity != "") || len(s.Identity) > identity.MaxFile:
 		return fmt.Errorf("%w: a passphrase slot has an identity, and no other: slot %s", ErrInvalid, s.ID)
 	case s.Label != auditText(s.Label, maxLabel):
 		return fmt.Errorf("%w: the label of slot %s is too long or has control characters", ErrInvalid, s.ID)
 	}
 	return nil
+}
+
+// parseRecipients parses recipients that must all be of one class, and returns
+// them as slots to be: kind recipient, labelled by an SSH key's comment. It
+// refuses the same recipient twice. The error matches [ErrInvalid] or
+// [ErrPlugin].
+func parseRecipients(recipients []string, class identity.Class, ui *plugin.ClientUI) ([]Slot, error) {
+	var slots []Slot
+	seen := map[string]bool{}
+	for _, text := range recipients {
+		recipient, label := identity.CanonicalRecipient(text)
+		if err := identity.CheckClass(recipient, class, ui); err != nil {
+			return nil, err
+		}
+		if seen[recipient] {
+			return nil, fmt.Errorf("%w: recipient %q is given twice", ErrInvalid, identity.Short(recipient))
+		}
+		seen[recipient] = true
+		slots = append(slots, Slot{Kind: SlotRecipient, Label: auditText(label, maxLabel), Recipient: recipient})
+	}
+	return slots, nil
 }

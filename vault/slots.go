@@ -8,7 +8,7 @@ import (
 	"strings"
 
 	"filippo.io/age"
-	"github.com/rbee-keeper/rbee-vault/internal/wire"
+	"github.com/rbee-keeper/rbee-vault/identity"
 )
 
 // A vault's slots are changed in the table first and rendered into the slots file
@@ -45,20 +45,16 @@ func (tx *Tx) Recipients(ctx context.Context, others ...string) ([]age.Recipient
 	if err != nil {
 		return nil, err
 	}
-	cfg := *tx.cfg
-	more, err := await(ctx, func() ([]Slot, error) { return cfg.parseRecipients(others, m.Class) })
+	ui := tx.cfg.Plugins
+	more, err := identity.Await(ctx, func() ([]Slot, error) { return parseRecipients(others, m.Class, ui) })
 	if err != nil {
 		return nil, err
 	}
 	var recipients []age.Recipient
 	for _, s := range append(slots, more...) {
-		r, err := ParseRecipient(s.Recipient, tx.cfg.Plugins)
+		r, err := identity.ParseRecipientWithin(ctx, s.Recipient, ui)
 		if err != nil {
 			return nil, fmt.Errorf("slot %s: %w", s.ID, err)
-		}
-		if p, ok := r.(pluginRecipient); ok {
-			p.ctx = ctx
-			r = p
 		}
 		recipients = append(recipients, r)
 	}
@@ -70,11 +66,11 @@ type NewSlot struct {
 	Kind  SlotKind
 	Label string // for people; "" gives a default
 
-	// Recipient of [SlotRecipient]; see [ParseRecipient].
+	// Recipient of [SlotRecipient]; see [identity.ParseRecipient].
 	Recipient string
 
 	// Passphrase of [SlotPassphrase], and the work factor of its scrypt, 0 for
-	// [MinWorkFactor]. The caller wipes the passphrase.
+	// [identity.MinWorkFactor]. The caller wipes the passphrase.
 	Passphrase []byte
 	WorkFactor int
 
@@ -161,7 +157,7 @@ func (v *Vault) wrappedFor(ctx context.Context, s *Slot, fn func() error) error 
 		}
 		key := *v.key
 		v.leave()
-		err := v.cfg.wrapWithin(ctx, s, &key)
+		err := s.wrap(ctx, &key, v.cfg.Plugins)
 		key.wipe()
 		if err != nil {
 			return err
@@ -183,7 +179,7 @@ func (v *Vault) wrappedFor(ctx context.Context, s *Slot, fn func() error) error 
 func notAmong(slots []Slot, s Slot) error {
 	for _, other := range slots {
 		if other.Recipient == s.Recipient {
-			return fmt.Errorf("%w: %s (slot %s)", ErrSlotExists, wire.Shorten(s.Recipient, shownRecipient), other.ID)
+			return fmt.Errorf("%w: %s (slot %s)", ErrSlotExists, identity.Short(s.Recipient), other.ID)
 		}
 	}
 	return nil
@@ -199,32 +195,32 @@ func (v *Vault) newSlot(ctx context.Context, n NewSlot, m Meta) (s Slot, _ *NewI
 	now := v.cfg.now()
 	switch n.Kind {
 	case SlotRecipient:
-		recipient, comment := canonicalRecipient(n.Recipient)
+		recipient, comment := identity.CanonicalRecipient(n.Recipient)
 		if s.Label == "" {
 			s.Label = auditText(comment, maxLabel)
 		}
 		s.Recipient = recipient
-		_, err := await(ctx, func() (any, error) { return nil, v.cfg.checkClass(recipient, m.Class) })
+		_, err := identity.Await(ctx, func() (any, error) { return nil, identity.CheckClass(recipient, m.Class, v.cfg.Plugins) })
 		return newSlot(s, now), nil, nil, err
 	case SlotPassphrase, SlotRecovery, SlotCredential:
 	default:
 		return Slot{}, nil, nil, fmt.Errorf("%w: no slot is of kind %q", ErrInvalid, n.Kind)
 	}
-	identity, err := newIdentity(m.Class)
+	made, err := newIdentity(m.Class)
 	if err != nil {
 		return Slot{}, nil, nil, err
 	}
-	vouching = vouchKey([]byte(identity.Identity))
-	identity.Kind, identity.VaultID, identity.Signer, identity.Created = n.Kind, m.VaultID, m.Signer, now
-	s.Recipient = identity.Recipient
+	vouching = made.vouchKey()
+	made.Kind, made.VaultID, made.Signer, made.Created = n.Kind, m.VaultID, m.Signer, now
+	s.Recipient = made.Recipient
 	if n.Kind == SlotPassphrase {
 		if n.WorkFactor == 0 {
 			n.WorkFactor = v.cfg.minWorkFactor()
 		}
-		if n.WorkFactor < v.cfg.minWorkFactor() || n.WorkFactor > MaxWorkFactor {
-			return Slot{}, nil, nil, fmt.Errorf("%w: a work factor is %d to %d", ErrInvalid, MinWorkFactor, MaxWorkFactor)
+		if n.WorkFactor < v.cfg.minWorkFactor() || n.WorkFactor > identity.MaxWorkFactor {
+			return Slot{}, nil, nil, fmt.Errorf("%w: a work factor is %d to %d", ErrInvalid, identity.MinWorkFactor, identity.MaxWorkFactor)
 		}
-		if s.Identity, err = lockPassphrase(identity.Identity, n.Passphrase, n.WorkFactor); err != nil {
+		if s.Identity, err = identity.Lock(made.Identity, n.Passphrase, n.WorkFactor); err != nil {
 			return Slot{}, nil, nil, err
 		}
 		return newSlot(s, now), nil, vouching, nil
@@ -232,12 +228,12 @@ func (v *Vault) newSlot(ctx context.Context, n NewSlot, m Meta) (s Slot, _ *NewI
 	if len(n.Files) == 0 && n.Show == nil {
 		return Slot{}, nil, nil, fmt.Errorf("%w: nobody would get the identity of the slot", ErrInvalid)
 	}
-	return newSlot(s, now), &identity, vouching, nil
+	return newSlot(s, now), &made, vouching, nil
 }
 
 // text describes a slot for the audit log.
 func (s Slot) text() string {
-	text := string(s.Kind) + " " + wire.Shorten(s.Recipient, shownRecipient)
+	text := string(s.Kind) + " " + identity.Short(s.Recipient)
 	if s.Label != "" {
 		text += " " + s.Label
 	}

@@ -18,6 +18,7 @@ import (
 	"filippo.io/age/plugin"
 	"filippo.io/age/tag"
 
+	"github.com/rbee-keeper/rbee-vault/identity"
 	"github.com/rbee-keeper/rbee-vault/internal/plugintest"
 	"github.com/rbee-keeper/rbee-vault/vault"
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
@@ -40,7 +41,7 @@ func addSlot(t *testing.T, v *vault.Vault, n vault.NewSlot) vault.Slot {
 }
 
 // passphrases answers with each in turn, and counts.
-func passphrases(asked *int, answers ...string) vault.PassphraseFunc {
+func passphrases(asked *int, answers ...string) identity.PassphraseFunc {
 	return func(_ context.Context, _ string, attempt int) ([]byte, error) {
 		*asked++
 		if attempt > len(answers) {
@@ -69,11 +70,11 @@ func slotsOf(t *testing.T, v *vault.Vault) (m vault.Meta, slots []vault.Slot) {
 // it again, and removes it.
 func TestSlotKinds(t *testing.T) {
 	plugintest.Install(t)
-	for _, class := range []vault.Class{vault.Classic, vault.PostQuantum} {
+	for _, class := range []identity.Class{identity.Classic, identity.PostQuantum} {
 		t.Run(string(class), func(t *testing.T) {
 			cfg := vault.Config{Path: filepath.Join(vaulttest.Dir(t), "beehives.db")}
 			recovery := filepath.Join(t.TempDir(), "recovery.txt")
-			if _, err := vault.Create(t.Context(), cfg, vault.CreateOptions{RecoveryFile: recovery, PostQuantum: class == vault.PostQuantum}); err != nil {
+			if _, err := vault.Create(t.Context(), cfg, vault.CreateOptions{RecoveryFile: recovery, PostQuantum: class == identity.PostQuantum}); err != nil {
 				t.Fatal(err)
 			}
 			byRecovery := cfg
@@ -97,7 +98,7 @@ func TestSlotKinds(t *testing.T) {
 				write(t, path, []byte(text))
 				return identities(identitiesIn(path)...)
 			}
-			if class == vault.Classic {
+			if class == identity.Classic {
 				native := newIdentity(t)
 				ways["native"] = added{addSlot(t, v, vault.NewSlot{Kind: vault.SlotRecipient, Recipient: native.Recipient().String()}), identities(native)}
 				for _, kind := range []string{"ed25519", "rsa"} {
@@ -116,11 +117,11 @@ func TestSlotKinds(t *testing.T) {
 				}
 				ways["hybrid"] = added{addSlot(t, v, vault.NewSlot{Kind: vault.SlotRecipient, Recipient: hybrid.Recipient().String()}), identities(hybrid)}
 			}
-			key := plugintest.NewKey(t, class == vault.PostQuantum)
+			key := plugintest.NewKey(t, class == identity.PostQuantum)
 			ways["plugin"] = added{addSlot(t, v, vault.NewSlot{Kind: vault.SlotRecipient, Recipient: key.Recipient}), fromFile(key.Identity)}
 			ways["plugin with a prompt"] = added{ways["plugin"].slot, func(cfg vault.Config) vault.Config {
 				ui := &plugin.ClientUI{RequestValue: func(_, _ string, secret bool) (string, error) { return "1234", nil }}
-				ids, err := vault.ParseIdentities(t.Context(), strings.NewReader(key.WithPIN), vault.IdentityOptions{Plugins: ui})
+				ids, err := identity.Parse(t.Context(), strings.NewReader(key.WithPIN), identity.Options{Plugins: ui})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -397,7 +398,7 @@ func TestPassphraseSlot(t *testing.T) {
 	raw := decodeArmor(t, text.String())
 	costly := encodeArmor(t, bytes.Replace(raw, []byte(" 1\n"), []byte(" 22\n"), 1))
 	asked = 0
-	ids, err := vault.ParseIdentities(t.Context(), strings.NewReader(costly), vault.IdentityOptions{Passphrase: passphrases(&asked, "secret")})
+	ids, err := identity.Parse(t.Context(), strings.NewReader(costly), identity.Options{Passphrase: passphrases(&asked, "secret")})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/rbee-keeper/rbee-vault/identity"
 )
 
 // TestStockToolsGiveTheKey runs the manual's own commands, jq, age and openssl, on
@@ -34,7 +36,7 @@ func TestStockToolsGiveTheKey(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer f.Close()
-		if cfg.Identities, err = ParseIdentities(t.Context(), f, IdentityOptions{}); err != nil {
+		if cfg.Identities, err = identity.Parse(t.Context(), f, identity.Options{}); err != nil {
 			t.Fatal(err)
 		}
 		v, err := Open(t.Context(), cfg)

@@ -277,7 +277,7 @@ func (t *transition) fillAll(ctx context.Context, tx *Tx) error {
 		}
 		if wrapped, ok := t.wrapped[t.slots[i].ID]; ok {
 			t.slots[i].wrapped = wrapped
-		} else if err := t.cfg.wrapWithin(ctx, &t.slots[i], t.key); err != nil {
+		} else if err := t.slots[i].wrap(ctx, t.key, t.cfg.Plugins); err != nil {
 			return err
 		}
 		if err := insertSlot(ctx, tx, t.slots[i]); err != nil {

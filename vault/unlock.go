@@ -11,6 +11,7 @@ import (
 
 	"filippo.io/age"
 
+	"github.com/rbee-keeper/rbee-vault/identity"
 	"github.com/rbee-keeper/rbee-vault/keyring"
 )
 
@@ -99,7 +100,7 @@ func byIdentities(ctx context.Context, id KeyID, file slotsFile, identities []ag
 		return unlocked{}, noEntry(id, file, source)
 	}
 	slots := e.Slots
-	return await(ctx, func() (unlocked, error) { // a plugin may hang
+	return identity.Await(ctx, func() (unlocked, error) { // a plugin may hang
 		key, by, err := unwrapAny(slots, identities)
 		return unlocked{key, source, by}, err
 	})
@@ -115,8 +116,8 @@ func byPassphrase(ctx context.Context, cfg Config, id KeyID, file slotsFile) (un
 		return unlocked{}, fmt.Errorf("%w: this vault has no passphrase slot; it opens by: %s", ErrNoWayIn, e.waysIn())
 	}
 	u := unlocked{source: FromPassphrase}
-	err := AskPassphrase(ctx, cfg.Passphrase, "the vault", func(passphrase []byte) (err error) {
-		u.key, u.opener, err = unwrapByPassphrase(slots, passphrase)
+	err := identity.AskPassphrase(ctx, cfg.Passphrase, "the vault", func(passphrase []byte) (err error) {
+		u.key, u.opener, err = unwrapByPassphrase(ctx, slots, passphrase)
 		return err
 	})
 	return u, err
@@ -198,7 +199,7 @@ func readCredential(ctx context.Context, cfg Config) ([]age.Identity, error) {
 		return nil, fmt.Errorf("%w: read credential: %w", ErrNoWayIn, err)
 	}
 	defer f.Close()
-	identities, err := ParseIdentities(ctx, f, IdentityOptions{Name: "credential " + CredentialName, Passphrase: cfg.Passphrase, Plugins: cfg.Plugins})
+	identities, err := identity.Parse(ctx, f, identity.Options{Name: "credential " + CredentialName, Passphrase: cfg.Passphrase, Plugins: cfg.Plugins})
 	if err != nil {
 		return nil, fmt.Errorf("%w: credential %q: %w", ErrWrongKey, CredentialName, err)
 	}

@@ -1,9 +1,7 @@
 package vault
 
 import (
-	"bytes"
 	"context"
-	"crypto/hkdf"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
@@ -12,6 +10,7 @@ import (
 	"strings"
 
 	"filippo.io/age"
+	"github.com/rbee-keeper/rbee-vault/identity"
 )
 
 // Whoever knows a public recipient can make a vault that its identity opens. So a vault
@@ -36,14 +35,10 @@ type Unvouched struct {
 	Named []string
 }
 
-// vouchKey derives, from an identity's secret, the key under which it vouches for
-// signers.
-func vouchKey(secret []byte) []byte {
-	key, err := hkdf.Key(sha256.New, secret, nil, "rbee-vault/v1/vouch", sha256.Size)
-	if err != nil {
-		panic(err) // only for lengths that HKDF cannot give
-	}
-	return key
+// vouchKey is the key under which an identity vouches for signers; nil where it has no
+// secret of its own.
+func vouchKey(id age.Identity) []byte {
+	return identity.Describe(id).Derive("rbee-vault/v1/vouch")
 }
 
 // vouchFor is the identity's word for a signer.
@@ -154,7 +149,7 @@ func (v *Vault) checkSigner(ctx context.Context) error {
 	if len(trail) == 0 || trail[len(trail)-1] != m.Signer {
 		return fmt.Errorf("%w: its signer is not the newest of its list", ErrDamaged)
 	}
-	recipient := describeIdentity(v.opener.identity)
+	key, fileClaims := vouchKey(v.opener.identity), parseClaims(identity.Describe(v.opener.identity).Comments)
 	vouch := ""
 	for _, s := range slots {
 		if s.ID == v.opener.slot.ID && s.Recipient == v.opener.slot.Recipient {
@@ -162,11 +157,11 @@ func (v *Vault) checkSigner(ctx context.Context) error {
 		}
 	}
 	vouches := vouch != "" && slices.ContainsFunc(trail, func(line string) bool {
-		return hmac.Equal([]byte(vouchFor(recipient.vouchKey, m.VaultID, line)), []byte(vouch))
+		return hmac.Equal([]byte(vouchFor(key, m.VaultID, line)), []byte(vouch))
 	})
 	storeLater := func() {
-		if recipient.vouchKey != nil && !vouches {
-			v.vouchToStore = vouchFor(recipient.vouchKey, m.VaultID, m.Signer)
+		if key != nil && !vouches {
+			v.vouchToStore = vouchFor(key, m.VaultID, m.Signer)
 		}
 	}
 	if v.cfg.Signer != "" {
@@ -176,7 +171,7 @@ func (v *Vault) checkSigner(ctx context.Context) error {
 		storeLater()
 		return nil
 	}
-	claims := slices.DeleteFunc(slices.Clone(recipient.claims), func(c claim) bool { return c.vaultID != m.VaultID })
+	claims := slices.DeleteFunc(slices.Clone(fileClaims), func(c claim) bool { return c.vaultID != m.VaultID })
 	if len(claims) > 0 {
 		for _, c := range claims {
 			if !leadsFrom(trail, c.signer) {
@@ -186,10 +181,10 @@ func (v *Vault) checkSigner(ctx context.Context) error {
 		return nil
 	}
 	var named []string
-	for _, c := range recipient.claims {
+	for _, c := range fileClaims {
 		named = append(named, c.vaultID)
 	}
-	if vouch != "" && recipient.vouchKey != nil {
+	if vouch != "" && key != nil {
 		if !vouches {
 			return fmt.Errorf("%w: slot %s vouches for another signer than %s", ErrForeignSigner, v.opener.slot.ID, m.SignerFingerprint())
 		}
@@ -273,38 +268,15 @@ func (v *Vault) storeVouch(ctx context.Context) {
 	}
 }
 
-// identityFacts is what is known of an identity besides that it opens something.
-type identityFacts struct {
-	recipient string  // "" where only its plugin knows
-	vouchKey  []byte  // nil where it has no secret of its own, as of a plugin
-	claims    []claim // of its file's comments
-}
-
-// describeIdentity tells what is known of an identity.
-func describeIdentity(id age.Identity) identityFacts {
-	switch id := id.(type) {
-	case *fileIdentity:
-		return id.identityFacts
-	case *age.X25519Identity:
-		return identityFacts{recipient: id.Recipient().String(), vouchKey: vouchKey([]byte(id.String()))}
-	case *age.HybridIdentity:
-		return identityFacts{recipient: id.Recipient().String(), vouchKey: vouchKey([]byte(id.String()))}
-	}
-	return identityFacts{}
-}
-
 // vouchKeys are the keys by which identities vouch, by recipient. Identities that wait
 // for a passphrase are not opened for it.
 func vouchKeys(identities []age.Identity) map[string][]byte {
 	keys := map[string][]byte{}
 	for _, id := range identities {
-		known := []age.Identity{id}
-		if l, ok := id.(*lockedIdentity); ok {
-			known = l.identities
-		}
-		for _, id := range known {
-			if f := describeIdentity(id); f.recipient != "" && f.vouchKey != nil {
-				keys[f.recipient] = bytes.Clone(f.vouchKey)
+		for _, id := range identity.Opened(id) {
+			recipient, key := identity.Describe(id).Recipient, vouchKey(id)
+			if recipient != "" && key != nil {
+				keys[recipient] = key
 			}
 		}
 	}

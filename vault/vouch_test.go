@@ -16,6 +16,7 @@ import (
 	"filippo.io/age"
 	"golang.org/x/crypto/ssh"
 
+	"github.com/rbee-keeper/rbee-vault/identity"
 	"github.com/rbee-keeper/rbee-vault/internal/plugintest"
 	"github.com/rbee-keeper/rbee-vault/vault"
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
@@ -74,7 +75,7 @@ func sshHolder(t *testing.T, key any) holder {
 // identities parses the file, with comment lines before the identity.
 func (h holder) identities(t *testing.T, comments string) []age.Identity {
 	t.Helper()
-	ids, err := vault.ParseIdentities(t.Context(), strings.NewReader(comments+h.text+"\n"), vault.IdentityOptions{})
+	ids, err := identity.Parse(t.Context(), strings.NewReader(comments+h.text+"\n"), identity.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/rbee-keeper/rbee-vault/identity"
 	"github.com/rbee-keeper/rbee-vault/keyring"
 	"github.com/rbee-keeper/rbee-vault/registry"
 	"github.com/rbee-keeper/rbee-vault/vault"
@@ -236,7 +237,7 @@ func (a *app) configWithoutIdentities() (vault.Config, error) {
 	if err != nil {
 		return vault.Config{}, err
 	}
-	var passphrase vault.PassphraseFunc
+	var passphrase identity.PassphraseFunc
 	if a.passphraseFile != "" || a.byPassphrase || a.interactive() {
 		passphrase = a.askPassphrase
 	}

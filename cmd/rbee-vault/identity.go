@@ -13,6 +13,7 @@ import (
 	"filippo.io/age"
 	"filippo.io/age/plugin"
 
+	"github.com/rbee-keeper/rbee-vault/identity"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
@@ -44,7 +45,7 @@ func (a *app) readIdentity(ctx context.Context, source string) ([]age.Identity, 
 		return nil, err
 	}
 	defer r.Close()
-	return vault.ParseIdentities(ctx, r, vault.IdentityOptions{
+	return identity.Parse(ctx, r, identity.Options{
 		Name:       fmt.Sprintf("identity %q", source),
 		Passphrase: a.askPassphrase,
 		Plugins:    a.plugins(),
@@ -107,7 +108,7 @@ func (a *app) readPassphrase(ctx context.Context, source string) ([]byte, error)
 	return passphrase, nil
 }
 
-// askPassphrase is the [vault.PassphraseFunc] of the command: --passphrase-file, or
+// askPassphrase is the [identity.PassphraseFunc] of the command: --passphrase-file, or
 // else a question on the terminal.
 func (a *app) askPassphrase(ctx context.Context, what string, attempt int) ([]byte, error) {
 	if a.passphraseFile != "" {

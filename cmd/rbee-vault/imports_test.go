@@ -18,10 +18,11 @@ func TestImports(t *testing.T) {
 		"internal/durable":   {},
 		"internal/wire":      {},
 		"internal/sqlcipher": {"internal/durable"},
-		"vault":              {"keyring", "internal/durable", "internal/sqlcipher", "internal/wire"},
-		"registry":           {"vault", "internal/wire"},
-		"backup":             {"registry", "vault", "internal/durable", "internal/wire"},
-		"cmd/rbee-vault":     {"registry", "vault", "backup", "keyring", "internal/wire"},
+		"identity":           {"internal/wire"},
+		"vault":              {"identity", "keyring", "internal/durable", "internal/sqlcipher", "internal/wire"},
+		"registry":           {"vault", "identity", "internal/wire"},
+		"backup":             {"registry", "vault", "identity", "internal/durable", "internal/wire"},
+		"cmd/rbee-vault":     {"registry", "vault", "backup", "keyring", "identity", "internal/wire"},
 	}
 	// The one place of a library: a package, or a file of one.
 	onePlace := map[string]string{

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/rbee-keeper/rbee-vault/identity"
 	"github.com/rbee-keeper/rbee-vault/internal/wire"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
@@ -162,14 +163,14 @@ type that when it is asked for.`,
 	labelFlag(cmd, &label)
 	cmd.Flags().StringVar(&file, "passphrase-file", "", "take the new passphrase from the one line of `FILE`, '-', or 'fd:N'")
 	cmd.Flags().BoolVar(&allowWeak, "allow-weak", false, "take a passphrase that can be guessed")
-	cmd.Flags().IntVar(&workFactor, "work-factor", vault.MinWorkFactor, fmt.Sprintf("let scrypt take 2^`N` steps for it, %d to %d", vault.MinWorkFactor, vault.MaxWorkFactor))
+	cmd.Flags().IntVar(&workFactor, "work-factor", identity.MinWorkFactor, fmt.Sprintf("let scrypt take 2^`N` steps for it, %d to %d", identity.MinWorkFactor, identity.MaxWorkFactor))
 	return cmd
 }
 
 // checkStrength refuses a passphrase that can be guessed, or says what it costs.
 func (a *app) checkStrength(passphrase []byte, allowWeak bool) error {
-	bits := vault.PassphraseBits(passphrase)
-	if bits >= vault.MinPassphraseBits {
+	bits := identity.PassphraseBits(passphrase)
+	if bits >= identity.MinPassphraseBits {
 		return nil
 	}
 	price := fmt.Sprintf("about 2^%.0f guesses find it, by anybody who copies the slots file", bits)
@@ -177,7 +178,7 @@ func (a *app) checkStrength(passphrase []byte, allowWeak bool) error {
 		a.ui.warn("the passphrase is weak: %s, a former reader or whoever sees a copy of the disk; then the vault and each of its backups are theirs", price)
 		return nil
 	}
-	return withHint(fmt.Errorf("%w: the passphrase is weak: %s, and 2^%d are wanted", vault.ErrInvalid, price, vault.MinPassphraseBits),
+	return withHint(fmt.Errorf("%w: the passphrase is weak: %s, and 2^%d are wanted", vault.ErrInvalid, price, identity.MinPassphraseBits),
 		"Choose six random words or more. Or take it all the same: --allow-weak")
 }
 

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rbee-keeper/rbee-vault/backup"
+	"github.com/rbee-keeper/rbee-vault/identity"
 	"github.com/rbee-keeper/rbee-vault/internal/wire"
 	"github.com/rbee-keeper/rbee-vault/registry"
 	"github.com/rbee-keeper/rbee-vault/vault"
@@ -25,26 +26,26 @@ func newStatus(a *app) *cobra.Command {
 }
 
 type statusJSON struct {
-	Path       string       `json:"path"`
-	VaultID    string       `json:"vault_id"`
-	KeyID      string       `json:"key_id"`
-	Generation int64        `json:"generation"`
-	Class      vault.Class  `json:"class"`
-	Schema     int64        `json:"schema"`
-	Created    string       `json:"created"`
-	KeyCreated string       `json:"key_created"`
-	OpenedBy   vault.Source `json:"opened_by"`
-	Keyring    bool         `json:"keyring"`
-	Slots      []vault.Slot `json:"slots"`
-	Nodes      int          `json:"nodes"`
-	SSHKeys    int          `json:"ssh_keys"`
-	HostKeys   int          `json:"host_keys"`
-	Signer     signerJSON   `json:"signer"`
-	Sheet      *string      `json:"sheet"`            // when a sheet with the signer was handed out
-	Unanchored *string      `json:"unanchored_since"` // the oldest change that the keyring does not remember
-	Origin     *originJSON  `json:"origin"`
-	LastBackup *recordJSON  `json:"last_backup"`
-	WALBytes   int64        `json:"wal_bytes"`
+	Path       string         `json:"path"`
+	VaultID    string         `json:"vault_id"`
+	KeyID      string         `json:"key_id"`
+	Generation int64          `json:"generation"`
+	Class      identity.Class `json:"class"`
+	Schema     int64          `json:"schema"`
+	Created    string         `json:"created"`
+	KeyCreated string         `json:"key_created"`
+	OpenedBy   vault.Source   `json:"opened_by"`
+	Keyring    bool           `json:"keyring"`
+	Slots      []vault.Slot   `json:"slots"`
+	Nodes      int            `json:"nodes"`
+	SSHKeys    int            `json:"ssh_keys"`
+	HostKeys   int            `json:"host_keys"`
+	Signer     signerJSON     `json:"signer"`
+	Sheet      *string        `json:"sheet"`            // when a sheet with the signer was handed out
+	Unanchored *string        `json:"unanchored_since"` // the oldest change that the keyring does not remember
+	Origin     *originJSON    `json:"origin"`
+	LastBackup *recordJSON    `json:"last_backup"`
+	WALBytes   int64          `json:"wal_bytes"`
 }
 
 type originJSON struct {

@@ -1,10 +1,12 @@
-package vault
+package identity
 
 import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"crypto/hkdf"
 	"crypto/rsa"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -18,11 +20,11 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// maxIdentityFile caps an identity file.
-const maxIdentityFile = 64 << 10
+// MaxFile caps an identity file, in bytes.
+const MaxFile = 64 << 10
 
-// IdentityOptions says what an identity may ask for when it is used.
-type IdentityOptions struct {
+// Options says what an identity may ask for when it is used.
+type Options struct {
 	// Name stands in the question for a passphrase: "identity file r.age".
 	Name string
 	// Passphrase asks for it. Nil: what needs one is refused when it is used.
@@ -31,22 +33,22 @@ type IdentityOptions struct {
 	Plugins *plugin.ClientUI
 }
 
-// ParseIdentities reads an identity file: age identities ("AGE-SECRET-KEY-...",
+// Parse reads an identity file: age identities ("AGE-SECRET-KEY-...",
 // those of plugins too, with comment lines), the same encrypted under a
 // passphrase by `age -p`, or one SSH private key, ed25519 or RSA. A passphrase is
 // asked for when the identity is first tried, with ctx. The error matches
 // [ErrInvalid] and says nothing of the content.
-func ParseIdentities(ctx context.Context, r io.Reader, opts IdentityOptions) ([]age.Identity, error) {
-	data, err := io.ReadAll(io.LimitReader(r, maxIdentityFile+1))
+func Parse(ctx context.Context, r io.Reader, opts Options) ([]age.Identity, error) {
+	data, err := io.ReadAll(io.LimitReader(r, MaxFile+1))
 	if err != nil {
-		wipe(data)
+		clear(data)
 		return nil, fmt.Errorf("read identity: %w", err)
 	}
 	trimmed := bytes.TrimSpace(data)
 	encrypted := bytes.HasPrefix(trimmed, []byte(armor.Header)) || bytes.HasPrefix(data, []byte("age-encryption.org/"))
 	switch {
-	case len(data) > maxIdentityFile:
-		err = fmt.Errorf("%w: an identity file has at most %d bytes", ErrInvalid, maxIdentityFile)
+	case len(data) > MaxFile:
+		err = fmt.Errorf("%w: an identity file has at most %d bytes", ErrInvalid, MaxFile)
 	case len(trimmed) == 0:
 		err = fmt.Errorf("%w: the identity file is empty", ErrInvalid)
 	case encrypted:
@@ -59,18 +61,18 @@ func ParseIdentities(ctx context.Context, r io.Reader, opts IdentityOptions) ([]
 	case bytes.HasPrefix(trimmed, []byte("-----BEGIN")):
 		return parseSSHIdentity(ctx, data, opts)
 	default:
-		defer wipe(data)
-		return parseIdentityLines(ctx, string(trimmed), opts)
+		defer clear(data)
+		return parseLines(ctx, string(trimmed), opts)
 	}
-	wipe(data)
+	clear(data)
 	return nil, err
 }
 
-// parseIdentityLines parses age identities, one a line. age's own parser knows no
+// parseLines parses age identities, one a line. age's own parser knows no
 // plugins.
-func parseIdentityLines(ctx context.Context, text string, opts IdentityOptions) ([]age.Identity, error) {
+func parseLines(ctx context.Context, text string, opts Options) ([]age.Identity, error) {
 	var identities []age.Identity
-	claims := parseClaims(text)
+	comments := commentsOf(text)
 	number := 0
 	for line := range strings.Lines(text) {
 		number++
@@ -86,22 +88,30 @@ func parseIdentityLines(ctx context.Context, text string, opts IdentityOptions) 
 			if p, err = plugin.NewIdentity(line, orSilent(opts.Plugins)); err == nil {
 				id = pluginIdentity{ctx, p}
 			}
-		case strings.HasPrefix(line, "AGE-SECRET-KEY-PQ-1"):
-			id, err = age.ParseHybridIdentity(line)
 		default:
-			id, err = age.ParseX25519Identity(line)
+			id, err = ParseText(line)
 		}
 		if err != nil { // and no word of it: it may hold the line
 			return nil, malformedIdentity(line, number)
 		}
-		facts := describeIdentity(id)
-		facts.claims = claims
-		identities = append(identities, &fileIdentity{id, facts})
+		facts := describe(id)
+		facts.Comments = comments
+		identities = append(identities, &described{id, facts})
 	}
 	if len(identities) == 0 {
 		return nil, fmt.Errorf("%w: the identity file holds no identity", ErrInvalid)
 	}
 	return identities, nil
+}
+
+func commentsOf(text string) string {
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		if strings.HasPrefix(strings.TrimSpace(line), "#") {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
 }
 
 // malformedIdentity says what is wrong with a line, and nothing of what is in it: an
@@ -151,20 +161,15 @@ func (p pluginIdentity) Unwrap(stanzas []*age.Stanza) ([]byte, error) {
 }
 
 // openIdentityFile asks for the passphrase of an encrypted identity file.
-func openIdentityFile(ctx context.Context, data []byte, opts IdentityOptions) (identities []age.Identity, err error) {
-	err = AskPassphrase(ctx, opts.Passphrase, opts.name(), func(passphrase []byte) error {
-		plain, err := openPassphrase(data, passphrase)
-		if err != nil {
-			return err
-		}
-		defer wipe(plain)
-		identities, err = parseIdentityLines(ctx, string(plain), opts)
+func openIdentityFile(ctx context.Context, data []byte, opts Options) (identities []age.Identity, err error) {
+	err = AskPassphrase(ctx, opts.Passphrase, opts.name(), func(passphrase []byte) (err error) {
+		identities, err = Unlock(ctx, data, passphrase, opts)
 		return err
 	})
 	return identities, err
 }
 
-func (o IdentityOptions) name() string {
+func (o Options) name() string {
 	if o.Name == "" {
 		return "the identity file"
 	}
@@ -172,10 +177,10 @@ func (o IdentityOptions) name() string {
 }
 
 // parseSSHIdentity parses an SSH private key.
-func parseSSHIdentity(ctx context.Context, data []byte, opts IdentityOptions) ([]age.Identity, error) {
+func parseSSHIdentity(ctx context.Context, data []byte, opts Options) ([]age.Identity, error) {
 	key, err := ssh.ParseRawPrivateKey(data)
 	if err == nil {
-		wipe(data)
+		clear(data)
 		id, err := newSSHIdentity(key)
 		if err != nil {
 			return nil, err
@@ -184,7 +189,7 @@ func parseSSHIdentity(ctx context.Context, data []byte, opts IdentityOptions) ([
 	}
 	missing, ok := errors.AsType[*ssh.PassphraseMissingError](err)
 	if !ok {
-		wipe(data)
+		clear(data)
 		return nil, errNotSSHIdentity
 	}
 	locked := &lockedIdentity{open: func() (identities []age.Identity, err error) {
@@ -215,16 +220,102 @@ func parseSSHIdentity(ctx context.Context, data []byte, opts IdentityOptions) ([
 	return []age.Identity{locked}, nil
 }
 
-// fileIdentity is an identity of a file, with what else is known of it.
-type fileIdentity struct {
+// Facts is what is known of an identity besides that it opens something.
+type Facts struct {
+	Recipient string // "" where only its plugin knows
+	Comments  string // the comment lines of its file
+	secret    []byte // nil where it has none of its own, as of a plugin
+}
+
+// Derive returns 32 bytes that only who has the identity can tell, by HKDF-SHA256 of its
+// secret: for age's own, the text of the identity; for ed25519, the seed; for RSA, the
+// larger prime. It returns nil where the identity has no secret of its own.
+func (f Facts) Derive(info string) []byte {
+	if f.secret == nil {
+		return nil
+	}
+	key, err := hkdf.Key(sha256.New, f.secret, nil, info, sha256.Size)
+	if err != nil {
+		panic(err) // only for lengths that HKDF cannot give
+	}
+	return key
+}
+
+// Describe returns what is known of an identity.
+func Describe(id age.Identity) Facts {
+	if d, ok := id.(*described); ok {
+		return d.Facts
+	}
+	return describe(id)
+}
+
+func describe(id age.Identity) Facts {
+	switch id := id.(type) {
+	case *age.X25519Identity:
+		return Facts{Recipient: id.Recipient().String(), secret: []byte(id.String())}
+	case *age.HybridIdentity:
+		return Facts{Recipient: id.Recipient().String(), secret: []byte(id.String())}
+	}
+	return Facts{}
+}
+
+// Text returns the identity as age writes it ("AGE-SECRET-KEY-..."), or "" for any other
+// than age's own.
+func Text(id age.Identity) string {
+	if d, ok := id.(*described); ok {
+		id = d.Identity
+	}
+	switch id := id.(type) {
+	case *age.X25519Identity:
+		return id.String()
+	case *age.HybridIdentity:
+		return id.String()
+	}
+	return ""
+}
+
+// ParseText parses what Text returns.
+func ParseText(text string) (age.Identity, error) {
+	if strings.HasPrefix(text, "AGE-SECRET-KEY-PQ-1") {
+		return age.ParseHybridIdentity(text)
+	}
+	return age.ParseX25519Identity(text)
+}
+
+// Opened returns the identities behind one that waits for a passphrase, as far as it was
+// given; for any other, the identity itself.
+func Opened(id age.Identity) []age.Identity {
+	if l, ok := id.(*lockedIdentity); ok {
+		return l.identities
+	}
+	return []age.Identity{id}
+}
+
+// Generate makes an identity of the class, and returns its text and its recipient.
+func Generate(class Class) (identity, recipient string, err error) {
+	if class == PostQuantum {
+		id, err := age.GenerateHybridIdentity()
+		if err != nil {
+			return "", "", err
+		}
+		return id.String(), id.Recipient().String(), nil
+	}
+	id, err := age.GenerateX25519Identity()
+	if err != nil {
+		return "", "", err
+	}
+	return id.String(), id.Recipient().String(), nil
+}
+
+// described is an identity with what else is known of it.
+type described struct {
 	age.Identity
-	identityFacts
+	Facts
 }
 
 var errNotSSHIdentity = fmt.Errorf("%w: not an ssh-ed25519 or ssh-rsa private key", ErrInvalid)
 
-// newSSHIdentity makes an identity of an SSH private key. Its secret, by which it
-// vouches, is the seed of ed25519 or the larger prime of RSA.
+// newSSHIdentity makes an identity of an SSH private key.
 func newSSHIdentity(key any) (age.Identity, error) {
 	if k, ok := key.(*ed25519.PrivateKey); ok {
 		key = *k
@@ -250,21 +341,19 @@ func newSSHIdentity(key any) (age.Identity, error) {
 	if err != nil {
 		return nil, errNotSSHIdentity
 	}
-	defer wipe(secret)
 	signer, err := ssh.NewSignerFromKey(key)
 	if err != nil {
 		return nil, errNotSSHIdentity
 	}
-	facts := identityFacts{recipient: strings.TrimSpace(string(ssh.MarshalAuthorizedKey(signer.PublicKey())))}
-	if secret != nil {
-		facts.vouchKey = vouchKey(secret)
-	}
-	return &fileIdentity{id, facts}, nil
+	return &described{id, Facts{
+		Recipient: strings.TrimSpace(string(ssh.MarshalAuthorizedKey(signer.PublicKey()))),
+		secret:    secret,
+	}}, nil
 }
 
 // lockedIdentity is one that needs a passphrase. It is opened once, when it is
 // first tried; where that fails it opens nothing, so that others may be tried,
-// and [IdentityError] tells why.
+// and [Unopened] tells why.
 type lockedIdentity struct {
 	open func() ([]age.Identity, error)
 	mine func(stanzas []*age.Stanza) bool // nil: that cannot be told before
@@ -292,9 +381,9 @@ func (l *lockedIdentity) Unwrap(stanzas []*age.Stanza) ([]byte, error) {
 	return nil, age.ErrIncorrectIdentity
 }
 
-// IdentityError tells, when the identities opened nothing, which of them could
+// Unopened tells, when the identities opened nothing, which of them could
 // not be tried and why, such as for a wrong passphrase; nil: all were tried.
-func IdentityError(identities []age.Identity) error {
+func Unopened(identities []age.Identity) error {
 	for _, id := range identities {
 		if l, ok := id.(*lockedIdentity); ok && l.err != nil {
 			return l.err

@@ -1,4 +1,4 @@
-package vault
+package identity
 
 import (
 	"context"
@@ -16,8 +16,7 @@ import (
 	"github.com/rbee-keeper/rbee-vault/internal/wire"
 )
 
-// Class says which kind of age recipients a vault has: one age file cannot mix
-// the two, and a backup is one file.
+// Class says which kind a recipient is of: one age file cannot mix the two.
 type Class string
 
 // The classes.
@@ -26,9 +25,9 @@ const (
 	PostQuantum Class = "post-quantum"
 )
 
-// maxRecipient caps a recipient's length: a post-quantum one has 1959
+// MaxRecipient caps a recipient's length: a post-quantum one has 1959
 // characters, an RSA key of 16384 bits 2800.
-const maxRecipient = 4096
+const MaxRecipient = 4096
 
 // ParseRecipient parses an age recipient ("age1...", "age1pq1...", "age1tag1...",
 // "age1tagpq1..."), that of an age plugin ("age1NAME1...") or an SSH public key
@@ -36,8 +35,8 @@ const maxRecipient = 4096
 // something is encrypted to the recipient, and then ui is how the plugin talks to
 // a person; nil: it cannot. The error matches [ErrInvalid].
 func ParseRecipient(s string, ui *plugin.ClientUI) (age.Recipient, error) {
-	if len(s) > maxRecipient {
-		return nil, fmt.Errorf("%w: a recipient has at most %d characters", ErrInvalid, maxRecipient)
+	if len(s) > MaxRecipient {
+		return nil, fmt.Errorf("%w: a recipient has at most %d characters", ErrInvalid, MaxRecipient)
 	}
 	var r age.Recipient
 	var err error
@@ -58,9 +57,28 @@ func ParseRecipient(s string, ui *plugin.ClientUI) (age.Recipient, error) {
 		err = errors.New("not age1..., ssh-ed25519 or ssh-rsa")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: recipient %q: %w", ErrInvalid, wire.Shorten(s, shownRecipient), err)
+		return nil, fmt.Errorf("%w: recipient %q: %w", ErrInvalid, Short(s), err)
 	}
 	return r, nil
+}
+
+// ParseRecipientWithin is ParseRecipient for a recipient whose plugin is given up when ctx
+// ends.
+func ParseRecipientWithin(ctx context.Context, s string, ui *plugin.ClientUI) (age.Recipient, error) {
+	r, err := ParseRecipient(s, ui)
+	if p, ok := r.(pluginRecipient); ok {
+		p.ctx = ctx
+		r = p
+	}
+	return r, err
+}
+
+// PluginName returns the name of the plugin that a recipient is of, or "".
+func PluginName(r age.Recipient) string {
+	if p, ok := r.(pluginRecipient); ok {
+		return p.Name()
+	}
+	return ""
 }
 
 // orSilent makes of no way to talk to a person one that refuses.
@@ -71,10 +89,10 @@ func orSilent(ui *plugin.ClientUI) *plugin.ClientUI {
 	return ui
 }
 
-// classify tells the class of a recipient by the labels of a trial: what may be
+// ClassOf tells the class of a recipient by the labels of a trial: what may be
 // mixed in one age file is what its recipients say of themselves. An error of a
 // plugin matches [ErrPlugin].
-func classify(r age.Recipient) (Class, error) {
+func ClassOf(r age.Recipient) (Class, error) {
 	labelled, ok := r.(age.RecipientWithLabels)
 	if !ok {
 		return Classic, nil
@@ -97,9 +115,9 @@ func classify(r age.Recipient) (Class, error) {
 // have to touch a token.
 const pluginWait = time.Minute
 
-// await runs what may never return, such as a plugin's call, and leaves it behind
+// Await runs what may never return, such as a plugin's call, and leaves it behind
 // when ctx ends. What fn works on must be its own.
-func await[T any](ctx context.Context, fn func() (T, error)) (T, error) {
+func Await[T any](ctx context.Context, fn func() (T, error)) (T, error) {
 	type result struct {
 		value T
 		err   error
@@ -151,7 +169,7 @@ func (r pluginRecipient) WrapWithLabels(fileKey []byte) ([]*age.Stanza, []string
 	ctx, cancel := context.WithTimeout(r.ctx, r.wait)
 	defer cancel()
 	fileKey = slices.Clone(fileKey)
-	got, err := await(ctx, func() (a answer, err error) {
+	got, err := Await(ctx, func() (a answer, err error) {
 		a.stanzas, a.labels, err = r.Recipient.WrapWithLabels(fileKey)
 		return a, err
 	})
@@ -167,9 +185,9 @@ func (r pluginRecipient) WrapWithLabels(fileKey []byte) ([]*age.Stanza, []string
 	return stanzas, labels, err
 }
 
-// canonicalRecipient drops an SSH key's comment and odd white space, so that
+// CanonicalRecipient drops an SSH key's comment and odd white space, so that
 // one key has one spelling; the comment is returned as a label.
-func canonicalRecipient(s string) (recipient, label string) {
+func CanonicalRecipient(s string) (recipient, label string) {
 	s = strings.TrimSpace(s)
 	if !strings.HasPrefix(s, "ssh-") {
 		return s, ""
@@ -181,42 +199,22 @@ func canonicalRecipient(s string) (recipient, label string) {
 	return fields[0] + " " + fields[1], strings.Join(fields[2:], " ")
 }
 
-// shownRecipient is how much of a recipient a message shows.
-const shownRecipient = 40
+// Short shortens a recipient for a message.
+func Short(recipient string) string { return wire.Shorten(recipient, 40) }
 
-// parseRecipients parses recipients that must all be of one class, and returns
-// them as slots to be: kind recipient, labelled by an SSH key's comment. It
-// refuses the same recipient twice. The error matches [ErrInvalid] or
-// [ErrPlugin].
-func (c Config) parseRecipients(recipients []string, class Class) ([]Slot, error) {
-	var slots []Slot
-	seen := map[string]bool{}
-	for _, text := range recipients {
-		recipient, label := canonicalRecipient(text)
-		if err := c.checkClass(recipient, class); err != nil {
-			return nil, err
-		}
-		if seen[recipient] {
-			return nil, fmt.Errorf("%w: recipient %q is given twice", ErrInvalid, wire.Shorten(recipient, shownRecipient))
-		}
-		seen[recipient] = true
-		slots = append(slots, Slot{Kind: SlotRecipient, Label: auditText(label, maxLabel), Recipient: recipient})
-	}
-	return slots, nil
-}
-
-// checkClass refuses a recipient that is not of the class.
-func (c Config) checkClass(recipient string, class Class) error {
-	r, err := ParseRecipient(recipient, c.Plugins)
+// CheckClass refuses a recipient that is not of the class, with [ErrInvalid]; an error of
+// its plugin is [ErrPlugin].
+func CheckClass(recipient string, class Class, ui *plugin.ClientUI) error {
+	r, err := ParseRecipient(recipient, ui)
 	if err != nil {
 		return err
 	}
-	got, err := classify(r)
+	got, err := ClassOf(r)
 	if err != nil {
-		return fmt.Errorf("recipient %q: %w", wire.Shorten(recipient, shownRecipient), err)
+		return fmt.Errorf("recipient %q: %w", Short(recipient), err)
 	}
 	if got != class {
-		return fmt.Errorf("%w: recipient %q is %s, the vault is %s: one vault has recipients of one class", ErrInvalid, wire.Shorten(recipient, shownRecipient), got, class)
+		return fmt.Errorf("%w: recipient %q is %s, the vault is %s: one vault has recipients of one class", ErrInvalid, Short(recipient), got, class)
 	}
 	return nil
 }

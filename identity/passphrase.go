@@ -1,4 +1,4 @@
-package vault
+package identity
 
 import (
 	"bytes"
@@ -19,10 +19,6 @@ type PassphraseFunc func(ctx context.Context, what string, attempt int) ([]byte,
 // maxAttempts is how often a passphrase is asked for.
 const maxAttempts = 3
 
-// ErrPassphrase: the passphrase was wrong, and another may be tried. It matches
-// [ErrWrongKey].
-var ErrPassphrase = fmt.Errorf("%w: wrong passphrase", ErrWrongKey)
-
 // AskPassphrase asks for the passphrase of what until try takes it, three times at
 // most. What try returns besides [ErrPassphrase] ends it. Where ask is nil, the
 // error matches [ErrNoWayIn].
@@ -40,7 +36,7 @@ func AskPassphrase(ctx context.Context, ask PassphraseFunc, what string, try fun
 			return fmt.Errorf("passphrase of %s: %w", what, e)
 		}
 		err = try(passphrase)
-		wipe(passphrase)
+		clear(passphrase)
 	}
 	if errors.Is(err, ErrPassphrase) {
 		return fmt.Errorf("%w of %s", ErrPassphrase, what)
@@ -55,20 +51,28 @@ const (
 	MaxWorkFactor = 20
 )
 
-// lockPassphrase encrypts an identity under a passphrase, as armored age that
-// `age -d` opens.
-func lockPassphrase(identity string, passphrase []byte, workFactor int) (string, error) {
+// Lock encrypts an identity under a passphrase, as armored age that `age -d` opens.
+func Lock(identity string, passphrase []byte, workFactor int) (string, error) {
 	r, err := age.NewScryptRecipient(string(passphrase))
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	r.SetWorkFactor(workFactor)
-	return encryptArmored([]byte(identity+"\n"), r)
+	return Encrypt([]byte(identity+"\n"), r)
 }
 
-// openPassphrase decrypts what a passphrase protects, armored or not, or returns
-// ErrPassphrase.
-func openPassphrase(data, passphrase []byte) ([]byte, error) {
+// Unlock returns the identities that Lock, or `age -p`, put under a passphrase, armored or
+// not. A wrong passphrase is [ErrPassphrase].
+func Unlock(ctx context.Context, locked, passphrase []byte, opts Options) ([]age.Identity, error) {
+	plain, err := decryptByPassphrase(locked, passphrase)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(plain)
+	return parseLines(ctx, string(plain), opts)
+}
+
+func decryptByPassphrase(data, passphrase []byte) ([]byte, error) {
 	id, err := age.NewScryptIdentity(string(passphrase))
 	if err != nil {
 		return nil, ErrPassphrase // an empty one
@@ -84,10 +88,10 @@ func openPassphrase(data, passphrase []byte) ([]byte, error) {
 	}
 	var out []byte
 	if err == nil {
-		out, err = io.ReadAll(io.LimitReader(plain, maxIdentityFile+1))
+		out, err = io.ReadAll(io.LimitReader(plain, MaxFile+1))
 	}
 	if err != nil {
-		wipe(out)
+		clear(out)
 		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	return out, nil
