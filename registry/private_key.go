@@ -206,9 +206,12 @@ const ruleHalves = "is damaged or forged: its private and its public half do not
 // private key: other programs go by them.
 func statedHalves(data []byte, public ssh.PublicKey) error {
 	block, _ := pem.Decode(bytes.TrimSpace(data))
+	if block == nil || block.Type != opensshType {
+		return nil // no other format states a half
+	}
 	k, ok := parseOpenSSH(block)
-	if !ok {
-		return nil
+	if !ok { // Go's parser takes a file with bytes behind its end, which OpenSSH refuses
+		return &FieldError{Field: "private_key", Rule: ruleUnknownKey}
 	}
 	same := bytes.Equal(k.PubKey, public.Marshal())
 	if k.CipherName == "none" && public.Type() == ssh.KeyAlgoED25519 {
