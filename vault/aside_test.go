@@ -87,6 +87,58 @@ func TestSlotsFileOfALostDatabase(t *testing.T) {
 	}
 }
 
+// TestReplaceSeesChanges: while the operator is asked about what is in place, another
+// process puts another database there, or removes a recipient from its slots file.
+func TestReplaceSeesChanges(t *testing.T) {
+	for name, change := range map[string]func(t *testing.T, cfg vault.Config){
+		"database": func(t *testing.T, cfg vault.Config) { write(t, cfg.Path, otherDatabase()) },
+		"gone":     func(t *testing.T, cfg vault.Config) { os.Remove(cfg.Path) },
+		"recipients": func(t *testing.T, cfg vault.Config) {
+			text := strings.Replace(string(read(t, cfg.Path+".slots")), cfg.Identities[0].(*age.X25519Identity).Recipient().String(), otherRecipient, 1)
+			write(t, cfg.Path+".slots", []byte(text))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := vaulttest.Config(t)
+			data := read(t, cfg.Path)
+			clear(data[16:]) // so it does not open
+			write(t, cfg.Path, data)
+			_, err := vault.Restore(t.Context(), cfg, vault.RestoreOptions{
+				Replace: true,
+				ConfirmInPlace: func(context.Context, vault.InPlace) error {
+					change(t, cfg)
+					return nil
+				},
+				Fill: func(context.Context, *vault.Tx) (vault.Backup, error) {
+					t.Error("the restore goes on")
+					return vault.Backup{}, errors.New("it should not")
+				},
+			})
+			if !errors.Is(err, vault.ErrLocked) {
+				t.Errorf("%v, want ErrLocked", err)
+			}
+		})
+	}
+}
+
+// TestSideFilesWithoutADatabase: SQLite's own files tell that a database is missing.
+func TestSideFilesWithoutADatabase(t *testing.T) {
+	for _, suffix := range []string{"-wal", "-shm", "-journal"} {
+		cfg := vault.Config{Path: filepath.Join(vaulttest.Dir(t), "beehives.db")}
+		write(t, cfg.Path+suffix, []byte("rows"))
+		_, err := vault.Create(t.Context(), cfg, vault.CreateOptions{Recipients: []string{otherRecipient}})
+		if !errors.Is(err, vault.ErrMissing) {
+			t.Errorf("create beside %s: %v, want ErrMissing", suffix, err)
+		}
+		if _, err := restoreOver(t, cfg); !errors.Is(err, vault.ErrMissing) {
+			t.Errorf("restore beside %s: %v, want ErrMissing", suffix, err)
+		}
+		if string(read(t, cfg.Path+suffix)) != "rows" {
+			t.Errorf("%s was changed", suffix)
+		}
+	}
+}
+
 // TestCopyOfTheDatabaseStays: a file where a new database is built begins with the
 // key id of the database in place: somebody copied it there.
 func TestCopyOfTheDatabaseStays(t *testing.T) {

@@ -56,15 +56,15 @@ func TestFirstWriteBesideView(t *testing.T) {
 // TestSettings reads the settings back on a connection of each kind.
 func TestSettings(t *testing.T) {
 	v := vaulttest.New(t)
-	read := func(tx *vault.Tx) (got [4]string) {
-		for i, pragma := range []string{"synchronous", "temp_store", "journal_mode", "foreign_keys"} {
+	read := func(tx *vault.Tx) (got [6]string) {
+		for i, pragma := range []string{"synchronous", "temp_store", "journal_mode", "foreign_keys", "mmap_size", "wal_autocheckpoint"} {
 			if err := tx.QueryRowContext(t.Context(), "PRAGMA "+pragma).Scan(&got[i]); err != nil {
 				t.Error(err)
 			}
 		}
 		return got
 	}
-	want := [4]string{"2", "2", "wal", "1"} // FULL, MEMORY
+	want := [6]string{"2", "2", "wal", "1", "0", "0"} // FULL, MEMORY
 	for name, begin := range map[string]func(*vault.Vault, context.Context, func(*vault.Tx) error) error{
 		"View":   (*vault.Vault).View,
 		"Update": (*vault.Vault).Update,

@@ -85,6 +85,16 @@ func TestOpenRefuses(t *testing.T) {
 			rand.Read(data[16:])
 			write(t, cfg.Path, data)
 		}, vault.ErrDamaged},
+		{"an encrypted database that is no vault", func(t *testing.T, cfg *vault.Config, _ faulttest.Keyring) {
+			v := vaulttest.Open(t, *cfg)
+			err := v.Update(t.Context(), func(tx *vault.Tx) error {
+				_, err := tx.ExecContext(t.Context(), `PRAGMA application_id = 7`)
+				return err
+			})
+			if err := errors.Join(err, v.Close()); err != nil {
+				t.Fatal(err)
+			}
+		}, vault.ErrDamaged},
 		{"plaintext", func(t *testing.T, cfg *vault.Config, _ faulttest.Keyring) {
 			os.Remove(cfg.Path)
 			if out, err := exec.Command("sqlite3", cfg.Path, "create table t (x)").CombinedOutput(); err != nil {

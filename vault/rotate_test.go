@@ -506,3 +506,24 @@ func TestRotateReadOnly(t *testing.T) {
 		t.Errorf("%v, want ErrReadOnly", err)
 	}
 }
+
+// TestRotateSeesAnotherDatabase: a database that was put in place under an open vault is
+// not rotated, and stays as it is.
+func TestRotateSeesAnotherDatabase(t *testing.T) {
+	cfg := vaulttest.Config(t)
+	v := vaulttest.Open(t, cfg)
+	copied := read(t, cfg.Path)
+	write(t, cfg.Path+".copy", copied)
+	if err := os.Rename(cfg.Path+".copy", cfg.Path); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := v.Rotate(t.Context()); !errors.Is(err, vault.ErrLocked) {
+		t.Errorf("%v, want ErrLocked", err)
+	}
+	if string(read(t, cfg.Path)) != string(copied) {
+		t.Error("the database in place was changed")
+	}
+	if err := v.View(t.Context(), func(*vault.Tx) error { return nil }); !errors.Is(err, vault.ErrClosed) {
+		t.Errorf("afterwards: %v, want ErrClosed", err)
+	}
+}

@@ -136,6 +136,12 @@ func TestSettle(t *testing.T) {
 		{"rotated away, but a file set aside needs it", map[string]any{"generation": 0}, func(t *testing.T, cfg vault.Config) {
 			write(t, cfg.Path+".replaced-20260101T000000Z", otherDatabase())
 		}, true, false, false},
+		{"rotated away, beside a file set aside that cannot be read", map[string]any{"generation": 0}, func(t *testing.T, cfg vault.Config) {
+			write(t, cfg.Path+".replaced-20260101T000000Z", []byte("short"))
+		}, true, false, false},
+		{"what was built is zeros", map[string]any{"state": "pending"}, func(t *testing.T, cfg vault.Config) {
+			write(t, cfg.Path+".new", make([]byte, 8192))
+		}, false, true, false},
 		{"current, of another vault", map[string]any{"vault_id": anotherVault}, nil, true, true, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -2,6 +2,9 @@ package vault
 
 import (
 	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -41,6 +44,29 @@ const goldenSlotsFile = `{
   ]
 }
 `
+
+// TestSlotsFileRefuses: one key has one entry, and a file that could not be read again is
+// not written.
+func TestSlotsFileRefuses(t *testing.T) {
+	e := goldenEntry()
+	if entries, err := parseSlotsFile(renderSlotsFile([]entry{e, e})); !errors.Is(err, ErrInvalid) || entries != nil {
+		t.Errorf("two entries of one key: %v", err)
+	}
+	if err := checkSlotsFile([]entry{e}); err != nil {
+		t.Error(err)
+	}
+	e.Slots[0].wrapped = strings.Repeat("A", maxSlotsFile)
+	if err := checkSlotsFile([]entry{e}); !errors.Is(err, ErrInvalid) {
+		t.Errorf("a file that is too large: %v", err)
+	}
+	path := filepath.Join(t.TempDir(), "slots")
+	if err := os.WriteFile(path, renderSlotsFile([]entry{e}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if f, err := readSlotsFile(path); err == nil && f.err == nil {
+		t.Error("a file that is too large is read")
+	}
+}
 
 func TestRenderSlotsFile(t *testing.T) {
 	want := strings.Replace(goldenSlotsFile, "KEYID", goldenKey().id.String(), 1)

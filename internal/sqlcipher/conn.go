@@ -113,6 +113,8 @@ func (c connector) checkSettings(conn *sqlite3.SQLiteConn) error {
 	settings := []setting{
 		{"temp_store", int64(2)}, // MEMORY
 		{"foreign_keys", int64(1)},
+		{"mmap_size", int64(0)}, // pages stay where they are wiped
+		{"wal_autocheckpoint", int64(0)},
 	}
 	if c.mode != building {
 		settings = append(settings, setting{"synchronous", int64(2)}) // FULL: a commit is flushed before it is reported
@@ -121,7 +123,7 @@ func (c connector) checkSettings(conn *sqlite3.SQLiteConn) error {
 	case reading:
 		settings = append(settings, setting{"query_only", int64(1)})
 	case writing:
-		settings = append(settings, setting{"journal_mode", "wal"}, setting{"wal_autocheckpoint", int64(0)})
+		settings = append(settings, setting{"journal_mode", "wal"})
 	case building:
 		settings = append(settings, setting{"main.journal_mode", "delete"})
 	}
