@@ -321,7 +321,15 @@ func TestParseSheet(t *testing.T) {
 			t.Errorf("%q, %v, from\n%s", got, err, data)
 		}
 	}
-	for _, bad := range []string{"", "# signer: SHA256:x\n", "vault id: v\nsigner: SHA256:x\n", "# vault id: v\n# signer: a\n# vault id: v\n# signer: b\n"} {
+	// A page that was cut names no other signer than it did: none, or the beginning of it.
+	whole := string(n.Sheet())
+	for end := range whole {
+		got, err := vault.ParseSheet([]byte(whole[:end]))
+		if err != nil && !errors.Is(err, vault.ErrInvalid) || err == nil && !strings.HasPrefix(vault.Fingerprint(testSigner), got) {
+			t.Errorf("cut after %d bytes: %q, %v", end, got, err)
+		}
+	}
+	for _, bad := range []string{"", "# vault id: v\n", "# vault id: v\n# vault id: w\n# signer: a\n", "# signer: SHA256:x\n", "vault id: v\nsigner: SHA256:x\n", "# vault id: v\n# signer: a\n# vault id: v\n# signer: b\n"} {
 		if got, err := vault.ParseSheet([]byte(bad)); !errors.Is(err, vault.ErrInvalid) {
 			t.Errorf("%q: %q, %v, want ErrInvalid", bad, got, err)
 		}

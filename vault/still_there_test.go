@@ -1,0 +1,25 @@
+package vault
+
+import (
+	"errors"
+	"testing"
+)
+
+// TestStillThere: of a backup's recipients those are kept that the vault in place has, and
+// a passphrase slot alone is not enough.
+func TestStillThere(t *testing.T) {
+	slots := map[SlotKind]Slot{}
+	for _, kind := range []SlotKind{SlotRecovery, SlotRecipient, SlotPassphrase, SlotCredential} {
+		slots[kind] = Slot{Kind: kind, Recipient: "age1" + string(kind)}
+	}
+	backup := []Slot{slots[SlotRecovery], slots[SlotRecipient], slots[SlotPassphrase], slots[SlotCredential]}
+	for _, inPlace := range [][]Slot{{}, {slots[SlotPassphrase]}, {slots[SlotPassphrase], slots[SlotCredential]}} {
+		if kept, _, err := stillThere(backup, inPlace); !errors.Is(err, ErrInvalid) || kept != nil {
+			t.Errorf("in place %v: %v, %v, want ErrInvalid", inPlace, kept, err)
+		}
+	}
+	kept, leftOut, err := stillThere(backup, []Slot{slots[SlotRecipient], slots[SlotPassphrase]})
+	if err != nil || len(kept) != 2 || len(leftOut) != 2 || leftOut[0].Kind != SlotRecovery || leftOut[1].Kind != SlotCredential {
+		t.Errorf("kept %v, left out %v, %v", kept, leftOut, err)
+	}
+}
