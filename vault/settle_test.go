@@ -186,6 +186,34 @@ func TestSettle(t *testing.T) {
 	}
 }
 
+// TestSettleLeavesAnothersItem: an entry names the key of another vault as one that never
+// came to be. The keyring's item holds another key than the entry tells of, and stays.
+func TestSettleLeavesAnothersItem(t *testing.T) {
+	cfg, k, _ := keyringVault(t)
+	other := vault.Config{Path: filepath.Join(vaulttest.Dir(t), "beehives.db"), Keyring: k}
+	if _, err := vault.Create(t.Context(), other, vault.CreateOptions{Recipients: []string{otherRecipient}}); err != nil {
+		t.Fatal(err)
+	}
+	addEntry(t, cfg.Path+".slots", map[string]any{"state": "pending", "key_id": keyIDs(t, other.Path+".slots")[0]})
+	if err := vaulttest.Open(t, cfg).Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := vaulttest.Open(t, other).Close(); err != nil {
+		t.Errorf("the other vault: %v", err)
+	}
+}
+
+// TestSettleNotReplaced: an entry says that this very vault was replaced. It goes on
+// opening by the keyring.
+func TestSettleNotReplaced(t *testing.T) {
+	cfg, _, _ := leftVault(t, map[string]any{"state": "replaced"})
+	for range 2 {
+		if err := vaulttest.Open(t, cfg).Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestSettleWaitsForTheKeyring: an open by another way makes nobody wait for a
 // keyring, and leaves the entry to one that came by it.
 func TestSettleWaitsForTheKeyring(t *testing.T) {
