@@ -224,21 +224,30 @@ func parseSSHIdentity(ctx context.Context, data []byte, opts Options) ([]age.Ide
 type Facts struct {
 	Recipient string // "" where only its plugin knows
 	Comments  string // the comment lines of its file
-	secret    []byte // nil where it has none of its own, as of a plugin
+	root      []byte // HKDF's extract of its secret; nil where it has none, as of a plugin
 }
 
 // Derive returns 32 bytes that only who has the identity can tell, by HKDF-SHA256 of its
 // secret: for age's own, the text of the identity; for ed25519, the seed; for RSA, the
 // larger prime. It returns nil where the identity has no secret of its own.
 func (f Facts) Derive(info string) []byte {
-	if f.secret == nil {
+	if f.root == nil {
 		return nil
 	}
-	key, err := hkdf.Key(sha256.New, f.secret, nil, info, sha256.Size)
+	key, err := hkdf.Expand(sha256.New, f.root, info, sha256.Size)
 	if err != nil {
 		panic(err) // only for lengths that HKDF cannot give
 	}
 	return key
+}
+
+// extract keeps of a secret what keys are derived from, so that the secret need not stay.
+func extract(secret []byte) []byte {
+	root, err := hkdf.Extract(sha256.New, secret, nil)
+	if err != nil {
+		panic(err) // only for hashes that are not allowed
+	}
+	return root
 }
 
 // Describe returns what is known of an identity.
@@ -252,9 +261,9 @@ func Describe(id age.Identity) Facts {
 func describe(id age.Identity) Facts {
 	switch id := id.(type) {
 	case *age.X25519Identity:
-		return Facts{Recipient: id.Recipient().String(), secret: []byte(id.String())}
+		return Facts{Recipient: id.Recipient().String(), root: extract([]byte(id.String()))}
 	case *age.HybridIdentity:
-		return Facts{Recipient: id.Recipient().String(), secret: []byte(id.String())}
+		return Facts{Recipient: id.Recipient().String(), root: extract([]byte(id.String()))}
 	}
 	return Facts{}
 }
@@ -282,13 +291,13 @@ func ParseText(text string) (age.Identity, error) {
 	return age.ParseX25519Identity(text)
 }
 
-// Opened returns the identities behind one that waits for a passphrase, as far as it was
-// given; for any other, the identity itself.
-func Opened(id age.Identity) []age.Identity {
+// Behind returns the identities behind one that waits for a passphrase, once it was
+// given; for any other, nothing.
+func Behind(id age.Identity) []age.Identity {
 	if l, ok := id.(*lockedIdentity); ok {
 		return l.identities
 	}
-	return []age.Identity{id}
+	return nil
 }
 
 // Generate makes an identity of the class, and returns its text and its recipient.
@@ -341,14 +350,16 @@ func newSSHIdentity(key any) (age.Identity, error) {
 	if err != nil {
 		return nil, errNotSSHIdentity
 	}
+	defer clear(secret)
 	signer, err := ssh.NewSignerFromKey(key)
 	if err != nil {
 		return nil, errNotSSHIdentity
 	}
-	return &described{id, Facts{
-		Recipient: strings.TrimSpace(string(ssh.MarshalAuthorizedKey(signer.PublicKey()))),
-		secret:    secret,
-	}}, nil
+	facts := Facts{Recipient: strings.TrimSpace(string(ssh.MarshalAuthorizedKey(signer.PublicKey())))}
+	if secret != nil {
+		facts.root = extract(secret)
+	}
+	return &described{id, facts}, nil
 }
 
 // lockedIdentity is one that needs a passphrase. It is opened once, when it is

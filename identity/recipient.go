@@ -115,8 +115,8 @@ func ClassOf(r age.Recipient) (Class, error) {
 // have to touch a token.
 const pluginWait = time.Minute
 
-// Await runs what may never return, such as a plugin's call, and leaves it behind
-// when ctx ends. What fn works on must be its own.
+// Await runs what may never return, such as a plugin's call or the read of a pipe, and
+// leaves it behind when ctx ends. What fn works on must be its own.
 func Await[T any](ctx context.Context, fn func() (T, error)) (T, error) {
 	type result struct {
 		value T

@@ -196,6 +196,29 @@ func TestAuditRowGolden(t *testing.T) {
 }
 
 // goldenAnchor is the form of an anchor, for ever.
+// several is an identity of a caller's own, whose values cannot be compared.
+type several struct{ identities []age.Identity }
+
+func (s several) Unwrap(stanzas []*age.Stanza) ([]byte, error) {
+	return s.identities[0].Unwrap(stanzas)
+}
+
+// TestSlotOpensByAnyIdentity: what a caller brings need not be one that this program knows.
+func TestSlotOpensByAnyIdentity(t *testing.T) {
+	id, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := Slot{ID: "0000000000000000", Kind: SlotRecipient, Recipient: id.Recipient().String()}
+	if err := s.wrap(t.Context(), goldenKey(), nil); err != nil {
+		t.Fatal(err)
+	}
+	k, _, err := unwrapAny([]Slot{s}, []age.Identity{several{[]age.Identity{id}}})
+	if err != nil || *k != *goldenKey() {
+		t.Errorf("%v", err)
+	}
+}
+
 // TestRowHash: the HMAC of a row, as any tool computes it from the row's text.
 func TestRowHash(t *testing.T) {
 	key := make([]byte, 32)

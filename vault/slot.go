@@ -118,10 +118,7 @@ func unwrapAny(slots []Slot, identities []age.Identity) (*Key, opener, error) {
 
 // whichOf returns, of the identities behind a passphrase, the one that opens the slot.
 func (s Slot) whichOf(id age.Identity) age.Identity {
-	for _, inner := range identity.Opened(id) {
-		if inner == id {
-			return id
-		}
+	for _, inner := range identity.Behind(id) {
 		if k, err := s.unwrap(inner); err == nil {
 			k.wipe()
 			return inner

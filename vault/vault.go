@@ -18,6 +18,7 @@ import (
 // Vault is an open vault. It is safe for concurrent use. Close it once, when
 // nobody uses it any more.
 type Vault struct {
+	cfg    Config // not the store's, which a rotation replaces: it is read outside the gate too
 	paths  paths
 	source Source
 
@@ -56,6 +57,7 @@ func attach(cfg Config, p paths, key *Key) (*Vault, error) {
 		return nil, err
 	}
 	return &Vault{
+		cfg:        cfg,
 		paths:      p,
 		write:      durable.NewLock(p.write),
 		anchorLock: durable.NewLock(p.anchor),

@@ -112,7 +112,6 @@ var failures = []failure{
 	{registry.ErrNotRegistry, exitInvalid, "not_a_registry", ""},
 	{registry.ErrLegacyDamaged, exitInvalid, "plaintext_damaged", "No vault was touched. Take another copy of the file, or save what it still holds: sqlite3 FILE .recover | sqlite3 NEW-FILE"},
 	{vault.ErrNotPlaintext, exitInvalid, "not_plaintext", ""},
-	{registry.ErrInvalid, exitInvalid, "invalid", ""},
 	{vault.ErrInvalid, exitInvalid, "invalid", ""},
 }
 

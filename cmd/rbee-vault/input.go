@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/rbee-keeper/rbee-vault/identity"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
@@ -37,7 +38,7 @@ func openInput(ctx context.Context, path string) (*input, error) {
 	if err := vault.CheckNotOpen(path); err != nil {
 		return nil, err
 	}
-	f, err := await(ctx, func() (*os.File, error) { return os.Open(path) })
+	f, err := identity.Await(ctx, func() (*os.File, error) { return os.Open(path) })
 	if err != nil {
 		return nil, err
 	}
@@ -78,7 +79,7 @@ func (in *input) Read(p []byte) (int, error) {
 		in.buf = make([]byte, 64<<10)
 	}
 	buf := in.buf[:min(len(p), len(in.buf))]
-	n, err := await(in.ctx, func() (int, error) { return in.f.Read(buf) })
+	n, err := identity.Await(in.ctx, func() (int, error) { return in.f.Read(buf) })
 	if in.ctx.Err() != nil {
 		in.buf = nil // it is still being read into
 		return 0, in.ctx.Err()
@@ -131,27 +132,6 @@ func spool(r io.Reader) (*os.File, error) {
 	return f, nil
 }
 
-// await waits for fn, or for the end of ctx, whatever comes first. Then fn goes on
-// by itself until it returns or the process ends.
-func await[T any](ctx context.Context, fn func() (T, error)) (T, error) {
-	type result struct {
-		value T
-		err   error
-	}
-	done := make(chan result, 1)
-	go func() {
-		value, err := fn()
-		done <- result{value, err}
-	}()
-	select {
-	case r := <-done:
-		return r.value, r.err
-	case <-ctx.Done():
-		var zero T
-		return zero, ctx.Err()
-	}
-}
-
 // output writes to a pipe that nobody may be reading. Once ctx has ended, a Write
 // waits a moment longer and gives up.
 type output struct {
@@ -180,7 +160,7 @@ func (o output) Write(p []byte) (int, error) {
 	defer cancel()
 	stop := context.AfterFunc(o.ctx, func() { time.AfterFunc(outputGrace, cancel) })
 	defer stop()
-	return await(late, func() (int, error) { return o.w.Write(own) })
+	return identity.Await(late, func() (int, error) { return o.w.Write(own) })
 }
 
 // pluginPrefix is how the programs of age plugins are named.

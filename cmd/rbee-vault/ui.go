@@ -14,6 +14,7 @@ import (
 
 	"charm.land/lipgloss/v2"
 	"charm.land/lipgloss/v2/table"
+	"github.com/rbee-keeper/rbee-vault/identity"
 	"github.com/rbee-keeper/rbee-vault/internal/wire"
 	"github.com/schollz/progressbar/v3"
 	"golang.org/x/term"
@@ -347,7 +348,7 @@ func (u *ui) ask(ctx context.Context, question string) (string, error) {
 	}
 	u.out.Flush() // what was printed before stands before it
 	fmt.Fprint(tty, cleanLines(question))
-	line, err := await(ctx, func() ([]byte, error) { return readTTYLine(tty) })
+	line, err := identity.Await(ctx, func() ([]byte, error) { return readTTYLine(tty) })
 	if ctx.Err() != nil {
 		fmt.Fprintln(tty)
 	}
@@ -373,7 +374,7 @@ func (u *ui) askSecret(ctx context.Context, question string) ([]byte, error) {
 	if u.secrets == nil {
 		u.secrets = term.NewTerminal(tty, "") // one for all, for it reads ahead
 	}
-	secret, err := await(ctx, func() ([]byte, error) {
+	secret, err := identity.Await(ctx, func() ([]byte, error) {
 		secret, err := u.secrets.ReadPassword(wire.Clean(question))
 		if errors.Is(err, io.EOF) { // Ctrl-C, which signals nothing now
 			err = context.Canceled

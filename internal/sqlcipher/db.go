@@ -117,7 +117,7 @@ func (db *DB) View(ctx context.Context, fn func(Tx) error) error {
 	if err != nil {
 		return err
 	}
-	err = transact(ctx, pool, fn)
+	err = db.transact(ctx, pool, fn)
 	if db.log.Load() == nil && db.mode != building {
 		db.checkLog() // so that it is noted early
 	}
@@ -131,7 +131,7 @@ func (db *DB) Update(ctx context.Context, fn func(Tx) error) error {
 	if err != nil {
 		return err
 	}
-	if err := transact(ctx, pool, fn); err != nil {
+	if err := db.transact(ctx, pool, fn); err != nil {
 		return err
 	}
 	if db.mode == building {
@@ -143,7 +143,7 @@ func (db *DB) Update(ctx context.Context, fn func(Tx) error) error {
 	return nil
 }
 
-func transact(ctx context.Context, pool *sql.DB, fn func(Tx) error) error {
+func (db *DB) transact(ctx context.Context, pool *sql.DB, fn func(Tx) error) error {
 	tx, err := pool.BeginTx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("begin transaction: %w", MapError(err))
@@ -155,7 +155,7 @@ func transact(ctx context.Context, pool *sql.DB, fn func(Tx) error) error {
 	switch err := tx.Commit(); {
 	case err == nil:
 		return nil
-	case flushFailed(err):
+	case db.mode == writing && flushFailed(err): // what is being built is thrown away
 		return fmt.Errorf("commit: %w: %w", ErrUnknownOutcome, err)
 	default:
 		return fmt.Errorf("commit: %w", MapError(err))
