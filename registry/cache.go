@@ -24,7 +24,7 @@ type nodeCache struct {
 // from the database each time.
 const maxCached = 20_000
 
-// node returns a node as it is at a revision, if that is known. The zero Version, that of
+// node returns a node as it is at a revision, if that is known. The zero Revision, that of
 // a read which did not ask, is never known.
 func (c *nodeCache) node(revision vault.Revision, name string) (Node, bool) {
 	c.mu.RLock()
