@@ -333,12 +333,18 @@ func (v *Vault) writeAnchor(ctx context.Context, wait time.Duration) {
 		m, now, err = tx.anchor(ctx)
 		return err
 	})
-	if err == nil && !m.Keyring {
-		return // it was taken away as an unlock method, maybe by another process
-	}
 	retry := v.cfg.now()
 	if err == nil {
-		if err = v.cfg.Keyring.Set(ctx, anchorAccount(now.vaultID), now.String()); err != nil {
+		account := anchorAccount(now.vaultID)
+		if m.Keyring {
+			err = v.cfg.Keyring.Set(ctx, account, now.String())
+		} else {
+			// Another process removed the keyring as an unlock method, or an older copy
+			// of the database from before it was one was accepted. Without this, the
+			// anchor of another past would refuse the vault later.
+			err = v.cfg.Keyring.Delete(ctx, account)
+		}
+		if err != nil {
 			retry = retry.Add(anchorBackOff)
 		}
 		os.Chtimes(v.paths.anchor, retry, retry) // best effort: see anchorRetry

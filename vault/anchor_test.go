@@ -2,6 +2,7 @@ package vault_test
 
 import (
 	"errors"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -165,6 +166,46 @@ func TestAnchorAfterRotation(t *testing.T) {
 		t.Error(err)
 	}
 	v.Close()
+	if err := openAndClose(t.Context(), cfg); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestAcceptedWithoutKeyring accepts a copy from before the keyring was an unlock
+// method. The anchor of the past that ended there must not refuse the vault later.
+func TestAcceptedWithoutKeyring(t *testing.T) {
+	cfg, k, identity := keyringVault(t)
+	by := cfg
+	by.Identities, by.ConfirmSigner = []age.Identity{identity}, vaulttest.AcceptSigner
+	v := vaulttest.Open(t, by)
+	if _, err := v.RemoveKeyring(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	v.Close()
+	old := photograph(t, cfg)
+	v = vaulttest.Open(t, by)
+	if err := v.AddKeyring(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	v.Close()
+	anchorOf(t, k) // there is one
+	old("")
+	if err := openAndClose(t.Context(), cfg); !errors.Is(err, vault.ErrRollback) {
+		t.Fatalf("%v, want ErrRollback", err)
+	}
+	accepting := cfg
+	accepting.AcceptRollback = true
+	if err := openAndClose(t.Context(), accepting); err != nil {
+		t.Fatal(err)
+	}
+	accounts, err := k.Accounts()
+	if err != nil || slices.ContainsFunc(accounts, func(a string) bool { return strings.HasSuffix(a, "/anchor") }) {
+		t.Errorf("the keyring holds %v, %v: want no anchor", accounts, err)
+	}
+	// Without a slots file, the keyring is asked.
+	if err := os.Remove(cfg.Path + ".slots"); err != nil {
+		t.Fatal(err)
+	}
 	if err := openAndClose(t.Context(), cfg); err != nil {
 		t.Error(err)
 	}
