@@ -1,8 +1,11 @@
 package vault_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,6 +14,8 @@ import (
 
 	"filippo.io/age"
 
+	"github.com/rbee-keeper/rbee-vault/identity"
+	"github.com/rbee-keeper/rbee-vault/internal/durable"
 	"github.com/rbee-keeper/rbee-vault/internal/faulttest"
 	"github.com/rbee-keeper/rbee-vault/vault"
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
@@ -203,5 +208,167 @@ func TestSideFilesAfterACheckpoint(t *testing.T) {
 	}
 	if string(read(t, cfg.Path)) != string(before) {
 		t.Error("the vault was changed")
+	}
+}
+
+// backupOf says that a backup has these recipients.
+func backupOf(recipients ...string) func(context.Context, *vault.Tx) (vault.Backup, error) {
+	return func(_ context.Context, tx *vault.Tx) (vault.Backup, error) {
+		b := vault.Backup{OriginVaultID: "origin"}
+		for n, r := range recipients {
+			b.Slots = append(b.Slots, vault.Slot{ID: fmt.Sprintf("%016x", n+1), Kind: vault.SlotRecipient, Recipient: r, Created: tx.Now()})
+		}
+		return b, nil
+	}
+}
+
+// TestReplacedWithoutKeyring: the keyring notes that a vault was replaced, also where
+// the new one does not use it.
+func TestReplacedWithoutKeyring(t *testing.T) {
+	cfg, k, identity := keyringVault(t)
+	old := photograph(t, cfg)
+	opts := vault.RestoreOptions{Replace: true, NoKeyring: true, Fill: backupOf(identity.Recipient().String())}
+	if _, err := vault.Restore(t.Context(), cfg, opts); err != nil {
+		t.Fatal(err)
+	}
+	if got := anchorOf(t, k); !strings.HasSuffix(got, ":aside") {
+		t.Errorf("anchor %q, want it set aside", got)
+	}
+	old("", ".slots")
+	if err := openAndClose(t.Context(), cfg); !errors.Is(err, vault.ErrRollback) {
+		t.Errorf("its files put back: %v, want ErrRollback", err)
+	}
+}
+
+// TestRestoreVouchesByPassphrase: an identity under a passphrase is open once the
+// backup is read, and vouches then.
+func TestRestoreVouchesByPassphrase(t *testing.T) {
+	secret := newIdentity(t)
+	r, err := age.NewScryptRecipient("secret")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.SetWorkFactor(1)
+	var file bytes.Buffer
+	w, err := age.Encrypt(&file, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	io.WriteString(w, secret.String())
+	w.Close()
+	ids, err := identity.Parse(t.Context(), &file, identity.Options{Passphrase: passphrases(new(int), "secret")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var message bytes.Buffer
+	if w, err = age.Encrypt(&message, secret.Recipient()); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	cfg := vault.Config{Path: filepath.Join(vaulttest.Dir(t), "beehives.db"), Identities: ids}
+	_, err = vault.Restore(t.Context(), cfg, vault.RestoreOptions{Fill: func(ctx context.Context, tx *vault.Tx) (vault.Backup, error) {
+		if _, err := age.Decrypt(&message, ids...); err != nil {
+			return vault.Backup{}, err
+		}
+		return backupOf(secret.Recipient().String())(ctx, tx)
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := openAndClose(t.Context(), cfg); err != nil { // nobody is asked about the signer
+		t.Error(err)
+	}
+}
+
+// TestReplaceDamaged: a vault with a damaged page is replaced, whether it still opens
+// or not, and is set aside as it was.
+func TestReplaceDamaged(t *testing.T) {
+	const page = 4096
+	whole := read(t, vaulttest.Config(t).Path)
+	opened := 0
+	for at := 0; at < len(whole); at += page {
+		cfg := vaulttest.Config(t)
+		data := read(t, cfg.Path)
+		data[at+page/2] ^= 1
+		write(t, cfg.Path, data)
+		if openAndClose(t.Context(), cfg) == nil {
+			opened++
+			data = read(t, cfg.Path)
+		}
+		own := cfg.Identities[0].(*age.X25519Identity).Recipient().String()
+		done, err := vault.Restore(t.Context(), cfg, vault.RestoreOptions{
+			Replace:        true,
+			ConfirmInPlace: func(context.Context, vault.InPlace) error { return nil },
+			Fill:           backupOf(own),
+		})
+		if err != nil {
+			t.Errorf("page %d: %v", at/page+1, err)
+			continue
+		}
+		if !bytes.Equal(read(t, done.Aside), data) {
+			t.Errorf("page %d: what is set aside is not what was in place", at/page+1)
+		}
+	}
+	if pages := len(whole) / page; opened == 0 || opened == pages {
+		t.Errorf("%d of %d opened: want some of both", opened, pages)
+	}
+}
+
+// getting tells of each Get.
+type getting struct {
+	faulttest.Keyring
+	got chan struct{}
+}
+
+func (g getting) Get(ctx context.Context, account string) (string, error) {
+	value, err := g.Keyring.Get(ctx, account)
+	select {
+	case g.got <- struct{}{}:
+	default:
+	}
+	return value, err
+}
+
+// TestReplaceSeesRemovedReader removes a recipient while a restore waits for the lock.
+// He must not come back.
+func TestReplaceSeesRemovedReader(t *testing.T) {
+	cfg, k, reader := keyringVault(t)
+	v := vaulttest.Open(t, cfg)
+	addSlot(t, v, vault.NewSlot{Kind: vault.SlotRecipient, Recipient: otherRecipient})
+	m, slots := slotsOf(t, v)
+	v.Close()
+	lock := durable.NewLock(cfg.Path + ".lock") // so the restore waits
+	if err := lock.Shared(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	replacing := cfg
+	g := getting{k, make(chan struct{})}
+	replacing.Keyring = g
+	var done vault.RestoredVault
+	failed := make(chan error)
+	go func() {
+		var err error
+		done, err = vault.Restore(t.Context(), replacing, vault.RestoreOptions{Replace: true, Fill: backupOf(reader.Recipient().String(), otherRecipient)})
+		failed <- err
+	}()
+	<-g.got // for a new key id, and
+	<-g.got // for the key of the vault in place, which is open by now
+	var err error
+	for v, err = vault.Open(t.Context(), cfg); errors.Is(err, vault.ErrAlreadyOpen); v, err = vault.Open(t.Context(), cfg) {
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(slots, func(s vault.Slot) bool { return s.Recipient == reader.Recipient().String() })
+	if err := v.RemoveSlot(t.Context(), slots[i].ID); err != nil {
+		t.Fatal(err)
+	}
+	v.Close()
+	lock.Unlock()
+	if err := <-failed; err != nil {
+		t.Fatal(err)
+	}
+	if len(done.LeftOut) != 1 || done.LeftOut[0].Recipient != reader.Recipient().String() || done.VaultID == m.VaultID {
+		t.Errorf("left out: %v", done.LeftOut)
 	}
 }

@@ -295,3 +295,35 @@ func TestDestroyUnderFaults(t *testing.T) {
 		})
 	}
 }
+
+// TestDestroyKeepsReplacedKeys: the key of a vault that was replaced belongs to its files,
+// wherever they are now.
+func TestDestroyKeepsReplacedKeys(t *testing.T) {
+	cfg, k, _ := keyringVault(t)
+	if err := k.Set(t.Context(), otherKeyID, "its key"); err != nil {
+		t.Fatal(err)
+	}
+	addEntry(t, cfg.Path+".slots", map[string]any{"state": "replaced"})
+	if done, err := vault.Destroy(t.Context(), cfg); err != nil || len(done.Accounts) != 2 {
+		t.Fatalf("%+v, %v", done, err)
+	}
+	if accounts, err := k.Accounts(); err != nil || !slices.Equal(accounts, []string{otherKeyID}) {
+		t.Errorf("items %v, %v", accounts, err)
+	}
+}
+
+// TestDestroyWithoutItsEntry: the key of the vault in place stays when a copy of it that
+// lost its slots file is destroyed.
+func TestDestroyWithoutItsEntry(t *testing.T) {
+	cfg, _, _ := keyringVault(t)
+	aside := cfg
+	aside.Path += ".replaced-20260101T000000Z"
+	write(t, aside.Path, read(t, cfg.Path))
+	done, err := vault.Destroy(t.Context(), aside)
+	if err != nil || len(done.Accounts) != 0 || len(done.LeftAccounts) != 1 {
+		t.Errorf("%+v, %v", done, err)
+	}
+	if err := openAndClose(t.Context(), cfg); err != nil {
+		t.Error(err)
+	}
+}
