@@ -10,6 +10,7 @@ import (
 
 	"filippo.io/age"
 
+	"github.com/rbee-keeper/rbee-vault/internal/faulttest"
 	"github.com/rbee-keeper/rbee-vault/keyring"
 	"github.com/rbee-keeper/rbee-vault/keyring/keyringtest"
 	"github.com/rbee-keeper/rbee-vault/registry"
@@ -254,7 +255,9 @@ func BenchmarkOpen(b *testing.B) {
 		ref := startReference(b, nodes)
 		compare(b, ours, ref.side(b, "open"))
 	}
-	b.Run("key", func(b *testing.B) { open(b, createIn(b, &keyringtest.Memory{})) })
+	b.Run("key", func(b *testing.B) {
+		open(b, createIn(b, faulttest.Keyring{Dir: b.TempDir(), Steps: &faulttest.Steps{}}))
+	})
 	b.Run("keyring", func(b *testing.B) {
 		keyringtest.Start(b)
 		open(b, createIn(b, keyring.New(keyring.Config{})))

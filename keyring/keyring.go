@@ -76,6 +76,31 @@ func (k *Keyring) Get(ctx context.Context, account string) (string, error) {
 	return value, nil
 }
 
+// GetAll returns the values stored for accounts, in their order, and "" where the keyring
+// has none. It asks the keyring once, within one deadline. The error is that of the first
+// Get that fails for another reason than ErrNotFound.
+func (k *Keyring) GetAll(ctx context.Context, accounts ...string) ([]string, error) {
+	var values []string
+	_, err := k.call(ctx, func(ctx context.Context) (string, error) {
+		found := make([]string, len(accounts))
+		err := k.ask(ctx, func() (err error) {
+			for i, a := range accounts {
+				found[i], err = storeGet(k.service, a)
+				if err != nil && !errors.Is(err, ErrNotFound) {
+					return fmt.Errorf("item %q: %w", a, err)
+				}
+			}
+			return nil
+		})
+		values = found
+		return "", err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("get keyring items: %w", err)
+	}
+	return values, nil
+}
+
 // Set stores value for account, in place of an earlier one, and reads it back: if it
 // returns nil, a Get found exactly value. See CheckValue for what can be stored. On an
 // ErrReadBack nothing reliable is stored; on any other ErrUnavailable either the old or

@@ -135,7 +135,7 @@ func (v *Vault) compareAnchor(ctx context.Context, m Meta) error {
 		return known.rollback
 	}
 	found := anchoring{compared: true}
-	a, err := readAnchor(ctx, v.cfg.Keyring, m.VaultID)
+	a, err := v.readAnchor(ctx, m.VaultID)
 	switch {
 	case errors.Is(err, keyring.ErrNotFound):
 		if m.Keyring { // else it is a way in only from now on
@@ -214,18 +214,43 @@ func (v *Vault) acceptAnchor() {
 	v.anchoring.marks++
 }
 
-// readAnchor gets the anchor of a vault. What is there and is none gives
-// [ErrRollback]: whoever can change it could hide one.
+// anchorItem is what the keyring has under a vault's anchor account; "": nothing.
+type anchorItem struct{ vaultID, value string }
+
+// parse returns [keyring.ErrNotFound] for no item, and [ErrRollback] for a malformed one:
+// whoever can change it could hide an anchor.
+func (i anchorItem) parse() (anchor, error) {
+	if i.value == "" {
+		return anchor{}, keyring.ErrNotFound
+	}
+	a, err := parseAnchor(i.value)
+	if err != nil || a.vaultID != i.vaultID {
+		return anchor{}, fmt.Errorf("%w, or the keyring's item %q was changed: it is no anchor of this vault", ErrRollback, anchorAccount(i.vaultID))
+	}
+	return a, nil
+}
+
+// readAnchor gets the anchor of a vault. Errors are those of [anchorItem.parse] and of
+// package keyring.
 func readAnchor(ctx context.Context, k Keyring, vaultID string) (anchor, error) {
 	value, err := k.Get(ctx, anchorAccount(vaultID))
 	if err != nil {
 		return anchor{}, err
 	}
-	a, err := parseAnchor(value)
-	if err != nil || a.vaultID != vaultID {
-		return anchor{}, fmt.Errorf("%w, or the keyring's item %q was changed: it is no anchor of this vault", ErrRollback, anchorAccount(vaultID))
+	return anchorItem{vaultID, value}.parse()
+}
+
+// readAnchor is readAnchor, once without asking the keyring where it gave the anchor with
+// the key.
+func (v *Vault) readAnchor(ctx context.Context, vaultID string) (anchor, error) {
+	v.mu.Lock()
+	item := v.anchorItem
+	v.anchorItem = nil
+	v.mu.Unlock()
+	if item != nil && item.vaultID == vaultID {
+		return item.parse()
 	}
-	return a, nil
+	return readAnchor(ctx, v.cfg.Keyring, vaultID)
 }
 
 // check refuses a database that is not what the anchor saw, or its continuation,

@@ -159,7 +159,13 @@ func TestAnchorAfterRotation(t *testing.T) {
 	if _, err := v.Rotate(t.Context()); !errors.Is(err, vault.ErrRollback) {
 		t.Errorf("%v, want ErrRollback", err)
 	}
+	// Nor may what this handle changes hide from the keyring that it is an older copy.
+	seen := anchorOf(t, k)
+	addSlot(t, v, vault.NewSlot{Kind: vault.SlotRecipient, Recipient: otherRecipient})
 	v.Close()
+	if anchorOf(t, k) != seen {
+		t.Error("the anchor of a later state was overwritten")
+	}
 	by.AcceptRollback = true
 	v = vaulttest.Open(t, by)
 	if err := v.AddKeyring(t.Context()); err != nil {
@@ -240,7 +246,7 @@ func TestAnchorCannotBeWritten(t *testing.T) {
 	cfg, k, _ := keyringVault(t)
 	before := anchorOf(t, k)
 	failing := cfg
-	failing.Keyring = faulttest.Keyring{Dir: k.Dir, Steps: &faulttest.Steps{At: 3, Blow: faulttest.FailOnwards}}
+	failing.Keyring = faulttest.Keyring{Dir: k.Dir, Steps: &faulttest.Steps{At: 2, Blow: faulttest.FailOnwards}}
 	node(t, failing, "first")
 	if anchorOf(t, k) != before {
 		t.Fatal("the keyring did not fail")

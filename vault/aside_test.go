@@ -314,7 +314,7 @@ func TestReplaceDamaged(t *testing.T) {
 	}
 }
 
-// getting tells of each Get.
+// getting reports each Get and GetAll.
 type getting struct {
 	faulttest.Keyring
 	got chan struct{}
@@ -322,11 +322,14 @@ type getting struct {
 
 func (g getting) Get(ctx context.Context, account string) (string, error) {
 	value, err := g.Keyring.Get(ctx, account)
-	select {
-	case g.got <- struct{}{}:
-	default:
-	}
+	g.got <- struct{}{}
 	return value, err
+}
+
+func (g getting) GetAll(ctx context.Context, accounts ...string) ([]string, error) {
+	values, err := g.Keyring.GetAll(ctx, accounts...)
+	g.got <- struct{}{}
+	return values, err
 }
 
 // TestReplaceSeesRemovedReader removes a recipient while a restore waits for the lock.
@@ -342,7 +345,7 @@ func TestReplaceSeesRemovedReader(t *testing.T) {
 		t.Fatal(err)
 	}
 	replacing := cfg
-	g := getting{k, make(chan struct{})}
+	g := getting{k, make(chan struct{}, 100)}
 	replacing.Keyring = g
 	var done vault.RestoredVault
 	failed := make(chan error)

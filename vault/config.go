@@ -16,10 +16,11 @@ import (
 )
 
 // Keyring is what the vault needs of an OS keyring; [keyring.Keyring] has it.
-// Get returns [keyring.ErrNotFound] for an absent item; Set has read the item
+// Get returns [keyring.ErrNotFound] for an absent item, GetAll "" for each; Set has read the item
 // back when it returns nil; Delete has seen it gone.
 type Keyring interface {
 	Get(ctx context.Context, account string) (string, error)
+	GetAll(ctx context.Context, accounts ...string) ([]string, error)
 	Set(ctx context.Context, account, value string) error
 	Delete(ctx context.Context, account string) error
 }

@@ -264,8 +264,19 @@ func TestUnauditedChange(t *testing.T) {
 	ctx := t.Context()
 	audit := func(tx *vault.Tx) error { return tx.Audit(ctx, vault.Event{Action: "x"}) }
 	insert := func(tx *vault.Tx) error { return insertNode(ctx, tx, "hive-01") }
+	// Of a blob every byte counts, also behind a zero byte.
+	if err := v.Update(ctx, func(tx *vault.Tx) error {
+		_, err := tx.ExecContext(ctx, `INSERT INTO ssh_keys (fingerprint, type, public_key, comment, private_key, created) VALUES ('SHA256:x', 'ssh-ed25519', '', '', x'610001', 0)`)
+		return errors.Join(err, audit(tx))
+	}); err != nil {
+		t.Fatal(err)
+	}
 	for name, do := range map[string]func(tx *vault.Tx) error{
-		"alone":          insert,
+		"alone": insert,
+		"a sealed key": func(tx *vault.Tx) error {
+			_, err := tx.ExecContext(ctx, `UPDATE ssh_keys SET private_key = x'610002'`)
+			return err
+		},
 		"behind its row": func(tx *vault.Tx) error { return errors.Join(audit(tx), insert(tx)) },
 		"signers":        func(tx *vault.Tx) error { _, err := tx.ExecContext(ctx, `DELETE FROM signers`); return err },
 		"slots":          func(tx *vault.Tx) error { _, err := tx.ExecContext(ctx, `UPDATE slots SET label = 'x'`); return err },

@@ -46,17 +46,6 @@ func insertMeta(ctx context.Context, tx *Tx, m Meta) error {
 	return err
 }
 
-func selectVaultID(ctx context.Context, tx *Tx) (string, error) {
-	var vaultID string
-	err := tx.QueryRowContext(ctx, `SELECT vault_id FROM vault_meta`).Scan(&vaultID)
-	if errors.Is(err, sql.ErrNoRows) {
-		return "", errNoMeta
-	} else if err != nil {
-		return "", err
-	}
-	return vaultID, checkVaultID(vaultID)
-}
-
 // checkVaultID refuses what is not a UUID: it stands in messages, accounts and files.
 func checkVaultID(s string) error {
 	if u, err := uuid.Parse(s); err != nil || u.String() != s {

@@ -135,15 +135,15 @@ func (s *store) migrate(ctx context.Context, from int64) error {
 // upgrade migrates the vault at p, which nobody has open, after setting a
 // verified copy aside. The exclusive lock is held.
 func upgrade(ctx context.Context, cfg Config, p paths) (err error) {
-	v, version, err := openUnder(ctx, cfg, p)
+	v, r, err := openUnder(ctx, cfg, p)
 	if err != nil {
 		return err
 	}
-	if version == cfg.schemaVersion() {
+	if r.version == cfg.schemaVersion() {
 		return v.Close() // somebody else was faster
 	}
 	// An older copy is refused before anything is done to it.
-	if _, _, err := v.compare(ctx); err != nil {
+	if _, _, err := v.compare(ctx, r); err != nil {
 		v.Close()
 		return err
 	}
@@ -152,7 +152,7 @@ func upgrade(ctx context.Context, cfg Config, p paths) (err error) {
 	if err := v.quiesce(ctx); err != nil {
 		return err
 	}
-	aside := p.before(version)
+	aside := p.before(r.version)
 	for _, path := range append([]string{aside, aside + ".slots"}, sqlcipher.SideFiles(aside)...) {
 		if err := durable.RemoveIfExists(cfg.fs(), path); err != nil {
 			return fmt.Errorf("remove an earlier copy: %w", err)
@@ -172,7 +172,7 @@ func upgrade(ctx context.Context, cfg Config, p paths) (err error) {
 		return fmt.Errorf("verify the copy set aside: %w", err)
 	}
 
-	v, version, err = openUnder(ctx, cfg, p)
+	v, r, err = openUnder(ctx, cfg, p)
 	if err != nil {
 		return err
 	}
@@ -181,8 +181,8 @@ func upgrade(ctx context.Context, cfg Config, p paths) (err error) {
 			err = e
 		}
 	}()
-	cfg.log().Info("migrating the vault", "from", version, "to", cfg.schemaVersion(), "copy", aside)
-	return v.locked(ctx, func() error { return v.migrate(ctx, version) })
+	cfg.log().Info("migrating the vault", "from", r.version, "to", cfg.schemaVersion(), "copy", aside)
+	return v.locked(ctx, func() error { return v.migrate(ctx, r.version) })
 }
 
 // verifyFile runs the integrity checks on a database that no connection has

@@ -38,9 +38,9 @@ func Open(ctx context.Context, cfg Config) (*Vault, error) {
 		if err := take(ctx, cfg, lock, lock.Shared); err != nil {
 			return nil, err
 		}
-		v, version, err := openUnder(ctx, cfg, p)
-		if err == nil && version == cfg.schemaVersion() {
-			if err = v.settleIfNeeded(ctx); err == nil {
+		v, r, err := openUnder(ctx, cfg, p)
+		if err == nil && r.version == cfg.schemaVersion() {
+			if err = v.settleIfNeeded(ctx, r); err == nil {
 				v.lock = lock
 				v.storeVouch(ctx)
 				return v, nil
@@ -49,7 +49,7 @@ func Open(ctx context.Context, cfg Config) (*Vault, error) {
 		var known unlocked // so that nobody is asked again under the exclusive lock
 		if v != nil {
 			key := *v.key
-			known = unlocked{&key, v.source, v.opener}
+			known = unlocked{key: &key, source: v.source, opener: v.opener}
 			defer key.wipe()
 			v.Close()
 		}
@@ -58,7 +58,7 @@ func Open(ctx context.Context, cfg Config) (*Vault, error) {
 			return nil, err
 		}
 		if p.setAside() {
-			return nil, fmt.Errorf("%w: its schema %d is older than this program's %d; put it in place to use it", ErrReadOnly, version, cfg.schemaVersion())
+			return nil, fmt.Errorf("%w: its schema %d is older than this program's %d; put it in place to use it", ErrReadOnly, r.version, cfg.schemaVersion())
 		}
 		if err := take(ctx, cfg, lock, lock.Exclusive); err != nil {
 			return nil, err
@@ -117,34 +117,33 @@ func (f slotsFile) interrupted(p paths) bool {
 	return f.err == nil && (announced && len(f.entries) > 0 || p.unfinished(f))
 }
 
-// openUnder opens the database under a lock that the caller holds, proves that
-// it can be read, and returns its schema version. An older schema is no error
-// here; a newer one is.
-func openUnder(ctx context.Context, cfg Config, p paths) (*Vault, int64, error) {
+// openUnder opens the database under a lock that the caller holds, and reads what an
+// open needs. An older schema is no error here; a newer one is.
+func openUnder(ctx context.Context, cfg Config, p paths) (*Vault, reading, error) {
 	claim, err := sqlcipher.TakeClaim(p.db)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, 0, fmt.Errorf("%w at %q", ErrNoVault, p.db)
+		return nil, reading{}, fmt.Errorf("%w at %q", ErrNoVault, p.db)
 	case errors.Is(err, ErrAlreadyOpen):
-		return nil, 0, err
+		return nil, reading{}, err
 	case err != nil:
-		return nil, 0, fmt.Errorf("examine database: %w", err)
+		return nil, reading{}, fmt.Errorf("examine database: %w", err)
 	}
 	v, err := unlockAndAttach(ctx, cfg, p)
 	if err != nil {
 		claim.Release()
-		return nil, 0, err
+		return nil, reading{}, err
 	}
 	v.claim = claim
-	version, err := v.prove(ctx)
+	r, err := v.prove(ctx)
 	if err == nil && !cfg.anySigner {
-		err = v.checkSigner(ctx)
+		err = v.checkSigner(ctx, r)
 	}
 	if err != nil {
 		v.Close()
-		return nil, 0, err
+		return nil, reading{}, err
 	}
-	return v, version, nil
+	return v, r, nil
 }
 
 func unlockAndAttach(ctx context.Context, cfg Config, p paths) (*Vault, error) {
@@ -165,18 +164,57 @@ func unlockAndAttach(ctx context.Context, cfg Config, p paths) (*Vault, error) {
 	if err != nil {
 		return nil, err
 	}
-	v.source, v.opener = u.source, u.opener
+	v.source, v.opener, v.anchorItem = u.source, u.opener, u.anchor
 	v.readOnly = p.setAside()
 	v.vouched = file.find(id) != nil
 	return v, nil
 }
 
+// reading is what an open reads of the vault, in one snapshot.
+type reading struct {
+	version int64
+	meta    Meta
+	slots   []Slot
+	signers []Signer // nil where the keyring proves the key
+	// replayed is an [ErrRollback]: the slots are not those of the newest audit row. The
+	// caller can accept it.
+	replayed error
+}
+
+// read reads all but the signers. Where the operator accepts a rollback, all rows are
+// compared with the newest audit row, not only the slots.
+func (tx *Tx) read(ctx context.Context) (r reading, err error) {
+	if r.version, err = tx.schemaVersion(ctx); err != nil {
+		return reading{}, err
+	}
+	r.meta, r.slots, r.replayed = tx.CheckedSlots(ctx)
+	if r.replayed == nil && tx.cfg.AcceptRollback {
+		r.replayed = tx.VerifyContent(ctx)
+	}
+	if r.replayed != nil && !errors.Is(r.replayed, ErrRollback) {
+		return reading{}, r.replayed
+	}
+	return r, nil
+}
+
+func (v *Vault) read(ctx context.Context) (r reading, err error) {
+	err = v.view(ctx, func(tx *Tx) (err error) {
+		r, err = tx.read(ctx)
+		return err
+	})
+	return r, err
+}
+
 // prove reads the database for the first time. Where the slots file vouched for
 // the key, what cannot be read is damaged.
-func (v *Vault) prove(ctx context.Context) (version int64, err error) {
+func (v *Vault) prove(ctx context.Context) (r reading, err error) {
+	var version int64
 	err = v.view(ctx, func(tx *Tx) (err error) {
-		if version, err = v.readSchema(ctx, tx); err == nil {
-			v.sealer.vaultID, err = selectVaultID(ctx, tx)
+		if version, err = v.readSchema(ctx, tx); err != nil {
+			return err
+		}
+		if r, err = tx.read(ctx); err == nil && v.needsSigners() {
+			r.signers, err = tx.Signers(ctx)
 		}
 		return err
 	})
@@ -184,9 +222,10 @@ func (v *Vault) prove(ctx context.Context) (version int64, err error) {
 		err = fmt.Errorf("%w (without a slots file, a damaged database and a wrong key cannot be told apart)", err)
 	}
 	if err != nil {
-		return 0, fmt.Errorf("read %q: %w", v.paths.db, err)
+		return reading{}, fmt.Errorf("read %q: %w", v.paths.db, err)
 	}
-	return version, nil
+	v.sealer.vaultID = r.meta.VaultID
+	return r, nil
 }
 
 // readSchema returns the schema's version, or 0 where it cannot be read.

@@ -1,10 +1,12 @@
 package vault_test
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/rbee-keeper/rbee-vault/vault"
@@ -95,5 +97,23 @@ func TestLogTakenAway(t *testing.T) {
 				t.Errorf("%v, want ErrLogGone and ErrUnknownOutcome", err)
 			}
 		})
+	}
+}
+
+// TestDatabaseTakenAway: a handle makes no connection to another file that has taken the
+// place of its own.
+func TestDatabaseTakenAway(t *testing.T) {
+	v := vaulttest.New(t)
+	other := vaulttest.Config(t)
+	before := read(t, other.Path)
+	if err := os.Rename(other.Path, v.Path()); err != nil {
+		t.Fatal(err)
+	}
+	err := v.Update(t.Context(), func(tx *vault.Tx) error { return addNode(t.Context(), tx, "hive-01") })
+	if err == nil || !strings.Contains(err.Error(), "was replaced while it was open") {
+		t.Errorf("%v, want an error that it was replaced", err)
+	}
+	if !bytes.Equal(read(t, v.Path()), before) {
+		t.Error("the other database was changed")
 	}
 }

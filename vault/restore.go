@@ -221,14 +221,13 @@ func examineInPlace(ctx context.Context, cfg Config, p paths) (inPlace, error) {
 	}
 	defer lock.Unlock()
 	old := inPlace{exists: true}
-	v, err := openInPlace(ctx, cfg, p)
+	v, r, err := openInPlace(ctx, cfg, p)
 	if err == nil {
 		defer v.Close()
 		key := *v.key
-		old.id, old.key, old.source = key.id, &key, v.source
-		_, old.slots, err = v.metaAndSlots(ctx)
-		if err == nil {
-			err = v.checkSigner(ctx)
+		old.id, old.key, old.source, old.slots = key.id, &key, v.source, r.slots
+		if err = r.replayed; err == nil {
+			err = v.checkSigner(ctx, r)
 		}
 	}
 	if err == nil {
@@ -241,9 +240,6 @@ func examineInPlace(ctx context.Context, cfg Config, p paths) (inPlace, error) {
 	old.cause, old.slots = err, nil
 	if v == nil {
 		old.id, _ = readKeyID(p.db) // any file: only its entry is looked up by it
-	} else if errors.Is(err, ErrDamaged) { // it opens, and cannot be read
-		old.wipe()
-		old.key = nil
 	}
 	if e := file.find(old.id); e != nil {
 		old.slots = e.Slots
@@ -253,17 +249,17 @@ func examineInPlace(ctx context.Context, cfg Config, p paths) (inPlace, error) {
 
 // openInPlace opens what is in place, whoever vouches for it. The identities were given
 // for the backup, and the vault in place may have never known them.
-func openInPlace(ctx context.Context, cfg Config, p paths) (*Vault, error) {
+func openInPlace(ctx context.Context, cfg Config, p paths) (*Vault, reading, error) {
 	cfg.ConfirmSigner, cfg.Signer = nil, "" // those are the backup's
 	cfg.anySigner = true
-	v, _, err := openUnder(ctx, cfg, p)
+	v, r, err := openUnder(ctx, cfg, p)
 	if len(cfg.Identities) > 0 && (errors.Is(err, ErrWrongKey) || errors.Is(err, ErrNoWayIn) || errors.Is(err, ErrUnknownKeyID)) {
 		cfg.Identities = nil
-		if other, _, e := openUnder(ctx, cfg, p); e == nil {
-			v, err = other, nil
+		if other, theirs, e := openUnder(ctx, cfg, p); e == nil {
+			v, r, err = other, theirs, nil
 		}
 	}
-	return v, err
+	return v, r, err
 }
 
 // unproven reports whether an error says that what is in place cannot be opened, or that
@@ -308,11 +304,11 @@ func (t *transition) closeInPlace(ctx context.Context, old *inPlace) error {
 	}
 	cfg := t.cfg
 	cfg.known, cfg.anySigner = &unlocked{key: old.key, source: old.source}, true
-	v, _, err := openUnder(ctx, cfg, t.paths)
+	v, r, err := openUnder(ctx, cfg, t.paths)
 	if err != nil {
 		return err
 	}
-	if err = v.settleIfNeeded(ctx); err == nil {
+	if err = v.settleIfNeeded(ctx, r); err == nil {
 		err = v.changeable()
 	}
 	var now []Slot

@@ -103,7 +103,12 @@ func (v *Vault) rotate(ctx context.Context, plan rotationPlan, others time.Durat
 	}
 	// The next open would do what settling left undone; this handle goes on, and
 	// nothing may change the vault before.
-	if err := v.settleIfNeeded(context.WithoutCancel(ctx)); err != nil {
+	ctx = context.WithoutCancel(ctx)
+	r, err := v.read(ctx)
+	if err == nil {
+		err = v.settleIfNeeded(ctx, r)
+	}
+	if err != nil {
 		v.setUnsettled(err)
 	}
 	return done, nil
@@ -369,13 +374,14 @@ func (t *transition) rotate(ctx context.Context, key *Key, seen anchor) error {
 // examineOld looks again, now that nobody else can change anything: at the
 // database, its slots file, and the keyring, as an open would.
 func (t *transition) examineOld(ctx context.Context, v *Vault, seen anchor) (Meta, []Slot, error) {
-	if _, err := v.prove(ctx); err != nil {
-		return Meta{}, nil, err
+	r, err := v.prove(ctx)
+	if err == nil {
+		err = r.replayed
 	}
-	m, slots, err := v.metaAndSlots(ctx)
 	if err != nil {
 		return Meta{}, nil, err
 	}
+	m, slots := r.meta, r.slots
 	err = v.view(ctx, func(tx *Tx) error {
 		_, err := seen.check(ctx, tx, m)
 		return err
@@ -391,7 +397,7 @@ func (t *transition) examineOld(ctx context.Context, v *Vault, seen anchor) (Met
 		}
 		v.source = FromKeyring // so that compare asks it for the anchor
 	}
-	file, s, err := v.compare(ctx)
+	file, s, err := v.compare(ctx, r)
 	if err != nil {
 		return Meta{}, nil, err
 	}

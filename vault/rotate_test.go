@@ -487,8 +487,15 @@ type answering struct {
 }
 
 func (a answering) Get(context.Context, string) (string, error) { return a.value, a.err }
-func (a answering) Set(context.Context, string, string) error   { return a.err }
-func (a answering) Delete(context.Context, string) error        { return a.err }
+func (a answering) GetAll(_ context.Context, accounts ...string) ([]string, error) {
+	values := make([]string, len(accounts))
+	for i := range values {
+		values[i] = a.value
+	}
+	return values, a.err
+}
+func (a answering) Set(context.Context, string, string) error { return a.err }
+func (a answering) Delete(context.Context, string) error      { return a.err }
 
 // TestRotateReadOnly: what was set aside has no key of its own to change.
 func TestRotateReadOnly(t *testing.T) {

@@ -30,14 +30,14 @@ type settlement struct {
 	accepted error   // the database is older, as this tells, and the operator knows
 }
 
-// settleIfNeeded compares, and settles where there is a difference. A file set
-// aside is left as it is.
-func (v *Vault) settleIfNeeded(ctx context.Context) error {
+// settleIfNeeded compares what was read of the vault, and settles where there is a
+// difference. A file set aside is left as it is.
+func (v *Vault) settleIfNeeded(ctx context.Context, r reading) error {
 	if v.readOnly {
 		return nil
 	}
 	defer v.followAnchor(ctx)
-	file, s, err := v.compare(ctx)
+	file, s, err := v.compare(ctx, r)
 	if errors.Is(err, ErrRollback) {
 		// Or somebody changed the slots between the reading of table and file.
 		return v.locked(ctx, func() error { return v.settle(ctx) })
@@ -55,13 +55,10 @@ func (v *Vault) settleIfNeeded(ctx context.Context) error {
 	return v.locked(ctx, func() error { return v.settle(ctx) })
 }
 
-// compare reads table, file and anchor, and judges the file's entries. Nothing
-// was written when it returns an error.
-func (v *Vault) compare(ctx context.Context) (slotsFile, settlement, error) {
-	m, slots, replayed, err := v.readUnlocking(ctx)
-	if err != nil {
-		return slotsFile{}, settlement{}, err
-	}
+// compare reads the slots file and the anchor, compares them with what was read of the
+// vault, and judges the file's entries. Nothing was written when it returns an error.
+func (v *Vault) compare(ctx context.Context, r reading) (slotsFile, settlement, error) {
+	m := r.meta
 	if m.KeyID != v.key.id {
 		return slotsFile{}, settlement{}, fmt.Errorf("%w: it begins with key id %s and says that it is of %s", ErrDamaged, v.key.id, m.KeyID)
 	}
@@ -73,9 +70,9 @@ func (v *Vault) compare(ctx context.Context) (slotsFile, settlement, error) {
 	if err != nil {
 		return slotsFile{}, settlement{}, err
 	}
-	s := settlement{current: newEntry(m, slots, v.key.check(), stateCurrent)}
-	if replayed != nil {
-		if err := v.rollback(&s, replayed); err != nil {
+	s := settlement{current: newEntry(m, r.slots, v.key.check(), stateCurrent)}
+	if r.replayed != nil {
+		if err := v.rollback(&s, r.replayed); err != nil {
 			return file, s, err
 		}
 	}
@@ -103,9 +100,13 @@ func (v *Vault) slotsFileStale(ctx context.Context) bool {
 	if now, err := os.Stat(v.paths.slots); err == nil && seen != nil && os.SameFile(seen, now) && seen.Size() == now.Size() && seen.ModTime().Equal(now.ModTime()) {
 		return false
 	}
-	file, s, err := v.compare(ctx)
+	r, err := v.read(ctx)
 	if err != nil {
-		return false // the next open tells
+		return false // the next open reports it
+	}
+	file, s, err := v.compare(ctx, r)
+	if err != nil {
+		return false
 	}
 	e := file.find(s.current.KeyID)
 	return e == nil || !bytes.Equal(renderSlotsFile([]entry{*e}), renderSlotsFile([]entry{s.current}))
@@ -114,27 +115,11 @@ func (v *Vault) slotsFileStale(ctx context.Context) bool {
 // metaAndSlots reads them in one snapshot. Slots that are not those of the newest audit
 // row give [ErrRollback].
 func (v *Vault) metaAndSlots(ctx context.Context) (Meta, []Slot, error) {
-	m, slots, replayed, err := v.readUnlocking(ctx)
+	r, err := v.read(ctx)
 	if err == nil {
-		err = replayed
+		err = r.replayed
 	}
-	return m, slots, err
-}
-
-// readUnlocking reads like metaAndSlots, but returns a rollback as a result of its own, so
-// that the caller can accept it. Where the operator does, all rows are compared as well.
-func (v *Vault) readUnlocking(ctx context.Context) (m Meta, slots []Slot, replayed, err error) {
-	err = v.view(ctx, func(tx *Tx) error {
-		m, slots, replayed = tx.CheckedSlots(ctx)
-		if replayed == nil && v.cfg.AcceptRollback {
-			replayed = tx.VerifyContent(ctx)
-		}
-		if replayed != nil && !errors.Is(replayed, ErrRollback) {
-			return replayed
-		}
-		return nil
-	})
-	return m, slots, replayed, err
+	return r.meta, r.slots, err
 }
 
 // judge decides on every entry of the file but the one in place, before
@@ -189,7 +174,11 @@ func (v *Vault) rollback(s *settlement, cause error) error {
 // swept is left for a later open, with a warning; but while the slots file
 // cannot be written, nothing may change the vault.
 func (v *Vault) settle(ctx context.Context) error {
-	file, s, err := v.compare(ctx) // again, under the lock
+	r, err := v.read(ctx) // again, under the lock
+	if err != nil {
+		return err
+	}
+	file, s, err := v.compare(ctx, r)
 	if err != nil {
 		return err
 	}

@@ -379,10 +379,11 @@ func (t *transition) settle(ctx context.Context) error {
 	}
 	v.claim = claim
 	defer v.Close()
-	if _, err := v.prove(ctx); err != nil {
+	r, err := v.prove(ctx)
+	if err != nil {
 		return err
 	}
-	return v.settleIfNeeded(ctx)
+	return v.settleIfNeeded(ctx, r)
 }
 
 // abandon takes away what the steps made, best effort: what it leaves, the next

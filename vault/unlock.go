@@ -34,7 +34,8 @@ const CredentialName = "rbee-vault"
 type unlocked struct {
 	key    *Key
 	source Source
-	opener opener // of an identity, or of the one in a passphrase slot
+	opener opener      // of an identity, or of the one in a passphrase slot
+	anchor *anchorItem // that the keyring gave with the key, or nil
 }
 
 // unlock gets the key of the database that begins with id. The check value of
@@ -42,7 +43,7 @@ type unlocked struct {
 func unlock(ctx context.Context, cfg Config, id KeyID, file slotsFile) (unlocked, error) {
 	if cfg.known != nil && cfg.known.key.id == id {
 		key := *cfg.known.key
-		return unlocked{&key, cfg.known.source, cfg.known.opener}, nil
+		return unlocked{key: &key, source: cfg.known.source, opener: cfg.known.opener}, nil
 	}
 	e := file.find(id)
 	u, err := ask(ctx, cfg, id, file)
@@ -102,7 +103,7 @@ func byIdentities(ctx context.Context, id KeyID, file slotsFile, identities []ag
 	slots := e.Slots
 	return identity.Await(ctx, func() (unlocked, error) { // a plugin may hang
 		key, by, err := unwrapAny(slots, identities)
-		return unlocked{key, source, by}, err
+		return unlocked{key: key, source: source, opener: by}, err
 	})
 }
 
@@ -124,29 +125,38 @@ func byPassphrase(ctx context.Context, cfg Config, id KeyID, file slotsFile) (un
 }
 
 func byKeyring(ctx context.Context, cfg Config, id KeyID, file slotsFile) (unlocked, error) {
-	value, err := cfg.Keyring.Get(ctx, id.String())
+	e := file.find(id)
+	accounts := []string{id.String()}
+	if e != nil { // its anchor is needed too, and the keyring is slow to ask
+		accounts = append(accounts, anchorAccount(e.VaultID))
+	}
+	values, err := cfg.Keyring.GetAll(ctx, accounts...)
+	if err != nil {
+		return unlocked{}, err
+	}
+	u := unlocked{source: FromKeyring}
+	if e != nil {
+		u.anchor = &anchorItem{e.VaultID, values[1]}
+	}
 	switch {
-	case errors.Is(err, keyring.ErrNotFound) && file.find(id) == nil && len(file.entries) > 0:
+	case values[0] != "":
+	case e == nil && len(file.entries) > 0:
 		return unlocked{}, noEntry(id, file, FromKeyring)
-	case errors.Is(err, keyring.ErrNotFound) && file.find(id) == nil:
+	case e == nil:
 		return unlocked{}, fmt.Errorf("%w: the keyring has no key of id %s: %w: only a backup brings the vault back", ErrWrongKey, id, ErrSlotsFile)
-	case errors.Is(err, keyring.ErrNotFound):
+	default:
 		// Its key may be one that was rotated away: the anchor knows.
-		e := file.find(id)
-		if a, err := readAnchor(ctx, cfg.Keyring, e.VaultID); err == nil && a.generation > e.Generation {
+		if a, err := u.anchor.parse(); err == nil && a.generation > e.Generation {
 			return unlocked{}, fmt.Errorf("%w: its key, of generation %d, was rotated away: there was generation %d already", ErrRollback, e.Generation, a.generation)
 		}
 		return unlocked{}, fmt.Errorf("%w: %w: the keyring has no key of id %s", ErrWrongKey, ErrKeyringItem, id)
-	case err != nil:
-		return unlocked{}, err
 	}
-	line := []byte(value)
+	line := []byte(values[0])
 	defer wipe(line)
-	key, err := parseKeyLine(line)
-	if err != nil {
+	if u.key, err = parseKeyLine(line); err != nil {
 		return unlocked{}, fmt.Errorf("%w: %w: the keyring's item of id %s does not hold its key: %w", ErrWrongKey, ErrKeyringItem, id, err)
 	}
-	return unlocked{key: key, source: FromKeyring}, nil
+	return u, nil
 }
 
 // noEntry explains a key id that the slots file does not know.

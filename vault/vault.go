@@ -39,11 +39,12 @@ type Vault struct {
 
 	claim *sqlcipher.Claim // nil: somebody else's, who waits for this handle
 
-	mu        sync.Mutex // guards what follows
-	closed    bool
-	unsettled error       // why nothing may change the vault
-	slotsSeen os.FileInfo // of the slots file when it was last compared
-	anchoring anchoring
+	mu         sync.Mutex // guards what follows
+	closed     bool
+	unsettled  error       // why nothing may change the vault
+	slotsSeen  os.FileInfo // of the slots file when it was last compared
+	anchoring  anchoring
+	anchorItem *anchorItem // that the keyring gave with the key, until it is compared
 }
 
 // everybody is all of the gate.

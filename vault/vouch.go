@@ -119,39 +119,24 @@ type opener struct {
 // checkSigner sees that somebody vouches for the vault, before anything is written or
 // believed of it. Errors: [ErrOtherVault], [ErrForeignSigner], [ErrSuccessor],
 // [ErrUnvouched], [ErrDamaged].
-func (v *Vault) checkSigner(ctx context.Context) error {
-	var m Meta
-	var signers []Signer
-	var slots []Slot
-	err := v.view(ctx, func(tx *Tx) (err error) {
-		if m, err = tx.Meta(ctx); err != nil || v.source == FromKeyring && v.cfg.Signer == "" {
-			return err
-		}
-		if signers, err = tx.Signers(ctx); err != nil {
-			return err
-		}
-		slots, err = tx.Slots(ctx)
-		return err
-	})
-	if err != nil {
-		return err
-	}
+func (v *Vault) checkSigner(ctx context.Context, r reading) error {
+	m := r.meta
 	if v.cfg.VaultID != "" && v.cfg.VaultID != m.VaultID {
 		return fmt.Errorf("%w: %q is vault %s, and %s is wanted", ErrOtherVault, v.paths.db, m.VaultID, v.cfg.VaultID)
 	}
 	if err := m.checkBinding(v.key.check()); err != nil {
 		return err
 	}
-	if v.source == FromKeyring && v.cfg.Signer == "" {
+	if !v.needsSigners() {
 		return nil
 	}
-	trail := Predecessors(m.VaultID, signers)
+	trail := Predecessors(m.VaultID, r.signers)
 	if len(trail) == 0 || trail[len(trail)-1] != m.Signer {
 		return fmt.Errorf("%w: its signer is not the newest of its list", ErrDamaged)
 	}
 	key, fileClaims := vouchKey(v.opener.identity), parseClaims(identity.Describe(v.opener.identity).Comments)
 	vouch := ""
-	for _, s := range slots {
+	for _, s := range r.slots {
 		if s.ID == v.opener.slot.ID && s.Recipient == v.opener.slot.Recipient {
 			vouch = s.vouch
 		}
@@ -199,6 +184,10 @@ func (v *Vault) checkSigner(ctx context.Context) error {
 	storeLater()
 	return nil
 }
+
+// needsSigners reports whether somebody must vouch for the signer. The keyring's item
+// proves the key by itself.
+func (v *Vault) needsSigners() bool { return v.source != FromKeyring || v.cfg.Signer != "" }
 
 // checkGivenSigner compares with the signer that the operator gave.
 func (v *Vault) checkGivenSigner(m Meta, trail []string) error {

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
 	"github.com/rbee-keeper/rbee-vault/keyring"
@@ -36,6 +37,22 @@ func (k Keyring) Get(ctx context.Context, account string) (value string, err err
 		return "", err
 	}
 	return value, nil
+}
+
+// GetAll returns the items' values, "" for an absent one. It is one step.
+func (k Keyring) GetAll(ctx context.Context, accounts ...string) ([]string, error) {
+	values := make([]string, len(accounts))
+	err := k.do(ctx, "get", strings.Join(accounts, " "), func() error {
+		for i, account := range accounts {
+			data, err := os.ReadFile(k.path(account))
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+			values[i] = string(data)
+		}
+		return nil
+	})
+	return values, err
 }
 
 // Set stores a value that [keyring.CheckValue] accepts.

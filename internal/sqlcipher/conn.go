@@ -45,7 +45,7 @@ func (c connector) Connect(context.Context) (driver.Conn, error) {
 	if !os.SameFile(now, c.db.info) {
 		return nil, fmt.Errorf("open database: the file %q was replaced while it was open", path)
 	}
-	if len(c.db.options.Key) != KeySize { // else SQLCipher would take it for a passphrase
+	if len(c.db.options.Key) != KeySize { // wiped; SQLCipher would take less for a passphrase
 		return nil, ErrClosed
 	}
 	options := url.Values{

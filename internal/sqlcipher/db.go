@@ -68,8 +68,11 @@ type Tx interface {
 }
 
 // Open returns a handle of the database, which must exist. It reads nothing of the file:
-// a wrong key shows at the first View. Connections are made when they are first needed.
+// a wrong key of the right size shows at the first View. Connections are made when they are first needed.
 func Open(o Options) (*DB, error) {
+	if len(o.Key) != KeySize {
+		return nil, fmt.Errorf("open database: a key of %d bytes, want %d", len(o.Key), KeySize)
+	}
 	info, err := os.Stat(o.Path)
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
@@ -174,7 +177,7 @@ func (db *DB) checkLog() error {
 	if db.log.CompareAndSwap(nil, &now) || os.SameFile(*db.log.Load(), now) {
 		return nil
 	}
-	return fmt.Errorf("%w: %q was replaced while the vault was open", ErrLogGone, path)
+	return fmt.Errorf("%w: %q was replaced while the database was open", ErrLogGone, path)
 }
 
 // Disconnect closes all connections; the next use of the handle makes new ones. Where no

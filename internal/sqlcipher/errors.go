@@ -12,13 +12,13 @@ var (
 	// ErrDamaged: a page fails its HMAC or makes no sense, or the key is wrong.
 	ErrDamaged = errors.New("database is damaged")
 	// ErrLocked: another connection holds a lock of SQLite's for too long.
-	ErrLocked = errors.New("vault is in use")
+	ErrLocked = errors.New("database is in use")
 	// ErrAlreadyOpen: this process has the file open; share that handle.
-	ErrAlreadyOpen = errors.New("vault is already open in this process: share the handle")
+	ErrAlreadyOpen = errors.New("database is already open in this process: share the handle")
 	// ErrClosed: the handle was closed.
-	ErrClosed = errors.New("vault is closed")
+	ErrClosed = errors.New("database is closed")
 	// ErrPlaintext: the file is an ordinary SQLite database.
-	ErrPlaintext = errors.New("not a vault but a plaintext SQLite database")
+	ErrPlaintext = errors.New("a plaintext SQLite database, not an encrypted one")
 	// ErrNotRegular: the path names a directory, a pipe or a device.
 	ErrNotRegular = errors.New("not a regular file")
 	// ErrNotPlaintext: the file is not an ordinary SQLite database.

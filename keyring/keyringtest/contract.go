@@ -12,9 +12,10 @@ import (
 	"github.com/rbee-keeper/rbee-vault/keyring"
 )
 
-// K is what a keyring can do: keyring.Keyring and Memory both can.
+// K is what a keyring can do.
 type K interface {
 	Get(ctx context.Context, account string) (string, error)
+	GetAll(ctx context.Context, accounts ...string) ([]string, error)
 	Set(ctx context.Context, account, value string) error
 	Delete(ctx context.Context, account string) error
 }
@@ -61,6 +62,10 @@ func Contract(t *testing.T, newKeyring func(t *testing.T) K) {
 			wantSet(t, k, account, "value of "+account)
 		}
 		wantDelete(t, k, accounts[0])
+		want := []string{"value of " + accounts[2], "", "value of " + accounts[1]}
+		if got, err := k.GetAll(t.Context(), accounts[2], accounts[0], accounts[1]); err != nil || !slices.Equal(got, want) {
+			t.Errorf("GetAll = %q, %v; want %q", got, err, want)
+		}
 		for _, account := range accounts[1:] {
 			wantGet(t, k, account, "value of "+account)
 			wantDelete(t, k, account)
@@ -110,8 +115,10 @@ func Contract(t *testing.T, newKeyring func(t *testing.T) K) {
 		ended, cancel := context.WithCancel(t.Context())
 		cancel()
 		_, getErr := k.Get(ended, "ended")
+		_, getAllErr := k.GetAll(ended, "ended")
 		for op, err := range map[string]error{
 			"Get":    getErr,
+			"GetAll": getAllErr,
 			"Set":    k.Set(ended, "ended", "after"),
 			"Delete": k.Delete(ended, "ended"),
 		} {

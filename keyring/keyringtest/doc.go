@@ -4,8 +4,7 @@
 //     of the user's own session is touched.
 //   - [StartFake] puts a [Fake] keyring on such a bus, for what a real one cannot be made
 //     to show: silence, lies, prompts.
-//   - [Memory] is a keyring in memory whose every step can be made to fail.
-//   - [Contract] is the suite that the real keyring and Memory both pass.
+//   - [Contract] is the suite that every keyring passes: the real ones, and those of tests.
 //
 // # The shared connection
 //
