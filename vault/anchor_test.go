@@ -177,6 +177,39 @@ func TestAnchorAfterRotation(t *testing.T) {
 	}
 }
 
+// TestAnchorOfAnotherVault: a slots file that names another vault does not hide the
+// anchor of this one.
+func TestAnchorOfAnotherVault(t *testing.T) {
+	cfg, k, _ := keyringVault(t)
+	old := photograph(t, cfg)
+	node(t, cfg, "later")
+	old("", ".slots")
+	vaultID := strings.Split(anchorOf(t, k), ":")[1]
+	text := strings.Replace(string(read(t, cfg.Path+".slots")), vaultID, "00000000-0000-4000-8000-000000000000", 1)
+	write(t, cfg.Path+".slots", []byte(text))
+	if err := openAndClose(t.Context(), cfg); !errors.Is(err, vault.ErrRollback) {
+		t.Errorf("%v, want ErrRollback", err)
+	}
+}
+
+// TestAnchorIsReadAgain: the one that was read at the open decides at the open alone.
+func TestAnchorIsReadAgain(t *testing.T) {
+	cfg, k, _ := keyringVault(t)
+	v := vaulttest.Open(t, cfg)
+	seen := anchorOf(t, k)
+	if _, err := v.RemoveKeyring(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	fields := strings.Split(seen, ":")
+	fields[3] = "1000"
+	if err := k.Set(t.Context(), fields[1]+"/anchor", strings.Join(fields, ":")); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.AddKeyring(t.Context()); !errors.Is(err, vault.ErrRollback) {
+		t.Errorf("%v, want ErrRollback", err)
+	}
+}
+
 // TestAcceptedWithoutKeyring accepts a copy from before the keyring was an unlock
 // method. The anchor of the past that ended there must not refuse the vault later.
 func TestAcceptedWithoutKeyring(t *testing.T) {

@@ -2,10 +2,12 @@ package vault_test
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"testing"
 
 	"github.com/rbee-keeper/rbee-vault/vault"
+	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
 )
 
 // TestRotateBesideEverything: rotations of one handle take turns, and what is asked beside
@@ -34,4 +36,30 @@ func TestRotateBesideEverything(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// TestRevisionGrows: a state behind a rotation is later than any before it, though SQLite
+// counts anew in another file.
+func TestRevisionGrows(t *testing.T) {
+	v := vaulttest.New(t)
+	revision := func() vault.Revision {
+		r, err := v.Revision(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	revision() // from here on it counts
+	for n := range 5 {
+		if err := v.Update(t.Context(), func(tx *vault.Tx) error { return addNode(t.Context(), tx, fmt.Sprint("hive-", n)) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := revision()
+	if _, err := v.Rotate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if after := revision(); !before.Before(after) || after.Before(before) {
+		t.Errorf("%v, and after a rotation %v", before, after)
+	}
 }

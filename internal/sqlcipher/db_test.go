@@ -104,6 +104,11 @@ func TestDisconnect(t *testing.T) {
 		if err := insert(t, db); err != nil {
 			t.Fatal(err)
 		}
+		log, err := os.Open(db.options.Path + "-wal") // so that the next one is another file
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer log.Close()
 		if err := db.Disconnect(); err != nil {
 			t.Fatal(err)
 		}
