@@ -82,11 +82,13 @@ func (v *Vault) rotate(ctx context.Context, plan rotationPlan, others time.Durat
 	if err := v.changeable(); err != nil {
 		return Rotated{}, err
 	}
+	var unsettled error
 	err = v.alone(ctx, others, func() (*Key, error) {
 		t := newTransition(v.cfg, v.paths, false)
 		*t.key = *plan.key // the transition wipes its own
 		t.meta.KeyID, t.wrapped = plan.key.id, plan.wrapped
 		err := t.rotate(ctx, v.key, plan.seen)
+		unsettled = t.unsettled
 		done = Rotated{
 			Generation: t.meta.Generation,
 			KeyID:      plan.key.id,
@@ -101,16 +103,8 @@ func (v *Vault) rotate(ctx context.Context, plan rotationPlan, others time.Durat
 	if err != nil {
 		return done, err
 	}
-	// The next open would do what settling left undone; this handle goes on, and
-	// nothing may change the vault before.
-	ctx = context.WithoutCancel(ctx)
-	r, err := v.read(ctx)
-	if err == nil {
-		err = v.settleIfNeeded(ctx, r)
-	}
-	if err != nil {
-		v.setUnsettled(err)
-	}
+	// What settling left undone is tried again before anything changes the vault.
+	v.setUnsettled(unsettled)
 	return done, nil
 }
 
@@ -184,17 +178,17 @@ func (v *Vault) planRotation(ctx context.Context) (plan rotationPlan, err error)
 			plan.key.wipe()
 		}
 	}()
+	var r reading
 	err = v.view(ctx, func(tx *Tx) (err error) {
-		_, plan.seen, err = tx.anchor(ctx)
-		return err
+		if r, err = tx.read(ctx); err == nil {
+			_, plan.seen, err = tx.anchor(ctx)
+		}
+		return errors.Join(err, r.replayed)
 	})
 	if err != nil {
 		return plan, err
 	}
-	m, slots, err := v.metaAndSlots(ctx)
-	if err != nil {
-		return plan, err
-	}
+	m, slots := r.meta, r.slots
 	if m.Keyring {
 		t := newTransition(v.cfg, v.paths, true)
 		t.key.wipe()
@@ -371,8 +365,9 @@ func (t *transition) rotate(ctx context.Context, key *Key, seen anchor) error {
 	return t.run(ctx)
 }
 
-// examineOld looks again, now that nobody else can change anything: at the
-// database, its slots file, and the keyring, as an open would.
+// examineOld decides, now that nobody else can change anything. It reads the database, its
+// slots file and the anchor as an open does, and sees that the database has not gone back
+// since the rotation was planned.
 func (t *transition) examineOld(ctx context.Context, v *Vault, seen anchor) (Meta, []Slot, error) {
 	r, err := v.prove(ctx)
 	if err == nil {
@@ -391,10 +386,6 @@ func (t *transition) examineOld(ctx context.Context, v *Vault, seen anchor) (Met
 	}
 	t.compared = m.Keyring
 	if m.Keyring {
-		t.meta.Keyring = true
-		if err := t.probeKeyring(ctx); err != nil {
-			return Meta{}, nil, err
-		}
 		v.source = FromKeyring // so that compare asks it for the anchor
 	}
 	file, s, err := v.compare(ctx, r)

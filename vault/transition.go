@@ -78,6 +78,8 @@ type transition struct {
 	// compared says that the keyring's anchor was compared with what the new
 	// database was made of, so it may be written.
 	compared bool
+	// unsettled is why settling was not done to its end behind the commit, or nil.
+	unsettled error
 	// stripped says that side files of the unread database are being removed:
 	// from then on the copy aside is the only whole one.
 	stripped bool
@@ -141,8 +143,8 @@ func (t *transition) run(ctx context.Context) error {
 	}
 	// From here on the new vault stands. What settling leaves undone, the next open
 	// does.
-	if err := t.settle(context.WithoutCancel(ctx)); err != nil {
-		t.cfg.log().Warn("the vault is in place; the next open will finish tidying up", "error", err)
+	if t.unsettled = t.settle(context.WithoutCancel(ctx)); t.unsettled != nil {
+		t.cfg.log().Warn("the vault is in place; the next open settles the rest", "error", t.unsettled)
 	}
 	return nil
 }
@@ -383,7 +385,10 @@ func (t *transition) settle(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return v.settleIfNeeded(ctx, r)
+	if err := v.settleIfNeeded(ctx, r); err != nil {
+		return err
+	}
+	return v.changeable()
 }
 
 // abandon takes away what the steps made, best effort: what it leaves, the next
