@@ -1,12 +1,7 @@
 package backup
 
 import (
-	"archive/tar"
-	"bytes"
-	"compress/gzip"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -16,11 +11,8 @@ import (
 	"strings"
 	"time"
 
-	"filippo.io/age"
-
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
 	"github.com/rbee-keeper/rbee-vault/internal/wire"
-	"github.com/rbee-keeper/rbee-vault/registry"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
@@ -88,13 +80,13 @@ func Create(ctx context.Context, v *vault.Vault, opts CreateOptions) (Created, e
 	var done Record
 	var manifest Manifest
 	err = v.View(ctx, func(tx *vault.Tx) error {
-		a, err := plan(ctx, tx, sequence, opts)
+		a, err := measureArchive(ctx, tx, sequence, opts)
 		if err != nil {
 			return err
 		}
 		manifest = a.manifest
-		done, err = opts.put(func(w io.Writer) error { return a.stream(ctx, tx, w) }, a.manifest)
-		done.Sequence, done.SumsSHA256, done.ContentHash = sequence, a.sumsHash(), a.contentHash
+		done, err = opts.put(func(w io.Writer) error { return a.stream(ctx, w) }, a.manifest)
+		done.Sequence, done.SumsSHA256, done.ContentHash = sequence, hashOf(a.sums), a.contentHash
 		return err
 	})
 	if err != nil {
@@ -221,155 +213,4 @@ func fileName(created time.Time, sequence int64, n int) string {
 		suffix = fmt.Sprintf("-%d", n)
 	}
 	return fmt.Sprintf("beehives-%s-%06d%s.tar.gz.age", created.Format("20060102T150405Z"), sequence, suffix)
-}
-
-// archive is a backup whose members have been measured: the first of two passes
-// over one snapshot.
-type archive struct {
-	manifest    Manifest
-	recipients  []age.Recipient
-	members     []member
-	sizes       []int64
-	hashes      []string
-	sums        []byte
-	signature   []byte
-	contentHash string
-	total       int64
-	progress    func(done, total int64)
-}
-
-// plan is the first pass.
-func plan(ctx context.Context, tx *vault.Tx, sequence int64, opts CreateOptions) (*archive, error) {
-	m, err := newManifest(ctx, tx, sequence, opts.Program)
-	if err != nil {
-		return nil, err
-	}
-	a := &archive{manifest: m, progress: opts.Progress}
-	if a.recipients, err = tx.Recipients(ctx, opts.Recipients...); err != nil {
-		return nil, err
-	}
-	var fingerprints []string
-	for k, err := range registry.EachSSHKey(ctx, tx) {
-		if err != nil {
-			return nil, err
-		}
-		fingerprints = append(fingerprints, k.Fingerprint)
-	}
-	a.members = append([]member{
-		{memberManifest, func(_ context.Context, _ *vault.Tx, w io.Writer) error { return m.encode(w) }},
-		{memberSigners, writeSigners},
-		{memberReadme, func(_ context.Context, _ *vault.Tx, w io.Writer) error {
-			_, err := io.WriteString(w, readme(m))
-			return err
-		}},
-	}, contentMembers(fingerprints)...)
-
-	// What goes into the file is what was read here, row by row: see stream.
-	if err := tx.BeginCheck(ctx); err != nil {
-		return nil, err
-	}
-	var sums, content []sum
-	for _, mb := range a.members {
-		measured := newMeasure(io.Discard)
-		if err := mb.write(ctx, tx, measured); err != nil {
-			return nil, fmt.Errorf("%s: %w", mb.name, err)
-		}
-		s := sum{name: mb.name, hash: measured.hash()}
-		sums = append(sums, s)
-		switch mb.name {
-		case memberManifest, memberReadme, memberSigners, memberAuditLog: // differ of themselves
-		default:
-			content = append(content, s)
-		}
-		a.sizes = append(a.sizes, measured.size)
-		a.hashes = append(a.hashes, s.hash)
-		a.total += measured.size
-	}
-	if err := tx.EndCheck(); err != nil {
-		return nil, err
-	}
-	a.sums = encodeSums(sums)
-	a.contentHash = hashOf(encodeSums(content))
-	signer, err := tx.Signer(ctx)
-	if err != nil {
-		return nil, err
-	}
-	a.signature, err = vault.Sign(a.sums, signer, vault.SignatureNamespace)
-	return a, err
-}
-
-func hashOf(data []byte) string {
-	h := sha256.Sum256(data)
-	return hex.EncodeToString(h[:])
-}
-
-func (a *archive) sumsHash() string { return hashOf(a.sums) }
-
-// stream is the second pass: tar in gzip in age.
-func (a *archive) stream(ctx context.Context, tx *vault.Tx, w io.Writer) error {
-	encrypted, err := age.Encrypt(w, a.recipients...)
-	if err != nil {
-		return fmt.Errorf("encrypt: %w", err)
-	}
-	zipped := gzip.NewWriter(encrypted)
-	tarred := tar.NewWriter(zipped)
-	created, err := wire.ParseTime(a.manifest.Created)
-	if err != nil {
-		return err
-	}
-	add := func(name string, size int64, write func(io.Writer) error) error {
-		err := tarred.WriteHeader(&tar.Header{
-			Format:   tar.FormatUSTAR,
-			Typeflag: tar.TypeReg,
-			Name:     name,
-			Size:     size,
-			Mode:     0o600,
-			ModTime:  created.Truncate(time.Second),
-		})
-		if err == nil {
-			err = write(tarred)
-		}
-		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-		return nil
-	}
-	for _, fixed := range []struct {
-		name string
-		data []byte
-	}{{memberSums, a.sums}, {memberSignature, a.signature}} {
-		err := add(fixed.name, int64(len(fixed.data)), func(w io.Writer) error {
-			_, err := io.Copy(w, bytes.NewReader(fixed.data))
-			return err
-		})
-		if err != nil {
-			return err
-		}
-	}
-	var done int64
-	for i, mb := range a.members {
-		err := add(mb.name, a.sizes[i], func(w io.Writer) error {
-			again := newMeasure(w)
-			if err := mb.write(ctx, tx, again); err != nil {
-				return err
-			}
-			if again.hash() != a.hashes[i] { // a page was replaced between the two passes
-				return fmt.Errorf("%w: two readings of one snapshot differ", vault.ErrDamaged)
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-		done += a.sizes[i]
-		if a.progress != nil {
-			a.progress(done, a.total)
-		}
-	}
-	for _, c := range []io.Closer{tarred, zipped, encrypted} {
-		if err := c.Close(); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -3,37 +3,18 @@ package backup
 import (
 	"archive/tar"
 	"bufio"
-	"bytes"
 	"compress/gzip"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 
 	"filippo.io/age"
 
 	"github.com/rbee-keeper/rbee-vault/identity"
-	"github.com/rbee-keeper/rbee-vault/internal/wire"
 	"github.com/rbee-keeper/rbee-vault/registry"
 	"github.com/rbee-keeper/rbee-vault/vault"
-)
-
-// Caps on what is held in memory. The first three members are read before the
-// signature vouches for the rest.
-const (
-	maxSums      = 16 << 20 // over 150,000 keys
-	maxSignature = 16 << 10
-	maxManifest  = 64 << 10
-	maxReadme    = 64 << 10
-	maxKnownHost = 32 << 10 // a line of known_hosts
-	maxLine      = 1 << 20
-	maxPEM       = 64 << 10
-	maxSigners   = 10_000 // rotations
 )
 
 // ReadOptions says how a backup is opened and whom to trust.
@@ -110,8 +91,8 @@ func read(ctx context.Context, r io.Reader, opts ReadOptions, to sink) (Manifest
 		return Manifest{}, damaged(ctx, err)
 	}
 	zipped.Multistream(false)
-	a := &archiveReader{tar: tar.NewReader(zipped)}
-	m, err := a.read(ctx, opts, to)
+	a := &archiveReader{tar: tar.NewReader(zipped), trust: opts.Trust, to: to}
+	m, err := a.read(ctx)
 	if err != nil {
 		return Manifest{}, damaged(ctx, err)
 	}
@@ -182,261 +163,4 @@ func asSinkError(err error) error {
 		return nil
 	}
 	return sinkError{err}
-}
-
-// archiveReader reads the members in their one order.
-type archiveReader struct {
-	tar  *tar.Reader
-	sums []sum // those still to come
-}
-
-func (a *archiveReader) read(ctx context.Context, opts ReadOptions, to sink) (Manifest, error) {
-	m, claim, err := a.readHead()
-	if err != nil {
-		return Manifest{}, err
-	}
-	if err := opts.Trust(ctx, claim); err != nil {
-		return Manifest{}, asSinkError(err)
-	}
-	counts := Counts{Signers: m.Counts.Signers} // compared by readHead
-	var head vault.AuditHead
-	var keys []registry.SSHKey
-
-	if err := a.member(memberReadme, drainUpTo(maxReadme)); err != nil {
-		return Manifest{}, err
-	}
-	err = readLines(a, memberNodes, &counts.Nodes, m.Counts.Nodes, func(n registry.Node) error {
-		return asSinkError(to.node(ctx, n))
-	})
-	if err != nil {
-		return Manifest{}, err
-	}
-	err = readLines(a, memberSSHKeys, &counts.SSHKeys, m.Counts.SSHKeys, func(k registry.SSHKey) error {
-		keys = append(keys, k)
-		return nil
-	})
-	if err != nil {
-		return Manifest{}, err
-	}
-	for i, k := range keys {
-		err := a.member(memberPEM(i+1), func(r io.Reader) error {
-			private, err := readAll(r, maxPEM)
-			defer clear(private)
-			if err != nil {
-				return err
-			}
-			return asSinkError(to.sshKey(ctx, k, private))
-		})
-		if err != nil {
-			return Manifest{}, err
-		}
-	}
-	err = readLines(a, memberHostKeys, &counts.HostKeys, m.Counts.HostKeys, func(k registry.HostKey) error {
-		return asSinkError(to.hostKey(ctx, k))
-	})
-	if err != nil {
-		return Manifest{}, err
-	}
-	if err := a.member(memberKnownHosts, drainUpTo(m.Counts.HostKeys*maxKnownHost)); err != nil {
-		return Manifest{}, err
-	}
-	err = readLines(a, memberAuditLog, &counts.AuditLog, m.Counts.AuditLog, func(r vault.AuditRow) error {
-		if head, err = head.Follow(r); err != nil {
-			return err
-		}
-		return asSinkError(to.auditRow(ctx, r))
-	})
-	if err != nil {
-		return Manifest{}, err
-	}
-	err = readLines(a, memberSlots, &counts.Slots, m.Counts.Slots, func(s vault.Slot) error {
-		return asSinkError(to.slot(ctx, s))
-	})
-	if err != nil {
-		return Manifest{}, err
-	}
-	if _, err := a.tar.Next(); err != io.EOF {
-		if err != nil {
-			return Manifest{}, err
-		}
-		return Manifest{}, fmt.Errorf("%w: a member too many", ErrDamaged)
-	}
-	if counts != m.Counts {
-		return Manifest{}, fmt.Errorf("%w: it holds %+v, its manifest says %+v", ErrDamaged, counts, m.Counts)
-	}
-	if head.Seq != m.AuditSeq || hex.EncodeToString(head.Hash[:]) != m.AuditHash {
-		return Manifest{}, fmt.Errorf("%w: its audit log does not end as its manifest says", ErrDamaged)
-	}
-	return m, nil
-}
-
-// readHead reads the sums, their signature, the manifest and the signers, and verifies
-// that the manifest's signer made the signature.
-func (a *archiveReader) readHead() (Manifest, Claim, error) {
-	sums, err := a.small(memberSums, maxSums)
-	if err != nil {
-		return Manifest{}, Claim{}, err
-	}
-	signature, err := a.small(memberSignature, maxSignature)
-	if err != nil {
-		return Manifest{}, Claim{}, err
-	}
-	if a.sums, err = parseSums(sums); err != nil {
-		return Manifest{}, Claim{}, err
-	}
-	var data []byte
-	err = a.member(memberManifest, func(r io.Reader) (err error) {
-		data, err = readAll(r, maxManifest)
-		return err
-	})
-	if err != nil {
-		return Manifest{}, Claim{}, err
-	}
-	m, err := parseManifest(data)
-	if err != nil {
-		return Manifest{}, Claim{}, err
-	}
-	if err := vault.VerifySignature(sums, signature, m.Signer, vault.SignatureNamespace); err != nil {
-		return Manifest{}, Claim{}, fmt.Errorf("%w: %w", ErrDamaged, err)
-	}
-	var count int64
-	var signers []vault.Signer
-	err = readLines(a, memberSigners, &count, min(m.Counts.Signers, maxSigners), func(s vault.Signer) error {
-		signers = append(signers, s)
-		return nil
-	})
-	if err != nil {
-		return Manifest{}, Claim{}, err
-	}
-	if count != m.Counts.Signers || count == 0 || signers[count-1].PublicKey != m.Signer {
-		return Manifest{}, Claim{}, fmt.Errorf("%w: its signer is not the newest of %s", ErrDamaged, memberSigners)
-	}
-	claim := Claim{VaultID: m.VaultID, Signer: m.SignerFingerprint(), SumsSHA256: hashOf(sums)}
-	for _, line := range vault.Predecessors(m.VaultID, signers) {
-		if line != m.Signer {
-			claim.Predecessors = append(claim.Predecessors, vault.Fingerprint(line))
-		}
-	}
-	return m, claim, nil
-}
-
-// next moves to the member that must come now.
-func (a *archiveReader) next(name string) error {
-	h, err := a.tar.Next()
-	if err == io.EOF {
-		return fmt.Errorf("%w: %s is missing", ErrDamaged, name)
-	} else if err != nil {
-		return err
-	}
-	if h.Name != name || h.Typeflag != tar.TypeReg || h.Format != tar.FormatUSTAR {
-		return fmt.Errorf("%w: %q stands where %s belongs", ErrDamaged, h.Name, name)
-	}
-	return nil
-}
-
-// small reads one of the two members that no sum covers.
-func (a *archiveReader) small(name string, max int64) ([]byte, error) {
-	if err := a.next(name); err != nil {
-		return nil, err
-	}
-	return readAll(a.tar, max)
-}
-
-// member reads a member to its end and compares its sum.
-func (a *archiveReader) member(name string, use func(io.Reader) error) error {
-	if err := a.next(name); err != nil {
-		return err
-	}
-	if len(a.sums) == 0 || a.sums[0].name != name {
-		return fmt.Errorf("%w: %s is not listed in %s", ErrDamaged, name, memberSums)
-	}
-	h := sha256.New()
-	r := io.TeeReader(a.tar, h)
-	if err := use(r); err != nil {
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	if err := drain(r); err != nil {
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	if hex.EncodeToString(h.Sum(nil)) != a.sums[0].hash {
-		return fmt.Errorf("%w: %s is not what %s says", ErrDamaged, name, memberSums)
-	}
-	a.sums = a.sums[1:]
-	return nil
-}
-
-func drain(r io.Reader) error {
-	_, err := io.Copy(io.Discard, r)
-	return err
-}
-
-// drainUpTo reads what nobody looks at. It is not held; the cap is on the time that
-// a few bytes may expand to.
-func drainUpTo(max int64) func(io.Reader) error {
-	return func(r io.Reader) error {
-		n, err := io.Copy(io.Discard, io.LimitReader(r, max+1))
-		if err == nil && n > max {
-			err = fmt.Errorf("%w: over %d bytes", ErrDamaged, max)
-		}
-		return err
-	}
-}
-
-func readAll(r io.Reader, max int64) ([]byte, error) {
-	data, err := io.ReadAll(io.LimitReader(r, max+1))
-	if err == nil && int64(len(data)) > max {
-		err = fmt.Errorf("%w: over %d bytes", ErrDamaged, max)
-	}
-	return data, err
-}
-
-// readLines parses a member of one JSON value a line, of which there are at most
-// max: that is signed, the lines so far are not. What is parsed must encode
-// to the same line again.
-func readLines[T any](a *archiveReader, name string, count *int64, max int64, use func(T) error) error {
-	return a.member(name, func(r io.Reader) error {
-		lines := bufio.NewReaderSize(r, 64<<10)
-		for {
-			line, err := readLine(lines)
-			if err == io.EOF {
-				return nil
-			} else if err != nil {
-				return err
-			}
-			if *count++; *count > max {
-				return fmt.Errorf("%w: more lines than the manifest says", ErrDamaged)
-			}
-			var v T
-			if err := json.Unmarshal(line, &v); err != nil {
-				return fmt.Errorf("line %d: %w", *count, err)
-			}
-			if again, err := wire.Marshal(v); err != nil || !bytes.Equal(again, line) {
-				return fmt.Errorf("%w: line %d is not as it was written", ErrDamaged, *count)
-			}
-			if err := use(v); err != nil {
-				return fmt.Errorf("line %d: %w", *count, err)
-			}
-		}
-	})
-}
-
-// readLine returns the next line without its end, or [io.EOF]. A last line
-// without an end is an error.
-func readLine(r *bufio.Reader) ([]byte, error) {
-	var line []byte
-	for {
-		chunk, err := r.ReadSlice('\n')
-		line = append(line, chunk...)
-		switch {
-		case len(line) > maxLine:
-			return nil, fmt.Errorf("%w: a line of over %d bytes", ErrDamaged, maxLine)
-		case err == bufio.ErrBufferFull:
-		case err == io.EOF && len(line) > 0:
-			return nil, fmt.Errorf("%w: its last line has no end", ErrDamaged)
-		case err != nil:
-			return nil, err
-		default:
-			return []byte(strings.TrimSuffix(string(line), "\n")), nil
-		}
-	}
 }
