@@ -20,7 +20,6 @@ const (
 	maxManifest  = 64 << 10
 	maxReadme    = 64 << 10
 	maxKnownHost = 32 << 10 // one line of known_hosts
-	maxPEM       = 64 << 10
 )
 
 // maxSigners limits the lines of signers.jsonl: one for each rotation.
@@ -205,7 +204,7 @@ func (a *archiveReader) checkKeys(listed int) error {
 
 // readPrivateKey reads the private key at index i of ssh_keys.jsonl.
 func (a *archiveReader) readPrivateKey(ctx context.Context, r io.Reader, i int) error {
-	private, err := readAll(r, maxPEM)
+	private, err := readAll(r, registry.MaxPEM)
 	defer clear(private)
 	if err != nil {
 		return err

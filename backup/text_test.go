@@ -108,7 +108,7 @@ func TestMembersThatAreHeld(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		max  int
-	}{{memberSignature, maxSignature}, {memberManifest, maxManifest}, {memberPEM(1), maxPEM}} {
+	}{{memberSignature, maxSignature}, {memberManifest, maxManifest}, {memberPEM(1), registry.MaxPEM}} {
 		g := f
 		g.members = slices.Clone(f.members)
 		g.find(test.name).data = bytes.Repeat([]byte("#"), test.max+1)

@@ -85,7 +85,7 @@ func notPrivateKey(data []byte) string {
 	first, _, _ := strings.Cut(text, "\n")
 	word, _, _ := strings.Cut(first, " ")
 	switch {
-	case len(data) > maxPEM:
+	case len(data) > MaxPEM:
 		return "is too long"
 	case text == "":
 		return "is empty"

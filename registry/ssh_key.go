@@ -21,8 +21,9 @@ var (
 	_ json.Unmarshaler = (*SSHKey)(nil)
 )
 
-// maxPEM bounds a private key in bytes; an RSA key of 16384 bits has 12 kB.
-const maxPEM = 64 << 10
+// MaxPEM limits a private key in PEM, in bytes. An RSA key of 16384 bits has
+// 12 kB.
+const MaxPEM = 64 << 10
 
 // SSHKey is what is known of an SSH key in the vault without its private half.
 type SSHKey struct {

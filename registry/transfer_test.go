@@ -281,7 +281,7 @@ func TestInsertRefuses(t *testing.T) {
 			return InsertSSHKey(ctx, tx, other, pem.EncodeToMemory(encrypted))
 		}, ErrInvalid},
 		"too long": {func(ctx context.Context, tx *vault.Tx) error {
-			return InsertSSHKey(ctx, tx, other, append(slices.Clone(otherPEM), bytes.Repeat([]byte("\n"), maxPEM)...))
+			return InsertSSHKey(ctx, tx, other, append(slices.Clone(otherPEM), bytes.Repeat([]byte("\n"), MaxPEM)...))
 		}, ErrInvalid},
 	} {
 		t.Run(name, func(t *testing.T) {
