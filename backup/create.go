@@ -34,8 +34,6 @@ type CreateOptions struct {
 	Program string
 	// Progress is told how many bytes of how many were archived. Nil: nobody.
 	Progress func(done, total int64)
-	// FS is the file system. Nil: the real one.
-	FS durable.FS
 }
 
 // Created tells of a backup.
@@ -57,9 +55,6 @@ type Created struct {
 // valid), [vault.ErrInvalid] for a recipient or for a Path that is reserved for a
 // vault's own files, those of [vault.Vault.Update].
 func Create(ctx context.Context, v *vault.Vault, opts CreateOptions) (Created, error) {
-	if opts.FS == nil {
-		opts.FS = durable.OS{}
-	}
 	if err := opts.prepare(v.Path()); err != nil {
 		return Created{}, err
 	}
@@ -94,7 +89,7 @@ func Create(ctx context.Context, v *vault.Vault, opts CreateOptions) (Created, e
 	}
 	created := Created{Path: done.Path, Sequence: sequence, Size: done.Size, SHA256: done.SHA256, Signer: manifest.Signer, Manifest: manifest}
 	err = v.Update(context.WithoutCancel(ctx), func(tx *vault.Tx) error {
-		before, err := selectLastContent(ctx, tx, sequence)
+		_, before, err := selectPrevious(ctx, tx, sequence)
 		if err != nil {
 			return err
 		}
@@ -153,7 +148,7 @@ func (o *CreateOptions) prepare(db string) error {
 	}
 	o.Dir = abs
 	if err := os.Mkdir(abs, 0o700); err == nil {
-		if err := o.FS.SyncDir(filepath.Dir(abs)); err != nil {
+		if err := (durable.OS{}).SyncDir(filepath.Dir(abs)); err != nil {
 			return fmt.Errorf("make directory for backups: %w", err)
 		}
 	} else if !errors.Is(err, fs.ErrExist) {
@@ -187,7 +182,7 @@ func (o CreateOptions) put(write func(io.Writer) error, m Manifest) (Record, err
 		err = through(o.Writer)
 	case o.Path != "":
 		path = o.Path
-		err = durable.CreateFrom(o.FS, path, through)
+		err = durable.CreateFrom(durable.OS{}, path, through)
 	default:
 		created, _ := wire.ParseTime(m.Created)
 		for n := 1; ; n++ {
@@ -196,7 +191,7 @@ func (o CreateOptions) put(write func(io.Writer) error, m Manifest) (Record, err
 				break
 			}
 		}
-		err = durable.CreateFrom(o.FS, path, through)
+		err = durable.CreateFrom(durable.OS{}, path, through)
 	}
 	if errors.Is(err, fs.ErrExist) {
 		return Record{}, fmt.Errorf("%q %w", path, ErrExists)

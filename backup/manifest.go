@@ -82,7 +82,7 @@ func newManifest(ctx context.Context, tx *vault.Tx, sequence int64, program stri
 	if err != nil {
 		return Manifest{}, err
 	}
-	previous, err := selectPreviousSums(ctx, tx, sequence)
+	previous, _, err := selectPrevious(ctx, tx, sequence)
 	if err != nil {
 		return Manifest{}, fmt.Errorf("read backups: %w", err)
 	}
@@ -104,7 +104,7 @@ func newManifest(ctx context.Context, tx *vault.Tx, sequence int64, program stri
 		},
 		AuditSeq:  head.Seq,
 		AuditHash: hex.EncodeToString(head.Hash[:]),
-		Previous:  previous,
+		Previous:  wire.Nullable(previous),
 		Signer:    meta.Signer,
 	}
 	if meta.OriginVaultID != "" {

@@ -23,7 +23,6 @@ type Record struct {
 	SHA256      string // of the file
 	SumsSHA256  string // of its SHA256SUMS
 	ContentHash string // equal for two backups of the same registry
-	Restored    time.Time
 }
 
 // List returns the vault's backups, oldest first.
