@@ -112,10 +112,7 @@ func EachHostKey(ctx context.Context, tx *vault.Tx) iter.Seq2[HostKey, error] {
 func InsertHostKey(ctx context.Context, tx *vault.Tx, k HostKey) error {
 	err := k.Validate()
 	if err == nil {
-		var found bool
-		if found, err = nodeExists(ctx, tx, k.Node); err == nil && !found {
-			err = ErrNotFound
-		}
+		err = requireNode(ctx, tx, k.Node)
 	}
 	if err == nil {
 		err = insertHostKey(ctx, tx, k)

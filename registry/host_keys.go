@@ -22,10 +22,8 @@ func (r *Registry) ListHostKeys(ctx context.Context, names ...string) ([]HostKey
 	var list []HostKey
 	err := r.v.View(ctx, func(tx *vault.Tx) error {
 		for _, name := range names {
-			if found, err := nodeExists(ctx, tx, name); err != nil {
-				return err
-			} else if !found {
-				return fmt.Errorf("node %q: %w", name, ErrNotFound)
+			if err := requireNode(ctx, tx, name); err != nil {
+				return fmt.Errorf("node %q: %w", name, err)
 			}
 		}
 		for k, err := range EachHostKey(ctx, tx) {
@@ -87,10 +85,8 @@ func (r *Registry) TrustHostKeys(ctx context.Context, keys map[string][]ssh.Publ
 }
 
 func trustHostKey(ctx context.Context, tx *vault.Tx, node string, key ssh.PublicKey, replaces []string) (bool, error) {
-	if found, err := nodeExists(ctx, tx, node); err != nil {
+	if err := requireNode(ctx, tx, node); err != nil {
 		return false, err
-	} else if !found {
-		return false, ErrNotFound
 	}
 	k := HostKey{Node: node, Type: key.Type(), PublicKey: publicKeyLine(key), FirstSeen: tx.Now(), LastSeen: tx.Now()}
 	if err := k.Validate(); err != nil {

@@ -189,7 +189,7 @@ func planImport(ctx context.Context, tx *vault.Tx, set ImportSet, opts ImportOpt
 		case err != nil:
 			return ImportReport{}, importPlan{}, err
 		case !opts.Replace:
-			taken = append(taken, quote(n.Name))
+			taken = append(taken, strconv.Quote(n.Name))
 			continue
 		}
 		n = n.withState(old)

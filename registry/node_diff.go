@@ -11,9 +11,6 @@ type fieldChange struct {
 	old, new string
 }
 
-// quote makes a value of text that cannot be mistaken for anything around it.
-func quote(s string) string { return strconv.Quote(s) }
-
 const null = "null"
 
 // auditedFields are the values of a normalized node that the audit log tells
@@ -21,7 +18,7 @@ const null = "null"
 func auditedFields(n Node) [9]fieldChange {
 	keyPath, backends, devices := null, null, null
 	if n.SSHKeyPath != "" {
-		keyPath = quote(n.SSHKeyPath)
+		keyPath = strconv.Quote(n.SSHKeyPath)
 	}
 	if n.Backends != nil {
 		backends = formatBackends(n.Backends)
@@ -30,13 +27,13 @@ func auditedFields(n Node) [9]fieldChange {
 		devices = formatDevices(n.Devices)
 	}
 	return [9]fieldChange{
-		{field: "ssh_host", new: quote(n.SSHHost)},
+		{field: "ssh_host", new: strconv.Quote(n.SSHHost)},
 		{field: "ssh_port", new: strconv.Itoa(int(n.SSHPort))},
-		{field: "ssh_user", new: quote(n.SSHUser)},
+		{field: "ssh_user", new: strconv.Quote(n.SSHUser)},
 		{field: "ssh_key_path", new: keyPath},
-		{field: "git_repo_url", new: quote(n.GitRepoURL)},
-		{field: "git_branch", new: quote(n.GitBranch)},
-		{field: "install_path", new: quote(n.InstallPath)},
+		{field: "git_repo_url", new: strconv.Quote(n.GitRepoURL)},
+		{field: "git_branch", new: strconv.Quote(n.GitBranch)},
+		{field: "install_path", new: strconv.Quote(n.InstallPath)},
 		{field: "backends", new: backends},
 		{field: "devices", new: devices},
 	}

@@ -88,6 +88,15 @@ func selectNodes(ctx context.Context, tx *vault.Tx) iter.Seq2[Node, error] {
 	}
 }
 
+// requireNode returns ErrNotFound where there is no such node.
+func requireNode(ctx context.Context, tx *vault.Tx, name string) error {
+	found, err := nodeExists(ctx, tx, name)
+	if err == nil && !found {
+		err = ErrNotFound
+	}
+	return err
+}
+
 func nodeExists(ctx context.Context, tx *vault.Tx, name string) (bool, error) {
 	var one int
 	err := tx.QueryRowContext(ctx, `SELECT 1 FROM beehives WHERE node_name = ?`, name).Scan(&one)
@@ -163,38 +172,25 @@ func renameNode(ctx context.Context, tx *vault.Tx, name, newName string) error {
 	return expectRow(res, err, ErrNotFound)
 }
 
-func updateNodeStatus(ctx context.Context, tx *vault.Tx, name string, status Status) error {
-	res, err := tx.ExecContext(ctx, `UPDATE beehives SET
-		status = ?
-	WHERE node_name = ?`, string(status), name)
-	return expectRow(res, err, ErrNotFound)
-}
-
-func updateNodeLastConnected(ctx context.Context, tx *vault.Tx, name string, at time.Time) error {
-	res, err := tx.ExecContext(ctx, `UPDATE beehives SET
-		last_connected_unix = ?
-	WHERE node_name = ?`, at.Unix(), name)
-	return expectRow(res, err, ErrNotFound)
-}
-
 // deleteNode reports whether there was one. Its host keys and the assignment of
 // its SSH key go by cascade.
 func deleteNode(ctx context.Context, tx *vault.Tx, name string) (bool, error) {
-	res, err := tx.ExecContext(ctx, `DELETE FROM beehives WHERE node_name = ?`, name)
-	err = expectRow(res, err, ErrNotFound)
-	if errors.Is(err, ErrNotFound) {
-		return false, nil
+	return touchedRow(tx.ExecContext(ctx, `DELETE FROM beehives WHERE node_name = ?`, name))
+}
+
+// touchedRow reports whether a statement touched a row.
+func touchedRow(res sql.Result, err error) (bool, error) {
+	if err != nil {
+		return false, err
 	}
-	return err == nil, err
+	n, err := res.RowsAffected()
+	return n > 0, err
 }
 
 // expectRow returns none where a statement touched no row.
 func expectRow(res sql.Result, err error, none error) error {
-	if err != nil {
-		return err
-	}
-	n, err := res.RowsAffected()
-	if err == nil && n == 0 {
+	touched, err := touchedRow(res, err)
+	if err == nil && !touched {
 		err = none
 	}
 	return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/rbee-keeper/rbee-vault/vault"
@@ -145,10 +146,8 @@ func (r *Registry) renameNode(ctx context.Context, name, newName string) error {
 		return &FieldError{Field: "node_name", Rule: rule}
 	}
 	return r.v.Update(ctx, func(tx *vault.Tx) error {
-		if found, err := nodeExists(ctx, tx, name); err != nil {
+		if err := requireNode(ctx, tx, name); err != nil {
 			return err
-		} else if !found {
-			return ErrNotFound
 		}
 		if name == newName {
 			return nil
@@ -164,7 +163,7 @@ func (r *Registry) renameNode(ctx context.Context, name, newName string) error {
 		return tx.Audit(ctx, vault.Event{
 			Action:  "node.rename",
 			Subject: name,
-			Detail:  describe(fieldChange{"node_name", quote(name), quote(newName)}),
+			Detail:  describe(fieldChange{"node_name", strconv.Quote(name), strconv.Quote(newName)}),
 		})
 	})
 }
@@ -213,7 +212,7 @@ func (r *Registry) RemoveNode(ctx context.Context, name string) (bool, error) {
 		return tx.Audit(ctx, vault.Event{
 			Action:  "ssh-key.remove",
 			Subject: fingerprint,
-			Detail:  "no node uses it after the removal of " + quote(name),
+			Detail:  "no node uses it after the removal of " + strconv.Quote(name),
 		})
 	})
 	if err != nil {
@@ -230,7 +229,7 @@ func (r *Registry) UpdateStatus(ctx context.Context, name string, status Status)
 		err = r.updateState(ctx, name, func(_ time.Time, n *Node) {
 			n.Status = status
 		}, func(tx *vault.Tx, _, n Node) error {
-			return updateNodeStatus(ctx, tx, name, n.Status)
+			return updateNodeState(ctx, tx, stateOf(n))
 		})
 	}
 	if err != nil {
@@ -244,7 +243,7 @@ func (r *Registry) UpdateLastConnected(ctx context.Context, name string) error {
 	err := r.updateState(ctx, name, func(now time.Time, n *Node) {
 		n.LastConnected = now
 	}, func(tx *vault.Tx, _, n Node) error {
-		return updateNodeLastConnected(ctx, tx, name, n.LastConnected)
+		return updateNodeState(ctx, tx, stateOf(n))
 	})
 	if err != nil {
 		return fmt.Errorf("update last contact of node %q: %w", name, err)

@@ -237,8 +237,8 @@ func newPrivateKey(raw any, comment string, allowWeak bool) (*PrivateKey, error)
 	if k, ok := raw.(*rsa.PrivateKey); ok && k.N.BitLen() < minRSABits && !allowWeak {
 		return nil, fmt.Errorf("%w: RSA of %d bits, where %d are needed", ErrWeakKey, k.N.BitLen(), minRSABits)
 	}
-	if len(comment) > maxComment || ruleCharacters(comment) != "" {
-		return nil, &FieldError{Field: "comment", Rule: fmt.Sprintf("must be text of at most %d bytes", maxComment)}
+	if rule := ruleComment(comment); rule != "" {
+		return nil, &FieldError{Field: "comment", Rule: rule}
 	}
 	signer, err := ssh.NewSignerFromKey(raw)
 	if err != nil {
@@ -328,7 +328,7 @@ func opensshComment(data []byte) string {
 		Comment string
 		Padding []byte `ssh:"rest"`
 	}
-	if parts == 0 || ssh.Unmarshal(rest, &last) != nil || len(last.Comment) > maxComment || ruleCharacters(last.Comment) != "" {
+	if parts == 0 || ssh.Unmarshal(rest, &last) != nil || ruleComment(last.Comment) != "" {
 		return ""
 	}
 	return last.Comment

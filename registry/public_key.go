@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"fmt"
 	"strings"
 
 	"golang.org/x/crypto/ssh"
@@ -33,6 +34,14 @@ func parsePublicKey(keyType, line string) (ssh.PublicKey, error) {
 		return nil, &FieldError{Field: "type", Rule: "must be that of the public key"}
 	}
 	return key, nil
+}
+
+// ruleComment returns the rule that a key's comment breaks, or "".
+func ruleComment(s string) string {
+	if len(s) > maxComment {
+		return fmt.Sprintf("must have at most %d bytes", maxComment)
+	}
+	return ruleCharacters(s)
 }
 
 func publicKeyLine(key ssh.PublicKey) string {

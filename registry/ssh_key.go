@@ -46,10 +46,7 @@ func (k SSHKey) Validate() error {
 	if ssh.FingerprintSHA256(key) != k.Fingerprint {
 		return &FieldError{Field: "fingerprint", Rule: "must be that of the public key"}
 	}
-	if len(k.Comment) > maxComment {
-		return &FieldError{Field: "comment", Rule: fmt.Sprintf("must have at most %d bytes", maxComment)}
-	}
-	if rule := ruleCharacters(k.Comment); rule != "" {
+	if rule := ruleComment(k.Comment); rule != "" {
 		return &FieldError{Field: "comment", Rule: rule}
 	}
 	if !validMilli(k.Created) {
@@ -188,10 +185,7 @@ func insertSSHKeyAndNodes(ctx context.Context, tx *vault.Tx, k SSHKey, private [
 		return err
 	}
 	for _, name := range slices.Sorted(slices.Values(k.Nodes)) {
-		found, err := nodeExists(ctx, tx, name)
-		if err == nil && !found {
-			err = ErrNotFound
-		}
+		err := requireNode(ctx, tx, name)
 		if err == nil {
 			err = insertNodeSSHKey(ctx, tx, name, k.Fingerprint)
 		}

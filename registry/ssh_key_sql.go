@@ -197,12 +197,7 @@ func insertNodeSSHKey(ctx context.Context, tx *vault.Tx, name, fingerprint strin
 // deleteUnusedSSHKey reports whether it deleted the key: not while a node uses
 // it.
 func deleteUnusedSSHKey(ctx context.Context, tx *vault.Tx, fingerprint string) (bool, error) {
-	res, err := tx.ExecContext(ctx, `DELETE FROM ssh_keys
+	return touchedRow(tx.ExecContext(ctx, `DELETE FROM ssh_keys
 	WHERE fingerprint = ?
-		AND NOT EXISTS (SELECT 1 FROM beehive_ssh_keys AS n WHERE n.fingerprint = ssh_keys.fingerprint)`, fingerprint)
-	err = expectRow(res, err, ErrNotFound)
-	if errors.Is(err, ErrNotFound) {
-		return false, nil
-	}
-	return err == nil, err
+		AND NOT EXISTS (SELECT 1 FROM beehive_ssh_keys AS n WHERE n.fingerprint = ssh_keys.fingerprint)`, fingerprint))
 }

@@ -124,26 +124,26 @@ func (r *Registry) AssignSSHKey(ctx context.Context, fingerprint string, nodes .
 
 func assignSSHKey(ctx context.Context, tx *vault.Tx, fingerprint string, nodes []string) error {
 	for _, name := range nodes {
-		found, err := nodeExists(ctx, tx, name)
-		if err == nil && !found {
-			err = ErrNotFound
-		}
-		var old string
-		if err == nil {
-			old, err = selectNodeSSHKey(ctx, tx, name)
-		}
-		if err == nil && old != fingerprint {
-			err = replaceNodeSSHKey(ctx, tx, name, fingerprint)
-			if err == nil {
-				detail := describe(fieldChange{"ssh key", orNone(old), orNone(fingerprint)})
-				err = tx.Audit(ctx, vault.Event{Action: "ssh-key.assign", Subject: name, Detail: detail})
-			}
-		}
-		if err != nil {
+		if err := assignNodeSSHKey(ctx, tx, fingerprint, name); err != nil {
 			return fmt.Errorf("node %q: %w", name, err)
 		}
 	}
 	return nil
+}
+
+func assignNodeSSHKey(ctx context.Context, tx *vault.Tx, fingerprint, node string) error {
+	if err := requireNode(ctx, tx, node); err != nil {
+		return err
+	}
+	old, err := selectNodeSSHKey(ctx, tx, node)
+	if err != nil || old == fingerprint {
+		return err
+	}
+	if err := replaceNodeSSHKey(ctx, tx, node, fingerprint); err != nil {
+		return err
+	}
+	detail := describe(fieldChange{"ssh key", orNone(old), orNone(fingerprint)})
+	return tx.Audit(ctx, vault.Event{Action: "ssh-key.assign", Subject: node, Detail: detail})
 }
 
 func orNone(s string) string {

@@ -21,6 +21,10 @@ type State struct {
 	Lag time.Duration
 }
 
+func stateOf(n Node) State {
+	return State{Node: n.Name, Status: n.Status, LastConnected: n.LastConnected}
+}
+
 // StatesReport tells what became of some states.
 type StatesReport struct {
 	Written int      // states that changed what was stored
