@@ -90,7 +90,7 @@ func (k *HostKey) UnmarshalJSON(data []byte) error {
 // after an error. Other statements may run in tx meanwhile.
 func EachHostKey(ctx context.Context, tx *vault.Tx) iter.Seq2[HostKey, error] {
 	return func(yield func(HostKey, error) bool) {
-		for k, err := range selectHostKeys(ctx, tx, sqlSelectHostKeys(tx.Checked("host_keys", "k"))) {
+		for k, err := range selectHostKeys(ctx, tx, sqlSelectHostKeys(tx.Checked("host_keys", "host_keys"))) {
 			if err == nil {
 				if bad := k.Validate(); bad != nil {
 					err = fmt.Errorf("%w: host key of node %.80q: %v", ErrBadRow, k.Node, bad)

@@ -21,8 +21,8 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// knownHost is a node's address as known_hosts has it.
-func knownHost(n Node) string {
+// knownHostsAddress returns a node's address as known_hosts has it.
+func knownHostsAddress(n Node) string {
 	return knownhosts.Normalize(net.JoinHostPort(canonicalHost(n.SSHHost), strconv.Itoa(int(n.SSHPort))))
 }
 
@@ -34,7 +34,7 @@ func WriteKnownHosts(ctx context.Context, tx *vault.Tx, w io.Writer) error {
 		if err != nil {
 			return err
 		}
-		addresses[n.Name] = knownHost(n)
+		addresses[n.Name] = knownHostsAddress(n)
 	}
 	for k, err := range EachHostKey(ctx, tx) {
 		if err != nil {

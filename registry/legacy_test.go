@@ -213,7 +213,7 @@ func FuzzLegacyRow(f *testing.F) {
 	f.Add(valid, "nfifnfifnfif", int64(1)<<62, 1e18, "relative")
 	f.Fuzz(func(t *testing.T, texts, kinds string, number int64, float float64, home string) {
 		row := legacyRow{rowid: 1}
-		split := strings.SplitN(texts, "\x1f", 12)
+		split := strings.SplitN(texts, "\x1f", columnCount)
 		for i := range row.values {
 			text := ""
 			if i < len(split) {
@@ -250,7 +250,7 @@ func FuzzLegacyRow(f *testing.F) {
 		if diff := cmp.Diff(n, n.normalized()); diff != "" {
 			t.Fatalf("not normalized:\n%s", diff)
 		}
-		if len(n.Backends) > 0 && row.values[10] == nil || len(n.Devices) > 0 && row.values[11] == nil {
+		if len(n.Backends) > 0 && row.values[colBackends] == nil || len(n.Devices) > 0 && row.values[colDevices] == nil {
 			t.Fatal("capabilities out of nothing")
 		}
 		for _, w := range warnings {

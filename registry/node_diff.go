@@ -5,7 +5,13 @@ import (
 	"strings"
 )
 
-// fieldChange is one field's values as the audit log shows them.
+// auditedField is a field as the audit log shows it.
+type auditedField struct {
+	name  string
+	value string
+}
+
+// fieldChange is a change of a field as the audit log shows it.
 type fieldChange struct {
 	field    string
 	old, new string
@@ -13,9 +19,9 @@ type fieldChange struct {
 
 const null = "null"
 
-// auditedFields are the values of a normalized node that the audit log tells
-// of: not the name, which is its subject, and not what changes by itself.
-func auditedFields(n Node) [9]fieldChange {
+// auditedFields are the fields of a normalized node that the audit log shows. The
+// name is the subject of the audit row. Status and last contact are not audited.
+func auditedFields(n Node) [9]auditedField {
 	keyPath, backends, devices := null, null, null
 	if n.SSHKeyPath != "" {
 		keyPath = strconv.Quote(n.SSHKeyPath)
@@ -26,16 +32,16 @@ func auditedFields(n Node) [9]fieldChange {
 	if n.Devices != nil {
 		devices = formatDevices(n.Devices)
 	}
-	return [9]fieldChange{
-		{field: "ssh_host", new: strconv.Quote(n.SSHHost)},
-		{field: "ssh_port", new: strconv.Itoa(int(n.SSHPort))},
-		{field: "ssh_user", new: strconv.Quote(n.SSHUser)},
-		{field: "ssh_key_path", new: keyPath},
-		{field: "git_repo_url", new: strconv.Quote(n.GitRepoURL)},
-		{field: "git_branch", new: strconv.Quote(n.GitBranch)},
-		{field: "install_path", new: strconv.Quote(n.InstallPath)},
-		{field: "backends", new: backends},
-		{field: "devices", new: devices},
+	return [9]auditedField{
+		{"ssh_host", strconv.Quote(n.SSHHost)},
+		{"ssh_port", strconv.Itoa(int(n.SSHPort))},
+		{"ssh_user", strconv.Quote(n.SSHUser)},
+		{"ssh_key_path", keyPath},
+		{"git_repo_url", strconv.Quote(n.GitRepoURL)},
+		{"git_branch", strconv.Quote(n.GitBranch)},
+		{"install_path", strconv.Quote(n.InstallPath)},
+		{"backends", backends},
+		{"devices", devices},
 	}
 }
 
@@ -43,9 +49,9 @@ func auditedFields(n Node) [9]fieldChange {
 func diffNodes(old, n Node) []fieldChange {
 	before, after := auditedFields(old), auditedFields(n)
 	var changes []fieldChange
-	for i, c := range after {
-		if c.old = before[i].new; c.old != c.new {
-			changes = append(changes, c)
+	for i := range after {
+		if before[i].value != after[i].value {
+			changes = append(changes, fieldChange{after[i].name, before[i].value, after[i].value})
 		}
 	}
 	return changes
@@ -66,9 +72,9 @@ func describe(changes ...fieldChange) string {
 // describeNode lists the audited fields that have a value.
 func describeNode(n Node) string {
 	var parts []string
-	for _, c := range auditedFields(n) {
-		if c.new != null {
-			parts = append(parts, c.field+": "+c.new)
+	for _, f := range auditedFields(n) {
+		if f.value != null {
+			parts = append(parts, f.name+": "+f.value)
 		}
 	}
 	return strings.Join(parts, "; ")

@@ -11,7 +11,7 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// nodeColumns in the order of nodeRow and nodeArgs.
+// nodeColumns are nodeFields, in their order.
 const nodeColumns = `
 	node_name,
 	ssh_host,
@@ -30,11 +30,12 @@ const sqlSelectNode = `SELECT` + nodeColumns + `
 	FROM beehives
 	WHERE node_name = ?`
 
-// sqlSelectNodes selects all nodes, and a column beside them.
-func sqlSelectNodes(column string) string {
+// sqlSelectNodes selects all nodes. checked is the expression that
+// [vault.Tx.Checked] wants beside them.
+func sqlSelectNodes(checked string) string {
 	return `SELECT` + nodeColumns + `,
-	` + column + `
-	FROM beehives AS n
+	` + checked + `
+	FROM beehives
 	ORDER BY node_name`
 }
 
@@ -58,15 +59,15 @@ func selectNode(ctx context.Context, tx *vault.Tx, name string) (Node, error) {
 func selectNodes(ctx context.Context, tx *vault.Tx) iter.Seq2[Node, error] {
 	return func(yield func(Node, error) bool) {
 		// As in selectNode; the context is asked between rows instead.
-		rows, err := tx.QueryContext(context.WithoutCancel(ctx), sqlSelectNodes(tx.Checked("beehives", "n")))
+		rows, err := tx.QueryContext(context.WithoutCancel(ctx), sqlSelectNodes(tx.Checked("beehives", "beehives")))
 		if err != nil {
 			yield(Node{}, err)
 			return
 		}
 		defer rows.Close()
 		row := newNodeRow()
-		var hash []byte
-		ptrs := append(row.ptrs[:], &hash)
+		var checked []byte
+		ptrs := append(row.ptrs[:], &checked)
 		for rows.Next() {
 			if err := ctx.Err(); err != nil {
 				yield(Node{}, err)
@@ -76,7 +77,7 @@ func selectNodes(ctx context.Context, tx *vault.Tx) iter.Seq2[Node, error] {
 				yield(Node{}, err)
 				return
 			}
-			tx.CountRow("beehives", hash)
+			tx.CountRow("beehives", checked)
 			n, err := row.node()
 			if !yield(n, err) || err != nil {
 				return
@@ -106,35 +107,35 @@ func nodeExists(ctx context.Context, tx *vault.Tx, name string) (bool, error) {
 	return err == nil, err
 }
 
-// nodeArgs are the columns of a normalized node.
+// nodeArgs returns the values of nodeColumns of a normalized node.
 func nodeArgs(n Node) []any {
-	args := []any{
+	var keyPath, lastConnected, backends, devices any // NULL
+	if n.SSHKeyPath != "" {
+		keyPath = n.SSHKeyPath
+	}
+	if !n.LastConnected.IsZero() {
+		lastConnected = n.LastConnected.Unix()
+	}
+	if n.Backends != nil {
+		backends = formatBackends(n.Backends)
+	}
+	if n.Devices != nil {
+		devices = formatDevices(n.Devices)
+	}
+	return []any{
 		n.Name,
 		n.SSHHost,
 		int64(n.SSHPort),
 		n.SSHUser,
-		nil,
+		keyPath,
 		n.GitRepoURL,
 		n.GitBranch,
 		n.InstallPath,
-		nil,
+		lastConnected,
 		string(n.Status),
-		nil,
-		nil,
+		backends,
+		devices,
 	}
-	if n.SSHKeyPath != "" {
-		args[4] = n.SSHKeyPath
-	}
-	if !n.LastConnected.IsZero() {
-		args[8] = n.LastConnected.Unix()
-	}
-	if n.Backends != nil {
-		args[10] = formatBackends(n.Backends)
-	}
-	if n.Devices != nil {
-		args[11] = formatDevices(n.Devices)
-	}
-	return args
 }
 
 // insertNode returns ErrExists, and inserts nothing, where the name is taken.
@@ -147,7 +148,7 @@ func insertNode(ctx context.Context, tx *vault.Tx, n Node) error {
 
 // updateNode writes every column but the name.
 func updateNode(ctx context.Context, tx *vault.Tx, n Node) error {
-	args := nodeArgs(n)
+	args := append(nodeArgs(n)[colName+1:], n.Name) // the name stands in WHERE
 	res, err := tx.ExecContext(ctx, `UPDATE beehives SET
 		ssh_host = ?,
 		ssh_port = ?,
@@ -160,7 +161,7 @@ func updateNode(ctx context.Context, tx *vault.Tx, n Node) error {
 		status = ?,
 		backends = ?,
 		devices = ?
-	WHERE node_name = ?`, append(args[1:], args[0])...)
+	WHERE node_name = ?`, args...)
 	return expectRow(res, err, ErrNotFound)
 }
 

@@ -21,6 +21,54 @@ func (r *Registry) CreateNode(ctx context.Context, n Node) error {
 	return nil
 }
 
+// KeyChoice says which SSH key of the vault a new node uses: at most one of the
+// fields is set.
+type KeyChoice struct {
+	Import   *PrivateKey // sealed in, or used where it is there already
+	Generate bool        // a new ed25519 key, with the node's name for a comment
+	Use      string      // fingerprint of a key that is there
+}
+
+// CreateNodeWithKey is CreateNode, and has the node use a key of the vault, all in
+// one transaction. It returns the key's fingerprint. A key to use that is not there
+// is ErrNotFound.
+func (r *Registry) CreateNodeWithKey(ctx context.Context, n Node, choice KeyChoice) (fingerprint string, err error) {
+	k := choice.Import
+	if choice.Generate {
+		if k, err = GeneratePrivateKey("ed25519", n.Name); err != nil {
+			return "", err
+		}
+		defer k.Wipe()
+	}
+	err = r.writeNode(ctx, n, func(tx *vault.Tx, n Node) error {
+		if err := createNode(ctx, tx, n); err != nil {
+			return err
+		}
+		switch {
+		case choice.Generate:
+			if _, err := storeSSHKey(ctx, tx, "ssh-key.generate", k); err != nil {
+				return err
+			}
+			fingerprint = k.Fingerprint()
+			return assignSSHKey(ctx, tx, fingerprint, []string{n.Name})
+		case k != nil:
+			fingerprint = k.Fingerprint()
+			return useKey(ctx, tx, k, n.Name)
+		case choice.Use != "":
+			fingerprint = choice.Use
+			if _, err := selectSealedSSHKey(ctx, tx, fingerprint); err != nil {
+				return fmt.Errorf("SSH key %q: %w", fingerprint, err)
+			}
+			return assignSSHKey(ctx, tx, fingerprint, []string{n.Name})
+		}
+		return nil
+	})
+	if err != nil {
+		return "", fmt.Errorf("create node %q: %w", n.Name, err)
+	}
+	return fingerprint, nil
+}
+
 // AddNode adds a node, or gives the node of that name this configuration. Of
 // the state (last contact, status, backends, devices) it keeps what is stored
 // wherever n's is unknown; keys stay too.

@@ -126,7 +126,7 @@ func (k *SSHKey) UnmarshalJSON(data []byte) error {
 // Other statements may run in tx meanwhile.
 func EachSSHKey(ctx context.Context, tx *vault.Tx) iter.Seq2[SSHKey, error] {
 	return func(yield func(SSHKey, error) bool) {
-		for k, err := range selectSSHKeys(ctx, tx, sqlSelectSSHKeys(tx.Checked("ssh_keys", "k"), tx.Checked("beehive_ssh_keys", "n"))+`ORDER BY k.fingerprint, n.node_name`) {
+		for k, err := range selectAllSSHKeys(ctx, tx) {
 			if err == nil {
 				if bad := k.Validate(); bad != nil {
 					err = fmt.Errorf("%w %.80q: %v", ErrBadRow, k.Fingerprint, bad)
