@@ -36,7 +36,7 @@ type CreateOptions struct {
 	Progress func(done, total int64)
 }
 
-// Created tells of a backup.
+// Created describes a new backup.
 type Created struct {
 	Path      string // absolute; "-" for a Writer
 	Sequence  int64
@@ -44,16 +44,19 @@ type Created struct {
 	SHA256    string // of the file, hex
 	Signer    string // public key line
 	Manifest  Manifest
-	Unchanged bool // the registry is as it was in the last completed backup
+	Unchanged bool // the registry is the same as in the last completed backup
 }
 
 // Create writes a backup of one moment of the vault. The file appears whole
-// under its name or not at all, and never over another. Memory use does not
-// grow with the vault.
+// under its name or not at all, and never replaces another file. Memory use does
+// not grow with the size of the members.
 //
-// Errors: [ErrExists], [ErrNotRecorded] (with a file in place, so Created is
-// valid), [vault.ErrInvalid] for a recipient or for a Path that is reserved for a
-// vault's own files, those of [vault.Vault.Update].
+// The order: record the next sequence, write the file as
+// [durable.CreateFrom] does, record that it is complete.
+//
+// Errors: [ErrExists]; [ErrNotRecorded], with the file in place, so Created is
+// valid; [vault.ErrInvalid] for a recipient or for a Path that is reserved for a
+// vault's own files; those of [vault.Vault.Update].
 func Create(ctx context.Context, v *vault.Vault, opts CreateOptions) (Created, error) {
 	if err := opts.prepare(v.Path()); err != nil {
 		return Created{}, err
@@ -61,45 +64,73 @@ func Create(ctx context.Context, v *vault.Vault, opts CreateOptions) (Created, e
 	if err := opts.checkRecipients(ctx, v); err != nil {
 		return Created{}, err
 	}
-	// The sequence is taken before the file exists: no two files ever share one.
-	var sequence int64
-	err := v.Update(ctx, func(tx *vault.Tx) (err error) {
-		if sequence, err = insertBackup(ctx, tx); err != nil {
-			return err
-		}
-		return tx.Audit(ctx, vault.Event{Action: "backup.create", Subject: fmt.Sprint(sequence), Detail: strings.Join(append([]string{opts.target()}, opts.Recipients...), " ")})
-	})
+	sequence, err := opts.begin(ctx, v)
 	if err != nil {
 		return Created{}, fmt.Errorf("begin backup: %w", err)
 	}
-	var done Record
-	var manifest Manifest
-	err = v.View(ctx, func(tx *vault.Tx) error {
-		a, err := measureArchive(ctx, tx, sequence, opts)
-		if err != nil {
-			return err
-		}
-		manifest = a.manifest
-		done, err = opts.put(func(w io.Writer) error { return a.stream(ctx, w) }, a.manifest)
-		done.Sequence, done.SumsSHA256, done.ContentHash = sequence, hashOf(a.sums), a.contentHash
-		return err
-	})
+	record, manifest, err := opts.write(ctx, v, sequence)
 	if err != nil {
 		return Created{}, fmt.Errorf("write backup: %w", err)
 	}
-	created := Created{Path: done.Path, Sequence: sequence, Size: done.Size, SHA256: done.SHA256, Signer: manifest.Signer, Manifest: manifest}
-	err = v.Update(context.WithoutCancel(ctx), func(tx *vault.Tx) error {
-		_, before, err := selectPrevious(ctx, tx, sequence)
-		if err != nil {
-			return err
-		}
-		created.Unchanged = before == done.ContentHash
-		return completeBackup(ctx, tx, done)
-	})
+	created := Created{
+		Path:     record.Path,
+		Sequence: sequence,
+		Size:     record.Size,
+		SHA256:   record.SHA256,
+		Signer:   manifest.Signer,
+		Manifest: manifest,
+	}
+	// The file is in place, so it is recorded even if ctx was cancelled.
+	created.Unchanged, err = complete(context.WithoutCancel(ctx), v, record)
 	if err != nil {
 		return created, fmt.Errorf("%w: %w", ErrNotRecorded, err)
 	}
 	return created, nil
+}
+
+// begin records that a backup begins, and returns its sequence. The transaction
+// ends before the file exists, so no two files ever have the same sequence.
+func (o CreateOptions) begin(ctx context.Context, v *vault.Vault) (sequence int64, err error) {
+	err = v.Update(ctx, func(tx *vault.Tx) (err error) {
+		if sequence, err = insertBackup(ctx, tx); err != nil {
+			return err
+		}
+		return tx.Audit(ctx, vault.Event{
+			Action:  "backup.create",
+			Subject: fmt.Sprint(sequence),
+			Detail:  strings.Join(append([]string{o.target()}, o.Recipients...), " "),
+		})
+	})
+	return sequence, err
+}
+
+// write writes the file from one transaction.
+func (o CreateOptions) write(ctx context.Context, v *vault.Vault, sequence int64) (record Record, m Manifest, err error) {
+	err = v.View(ctx, func(tx *vault.Tx) error {
+		a, err := measureArchive(ctx, tx, sequence, o)
+		if err != nil {
+			return err
+		}
+		m = a.manifest
+		record, err = o.put(func(w io.Writer) error { return a.stream(ctx, w) }, m)
+		record.Sequence, record.SumsSHA256, record.ContentHash = sequence, hashOf(a.sums), a.contentHash
+		return err
+	})
+	return record, m, err
+}
+
+// complete records that the file is in place. It reports whether the registry is
+// the same as in the last completed backup.
+func complete(ctx context.Context, v *vault.Vault, r Record) (unchanged bool, err error) {
+	err = v.Update(ctx, func(tx *vault.Tx) error {
+		_, previous, err := selectPrevious(ctx, tx, r.Sequence)
+		if err != nil {
+			return err
+		}
+		unchanged = previous == r.ContentHash
+		return completeBackup(ctx, tx, r)
+	})
+	return unchanged, err
 }
 
 // target names where the backup goes, for the audit log.
@@ -113,48 +144,66 @@ func (o CreateOptions) target() string {
 	return o.Dir
 }
 
-// prepare makes what can be made, and refuses what cannot work, before a
-// sequence is used up.
-func (o *CreateOptions) prepare(db string) error {
+// prepare refuses what cannot work before a sequence is used. It makes Path or
+// Dir absolute.
+func (o *CreateOptions) prepare(db string) (err error) {
 	switch {
 	case o.Writer != nil:
 		return nil
 	case o.Path != "":
-		abs, err := filepath.Abs(o.Path)
-		if err != nil {
-			return fmt.Errorf("resolve path %q: %w", o.Path, err)
-		}
-		o.Path = abs
-		if err := vault.CheckOutput(abs, db); err != nil {
+		if o.Path, err = absolute(o.Path); err != nil {
 			return err
 		}
-		if ok, err := durable.Exists(abs); err != nil {
+		return checkNewFile(o.Path, db)
+	case o.Dir != "":
+		if o.Dir, err = absolute(o.Dir); err != nil {
 			return err
-		} else if ok {
-			return fmt.Errorf("%q %w", abs, ErrExists)
 		}
-		if info, err := os.Stat(filepath.Dir(abs)); err != nil {
-			return fmt.Errorf("write backup: %w", err)
-		} else if !info.IsDir() {
-			return fmt.Errorf("write backup: %q is not a directory", filepath.Dir(abs))
-		}
-		return nil
-	case o.Dir == "":
-		return fmt.Errorf("%w: no place for the backup given", vault.ErrInvalid)
+		return makeDir(o.Dir)
 	}
-	abs, err := filepath.Abs(o.Dir)
+	return fmt.Errorf("%w: no place for the backup given", vault.ErrInvalid)
+}
+
+func absolute(path string) (string, error) {
+	abs, err := filepath.Abs(path)
 	if err != nil {
-		return fmt.Errorf("resolve path %q: %w", o.Dir, err)
+		return "", fmt.Errorf("resolve path %q: %w", path, err)
 	}
-	o.Dir = abs
-	if err := os.Mkdir(abs, 0o700); err == nil {
-		if err := (durable.OS{}).SyncDir(filepath.Dir(abs)); err != nil {
-			return fmt.Errorf("make directory for backups: %w", err)
-		}
-	} else if !errors.Is(err, fs.ErrExist) {
+	return abs, nil
+}
+
+// checkNewFile checks that a backup can be created at path.
+func checkNewFile(path, db string) error {
+	if err := vault.CheckOutput(path, db); err != nil {
+		return err
+	}
+	if ok, err := durable.Exists(path); err != nil {
+		return err
+	} else if ok {
+		return fmt.Errorf("%q %w", path, ErrExists)
+	}
+	dir := filepath.Dir(path)
+	if info, err := os.Stat(dir); err != nil {
+		return fmt.Errorf("write backup: %w", err)
+	} else if !info.IsDir() {
+		return fmt.Errorf("write backup: %q is not a directory", dir)
+	}
+	return nil
+}
+
+// makeDir makes the directory for backups where it is missing, and checks that
+// it is private.
+func makeDir(dir string) error {
+	err := os.Mkdir(dir, 0o700)
+	if err == nil {
+		err = durable.OS{}.SyncDir(filepath.Dir(dir))
+	} else if errors.Is(err, fs.ErrExist) {
+		err = nil
+	}
+	if err != nil {
 		return fmt.Errorf("make directory for backups: %w", err)
 	}
-	return vault.CheckPrivate(abs)
+	return vault.CheckPrivate(dir)
 }
 
 func (o CreateOptions) checkRecipients(ctx context.Context, v *vault.Vault) error {
@@ -164,44 +213,55 @@ func (o CreateOptions) checkRecipients(ctx context.Context, v *vault.Vault) erro
 	})
 }
 
-// put lets write fill the file, and puts it in place.
+// put puts in place what write writes. Of the record it sets what is known of
+// the file.
 func (o CreateOptions) put(write func(io.Writer) error, m Manifest) (Record, error) {
 	var measured *measure
-	through := func(w io.Writer) error {
+	measuring := func(w io.Writer) error {
 		measured = newMeasure(w)
 		err := write(measured)
 		if b, ok := w.(interface{ Flush() error }); ok && err == nil {
-			err = b.Flush() // what is still in a buffer is not written
+			err = b.Flush() // a Writer with a buffer: until then the backup is not written
 		}
 		return err
 	}
 	path := "-"
 	var err error
-	switch {
-	case o.Writer != nil:
-		err = through(o.Writer)
-	case o.Path != "":
-		path = o.Path
-		err = durable.CreateFrom(durable.OS{}, path, through)
-	default:
-		created, _ := wire.ParseTime(m.Created)
-		for n := 1; ; n++ {
-			path = filepath.Join(o.Dir, fileName(created, m.Sequence, n))
-			if ok, e := durable.Exists(path); e != nil || !ok {
-				break
-			}
+	if o.Writer != nil {
+		err = measuring(o.Writer)
+	} else {
+		if path, err = o.path(m); err == nil {
+			err = durable.CreateFrom(durable.OS{}, path, measuring)
 		}
-		err = durable.CreateFrom(durable.OS{}, path, through)
+		if errors.Is(err, fs.ErrExist) {
+			err = fmt.Errorf("%q %w", path, ErrExists)
+		}
 	}
-	if errors.Is(err, fs.ErrExist) {
-		return Record{}, fmt.Errorf("%q %w", path, ErrExists)
-	} else if err != nil {
+	if err != nil {
 		return Record{}, err
 	}
 	return Record{Path: path, Size: measured.size, SHA256: measured.hash()}, nil
 }
 
-// fileName is a backup's default name; n counts up where one is taken.
+// path is Path, or the first default name in Dir that is free.
+func (o CreateOptions) path(m Manifest) (string, error) {
+	if o.Path != "" {
+		return o.Path, nil
+	}
+	created, err := wire.ParseTime(m.Created)
+	if err != nil {
+		return "", err
+	}
+	for n := 1; ; n++ {
+		path := filepath.Join(o.Dir, fileName(created, m.Sequence, n))
+		if ok, err := durable.Exists(path); err != nil || !ok {
+			return path, err
+		}
+	}
+}
+
+// fileName is a backup's default name. n is 1, or higher where the names before
+// are taken.
 func fileName(created time.Time, sequence int64, n int) string {
 	suffix := ""
 	if n > 1 {

@@ -70,15 +70,7 @@ func newManifest(ctx context.Context, tx *vault.Tx, sequence int64, program stri
 	if err != nil {
 		return Manifest{}, err
 	}
-	totals, err := registry.Counts(ctx, tx)
-	if err != nil {
-		return Manifest{}, err
-	}
-	slots, err := tx.Slots(ctx)
-	if err != nil {
-		return Manifest{}, err
-	}
-	signers, err := tx.Signers(ctx)
+	counts, err := newCounts(ctx, tx, head)
 	if err != nil {
 		return Manifest{}, err
 	}
@@ -94,23 +86,39 @@ func newManifest(ctx context.Context, tx *vault.Tx, sequence int64, program stri
 		Created:    wire.FormatTime(tx.Now()),
 		Program:    program,
 		Schema:     vault.SchemaVersion(),
-		Counts: Counts{
-			Signers:  int64(len(signers)),
-			Nodes:    int64(totals.Nodes),
-			SSHKeys:  int64(totals.SSHKeys),
-			HostKeys: int64(totals.HostKeys),
-			AuditLog: head.Seq,
-			Slots:    int64(len(slots)),
-		},
-		AuditSeq:  head.Seq,
-		AuditHash: hex.EncodeToString(head.Hash[:]),
-		Previous:  wire.Nullable(previous),
-		Signer:    meta.Signer,
+		Counts:     counts,
+		AuditSeq:   head.Seq,
+		AuditHash:  hex.EncodeToString(head.Hash[:]),
+		Previous:   wire.Nullable(previous),
+		Signer:     meta.Signer,
 	}
 	if meta.OriginVaultID != "" {
 		m.Origin = &Origin{VaultID: meta.OriginVaultID, Signer: meta.OriginSigner}
 	}
 	return m, nil
+}
+
+func newCounts(ctx context.Context, tx *vault.Tx, head vault.AuditHead) (Counts, error) {
+	totals, err := registry.Counts(ctx, tx)
+	if err != nil {
+		return Counts{}, err
+	}
+	slots, err := tx.Slots(ctx)
+	if err != nil {
+		return Counts{}, err
+	}
+	signers, err := tx.Signers(ctx)
+	if err != nil {
+		return Counts{}, err
+	}
+	return Counts{
+		Signers:  int64(len(signers)),
+		Nodes:    int64(totals.Nodes),
+		SSHKeys:  int64(totals.SSHKeys),
+		HostKeys: int64(totals.HostKeys),
+		AuditLog: head.Seq,
+		Slots:    int64(len(slots)),
+	}, nil
 }
 
 func (m Manifest) encode(w io.Writer) error {
