@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -41,14 +42,15 @@ type More struct {
 }
 
 func (set *ImportSet) skip(p Problem) {
-	set.Skipped, set.More.Skipped = tell(set.Skipped, set.More.Skipped, p)
+	set.Skipped, set.More.Skipped = addProblem(set.Skipped, set.More.Skipped, p)
 }
 
 func (set *ImportSet) warn(p Problem) {
-	set.Warnings, set.More.Warnings = tell(set.Warnings, set.More.Warnings, p)
+	set.Warnings, set.More.Warnings = addProblem(set.Warnings, set.More.Warnings, p)
 }
 
-func tell(list []Problem, more int, p Problem) ([]Problem, int) {
+// addProblem adds a problem to the list, or counts it where the list is full.
+func addProblem(list []Problem, more int, p Problem) ([]Problem, int) {
 	if len(list) >= maxProblems {
 		return list, more + 1
 	}
@@ -159,27 +161,17 @@ func importNodes(ctx context.Context, tx *vault.Tx, set ImportSet, opts ImportOp
 // planImport decides about every node and writes nothing.
 func planImport(ctx context.Context, tx *vault.Tx, set ImportSet, opts ImportOptions) (ImportReport, importPlan, error) {
 	report := ImportReport{
-		Skipped:  append([]Problem(nil), set.Skipped...),
-		Warnings: append([]Problem(nil), set.Warnings...),
+		Skipped:  slices.Clone(set.Skipped),
+		Warnings: slices.Clone(set.Warnings),
 		More:     set.More,
 	}
 	var (
 		plan  importPlan
-		taken []string
+		taken []string // quoted names
+		names []string // of the nodes that are not skipped
 	)
-	skip := func(p Problem) { report.Skipped, report.More.Skipped = tell(report.Skipped, report.More.Skipped, p) }
-	seen := make(map[string]bool, len(set.Nodes))
-	for i, n := range set.Nodes {
-		n = n.normalized()
-		if err := n.validate(); err != nil {
-			skip(Problem{rowName(n.Name, fmt.Sprintf("node %d", i+1)), err.Error()})
-			continue
-		}
-		if seen[n.Name] {
-			skip(Problem{n.Name, "comes twice"})
-			continue
-		}
-		seen[n.Name] = true
+	for _, n := range importable(set, &report) {
+		names = append(names, n.Name)
 		old, err := selectNode(ctx, tx, n.Name)
 		switch {
 		case errors.Is(err, ErrNotFound):
@@ -203,22 +195,55 @@ func planImport(ctx context.Context, tx *vault.Tx, set ImportSet, opts ImportOpt
 	if len(taken) > 0 {
 		return ImportReport{}, importPlan{}, fmt.Errorf("%s: %w", strings.Join(taken, ", "), ErrExists)
 	}
-	for _, n := range set.Nodes { // in the order of the set
-		k := set.Keys[n.Name]
-		if k == nil || !seen[n.Name] {
-			continue
-		}
-		seen[n.Name] = false
-		report.Keys = append(report.Keys, n.Name)
-		used, err := selectNodeSSHKey(ctx, tx, n.Name)
-		if err != nil {
-			return ImportReport{}, importPlan{}, err
-		}
-		if used != k.Fingerprint() {
-			plan.keys = append(plan.keys, n.Name)
-		}
+	var err error
+	if report.Keys, plan.keys, err = planImportKeys(ctx, tx, set, names); err != nil {
+		return ImportReport{}, importPlan{}, err
 	}
 	return report, plan, nil
+}
+
+// planImportKeys returns which of the nodes have a key in the set, and which of
+// these do not use it yet.
+func planImportKeys(ctx context.Context, tx *vault.Tx, set ImportSet, names []string) (all, unused []string, err error) {
+	for _, name := range names {
+		k := set.Keys[name]
+		if k == nil {
+			continue
+		}
+		all = append(all, name)
+		fingerprint, err := selectNodeSSHKey(ctx, tx, name)
+		if err != nil {
+			return nil, nil, err
+		}
+		if fingerprint != k.Fingerprint() {
+			unused = append(unused, name)
+		}
+	}
+	return all, unused, nil
+}
+
+// importable returns the nodes of the set, normalized. Nodes that are not valid,
+// or whose name came before, go to the skipped ones of the report.
+func importable(set ImportSet, report *ImportReport) []Node {
+	skip := func(p Problem) {
+		report.Skipped, report.More.Skipped = addProblem(report.Skipped, report.More.Skipped, p)
+	}
+	var nodes []Node
+	seen := make(map[string]bool, len(set.Nodes))
+	for i, n := range set.Nodes {
+		n = n.normalized()
+		if err := n.validate(); err != nil {
+			skip(Problem{rowName(n.Name, fmt.Sprintf("node %d", i+1)), err.Error()})
+			continue
+		}
+		if seen[n.Name] {
+			skip(Problem{n.Name, "comes twice"})
+			continue
+		}
+		seen[n.Name] = true
+		nodes = append(nodes, n)
+	}
+	return nodes
 }
 
 // rowName names a row in a report: by its name, quoted where that is no name for

@@ -68,9 +68,8 @@ const (
 // is ErrInvalid.
 func ReadKnownHosts(r io.Reader, nodes []Node) (KnownHosts, error) {
 	found := KnownHosts{Keys: map[string][]ssh.PublicKey{}}
-	skip := func(p Problem) { found.Skipped, found.More = tell(found.Skipped, found.More, p) }
 	var entries []knownHostEntry
-	revoked := map[string]bool{}
+	revoked := map[string]bool{} // public keys in wire format
 	for line, err := range eachLine(r, maxKnownHostsLine, maxKnownHosts) {
 		if err != nil {
 			return KnownHosts{}, fmt.Errorf("read known_hosts: %w", err)
@@ -78,40 +77,49 @@ func ReadKnownHosts(r io.Reader, nodes []Node) (KnownHosts, error) {
 		e, rule := parseKnownHost(line)
 		switch {
 		case rule != "":
-			skip(Problem{line.where(), rule})
-		case e.marker == "@revoked": // for whatever host: one that lost a key lost it
+			found.skip(Problem{line.where(), rule})
+		case e.marker == "@revoked": // of any host: a stolen key is revoked for all
 			revoked[string(e.key.Marshal())] = true
 		case e.key != nil:
 			entries = append(entries, e)
 		}
 	}
 	for _, n := range nodes {
-		byType := map[string][]ssh.PublicKey{}
-		forms := addressForms(n)
-		for _, e := range entries {
-			if !e.matches(forms) {
-				continue
-			}
-			where := fmt.Sprintf("%s, line %d", n.Name, e.line)
-			same := func(other ssh.PublicKey) bool { return bytes.Equal(other.Marshal(), e.key.Marshal()) }
-			switch kind := e.key.Type(); {
-			case e.marker == "@cert-authority":
-				skip(Problem{where, "a certificate authority cannot be pinned"})
-			case revoked[string(e.key.Marshal())]:
-				skip(Problem{where, "the file revokes this key"})
-			case !slices.ContainsFunc(byType[kind], same):
-				byType[kind] = append(byType[kind], e.key)
-			}
-		}
-		for _, kind := range slices.Sorted(maps.Keys(byType)) {
-			if keys := byType[kind]; len(keys) > 1 {
-				skip(Problem{n.Name, fmt.Sprintf("the file has %d keys of type %s: pin one of them by its fingerprint", len(keys), kind)})
-				continue
-			}
-			found.Keys[n.Name] = append(found.Keys[n.Name], byType[kind]...)
-		}
+		found.add(n, entries, revoked)
 	}
 	return found, nil
+}
+
+func (found *KnownHosts) skip(p Problem) {
+	found.Skipped, found.More = addProblem(found.Skipped, found.More, p)
+}
+
+// add looks a node up in the entries.
+func (found *KnownHosts) add(n Node, entries []knownHostEntry, revoked map[string]bool) {
+	byType := map[string][]ssh.PublicKey{}
+	forms := addressForms(n)
+	for _, e := range entries {
+		if !e.matches(forms) {
+			continue
+		}
+		where := fmt.Sprintf("%s, line %d", n.Name, e.line)
+		same := func(other ssh.PublicKey) bool { return bytes.Equal(other.Marshal(), e.key.Marshal()) }
+		switch kind := e.key.Type(); {
+		case e.marker == "@cert-authority":
+			found.skip(Problem{where, "a certificate authority cannot be pinned"})
+		case revoked[string(e.key.Marshal())]:
+			found.skip(Problem{where, "the file revokes this key"})
+		case !slices.ContainsFunc(byType[kind], same):
+			byType[kind] = append(byType[kind], e.key)
+		}
+	}
+	for _, kind := range slices.Sorted(maps.Keys(byType)) {
+		if keys := byType[kind]; len(keys) > 1 {
+			found.skip(Problem{n.Name, fmt.Sprintf("the file has %d keys of type %s: pin one of them by its fingerprint", len(keys), kind)})
+			continue
+		}
+		found.Keys[n.Name] = append(found.Keys[n.Name], byType[kind]...)
+	}
 }
 
 // knownHostEntry is a line of known_hosts.
@@ -145,34 +153,47 @@ func parseKnownHost(line textLine) (e knownHostEntry, rule string) {
 	}
 	e.line, e.hosts = line.number, fields[0]
 	if strings.HasPrefix(e.hosts, "|") {
-		parts := strings.Split(e.hosts, "|") // |1|salt|hash
-		if len(parts) != 4 || parts[1] != "1" {
-			return e, "its hashed name is none"
-		}
-		var err error
-		if e.salt, err = base64.StdEncoding.DecodeString(parts[2]); err == nil {
-			e.hash, err = base64.StdEncoding.DecodeString(parts[3])
-		}
-		if err != nil || len(e.hash) != sha1.Size {
-			return e, "its hashed name is none"
+		if e.salt, e.hash, rule = parseHashedName(e.hosts); rule != "" {
+			return e, rule
 		}
 	}
-	blob, err := base64.StdEncoding.DecodeString(fields[2])
+	e.key, rule = parseKnownHostKey(fields[1], fields[2])
+	return e, rule
+}
+
+// parseHashedName parses |1|salt|hash.
+func parseHashedName(s string) (salt, hash []byte, rule string) {
+	const malformed = "its hashed name is malformed"
+	parts := strings.Split(s, "|")
+	if len(parts) != 4 || parts[1] != "1" {
+		return nil, nil, malformed
+	}
+	salt, err := base64.StdEncoding.DecodeString(parts[2])
+	if err == nil {
+		hash, err = base64.StdEncoding.DecodeString(parts[3])
+	}
+	if err != nil || len(hash) != sha1.Size {
+		return nil, nil, malformed
+	}
+	return salt, hash, ""
+}
+
+func parseKnownHostKey(keyType, text string) (key ssh.PublicKey, rule string) {
+	blob, err := base64.StdEncoding.DecodeString(text)
 	if err != nil {
-		return e, "its key is no base64"
+		return nil, "its key is not base64"
 	}
-	key, err := ssh.ParsePublicKey(blob)
+	key, err = ssh.ParsePublicKey(blob)
 	if err != nil {
-		return e, fmt.Sprintf("its key, of type %.40q, is none that is known here", fields[1])
+		return nil, fmt.Sprintf("its key has the type %.40q, which is not supported, or is malformed", keyType)
 	}
-	if key.Type() != fields[1] {
-		return e, fmt.Sprintf("its key is not of the type %.40q that it states", fields[1])
+	if key.Type() != keyType {
+		return nil, fmt.Sprintf("its key is not of the type %.40q that it states", keyType)
 	}
 	if _, ok := key.(*ssh.Certificate); ok {
-		return e, "a certificate cannot be pinned"
+		return nil, "a certificate cannot be pinned"
 	}
-	e.key = key
-	return e, ""
+	return key, ""
 }
 
 // matches reports whether the entry is one for a node with these address forms.

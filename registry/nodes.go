@@ -46,11 +46,10 @@ func (r *Registry) CreateNodeWithKey(ctx context.Context, n Node, choice KeyChoi
 		}
 		switch {
 		case choice.Generate:
+			fingerprint = k.Fingerprint()
 			if _, err := storeSSHKey(ctx, tx, "ssh-key.generate", k); err != nil {
 				return err
 			}
-			fingerprint = k.Fingerprint()
-			return assignSSHKey(ctx, tx, fingerprint, []string{n.Name})
 		case k != nil:
 			fingerprint = k.Fingerprint()
 			return useKey(ctx, tx, k, n.Name)
@@ -59,9 +58,10 @@ func (r *Registry) CreateNodeWithKey(ctx context.Context, n Node, choice KeyChoi
 			if _, err := selectSealedSSHKey(ctx, tx, fingerprint); err != nil {
 				return fmt.Errorf("SSH key %q: %w", fingerprint, err)
 			}
-			return assignSSHKey(ctx, tx, fingerprint, []string{n.Name})
+		default:
+			return nil
 		}
-		return nil
+		return assignSSHKey(ctx, tx, fingerprint, []string{n.Name})
 	})
 	if err != nil {
 		return "", fmt.Errorf("create node %q: %w", n.Name, err)
@@ -216,57 +216,65 @@ func (r *Registry) renameNode(ctx context.Context, name, newName string) error {
 	})
 }
 
-// RemoveNode removes a node with its host keys, and with its SSH key when no
-// other node uses that. It reports whether there was such a node.
-func (r *Registry) RemoveNode(ctx context.Context, name string) (bool, error) {
-	var removed bool
-	err := r.v.Update(ctx, func(tx *vault.Tx) error {
-		// A row that cannot be read can still be removed.
-		old, err := selectNode(ctx, tx, name)
-		if errors.Is(err, ErrNotFound) {
-			return nil
-		}
-		if err != nil && !errors.Is(err, ErrBadRow) {
-			return err
-		}
-		fingerprint, err := selectNodeSSHKey(ctx, tx, name)
-		if err != nil {
-			return err
-		}
-		hostKeys, err := countNodeHostKeys(ctx, tx, name)
-		if err != nil {
-			return err
-		}
-		if removed, err = deleteNode(ctx, tx, name); err != nil || !removed {
-			return err
-		}
-		detail := fmt.Sprintf("host keys: %d", hostKeys)
-		if old.Name != "" {
-			detail = describeNode(old) + "; " + detail
-		}
-		if fingerprint != "" {
-			detail += "; ssh key: " + fingerprint
-		}
-		if err := tx.Audit(ctx, vault.Event{Action: "node.remove", Subject: name, Detail: detail}); err != nil {
-			return err
-		}
-		if fingerprint == "" {
-			return nil
-		}
-		gone, err := deleteUnusedSSHKey(ctx, tx, fingerprint)
-		if err != nil || !gone {
-			return err
-		}
-		return tx.Audit(ctx, vault.Event{
-			Action:  "ssh-key.remove",
-			Subject: fingerprint,
-			Detail:  "no node uses it after the removal of " + strconv.Quote(name),
-		})
+// RemoveNode removes a node with its host keys. It also removes the node's SSH key
+// when no other node uses that. It reports whether there was such a node.
+func (r *Registry) RemoveNode(ctx context.Context, name string) (removed bool, err error) {
+	err = r.v.Update(ctx, func(tx *vault.Tx) (err error) {
+		removed, err = removeNode(ctx, tx, name)
+		return err
 	})
 	if err != nil {
 		return false, fmt.Errorf("remove node %q: %w", name, err)
 	}
 	return removed, nil
+}
+
+func removeNode(ctx context.Context, tx *vault.Tx, name string) (bool, error) {
+	n, err := selectNode(ctx, tx, name)
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	readable := err == nil
+	if !readable && !errors.Is(err, ErrBadRow) { // a bad row can be removed
+		return false, err
+	}
+	fingerprint, err := selectNodeSSHKey(ctx, tx, name)
+	if err != nil {
+		return false, err
+	}
+	hostKeys, err := countNodeHostKeys(ctx, tx, name)
+	if err != nil {
+		return false, err
+	}
+	if removed, err := deleteNode(ctx, tx, name); err != nil || !removed {
+		return false, err
+	}
+	detail := fmt.Sprintf("host keys: %d", hostKeys)
+	if readable {
+		detail = describeNode(n) + "; " + detail
+	}
+	if fingerprint == "" {
+		return true, tx.Audit(ctx, vault.Event{Action: "node.remove", Subject: name, Detail: detail})
+	}
+	detail += "; ssh key: " + fingerprint
+	if err := tx.Audit(ctx, vault.Event{Action: "node.remove", Subject: name, Detail: detail}); err != nil {
+		return false, err
+	}
+	return true, removeUnusedSSHKey(ctx, tx, fingerprint, name)
+}
+
+// removeUnusedSSHKey removes the key of a removed node, unless another node uses
+// it.
+func removeUnusedSSHKey(ctx context.Context, tx *vault.Tx, fingerprint, node string) error {
+	removed, err := deleteUnusedSSHKey(ctx, tx, fingerprint)
+	if err != nil || !removed {
+		return err
+	}
+	return tx.Audit(ctx, vault.Event{
+		Action:  "ssh-key.remove",
+		Subject: fingerprint,
+		Detail:  "no node uses it after the removal of " + strconv.Quote(node),
+	})
 }
 
 // UpdateStatus stores what the last contact showed, and nothing else. It

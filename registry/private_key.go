@@ -306,7 +306,7 @@ func opensshComment(data []byte) string {
 	if ssh.Unmarshal(k.PrivKeyBlock, &head) != nil {
 		return ""
 	}
-	parts := map[string]int{ // strings before the comment
+	fields := map[string]int{ // between the type and the comment
 		ssh.KeyAlgoED25519:  2,
 		ssh.KeyAlgoRSA:      6,
 		ssh.KeyAlgoECDSA256: 3,
@@ -314,21 +314,21 @@ func opensshComment(data []byte) string {
 		ssh.KeyAlgoECDSA521: 3,
 	}[head.Type]
 	rest := head.Rest
-	for range parts {
-		var part struct {
+	for range fields {
+		var field struct {
 			Skipped []byte
 			Rest    []byte `ssh:"rest"`
 		}
-		if ssh.Unmarshal(rest, &part) != nil {
+		if ssh.Unmarshal(rest, &field) != nil {
 			return ""
 		}
-		rest = part.Rest
+		rest = field.Rest
 	}
 	var last struct {
 		Comment string
 		Padding []byte `ssh:"rest"`
 	}
-	if parts == 0 || ssh.Unmarshal(rest, &last) != nil || ruleComment(last.Comment) != "" {
+	if fields == 0 || ssh.Unmarshal(rest, &last) != nil || ruleComment(last.Comment) != "" {
 		return ""
 	}
 	return last.Comment

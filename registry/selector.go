@@ -16,9 +16,7 @@ type Selector struct {
 }
 
 // condition is one comparison of --where.
-type condition struct {
-	holds func(n Node, now time.Time) bool
-}
+type condition func(n Node, now time.Time) bool
 
 // ParseSelector parses names and globs (hive-*, [ab]?), of which a node must match
 // one, and conditions, all of which must hold, joined by commas:
@@ -66,53 +64,72 @@ func parseCondition(text string) (condition, error) {
 		}
 	}
 	if operator == "" {
-		return condition{}, fmt.Errorf("%w: the condition %.80q is none of status=..., backend=..., cuda>=2, seen<10m", ErrInvalid, text)
+		return nil, fmt.Errorf("%w: the condition %.80q is none of status=..., backend=..., cuda>=2, seen<10m", ErrInvalid, text)
 	}
 	name, value := strings.TrimSpace(text[:at]), strings.TrimSpace(text[at+len(operator):])
-	var c condition
-	wrong := func(rule string) (condition, error) {
-		return condition{}, fmt.Errorf("%w: the condition %.80q %s", ErrInvalid, text, rule)
-	}
-	equality := operator == "=" || operator == "!="
+	var holds condition
+	var rule string
 	switch name {
 	case "status":
-		if !equality || !Status(value).Valid() {
-			return wrong("compares by = or != with unknown, online, offline or error")
-		}
-		c.holds = func(n Node, _ time.Time) bool { return (n.Status == Status(value)) == (operator == "=") }
+		holds, rule = statusCondition(operator, value)
 	case "backend":
-		if !equality || ruleBackend(value) != "" {
-			return wrong("compares by = or != with a backend's name")
-		}
-		c.holds = func(n Node, _ time.Time) bool {
-			_, counted := n.Devices[value]
-			has := counted || slices.Contains(n.Backends, value)
-			known := n.Devices != nil || n.Backends != nil
-			return known && has == (operator == "=")
-		}
+		holds, rule = backendCondition(operator, value)
 	case "seen":
-		ago, err := ParseAge(value)
-		if err != nil || equality {
-			return wrong("compares by < or > with a time such as 90s, 10m, 36h or 7d")
-		}
-		c.holds = func(n Node, now time.Time) bool {
-			older := n.LastConnected.IsZero() || now.Sub(n.LastConnected) >= ago
-			return older == (operator[0] == '>')
-		}
+		holds, rule = seenCondition(operator, value)
 	default:
-		count, err := strconv.ParseUint(value, 10, 32)
-		if err != nil || ruleBackend(name) != "" {
-			return wrong("compares a backend's devices with a count, such as cuda>=2")
-		}
-		c.holds = func(n Node, _ time.Time) bool {
-			devices, known := n.Devices[name]
-			if !known { // none, where others are told of and this one is not
-				known = (n.Devices != nil || n.Backends != nil) && !slices.Contains(n.Backends, name)
-			}
-			return known && compare(uint64(devices), operator, count)
-		}
+		holds, rule = devicesCondition(name, operator, value)
 	}
-	return c, nil
+	if rule != "" {
+		return nil, fmt.Errorf("%w: the condition %.80q %s", ErrInvalid, text, rule)
+	}
+	return holds, nil
+}
+
+func isEquality(operator string) bool { return operator == "=" || operator == "!=" }
+
+func statusCondition(operator, value string) (holds condition, rule string) {
+	status := Status(value)
+	if !isEquality(operator) || !status.Valid() {
+		return nil, "compares by = or != with unknown, online, offline or error"
+	}
+	return func(n Node, _ time.Time) bool { return (n.Status == status) == (operator == "=") }, ""
+}
+
+func backendCondition(operator, backend string) (holds condition, rule string) {
+	if !isEquality(operator) || ruleBackend(backend) != "" {
+		return nil, "compares by = or != with a backend's name"
+	}
+	return func(n Node, _ time.Time) bool {
+		_, counted := n.Devices[backend]
+		has := counted || slices.Contains(n.Backends, backend)
+		known := n.Devices != nil || n.Backends != nil
+		return known && has == (operator == "=")
+	}, ""
+}
+
+func seenCondition(operator, value string) (holds condition, rule string) {
+	ago, err := ParseAge(value)
+	if err != nil || isEquality(operator) {
+		return nil, "compares by < or > with a time such as 90s, 10m, 36h or 7d"
+	}
+	return func(n Node, now time.Time) bool {
+		older := n.LastConnected.IsZero() || now.Sub(n.LastConnected) >= ago
+		return older == (operator[0] == '>')
+	}, ""
+}
+
+func devicesCondition(backend, operator, value string) (holds condition, rule string) {
+	count, err := strconv.ParseUint(value, 10, 32)
+	if err != nil || ruleBackend(backend) != "" {
+		return nil, "compares a backend's devices with a count, such as cuda>=2"
+	}
+	return func(n Node, _ time.Time) bool {
+		devices, known := n.Devices[backend]
+		if !known { // a known node without this backend has 0 of its devices
+			known = (n.Devices != nil || n.Backends != nil) && !slices.Contains(n.Backends, backend)
+		}
+		return known && compare(uint64(devices), operator, count)
+	}, ""
 }
 
 func compare(a uint64, operator string, b uint64) bool {
@@ -172,8 +189,8 @@ func (s Selector) Select(nodes []Node, now time.Time) ([]Node, error) {
 				matched[i], match = true, true
 			}
 		}
-		for _, c := range s.conditions {
-			match = match && c.holds(n, now)
+		for _, holds := range s.conditions {
+			match = match && holds(n, now)
 		}
 		if match {
 			picked = append(picked, n)

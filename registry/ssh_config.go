@@ -55,17 +55,9 @@ func ScanSSHConfig(path, home string) (SSHAliases, error) {
 	return found, err
 }
 
+// scan scans a file. depth is how deep its Include lines may nest.
 func (a *SSHAliases) scan(file, home string, depth int) error {
-	// Looked at before it is opened: a FIFO would be waited for.
-	if info, err := os.Stat(file); err != nil {
-		return err
-	} else if !info.Mode().IsRegular() {
-		return fmt.Errorf("%w: %q is not a regular file", ErrInvalid, file)
-	}
-	if err := vault.CheckNotOpen(file); err != nil {
-		return err
-	}
-	f, err := os.Open(file)
+	f, err := openRegular(file)
 	if err != nil {
 		return err
 	}
@@ -84,7 +76,7 @@ func (a *SSHAliases) scan(file, home string, depth int) error {
 		a.bytes += int64(len(line.text)) + 1
 		text := string(line.text)
 		if runsProgram(text) {
-			a.Runs, _ = tell(a.Runs, 0, Problem{where, "ssh runs a program for it: Match exec"})
+			a.Runs, _ = addProblem(a.Runs, 0, Problem{where, "ssh runs a program for it: Match exec"})
 		}
 		keyword, args := splitConfigLine(text)
 		switch keyword {
@@ -99,9 +91,6 @@ func (a *SSHAliases) scan(file, home string, depth int) error {
 				return fmt.Errorf("%w: %s: %s", ErrInvalid, where, ruleConfigFiles)
 			}
 			for _, pattern := range args {
-				if strings.ContainsAny(pattern, "%$") || strings.HasPrefix(pattern, "~") && pattern != "~" && !strings.HasPrefix(pattern, "~/") {
-					a.Runs, _ = tell(a.Runs, 0, Problem{where, "only ssh can tell what it includes"})
-				}
 				if err := a.include(pattern, where, filepath.Dir(file), home, depth-1); err != nil {
 					return err
 				}
@@ -109,6 +98,20 @@ func (a *SSHAliases) scan(file, home string, depth int) error {
 		}
 	}
 	return nil
+}
+
+// openRegular opens a regular file that is not part of an open vault.
+func openRegular(file string) (*os.File, error) {
+	// Before it is opened: opening a FIFO would wait for a writer.
+	if info, err := os.Stat(file); err != nil {
+		return nil, err
+	} else if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%w: %q is not a regular file", ErrInvalid, file)
+	}
+	if err := vault.CheckNotOpen(file); err != nil {
+		return nil, err
+	}
+	return os.Open(file)
 }
 
 // runsProgram reports whether a line is a Match with an exec, in whatever quotes: it
@@ -119,7 +122,7 @@ func runsProgram(line string) bool {
 	return len(fields) > 0 && fields[0] == "match" && slices.Contains(fields, "exec")
 }
 
-func (a *SSHAliases) skip(p Problem) { a.Skipped, a.More = tell(a.Skipped, a.More, p) }
+func (a *SSHAliases) skip(p Problem) { a.Skipped, a.More = addProblem(a.Skipped, a.More, p) }
 
 func (a *SSHAliases) add(name, where string) {
 	switch {
@@ -139,6 +142,9 @@ func (a *SSHAliases) add(name, where string) {
 // relative to ~/.ssh. What ssh passes over, though it stands beside the file, is told.
 func (a *SSHAliases) include(pattern, where, dir, home string, depth int) error {
 	given := pattern
+	if onlySSHExpands(given) {
+		a.Runs, _ = addProblem(a.Runs, 0, Problem{where, "only ssh can tell what it includes"})
+	}
 	pattern = ExpandPath(home, pattern)
 	if !filepath.IsAbs(pattern) {
 		pattern = filepath.Join(home, ".ssh", pattern)
@@ -160,6 +166,12 @@ func (a *SSHAliases) include(pattern, where, dir, home string, depth int) error 
 		}
 	}
 	return nil
+}
+
+// onlySSHExpands reports whether the pattern of an Include has tokens, variables or
+// another user's home in it.
+func onlySSHExpands(pattern string) bool {
+	return strings.ContainsAny(pattern, "%$") || strings.HasPrefix(pattern, "~") && pattern != "~" && !strings.HasPrefix(pattern, "~/")
 }
 
 // splitConfigLine splits a line of ssh_config into its keyword, lower case, and its
