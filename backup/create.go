@@ -16,23 +16,24 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// CreateOptions says where a backup goes. One of Path, Dir and Writer is
-// needed.
+// CreateOptions says where a backup goes. Exactly one of Path, Dir and Writer
+// must be set.
 type CreateOptions struct {
 	// Path is the new file's name; its directory must exist.
 	Path string
-	// Dir is where the file goes under its default name; it is made, mode 0700,
-	// when it is not there.
+	// Dir is the directory for a file with the default name. It is made with mode
+	// 0700 where it is missing.
 	Dir string
 	// Writer receives the file instead.
 	Writer io.Writer
 
-	// Recipients are encrypted to besides the vault's own; they must be of its
-	// class. See [identity.ParseRecipient].
+	// Recipients can open the backup too, besides the vault's own recipients. They
+	// must be of the vault's class. See [identity.ParseRecipient].
 	Recipients []string
-	// Program stands in the manifest: name and version.
+	// Program is the name and version of the program, for the manifest.
 	Program string
-	// Progress is told how many bytes of how many were archived. Nil: nobody.
+	// Progress is called after each member with the bytes archived so far and in
+	// all. Nil: no reports.
 	Progress func(done, total int64)
 }
 
@@ -161,7 +162,7 @@ func (o *CreateOptions) prepare(db string) (err error) {
 		}
 		return makeDir(o.Dir)
 	}
-	return fmt.Errorf("%w: no place for the backup given", vault.ErrInvalid)
+	return fmt.Errorf("%w: no place is given for the backup", vault.ErrInvalid)
 }
 
 func absolute(path string) (string, error) {

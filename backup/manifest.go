@@ -23,14 +23,14 @@ const (
 	format       = formatPrefix + "1"
 )
 
-// Manifest says what a backup is of. Its JSON is the member manifest.json.
+// Manifest describes a backup. Its JSON is the member manifest.json.
 type Manifest struct {
 	Format     string  `json:"format"`
 	VaultID    string  `json:"vault_id"`
 	Generation int64   `json:"generation"`
-	Origin     *Origin `json:"origin"`   // null: never restored
+	Origin     *Origin `json:"origin"`   // null: the vault was not restored from a backup
 	Sequence   int64   `json:"sequence"` // counts a vault's backups from 1
-	Created    string  `json:"created"`  // as wire.FormatTime gives it
+	Created    string  `json:"created"`  // in the format of wire.FormatTime
 	Program    string  `json:"program"`
 	Schema     int64   `json:"schema"`
 	Counts     Counts  `json:"counts"`
@@ -46,7 +46,7 @@ type Origin struct {
 	Signer  string `json:"signer"`
 }
 
-// Counts is how many of each a backup holds.
+// Counts is how many rows of each kind a backup holds.
 type Counts struct {
 	Signers  int64 `json:"signers"`
 	Nodes    int64 `json:"nodes"`
@@ -56,8 +56,8 @@ type Counts struct {
 	Slots    int64 `json:"slots"`
 }
 
-// SignerFingerprint returns the signer as it stands on the recovery sheet,
-// "SHA256:...".
+// SignerFingerprint returns the signer's fingerprint, "SHA256:...", as on the
+// recovery sheet.
 func (m Manifest) SignerFingerprint() string { return vault.Fingerprint(m.Signer) }
 
 // newManifest describes the vault at the moment of the transaction.
@@ -128,8 +128,8 @@ func (m Manifest) encode(w io.Writer) error {
 	return e.Encode(m)
 }
 
-// parseManifest parses the member. A format of a later program matches
-// [vault.ErrNewer], anything else that is wrong [ErrDamaged].
+// parseManifest parses the member. A format of a later program is
+// [vault.ErrNewer]. Anything else that is wrong is [ErrDamaged].
 func parseManifest(data []byte) (Manifest, error) {
 	var head struct {
 		Format string `json:"format"`
@@ -168,7 +168,7 @@ func (m Manifest) validate() error {
 		return errors.New("signer is not a public key")
 	}
 	if m.Sequence < 1 || m.Generation < 1 {
-		return errors.New("sequence and generation count from 1")
+		return errors.New("sequence and generation must be at least 1")
 	}
 	return nil
 }

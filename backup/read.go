@@ -17,34 +17,36 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// ReadOptions says how a backup is opened and whom to trust.
+// ReadOptions says how a backup is opened and which signer is trusted.
 type ReadOptions struct {
-	// Identities open the file.
+	// Identities decrypt the file. At least one is needed.
 	Identities []age.Identity
-	// Trust decides on who made the file; see [TrustSigners]. It is asked once, after
-	// the signature was verified and before anything else of the file is used. An error
-	// ends the reading. Nil: nobody is trusted.
+	// Trust decides whether the signer is trusted; see [TrustSigners]. It is called
+	// once, after the signature was verified and before the rest of the file is
+	// used. An error ends the reading and is returned. Nil: no signer is trusted.
 	Trust func(ctx context.Context, c Claim) error
-	// AuditRow is given each row of the backup's audit log by [Verify], before the
-	// file was read to its end. Nil: nobody wants them.
+	// AuditRow is called by [Verify] for each row of the backup's audit log. The
+	// rest of the file is not verified yet at that moment. Nil: rows are not
+	// reported.
 	AuditRow func(vault.AuditRow)
 }
 
-// Claim is what a backup says of its origin. The signature fits the signer; who that is,
-// nothing in the file can prove.
+// Claim is what a backup says about its origin. The signature is the signer's.
+// Nothing in the file can prove who the signer is.
 type Claim struct {
 	VaultID string
 	Signer  string // fingerprint, "SHA256:..."
-	// Predecessors are the fingerprints of the vault's earlier signers from which
-	// certificates lead to this one. Who knew one of their keys can have made those.
+	// Predecessors are the fingerprints of the vault's earlier signers. Certificates
+	// lead from each of them to Signer. Anyone who knew one of their keys could make
+	// such a certificate.
 	Predecessors []string
-	// SumsSHA256 is the SHA-256 of the file's SHA256SUMS, in hex: the vault that made
-	// the file recorded it.
+	// SumsSHA256 is the SHA-256 of the file's SHA256SUMS, in hex. The vault that made
+	// the file recorded it; see [Record].
 	SumsSHA256 string
 }
 
-// TrustSigners trusts the signers with these fingerprints. A certified successor of one
-// matches [ErrSuccessor], others match [ErrUntrusted].
+// TrustSigners trusts the signers with these fingerprints. A certified successor
+// of one is [ErrSuccessor]. Any other signer is [ErrUntrusted].
 func TrustSigners(fingerprints ...string) func(context.Context, Claim) error {
 	return func(_ context.Context, c Claim) error {
 		if slices.Contains(fingerprints, c.Signer) {
@@ -59,9 +61,8 @@ func TrustSigners(fingerprints ...string) func(context.Context, Claim) error {
 	}
 }
 
-// sink takes what a backup holds, in the order of the file. A row is given
-// before the file was read to its end: whoever acts on it must be able to take
-// it back.
+// sink receives what a backup holds, in the order of the file. The rest of the
+// file is not verified yet: a sink that stores a row must be able to undo it.
 type sink interface {
 	node(ctx context.Context, n registry.Node) error
 	sshKey(ctx context.Context, k registry.SSHKey, privatePEM []byte) error
@@ -70,9 +71,9 @@ type sink interface {
 	slot(ctx context.Context, s vault.Slot) error
 }
 
-// read reads and verifies a whole backup: age to its end, the signature and its
-// signer, every sum, the order of the members, the counts, and the audit chain.
-// It returns nil only when all of it holds.
+// read reads and verifies a whole backup: the encryption to its end, the
+// signature and its signer, the order and the hash of every member, the counts,
+// and the audit chain. It returns no error only when all of them are right.
 func read(ctx context.Context, r io.Reader, opts ReadOptions, to sink) (Manifest, error) {
 	if len(opts.Identities) == 0 {
 		return Manifest{}, fmt.Errorf("%w: no identity is given", vault.ErrNoWayIn)
@@ -84,13 +85,12 @@ func read(ctx context.Context, r io.Reader, opts ReadOptions, to sink) (Manifest
 	if err != nil {
 		return Manifest{}, decryptError(ctx, err, opts.Identities)
 	}
-	// Not a second gzip stream behind the first, and no byte behind it.
 	plain := bufio.NewReader(decrypted)
 	zipped, err := gzip.NewReader(plain)
 	if err != nil {
 		return Manifest{}, damaged(ctx, err)
 	}
-	zipped.Multistream(false)
+	zipped.Multistream(false) // one stream; bytes after it are found below
 	a := &archiveReader{tar: tar.NewReader(zipped), trust: opts.Trust, to: to}
 	m, err := a.read(ctx)
 	if err != nil {
@@ -108,7 +108,7 @@ func read(ctx context.Context, r io.Reader, opts ReadOptions, to sink) (Manifest
 	return m, nil
 }
 
-// contextReader ends a stream when its context ends.
+// contextReader returns the error of its context when that has ended.
 type contextReader struct {
 	ctx context.Context
 	r   io.Reader
@@ -122,8 +122,8 @@ func (r contextReader) Read(p []byte) (int, error) {
 	return r.r.Read(p)
 }
 
-// decryptError tells a file that none of the identities opens from one that is
-// no age file.
+// decryptError distinguishes a file that none of the identities opens from a file
+// that is not an age file.
 func decryptError(ctx context.Context, err error, identities []age.Identity) error {
 	if _, none := errors.AsType[*age.NoIdentityMatchError](err); none {
 		if err := identity.Unopened(identities); err != nil {
@@ -134,8 +134,8 @@ func decryptError(ctx context.Context, err error, identities []age.Identity) err
 	return damaged(ctx, err)
 }
 
-// damaged marks an error of the file's own as [ErrDamaged], and leaves those
-// that say something else.
+// damaged returns err as [ErrDamaged], unless it is the context's or the sink's or
+// has a sentinel of its own.
 func damaged(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -152,8 +152,8 @@ func damaged(ctx context.Context, err error) error {
 	return fmt.Errorf("%w: %w", ErrDamaged, err)
 }
 
-// sinkError is an error of who takes the rows or decides on trust, not of the
-// file.
+// sinkError is an error of the sink or of [ReadOptions.Trust]. It says nothing
+// about the file.
 type sinkError struct{ err error }
 
 func (e sinkError) Error() string { return e.err.Error() }

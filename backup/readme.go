@@ -5,7 +5,8 @@ import (
 	"strings"
 )
 
-// readme explains the archive to whoever has nothing but stock tools.
+// readme is the text of README.txt. It explains the archive to someone who has
+// only stock tools.
 func readme(m Manifest) string {
 	return strings.NewReplacer(
 		"VAULT", m.VaultID,

@@ -9,7 +9,8 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// insertBackup begins a record and returns its sequence.
+// insertBackup inserts the record of an incomplete backup and returns its
+// sequence.
 func insertBackup(ctx context.Context, tx *vault.Tx) (int64, error) {
 	var sequence int64
 	if err := tx.QueryRowContext(ctx, `SELECT coalesce(max(sequence), 0) + 1 FROM backups`).Scan(&sequence); err != nil {
@@ -19,7 +20,7 @@ func insertBackup(ctx context.Context, tx *vault.Tx) (int64, error) {
 	return sequence, err
 }
 
-// completeBackup notes that the file is in place.
+// completeBackup records the file, which is in place.
 func completeBackup(ctx context.Context, tx *vault.Tx, r Record) error {
 	_, err := tx.ExecContext(ctx, `
 		UPDATE backups SET

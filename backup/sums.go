@@ -16,7 +16,7 @@ type sum struct {
 	hash string // 64 hex digits
 }
 
-// encodeSums gives the text that `sha256sum -c` takes.
+// encodeSums returns the text of SHA256SUMS, as `sha256sum -c` reads it.
 func encodeSums(sums []sum) []byte {
 	var b bytes.Buffer
 	for _, s := range sums {
@@ -25,8 +25,8 @@ func encodeSums(sums []sum) []byte {
 	return b.Bytes()
 }
 
-// parseSums parses SHA256SUMS and checks that it lists the members of the
-// format in their order. The error matches [ErrDamaged].
+// parseSums parses SHA256SUMS and checks that it lists the members of [layout] in
+// their order. The error matches [ErrDamaged].
 func parseSums(data []byte) ([]sum, error) {
 	var sums []sum
 	for line := range strings.Lines(string(data)) {
@@ -61,7 +61,7 @@ func hashOf(data []byte) string {
 	return hex.EncodeToString(h[:])
 }
 
-// measure counts and hashes what is written to it, and passes it on.
+// measure counts and hashes what is written to w through it.
 type measure struct {
 	w    io.Writer
 	size int64
