@@ -33,7 +33,7 @@ func sqlSelectHostKeys(checked string) string {
 	ORDER BY node_name, type, public_key`
 }
 
-// selectNodeHostKeys returns a node's host keys, to be changed.
+// selectNodeHostKeys returns a node's host keys by type and public key.
 func selectNodeHostKeys(ctx context.Context, tx *vault.Tx, name string) ([]HostKey, error) {
 	var keys []HostKey
 	for k, err := range selectHostKeys(ctx, tx, sqlSelectNodeHostKeys, name) {
@@ -45,8 +45,8 @@ func selectNodeHostKeys(ctx context.Context, tx *vault.Tx, name string) ([]HostK
 	return keys, nil
 }
 
-// selectHostKeys yields the host keys of one of the two queries, by node, type and
-// public key.
+// selectHostKeys yields the host keys of sqlSelectHostKeys or
+// sqlSelectNodeHostKeys. It does not validate them.
 func selectHostKeys(ctx context.Context, tx *vault.Tx, query string, args ...any) iter.Seq2[HostKey, error] {
 	return func(yield func(HostKey, error) bool) {
 		rows, err := tx.QueryContext(ctx, query, args...)
@@ -92,7 +92,7 @@ func countNodeHostKeys(ctx context.Context, tx *vault.Tx, name string) (int, err
 	return n, err
 }
 
-// insertHostKey returns ErrExists where the node has the key.
+// insertHostKey returns ErrExists, and inserts nothing, where the node has the key.
 func insertHostKey(ctx context.Context, tx *vault.Tx, k HostKey) error {
 	res, err := tx.ExecContext(ctx, `INSERT INTO host_keys (
 		node_name,
@@ -111,7 +111,7 @@ func insertHostKey(ctx context.Context, tx *vault.Tx, k HostKey) error {
 	return expectRow(res, err, ErrExists)
 }
 
-// updateHostKeySeen stores that a pinned key was seen again.
+// updateHostKeySeen stores LastSeen of a pinned key, unless a later time is stored.
 func updateHostKeySeen(ctx context.Context, tx *vault.Tx, k HostKey) error {
 	res, err := tx.ExecContext(ctx, `UPDATE host_keys SET
 		last_seen = max(last_seen, ?)

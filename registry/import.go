@@ -11,31 +11,31 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// Problem is something in an import that a person should know.
+// Problem is a row that an import could not take as it is.
 type Problem struct {
-	Row    string // the node's name; where that is no name, which row it is
+	Row    string // the node's name, or which row it is where the name is not valid
 	Reason string
 }
 
-// ImportSet is what was read from elsewhere.
+// ImportSet is what was read from a file and can be imported.
 type ImportSet struct {
 	Nodes    []Node    // to be imported
-	Skipped  []Problem // rows that are no node: the first hundred
-	Warnings []Problem // what a node lost on the way: the first hundred
-	// More counts the problems that neither list holds.
+	Skipped  []Problem // rows that are not valid nodes: the first hundred
+	Warnings []Problem // what could not be read of a node: the first hundred
+	// More counts the problems beyond the first hundred.
 	More More
-	// Keys are sealed in with the nodes of these names, which then use them. The
-	// caller wipes them.
+	// Keys are private keys by the name of a node. Import stores each key with its
+	// node, which then uses it. The caller wipes them.
 	Keys map[string]*PrivateKey
 }
 
-// MaxImport is how many rows one import takes, those that are no node included.
+// MaxImport is the most rows that one import takes, including skipped rows.
 const MaxImport = 100_000
 
-// maxProblems is how many problems of each kind are told one by one.
+// maxProblems is how many problems of each kind are listed.
 const maxProblems = 100
 
-// More counts problems that are not told one by one.
+// More counts the problems that are not listed.
 type More struct {
 	Skipped  int
 	Warnings int
@@ -57,41 +57,40 @@ func addProblem(list []Problem, more int, p Problem) ([]Problem, int) {
 	return append(list, p), more
 }
 
-// room is an error where one more row is too many.
-func (set *ImportSet) room() error {
+// checkRoom returns an error where one more row is too many.
+func (set *ImportSet) checkRoom() error {
 	if len(set.Nodes)+len(set.Skipped)+set.More.Skipped >= MaxImport {
 		return fmt.Errorf("%w: more than %d rows", ErrInvalid, MaxImport)
 	}
 	return nil
 }
 
-// ImportOptions say how to import.
+// ImportOptions says how to import.
 type ImportOptions struct {
 	// Source names where the nodes come from, for the audit log.
 	Source string
-	// Replace lets a node take the place of one of the same name, as AddNode
-	// does.
+	// Replace replaces a node of the same name, as AddNode does.
 	Replace bool
-	// DryRun only tells what would happen.
+	// DryRun returns the report and changes nothing.
 	DryRun bool
 }
 
-// ImportReport is what Import did, or would do. Names are in the order of the
-// set.
+// ImportReport is what Import did, or with DryRun would do. Names are in the order
+// of the set.
 type ImportReport struct {
 	Added     []string
 	Replaced  []string
-	Unchanged []string  // already there, just so
-	Skipped   []Problem // those of the set, then nodes that are not valid or come twice: the first hundred
+	Unchanged []string  // stored already, with the same values
+	Skipped   []Problem // those of the set, then invalid and repeated nodes: the first hundred
 	Warnings  []Problem // those of the set
-	More      More      // problems that neither list holds
-	Keys      []string  // nodes whose key of the set is in the vault now
+	More      More      // problems beyond the first hundred
+	Keys      []string  // nodes that now use their key of the set
 }
 
-// Import adds the nodes of a set in one transaction. Without Replace a single
-// name that is taken fails the whole import: the error is ErrExists and names
-// all of them. After any error nothing is imported and the report is empty. Where
-// there is nothing to change, nothing is written, not even to the audit log.
+// Import adds the nodes of a set in one transaction. Without Replace, the whole
+// import fails where any name exists: the error is ErrExists and lists these names.
+// After any error nothing is imported and the report is empty. Where nothing
+// changes, nothing is written, not even an audit row.
 func (r *Registry) Import(ctx context.Context, set ImportSet, opts ImportOptions) (ImportReport, error) {
 	var (
 		report ImportReport
@@ -104,7 +103,8 @@ func (r *Registry) Import(ctx context.Context, set ImportSet, opts ImportOptions
 			return err
 		})
 	}
-	// Without Replace, what is there already is an error: there is no need to look first.
+	// With Replace, a look without the write lock comes first: often nothing changes.
+	// Without it, a node that exists is an error, so there is a change to write.
 	if err == nil && !opts.DryRun && !(opts.Replace && plan.empty()) {
 		err = r.v.Update(ctx, func(tx *vault.Tx) (err error) {
 			report, err = importNodes(ctx, tx, set, opts)
@@ -120,12 +120,12 @@ func (r *Registry) Import(ctx context.Context, set ImportSet, opts ImportOptions
 // importPlan is what an import has to write.
 type importPlan struct {
 	nodes []importWrite
-	keys  []string // nodes that are to use the key of the set, and do not yet
+	keys  []string // nodes that have a key in the set and do not use it yet
 }
 
 func (p importPlan) empty() bool { return len(p.nodes)+len(p.keys) == 0 }
 
-// importWrite is a node to be written, over old if that has a name.
+// importWrite is a node to be written. It replaces old, if old has a name.
 type importWrite struct {
 	node, old Node
 }
@@ -246,8 +246,8 @@ func importable(set ImportSet, report *ImportReport) []Node {
 	return nodes
 }
 
-// rowName names a row in a report: by its name, quoted where that is no name for
-// a node, or by the other way where it cannot be shown.
+// rowName names a row in a report. A valid name stands as it is. Any other name is
+// quoted. Where the name is empty, too long or not printable, it is other.
 func rowName(name, other string) string {
 	switch {
 	case ruleName(name) == "":

@@ -26,8 +26,8 @@ func knownHostsAddress(n Node) string {
 	return knownhosts.Normalize(net.JoinHostPort(canonicalHost(n.SSHHost), strconv.Itoa(int(n.SSHPort))))
 }
 
-// WriteKnownHosts writes the pinned host keys as OpenSSH reads them, the node's
-// name for a comment.
+// WriteKnownHosts writes the pinned host keys as a known_hosts file of OpenSSH. The
+// comment of each line is the node's name.
 func WriteKnownHosts(ctx context.Context, tx *vault.Tx, w io.Writer) error {
 	addresses := map[string]string{}
 	for n, err := range EachNode(ctx, tx) {
@@ -47,25 +47,29 @@ func WriteKnownHosts(ctx context.Context, tx *vault.Tx, w io.Writer) error {
 	return nil
 }
 
-// KnownHosts is what a known_hosts file says of some nodes.
+// KnownHosts is what a known_hosts file says about some nodes.
 type KnownHosts struct {
 	Keys    map[string][]ssh.PublicKey // by the node's name
-	Skipped []Problem                  // lines that were left out, with the reason: the first hundred
-	More    int                        // lines that were left out beyond those
+	Skipped []Problem                  // lines that were skipped, with the reason: the first hundred
+	More    int                        // how many more were skipped
 }
 
-// Caps of a known_hosts file, in bytes.
+// Limits of a known_hosts file, in bytes.
 const (
 	maxKnownHostsLine = 64 << 10
 	maxKnownHosts     = 64 << 20
 )
 
-// ReadKnownHosts looks the nodes up in an OpenSSH known_hosts file: hashed names,
-// patterns and ports as well, and an address in any of its forms. A line that is no
-// entry is left out, as OpenSSH does, and reported. Left out too are a key that the
-// file revokes, certificate authorities, which cannot be pinned, and of several keys
-// of one type for a node all, as one alone can be pinned. A file of more than 64 MB
-// is ErrInvalid.
+// ReadKnownHosts looks up the nodes in an OpenSSH known_hosts file. It understands
+// hashed names, patterns and ports, and an address in any of its forms. It skips and
+// reports:
+//
+//   - a malformed line, as OpenSSH does;
+//   - a key that the file revokes;
+//   - a certificate authority, which cannot be pinned;
+//   - all keys of a type, where a node has several: only one can be pinned.
+//
+// A file of more than 64 MB is ErrInvalid.
 func ReadKnownHosts(r io.Reader, nodes []Node) (KnownHosts, error) {
 	found := KnownHosts{Keys: map[string][]ssh.PublicKey{}}
 	var entries []knownHostEntry
@@ -125,15 +129,15 @@ func (found *KnownHosts) add(n Node, entries []knownHostEntry, revoked map[strin
 // knownHostEntry is a line of known_hosts.
 type knownHostEntry struct {
 	line   int
-	marker string // "", "@revoked" or "@cert-authority"
-	hosts  string // patterns joined by commas, or one hashed name
-	salt   []byte // of the hashed name
-	hash   []byte
-	key    ssh.PublicKey // nil: a comment, or an empty line
+	marker string        // "", "@revoked" or "@cert-authority"
+	hosts  string        // patterns separated by commas, or one hashed name
+	salt   []byte        // of the hashed name
+	hash   []byte        // of the hashed name; nil: hosts has patterns
+	key    ssh.PublicKey // nil: the line is a comment or empty
 }
 
-// parseKnownHost parses a line. A rule says why it is no entry; no rule and no key:
-// there is nothing in it.
+// parseKnownHost parses a line. rule says why a line is malformed. A line without an
+// entry has neither a rule nor a key.
 func parseKnownHost(line textLine) (e knownHostEntry, rule string) {
 	fields := strings.Fields(string(line.text))
 	switch {
@@ -145,7 +149,7 @@ func parseKnownHost(line textLine) (e knownHostEntry, rule string) {
 	if strings.HasPrefix(fields[0], "@") {
 		e.marker, fields = fields[0], fields[1:]
 		if e.marker != "@revoked" && e.marker != "@cert-authority" {
-			return e, fmt.Sprintf("%.40q is no marker", e.marker)
+			return e, fmt.Sprintf("%.40q is not a known marker", e.marker)
 		}
 	}
 	if len(fields) < 3 {
@@ -196,7 +200,7 @@ func parseKnownHostKey(keyType, text string) (key ssh.PublicKey, rule string) {
 	return key, ""
 }
 
-// matches reports whether the entry is one for a node with these address forms.
+// matches reports whether the entry is for a node with these address forms.
 func (e knownHostEntry) matches(forms []string) bool {
 	if e.hash != nil {
 		return slices.ContainsFunc(forms, func(form string) bool {
@@ -212,15 +216,16 @@ func (e knownHostEntry) matches(forms []string) bool {
 			continue
 		}
 		if negated {
-			return false // whatever else stands on the line
+			return false // a negated pattern wins over all others
 		}
 		found = true
 	}
 	return found
 }
 
-// addressForms gives a node's address as known_hosts may have it: first the one form
-// that is used here, then those that others write, which hashed names hide.
+// addressForms returns all forms in which known_hosts may have a node's address. The
+// first is the canonical one. The others are needed for hashed names, which can only
+// be compared as a whole.
 func addressForms(n Node) []string {
 	hosts := []string{canonicalHost(n.SSHHost)}
 	if addr, err := netip.ParseAddr(hosts[0]); err == nil {
@@ -250,7 +255,7 @@ func addressForms(n Node) []string {
 	return forms
 }
 
-// canonicalPattern gives a pattern that is an address its one form.
+// canonicalPattern is canonicalHost for a pattern, which may be [address]:port.
 func canonicalPattern(pattern string) string {
 	if rest, ok := strings.CutPrefix(pattern, "["); ok {
 		if host, port, ok := strings.Cut(rest, "]"); ok {
@@ -260,20 +265,20 @@ func canonicalPattern(pattern string) string {
 	return canonicalHost(pattern)
 }
 
-// matchPattern is OpenSSH's match_pattern: * stands for any text, ? for a character.
+// matchPattern is OpenSSH's match_pattern: * matches any text, ? one character.
 func matchPattern(pattern, s string) bool {
-	next, at := -1, 0 // where the last * stands, and what it has taken
+	star, at := -1, 0 // the last *, and the end of the text that it matches
 	i, j := 0, 0
 	for j < len(s) {
 		switch {
 		case i < len(pattern) && pattern[i] == '*':
-			next, at = i, j
+			star, at = i, j
 			i++
 		case i < len(pattern) && (pattern[i] == '?' || pattern[i] == s[j]):
 			i, j = i+1, j+1
-		case next >= 0:
+		case star >= 0: // the * matches one more character
 			at++
-			i, j = next+1, at
+			i, j = star+1, at
 		default:
 			return false
 		}

@@ -13,20 +13,18 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// ReadLegacy reads the plain SQLite file of the registry that came before this
-// one, with ten columns or twelve. It changes nothing in it, and sees what its
-// write-ahead log still holds. A ~ in ssh_key_path becomes home; without a home
-// such a row is skipped.
+// ReadLegacy reads the plain SQLite file of the earlier registry, with ten columns
+// or twelve. It does not change the file, and reads its write-ahead log too. A ~ in
+// ssh_key_path becomes home; without a home such a row is skipped.
 //
-// SQLite takes any value in any column, so every row is read leniently: a
-// number may be text, a name may be a number. What was learnt about a machine
-// (last contact, status, backends, devices) and cannot be read becomes unknown,
-// with a warning; a row whose configuration cannot be read or is not valid is
-// skipped, with the reason.
+// SQLite stores any value in any column, so every row is read leniently: a number
+// may be text, a name may be a number. State that cannot be read (last contact,
+// status, backends, devices) becomes unknown, with a warning. A row whose
+// configuration cannot be read or is not valid is skipped, with the reason.
 //
-// A file without the table of nodes is ErrNotRegistry; the errors of
-// vault.OpenPlaintext come through, but for a damaged file, which is
-// ErrLegacyDamaged: no vault is damaged.
+// A file without the table of nodes is ErrNotRegistry. A damaged file is
+// ErrLegacyDamaged, because vault.ErrDamaged would mean the vault. Other errors of
+// vault.OpenPlaintext pass through.
 func ReadLegacy(ctx context.Context, path, home string) (ImportSet, error) {
 	set, err := readLegacy(ctx, path, home)
 	err = vault.PlaintextError(err)
@@ -72,8 +70,9 @@ type legacyRow struct {
 	values nodeValues
 }
 
+// add adds a row to the set, or the reason why it is skipped.
 func (set *ImportSet) add(row legacyRow, home string) error {
-	if err := set.room(); err != nil {
+	if err := set.checkRoom(); err != nil {
 		return err
 	}
 	n, warnings, err := row.decode(home)
@@ -180,7 +179,7 @@ func (row *legacyRow) decodeState(n *Node, warn func(column int, what string)) {
 	}
 }
 
-// legacyText reads any value that has one text form; NULL is "".
+// legacyText returns a value as text, if it is text or a whole number. NULL is "".
 func legacyText(v any) (string, bool) {
 	switch v := v.(type) {
 	case nil:
@@ -195,7 +194,7 @@ func legacyText(v any) (string, bool) {
 	return "", false
 }
 
-// legacyInteger reads any value that is a whole number.
+// legacyInteger returns a value as a whole number, if it is one in any type.
 func legacyInteger(v any) (int64, bool) {
 	switch v := v.(type) {
 	case int64:

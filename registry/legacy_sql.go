@@ -72,7 +72,7 @@ func selectLegacyColumnNames(ctx context.Context, tx *sql.Tx) ([]string, error) 
 	return names, rows.Err()
 }
 
-// selectLegacyRows yields the rows in the order in which they were written.
+// selectLegacyRows yields the rows in the order in which they were inserted.
 func selectLegacyRows(ctx context.Context, tx *sql.Tx, columns [columnCount]string) iter.Seq2[legacyRow, error] {
 	return func(yield func(legacyRow, error) bool) {
 		rows, err := tx.QueryContext(ctx, `SELECT

@@ -11,8 +11,8 @@ import (
 // textLine is a line of a file, without its end.
 type textLine struct {
 	number int    // from 1
-	text   []byte // until the next line is read
-	long   bool   // it was too long, and was skipped
+	text   []byte // valid until the next line is read
+	long   bool   // the line was too long; text is empty
 }
 
 // where names the line in a report.

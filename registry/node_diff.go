@@ -57,7 +57,7 @@ func diffNodes(old, n Node) []fieldChange {
 	return changes
 }
 
-// describe is the detail of an audit row: `ssh_port: 22 -> 2222; ...`.
+// describe returns the detail of an audit row: `ssh_port: 22 -> 2222; ...`.
 func describe(changes ...fieldChange) string {
 	var b strings.Builder
 	for i, c := range changes {
@@ -69,7 +69,8 @@ func describe(changes ...fieldChange) string {
 	return b.String()
 }
 
-// describeNode lists the audited fields that have a value.
+// describeNode returns the audited fields that have a value, as the detail of an
+// audit row.
 func describeNode(n Node) string {
 	var parts []string
 	for _, f := range auditedFields(n) {

@@ -41,8 +41,8 @@ func sqlSelectNodes(checked string) string {
 
 // selectNode returns ErrNotFound where there is no such node.
 func selectNode(ctx context.Context, tx *vault.Tx, name string) (Node, error) {
-	// The driver starts a goroutine per row for a context that can be
-	// cancelled. One row is quicker read than that.
+	// For a context that can be cancelled, the driver starts a goroutine for each
+	// row. That takes longer than reading the row.
 	row := newNodeRow()
 	err := tx.QueryRowContext(context.WithoutCancel(ctx), sqlSelectNode, name).Scan(row.ptrs[:]...)
 	switch {
@@ -54,11 +54,11 @@ func selectNode(ctx context.Context, tx *vault.Tx, name string) (Node, error) {
 	return row.node()
 }
 
-// selectNodes yields all nodes by name, binary order, and stops at the first
+// selectNodes yields all nodes by name, in binary order. It stops at the first
 // error.
 func selectNodes(ctx context.Context, tx *vault.Tx) iter.Seq2[Node, error] {
 	return func(yield func(Node, error) bool) {
-		// As in selectNode; the context is asked between rows instead.
+		// As in selectNode. The loop asks the context itself.
 		rows, err := tx.QueryContext(context.WithoutCancel(ctx), sqlSelectNodes(tx.Checked("beehives", "beehives")))
 		if err != nil {
 			yield(Node{}, err)
@@ -165,7 +165,7 @@ func updateNode(ctx context.Context, tx *vault.Tx, n Node) error {
 	return expectRow(res, err, ErrNotFound)
 }
 
-// renameNode takes the node's keys with it: their rows cascade.
+// renameNode renames the node in the rows of its keys too: they cascade.
 func renameNode(ctx context.Context, tx *vault.Tx, name, newName string) error {
 	res, err := tx.ExecContext(ctx, `UPDATE beehives SET
 		node_name = ?
@@ -173,8 +173,8 @@ func renameNode(ctx context.Context, tx *vault.Tx, name, newName string) error {
 	return expectRow(res, err, ErrNotFound)
 }
 
-// deleteNode reports whether there was one. Its host keys and the assignment of
-// its SSH key go by cascade.
+// deleteNode reports whether there was such a node. Its host keys and the use of its
+// SSH key are deleted by cascade.
 func deleteNode(ctx context.Context, tx *vault.Tx, name string) (bool, error) {
 	return touchedRow(tx.ExecContext(ctx, `DELETE FROM beehives WHERE node_name = ?`, name))
 }

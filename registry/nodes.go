@@ -10,7 +10,7 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// CreateNode adds a node. A name that is taken is ErrExists.
+// CreateNode adds a node. A name that exists is ErrExists.
 func (r *Registry) CreateNode(ctx context.Context, n Node) error {
 	err := r.writeNode(ctx, n, func(tx *vault.Tx, n Node) error {
 		return createNode(ctx, tx, n)
@@ -21,16 +21,16 @@ func (r *Registry) CreateNode(ctx context.Context, n Node) error {
 	return nil
 }
 
-// KeyChoice says which SSH key of the vault a new node uses: at most one of the
-// fields is set.
+// KeyChoice says which SSH key a new node uses. At most one of the fields may be set.
+// Without any, the node uses no key.
 type KeyChoice struct {
-	Import   *PrivateKey // sealed in, or used where it is there already
-	Generate bool        // a new ed25519 key, with the node's name for a comment
-	Use      string      // fingerprint of a key that is there
+	Import   *PrivateKey // stored, unless the vault has it already
+	Generate bool        // a new ed25519 key, with the node's name as its comment
+	Use      string      // fingerprint of a key in the vault
 }
 
-// CreateNodeWithKey is CreateNode, and has the node use a key of the vault, all in
-// one transaction. It returns the key's fingerprint. A key to use that is not there
+// CreateNodeWithKey is CreateNode for a node that uses a key of the vault, all in one
+// transaction. It returns the key's fingerprint, or "" without a key. A missing key
 // is ErrNotFound.
 func (r *Registry) CreateNodeWithKey(ctx context.Context, n Node, choice KeyChoice) (fingerprint string, err error) {
 	k := choice.Import
@@ -69,9 +69,9 @@ func (r *Registry) CreateNodeWithKey(ctx context.Context, n Node, choice KeyChoi
 	return fingerprint, nil
 }
 
-// AddNode adds a node, or gives the node of that name this configuration. Of
-// the state (last contact, status, backends, devices) it keeps what is stored
-// wherever n's is unknown; keys stay too.
+// AddNode adds a node, or replaces the configuration of the node of that name. Where
+// the state of n (last contact, status, backends, devices) is unknown, the stored
+// state stays. The node's keys stay too.
 func (r *Registry) AddNode(ctx context.Context, n Node) error {
 	err := r.writeNode(ctx, n, func(tx *vault.Tx, n Node) error {
 		old, err := selectNode(ctx, tx, n.Name)
@@ -111,8 +111,8 @@ func (r *Registry) GetNode(ctx context.Context, name string) (Node, error) {
 	return n, nil
 }
 
-// ListNodes returns all nodes by name, in the order of its bytes. A row that
-// cannot be read fails the list with ErrBadRow and its name.
+// ListNodes returns all nodes by name, in binary order. If any row is not valid, the
+// error is ErrBadRow and names the row.
 func (r *Registry) ListNodes(ctx context.Context) ([]Node, error) {
 	revision, err := r.revision(ctx)
 	if err == nil {
@@ -139,10 +139,10 @@ func (r *Registry) ListNodes(ctx context.Context) ([]Node, error) {
 	return list, nil
 }
 
-// UpdateNode lets change alter the node and writes the result, all in one
-// write transaction. An error of change, or a result that is not valid, leaves
-// everything as it was. The name must stay: see RenameNode. change must not
-// call the Registry.
+// UpdateNode calls change with the node and stores the result, in one write
+// transaction. After an error of change, or with a result that is not valid, nothing
+// is changed. change must not change the name, for which there is RenameNode, and
+// must not call the Registry.
 func (r *Registry) UpdateNode(ctx context.Context, name string, change func(*Node) error) error {
 	return r.UpdateNodes(ctx, []string{name}, change)
 }
@@ -179,9 +179,9 @@ func changeNode(ctx context.Context, tx *vault.Tx, name string, change func(*Nod
 	return replaceNode(ctx, tx, old, n, "node.update")
 }
 
-// RenameNode gives a node another name; its keys go with it. It returns
-// ErrNotFound, or ErrExists where newName is taken. A node's own name is no
-// change.
+// RenameNode gives a node another name. Its keys stay with it. A missing node is
+// ErrNotFound, and a newName that exists is ErrExists. Nothing happens where newName
+// is the node's name already.
 func (r *Registry) RenameNode(ctx context.Context, name, newName string) error {
 	if err := r.renameNode(ctx, name, newName); err != nil {
 		return fmt.Errorf("rename node %q to %q: %w", name, newName, err)
@@ -277,8 +277,8 @@ func removeUnusedSSHKey(ctx context.Context, tx *vault.Tx, fingerprint, node str
 	})
 }
 
-// UpdateStatus stores what the last contact showed, and nothing else. It
-// writes only when the status changes, so it may be called at every heartbeat.
+// UpdateStatus stores the status of a node. It writes only when the status changes,
+// so it may be called at every heartbeat.
 func (r *Registry) UpdateStatus(ctx context.Context, name string, status Status) error {
 	err := error(&FieldError{Field: "status", Rule: ruleStatus})
 	if status.Valid() {
@@ -294,7 +294,8 @@ func (r *Registry) UpdateStatus(ctx context.Context, name string, status Status)
 	return nil
 }
 
-// UpdateLastConnected stores that there was contact now, to the second.
+// UpdateLastConnected stores the current time, in whole seconds, as the time of the
+// last contact.
 func (r *Registry) UpdateLastConnected(ctx context.Context, name string) error {
 	err := r.updateState(ctx, name, func(now time.Time, n *Node) {
 		n.LastConnected = now
@@ -307,8 +308,8 @@ func (r *Registry) UpdateLastConnected(ctx context.Context, name string) error {
 	return nil
 }
 
-// UpdateCapabilities replaces both lists; nil makes one unknown. It writes only
-// when something changes.
+// UpdateCapabilities replaces the backends and the devices. nil makes either unknown.
+// It writes only when something changes.
 func (r *Registry) UpdateCapabilities(ctx context.Context, name string, backends []string, devices map[string]uint32) error {
 	err := validateCapabilities(backends, devices)
 	if err == nil {
@@ -324,9 +325,9 @@ func (r *Registry) UpdateCapabilities(ctx context.Context, name string, backends
 	return nil
 }
 
-// updateState writes what change makes of a node's state. It looks without the
-// write lock first: where nothing changes at that moment, there is nothing to
-// write at any.
+// updateState lets change alter a node's state, and calls write when it differs. It
+// reads without the write lock first, and does not take the lock where nothing
+// changes.
 func (r *Registry) updateState(ctx context.Context, name string, change func(now time.Time, n *Node),
 	write func(tx *vault.Tx, old, n Node) error) error {
 
@@ -357,7 +358,7 @@ func (r *Registry) updateState(ctx context.Context, name string, change func(now
 	})
 }
 
-// writeNode runs write for the normalized and valid form of n.
+// writeNode calls write with n normalized and validated, in a write transaction.
 func (r *Registry) writeNode(ctx context.Context, n Node, write func(tx *vault.Tx, n Node) error) error {
 	n = n.normalized()
 	if err := n.validate(); err != nil {
@@ -366,7 +367,7 @@ func (r *Registry) writeNode(ctx context.Context, n Node, write func(tx *vault.T
 	return r.v.Update(ctx, func(tx *vault.Tx) error { return write(tx, n) })
 }
 
-// createNode inserts a normalized, valid node with its audit row.
+// createNode inserts a normalized, valid node and its audit row.
 func createNode(ctx context.Context, tx *vault.Tx, n Node) error {
 	if err := insertNode(ctx, tx, n); err != nil {
 		return err
@@ -374,8 +375,8 @@ func createNode(ctx context.Context, tx *vault.Tx, n Node) error {
 	return tx.Audit(ctx, vault.Event{Action: "node.add", Subject: n.Name, Detail: describeNode(n)})
 }
 
-// replaceNode writes n, normalized and valid, over old where they differ. The
-// audit row tells of all but status and last contact.
+// replaceNode stores n, normalized and valid, in place of old where they differ. It
+// writes an audit row where an audited field differs; see auditedFields.
 func replaceNode(ctx context.Context, tx *vault.Tx, old, n Node, action string) error {
 	if sameNode(old, n) {
 		return nil

@@ -16,10 +16,7 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// ErrWeakKey: an RSA key of fewer than 3072 bits.
-var ErrWeakKey = errors.New("weak key")
-
-// minRSABits is what an RSA key needs not to be weak.
+// minRSABits is the size from which an RSA key is not weak.
 const minRSABits = 3072
 
 // PrivateKey is an SSH private key on its way into the vault. Wipe it.

@@ -13,9 +13,6 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// ErrInUse: nodes still use the SSH key.
-var ErrInUse = errors.New("in use")
-
 // AddSSHKey seals a private key into the vault and has the nodes use it, in place
 // of what they used. It is ErrExists where the key is there, ErrNotFound where a
 // node is not; then nothing is changed. The caller wipes the key.
