@@ -125,7 +125,7 @@ func (r contextReader) Read(p []byte) (int, error) {
 // decryptError distinguishes a file that none of the identities opens from a file
 // that is not an age file.
 func decryptError(ctx context.Context, err error, identities []age.Identity) error {
-	if _, none := errors.AsType[*age.NoIdentityMatchError](err); none {
+	if _, ok := errors.AsType[*age.NoIdentityMatchError](err); ok {
 		if err := identity.Unopened(identities); err != nil {
 			return err
 		}

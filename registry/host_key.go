@@ -16,8 +16,7 @@ var (
 	_ json.Unmarshaler = (*HostKey)(nil)
 )
 
-// HostKey is a pinned host key of a node. A node may have several, of different
-// types.
+// HostKey is a pinned host key of a node. A node may have several.
 type HostKey struct {
 	Node      string    // the node's name
 	Type      string    // such as ssh-ed25519

@@ -188,11 +188,11 @@ func touchedRow(res sql.Result, err error) (bool, error) {
 	return n > 0, err
 }
 
-// expectRow returns none where a statement touched no row.
-func expectRow(res sql.Result, err error, none error) error {
+// expectRow returns missing where a statement touched no row.
+func expectRow(res sql.Result, err, missing error) error {
 	touched, err := touchedRow(res, err)
 	if err == nil && !touched {
-		err = none
+		err = missing
 	}
 	return err
 }

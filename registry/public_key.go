@@ -12,9 +12,8 @@ const (
 	maxComment   = 1024
 )
 
-// parsePublicKey reads a public key line, which must be in the one form that
-// it has: type, a space, base64; no options, no comment. Certificates are not
-// keys.
+// parsePublicKey parses a public key line: a type, a space and base64, without
+// options or a comment. A certificate is refused. The error is a *FieldError.
 func parsePublicKey(keyType, line string) (ssh.PublicKey, error) {
 	fail := func(rule string) (ssh.PublicKey, error) { return nil, &FieldError{Field: "public_key", Rule: rule} }
 	if len(line) > maxPublicKey {

@@ -158,7 +158,7 @@ func selectSSHKeyNodes(ctx context.Context, tx *vault.Tx, fingerprint string) ([
 	return names, rows.Err()
 }
 
-// replaceNodeSSHKey has a node use another key; "" none.
+// replaceNodeSSHKey makes a node use another key, or with "" no key.
 func replaceNodeSSHKey(ctx context.Context, tx *vault.Tx, name, fingerprint string) error {
 	if _, err := tx.ExecContext(ctx, `DELETE FROM beehive_ssh_keys WHERE node_name = ?`, name); err != nil || fingerprint == "" {
 		return err
@@ -172,7 +172,7 @@ func updateSSHKeyUsed(ctx context.Context, tx *vault.Tx, fingerprint string, at 
 	return expectRow(res, err, ErrNotFound)
 }
 
-// insertSSHKey returns ErrExists where the key is there.
+// insertSSHKey returns ErrExists, and inserts nothing, where the key exists.
 func insertSSHKey(ctx context.Context, tx *vault.Tx, k SSHKey, sealed []byte) error {
 	used := sql.NullInt64{Int64: k.Used.UnixMilli(), Valid: !k.Used.IsZero()}
 	res, err := tx.ExecContext(ctx, `INSERT INTO ssh_keys (
@@ -196,7 +196,8 @@ func insertSSHKey(ctx context.Context, tx *vault.Tx, k SSHKey, sealed []byte) er
 	return expectRow(res, err, ErrExists)
 }
 
-// insertNodeSSHKey returns ErrExists where the node has a key.
+// insertNodeSSHKey makes a node use a key. It returns ErrExists, and inserts nothing,
+// where the node has a key.
 func insertNodeSSHKey(ctx context.Context, tx *vault.Tx, name, fingerprint string) error {
 	res, err := tx.ExecContext(ctx, `INSERT INTO beehive_ssh_keys (
 		node_name,
@@ -206,8 +207,7 @@ func insertNodeSSHKey(ctx context.Context, tx *vault.Tx, name, fingerprint strin
 	return expectRow(res, err, ErrExists)
 }
 
-// deleteUnusedSSHKey reports whether it deleted the key: not while a node uses
-// it.
+// deleteUnusedSSHKey deletes a key that no node uses. It reports whether it did.
 func deleteUnusedSSHKey(ctx context.Context, tx *vault.Tx, fingerprint string) (bool, error) {
 	return touchedRow(tx.ExecContext(ctx, `DELETE FROM ssh_keys
 	WHERE fingerprint = ?
