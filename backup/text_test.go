@@ -13,8 +13,8 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// TestForgedText: a backup of a signer who is trusted holds no text that a vault would
-// not have written.
+// TestForgedText: text that a vault would not write is refused, even with a trusted
+// signature.
 func TestForgedText(t *testing.T) {
 	for name, change := range map[string]struct{ member, old, new string }{
 		"audit detail":   {memberAuditLog, `"detail":"`, `"detail":"\u001b[2J`},
@@ -38,7 +38,7 @@ func TestForgedText(t *testing.T) {
 	}
 }
 
-// TestMembersAreBounded: what nobody looks at is not read without end.
+// TestMembersAreBounded: members whose content is not used have a limit too.
 func TestMembersAreBounded(t *testing.T) {
 	for name, max := range map[string]int{memberReadme: maxReadme, memberKnownHosts: 0} {
 		for _, more := range []int{0, 1} {
@@ -61,8 +61,8 @@ func (e *endless) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// TestMembersThatAreHeld: what is held in memory has a cap of its own, whatever the
-// archive says of its size. It is read no further.
+// TestMembersThatAreHeld: what is held in memory has a limit, whatever size the archive
+// states. Nothing is read beyond it.
 func TestMembersThatAreHeld(t *testing.T) {
 	const far = 1 << 30
 	endlessly := func(name string) (*archiveReader, *endless) {
@@ -93,7 +93,7 @@ func TestMembersThatAreHeld(t *testing.T) {
 		}
 	}
 
-	// The others stand behind the sums, which must fit.
+	// The other members need sums that are right.
 	f := newForgery(t, func(r *registry.Registry) error {
 		_, err := r.GenerateSSHKey(t.Context(), "ed25519", "", "hive-01")
 		return err
