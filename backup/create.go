@@ -107,16 +107,23 @@ func (o CreateOptions) begin(ctx context.Context, v *vault.Vault) (sequence int6
 
 // write writes the file from one transaction.
 func (o CreateOptions) write(ctx context.Context, v *vault.Vault, sequence int64) (record Record, m Manifest, err error) {
+	inPlace := false
 	err = v.View(ctx, func(tx *vault.Tx) error {
 		a, err := measureArchive(ctx, tx, sequence, o)
 		if err != nil {
 			return err
 		}
 		m = a.manifest
-		record, err = o.put(func(w io.Writer) error { return a.stream(ctx, w) }, m)
+		if record, err = o.put(func(w io.Writer) error { return a.stream(ctx, w) }, m); err != nil {
+			return err
+		}
+		inPlace = true
 		record.Sequence, record.SumsSHA256, record.ContentHash = sequence, hashOf(a.sums), a.contentHash
-		return err
+		return nil
 	})
+	if inPlace {
+		err = nil // ctx was cancelled before the read transaction ended: the file is good
+	}
 	return record, m, err
 }
 

@@ -534,6 +534,29 @@ func TestVerifyMatchesKeys(t *testing.T) {
 	}
 }
 
+// TestKeysWithoutPrivateKeys: ssh_keys.jsonl and the private keys must be as many, even
+// with a trusted signature.
+func TestKeysWithoutPrivateKeys(t *testing.T) {
+	f := newForgery(t, func(r *registry.Registry) error {
+		_, err := r.GenerateSSHKey(t.Context(), "ed25519", "", "hive-01")
+		return err
+	})
+	signer, line := fixedSigner(t)
+	f.setSigner(line)
+	for name, keys := range map[string][]byte{
+		"none": nil,
+		"two":  bytes.Repeat(f.find(memberSSHKeys).data, 2),
+	} {
+		g := f
+		g.members = slices.Clone(f.members)
+		g.find(memberSSHKeys).data = keys
+		g.signAs(t, signer)
+		if err := g.verify(t, g.seal(t, zip(g.pack()))); !errors.Is(err, ErrDamaged) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // TestManifestIsAsWritten: the same JSON value in another form is refused.
 func TestManifestIsAsWritten(t *testing.T) {
 	f := newForgery(t)
