@@ -60,7 +60,7 @@ func (a *archiveReader) read(ctx context.Context) (Manifest, error) {
 }
 
 // readSums reads the two members before the others: SHA256SUMS and its
-// signature. Neither is verified yet: the signer's key stands in the manifest.
+// signature. Neither is verified yet: the signer's key is in the manifest.
 func (a *archiveReader) readSums() (sums []sum, err error) {
 	for _, m := range []struct {
 		name string
@@ -112,7 +112,7 @@ func (a *archiveReader) next(name string) error {
 		return err
 	}
 	if h.Name != name || h.Typeflag != tar.TypeReg || h.Format != tar.FormatUSTAR {
-		return fmt.Errorf("%w: %q stands where %s belongs", ErrDamaged, h.Name, name)
+		return fmt.Errorf("%w: found %q in place of %s", ErrDamaged, h.Name, name)
 	}
 	return nil
 }

@@ -156,7 +156,7 @@ func parseManifest(data []byte) (Manifest, error) {
 
 func (m Manifest) validate() error {
 	if m.Format != format {
-		return fmt.Errorf("format %q", m.Format)
+		return fmt.Errorf("format %q is not supported", m.Format)
 	}
 	if _, err := wire.ParseTime(m.Created); err != nil {
 		return err

@@ -42,7 +42,7 @@ type member struct {
 }
 
 // layout returns the members that SHA256SUMS lists, in their order, for a vault
-// with this many SSH keys. SHA256SUMS and its signature stand before them. The
+// with this many SSH keys. SHA256SUMS and its signature come first. The
 // writer, the reader and the check of SHA256SUMS all use this one table.
 func layout(keys int) []member {
 	members := []member{

@@ -45,7 +45,7 @@ func parseSums(data []byte) ([]sum, error) {
 	}
 	for i, m := range layout(keys) {
 		if sums[i].name != m.name {
-			return nil, fmt.Errorf("%w: %s lists %q where %q belongs", ErrDamaged, memberSums, sums[i].name, m.name)
+			return nil, fmt.Errorf("%w: %s lists %q in place of %q", ErrDamaged, memberSums, sums[i].name, m.name)
 		}
 	}
 	return sums, nil

@@ -246,7 +246,7 @@ func importable(set ImportSet, report *ImportReport) []Node {
 	return nodes
 }
 
-// rowName names a row in a report. A valid name stands as it is. Any other name is
+// rowName names a row in a report. A valid name is shown as it is. Any other name is
 // quoted. Where the name is empty, too long or not printable, it is other.
 func rowName(name, other string) string {
 	switch {

@@ -138,7 +138,7 @@ func nodeArgs(n Node) []any {
 	}
 }
 
-// insertNode returns ErrExists, and inserts nothing, where the name is taken.
+// insertNode returns ErrExists, and inserts nothing, where the name exists.
 func insertNode(ctx context.Context, tx *vault.Tx, n Node) error {
 	res, err := tx.ExecContext(ctx, `INSERT INTO beehives (`+nodeColumns+`
 	) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)

@@ -86,7 +86,7 @@ func (n *Node) validate() error {
 
 const (
 	rulePort   = "must be 1 to 65535"
-	ruleUnix   = "must lie in the years 1970 to 9999"
+	ruleUnix   = "must be in the years 1970 to 9999"
 	ruleStatus = "must be unknown, online, offline or error"
 )
 
