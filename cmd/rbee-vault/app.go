@@ -67,7 +67,10 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root.SetContext(ctx)
 	err := refuseSecrets(a, args)
 	if err == nil {
-		err = root.ExecuteContext(ctx)
+		var cmd *cobra.Command
+		if cmd, err = root.ExecuteContextC(ctx); isUsage(err) {
+			err = withHint(err, "See: %s --help", cmd.CommandPath())
+		}
 	}
 	if ctx.Err() != nil {
 		endPlugins() // before we end, where the other one is late
@@ -114,9 +117,7 @@ Begin with "rbee-vault init", then "rbee-vault node add".`,
 	f.StringVar(&a.vaultID, "vault-id", "", "the vault must have this `ID`")
 	f.BoolVar(&a.allowNetworkFS, "allow-network-fs", false, "use a vault on NFS, SMB, 9p or FUSE, which one machine at a time must have to itself")
 	f.BoolVar(&a.acceptRollback, "accept-rollback", false, "open a database that is older than what else is known of it")
-	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usageError{cmd, err.Error()}
-	})
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err.Error()) })
 	cmd.AddCommand(
 		newInit(a),
 		newStatus(a),
@@ -157,19 +158,6 @@ func refuseSecrets(a *app, args []string) error {
 		"Give the path of its file, or '-' for standard input. Take that key out of use: others may have read it, and your shell keeps it.")
 }
 
-// usageError is a command line that says nothing: exit 64.
-type usageError struct {
-	cmd *cobra.Command
-	msg string
-}
-
-func (e usageError) Error() string { return e.msg }
-
-// usagef is for what a command finds wrong with its flags and arguments.
-func usagef(cmd *cobra.Command, format string, args ...any) error {
-	return usageError{cmd, fmt.Sprintf(format, args...)}
-}
-
 // wrapArgs makes wrong numbers of arguments and unknown commands usage errors.
 func wrapArgs(cmd *cobra.Command) {
 	check := cmd.Args
@@ -178,13 +166,13 @@ func wrapArgs(cmd *cobra.Command) {
 	}
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil {
-			return usageError{cmd, err.Error()}
+			return usageError(err.Error())
 		}
 		return nil
 	}
 	if cmd.RunE == nil && cmd.Run == nil && cmd.HasSubCommands() {
 		cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-			return usagef(cmd, "which %s command?", cmd.Name())
+			return usagef("which %s command?", cmd.Name())
 		}
 	}
 	cmd.ValidArgsFunction = cobra.NoFileCompletions

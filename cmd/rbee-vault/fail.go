@@ -117,8 +117,8 @@ var failures = []failure{
 
 // classify returns what an error means.
 func classify(err error) failure {
-	if u, ok := errors.AsType[usageError](err); ok {
-		return failure{err, exitUsage, "usage", fmt.Sprintf("See: %s --help", u.cmd.CommandPath())}
+	if isUsage(err) {
+		return failure{err, exitUsage, "usage", hint(err, "")}
 	}
 	for _, f := range failures {
 		if errors.Is(err, f.err) {
@@ -127,6 +127,19 @@ func classify(err error) failure {
 		}
 	}
 	return failure{err, exitError, "error", ""}
+}
+
+// usageError is a command line that the command cannot take: exit 64.
+type usageError string
+
+func (e usageError) Error() string { return string(e) }
+
+// usagef reports wrong flags and arguments.
+func usagef(format string, args ...any) error { return usageError(fmt.Sprintf(format, args...)) }
+
+func isUsage(err error) bool {
+	_, ok := errors.AsType[usageError](err)
+	return ok
 }
 
 // hintError is an error with a hint that only its place knows.

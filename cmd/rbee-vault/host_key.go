@@ -36,7 +36,7 @@ them; as in: ssh -o KnownHostsCommand='/usr/bin/rbee-vault host-key list --known
 			ctx := cmd.Context()
 			if knownHosts {
 				if len(args) > 0 || where != "" {
-					return usagef(cmd, "--known-hosts prints those of all nodes")
+					return usagef("--known-hosts prints those of all nodes")
 				}
 				return a.withVault(ctx, func(v *vault.Vault) error {
 					return v.View(ctx, func(tx *vault.Tx) error { return registry.WriteKnownHosts(ctx, tx, a.ui.out) })
@@ -94,11 +94,11 @@ names the old one.`,
 			ctx := cmd.Context()
 			switch {
 			case (fingerprint == "") == (file == ""):
-				return usagef(cmd, "give --fingerprint or --from-known-hosts")
+				return usagef("give --fingerprint or --from-known-hosts")
 			case file != "":
 				return runTrustKnownHosts(ctx, a, file, args, where, replaces)
 			case len(args) != 1 || where != "":
-				return usagef(cmd, "which node?")
+				return usagef("which node?")
 			case !strings.HasPrefix(fingerprint, "SHA256:") || len(fingerprint) != len("SHA256:")+43:
 				return fmt.Errorf("%w: a fingerprint reads SHA256: and 43 characters", vault.ErrInvalid)
 			}
@@ -233,7 +233,7 @@ func newHostKeyForget(a *app) *cobra.Command {
 		Args:  cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 && where == "" {
-				return usagef(cmd, "which node?")
+				return usagef("which node?")
 			}
 			ctx := cmd.Context()
 			what := "all pinned host keys"

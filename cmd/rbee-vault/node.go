@@ -166,7 +166,7 @@ func runNodeAdd(cmd *cobra.Command, a *app, o *nodeOptions, k *keyOptions, name 
 	ctx := cmd.Context()
 	for _, flag := range []string{"ssh-host", "ssh-user", "git-repo", "install-path"} {
 		if !cmd.Flags().Changed(flag) {
-			return usagef(cmd, "--%s is needed", flag)
+			return usagef("--%s is needed", flag)
 		}
 	}
 	var keys []string
@@ -176,7 +176,7 @@ func runNodeAdd(cmd *cobra.Command, a *app, o *nodeOptions, k *keyOptions, name 
 		}
 	}
 	if len(keys) > 1 {
-		return usagef(cmd, "a node uses one key: give one of %s", strings.Join(keys, " and "))
+		return usagef("a node uses one key: give one of %s", strings.Join(keys, " and "))
 	}
 	n := registry.Node{Name: name}
 	if err := o.apply(cmd, &n, true); err != nil {
@@ -232,7 +232,7 @@ func newNodeShow(a *app) *cobra.Command {
 		Args:  cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 && where == "" {
-				return usagef(cmd, "which node?")
+				return usagef("which node?")
 			}
 			return runNodeShow(cmd.Context(), a, args, where)
 		},
@@ -336,7 +336,7 @@ none.`,
 		Args:    cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 && where == "" {
-				return usagef(cmd, "which node?")
+				return usagef("which node?")
 			}
 			return runNodeUpdate(cmd, a, &o, args, where)
 		},
@@ -348,7 +348,7 @@ none.`,
 
 func runNodeUpdate(cmd *cobra.Command, a *app, o *nodeOptions, patterns []string, where string) error {
 	if !anyChanged(cmd) {
-		return usagef(cmd, "nothing to change: give a flag")
+		return usagef("nothing to change: give a flag")
 	}
 	return a.withRegistry(cmd.Context(), func(r *registry.Registry) error {
 		names, err := a.selectNames(cmd.Context(), r, patterns, where)
@@ -402,7 +402,7 @@ func newNodeRemove(a *app) *cobra.Command {
 		Args:  cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 && where == "" {
-				return usagef(cmd, "which nodes?")
+				return usagef("which nodes?")
 			}
 			return removeNodes(cmd.Context(), a, selectRemovable(a, args, where))
 		},

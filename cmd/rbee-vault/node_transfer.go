@@ -57,10 +57,10 @@ already nothing is imported (exit 15), unless --replace.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if (len(args) == 1) == (o.sshConfig != "") {
-				return usagef(cmd, "give a file, or --ssh-config")
+				return usagef("give a file, or --ssh-config")
 			}
 			if o.sshConfig != "" && (o.gitRepo == "" || o.installPath == "") {
-				return usagef(cmd, "--ssh-config needs --git-repo and --install-path")
+				return usagef("--ssh-config needs --git-repo and --install-path")
 			}
 			return runNodeImport(cmd.Context(), a, o, strings.Join(args, ""))
 		},
@@ -313,7 +313,7 @@ new file FILE, mode 0600. Your own ~/.ssh/config is never changed: include the f
 		Args:    cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if format != "ssh-config" && format != "json" {
-				return usagef(cmd, "--format is ssh-config or json")
+				return usagef("--format is ssh-config or json")
 			}
 			return runNodeExport(cmd.Context(), a, format, out, args, where)
 		},

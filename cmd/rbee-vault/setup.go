@@ -17,7 +17,7 @@ func newSetup(a *app) *cobra.Command {
 		Short: "Add a node; see `rbee-vault node add`",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if name == "" {
-				return usagef(cmd, "--name is needed")
+				return usagef("--name is needed")
 			}
 			return runNodeAdd(cmd, a, &o, &keyOptions{}, name)
 		},
@@ -36,7 +36,7 @@ func newSetup(a *app) *cobra.Command {
 		Short: "Remove a node; see `rbee-vault node remove`",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if name == "" {
-				return usagef(cmd, "--name is needed")
+				return usagef("--name is needed")
 			}
 			return removeNodes(cmd.Context(), a, exactly(name))
 		},

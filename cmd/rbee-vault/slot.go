@@ -305,10 +305,10 @@ The slot is added when FILE is there, and was seen to decrypt.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
 			if out == "" {
-				return usagef(cmd, "--out FILE is needed")
+				return usagef("--out FILE is needed")
 			}
 			if withKey != "" && !systemd {
-				return usagef(cmd, "--with-key goes with --systemd")
+				return usagef("--with-key goes with --systemd")
 			}
 			n := vault.NewSlot{Kind: vault.SlotCredential, Label: label}
 			var encode func(context.Context, vault.NewIdentity) ([]byte, error)

@@ -240,7 +240,7 @@ with the key where it is.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if out == "" {
-				return usagef(cmd, "-o FILE is needed")
+				return usagef("-o FILE is needed")
 			}
 			return a.withSSHKey(cmd.Context(), args[0], func(r *registry.Registry, k registry.SSHKey) error {
 				return runSSHKeyExport(cmd.Context(), a, r, k, out)
@@ -307,12 +307,12 @@ func newSSHKeyAssign(a *app) *cobra.Command {
 			key := ""
 			if !none {
 				if len(args) == 0 {
-					return usagef(cmd, "which key?")
+					return usagef("which key?")
 				}
 				key, args = args[0], args[1:]
 			}
 			if len(args) == 0 && where == "" {
-				return usagef(cmd, "which nodes?")
+				return usagef("which nodes?")
 			}
 			assign := func(r *registry.Registry, k registry.SSHKey) error {
 				names, err := a.selectNames(ctx, r, args, where)
