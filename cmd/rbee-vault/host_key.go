@@ -23,63 +23,89 @@ func newHostKey(a *app) *cobra.Command {
 	return cmd
 }
 
+type hostKeyListOptions struct {
+	selectOptions
+	knownHosts bool
+}
+
+func (o *hostKeyListOptions) register(cmd *cobra.Command) {
+	o.selectOptions.register(cmd)
+	cmd.Flags().BoolVar(&o.knownHosts, "known-hosts", false, "print OpenSSH's known_hosts format")
+}
+
 func newHostKeyList(a *app) *cobra.Command {
-	var knownHosts bool
-	var where string
+	var o hostKeyListOptions
 	cmd := &cobra.Command{
 		Use:   "list [NODE|GLOB...]",
 		Short: "List the pinned host keys",
 		Long: `List the pinned host keys. --known-hosts prints those of all nodes as OpenSSH reads
 them; as in: ssh -o KnownHostsCommand='/usr/bin/rbee-vault host-key list --known-hosts' ...`,
 		Args: cobra.ArbitraryArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx := cmd.Context()
-			if knownHosts {
-				if len(args) > 0 || where != "" {
-					return usagef("--known-hosts prints those of all nodes")
-				}
-				return a.withVault(ctx, func(v *vault.Vault) error {
-					return v.View(ctx, func(tx *vault.Tx) error { return registry.WriteKnownHosts(ctx, tx, a.ui.out) })
-				})
-			}
-			var names []string
-			var keys []registry.HostKey
-			err := a.withRegistry(ctx, func(r *registry.Registry) (err error) {
-				names, err = a.selectNames(ctx, r, args, where)
-				if err == nil && len(names) > 0 {
-					keys, err = r.ListHostKeys(ctx, names...)
-				}
-				return err
-			})
-			if err != nil {
-				return err
-			}
-			if a.json {
-				return objects(a.ui, keys)
-			}
-			var rows [][]string
-			for _, k := range keys {
-				rows = append(rows, []string{k.Node, k.Type, vault.Fingerprint(k.PublicKey), k.FirstSeen.Format("2006-01-02"), k.LastSeen.Format("2006-01-02")})
-			}
-			if len(names) == 0 && where != "" {
-				return nil // that no node is so was said
-			}
-			if len(keys) == 0 {
-				a.ui.info("No host key is pinned: rbee-vault host-key trust NODE --fingerprint SHA256:...")
-				return nil
-			}
-			a.ui.table([]string{"NODE", "TYPE", "FINGERPRINT", "FIRST SEEN", "LAST SEEN"}, rows, nil)
-			return nil
-		},
+		RunE: func(cmd *cobra.Command, args []string) error { return runHostKeyList(cmd.Context(), a, o, args) },
 	}
-	whereFlag(cmd, &where)
-	cmd.Flags().BoolVar(&knownHosts, "known-hosts", false, "print OpenSSH's known_hosts format")
+	o.register(cmd)
 	return cmd
 }
 
+func runHostKeyList(ctx context.Context, a *app, o hostKeyListOptions, args []string) error {
+	if o.knownHosts {
+		if len(args) > 0 || o.where != "" {
+			return usagef("--known-hosts prints those of all nodes")
+		}
+		return a.withVault(ctx, func(v *vault.Vault) error {
+			return v.View(ctx, func(tx *vault.Tx) error { return registry.WriteKnownHosts(ctx, tx, a.ui.out) })
+		})
+	}
+	selection, err := o.parse(args)
+	if err != nil {
+		return err
+	}
+	var names []string
+	var keys []registry.HostKey
+	err = a.withRegistry(ctx, func(r *registry.Registry) (err error) {
+		names, err = selection.names(ctx, a, r)
+		if err == nil && len(names) > 0 {
+			keys, err = r.ListHostKeys(ctx, names...)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if a.json {
+		return objects(a.ui, keys)
+	}
+	if len(names) == 0 && selection.conditional {
+		return nil // names said so
+	}
+	if len(keys) == 0 {
+		a.ui.info("No host key is pinned: rbee-vault host-key trust NODE --fingerprint SHA256:...")
+		return nil
+	}
+	var rows [][]string
+	for _, k := range keys {
+		rows = append(rows, []string{k.Node, k.Type, vault.Fingerprint(k.PublicKey), k.FirstSeen.Format(time.DateOnly), k.LastSeen.Format(time.DateOnly)})
+	}
+	a.ui.table([]string{"NODE", "TYPE", "FINGERPRINT", "FIRST SEEN", "LAST SEEN"}, rows, nil)
+	return nil
+}
+
+type trustOptions struct {
+	selectOptions
+	fingerprint string
+	knownHosts  string   // the file
+	replaces    []string // fingerprints of pinned keys
+}
+
+func (o *trustOptions) register(cmd *cobra.Command) {
+	o.selectOptions.register(cmd)
+	cmd.Flags().StringVar(&o.fingerprint, "fingerprint", "", "pin the key with this `FINGERPRINT`")
+	cmd.Flags().StringVar(&o.knownHosts, "from-known-hosts", "", "pin what this known_hosts `FILE` has")
+	cmd.Flags().StringArrayVar(&o.replaces, "replace", nil, "in place of the pinned key with this `FINGERPRINT`; repeatable")
+}
+
 func newHostKeyTrust(a *app) *cobra.Command {
-	var fingerprint, file, where string
-	var replaces []string
+	var o trustOptions
 	cmd := &cobra.Command{
 		Use:   "trust NODE --fingerprint SHA256:... | trust [NODE|GLOB...] --from-known-hosts FILE",
 		Short: "Pin a node's host key",
@@ -90,42 +116,40 @@ keys that an OpenSSH known_hosts file has for the nodes named, or all.
 Where another key of the type is pinned, nothing is changed (exit 18) unless --replace
 names the old one.`,
 		Args: cobra.ArbitraryArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx := cmd.Context()
-			switch {
-			case (fingerprint == "") == (file == ""):
-				return usagef("give --fingerprint or --from-known-hosts")
-			case file != "":
-				return runTrustKnownHosts(ctx, a, file, args, where, replaces)
-			case len(args) != 1 || where != "":
-				return usagef("which node?")
-			case !strings.HasPrefix(fingerprint, "SHA256:") || len(fingerprint) != len("SHA256:")+43:
-				return fmt.Errorf("%w: a fingerprint reads SHA256: and 43 characters", vault.ErrInvalid)
-			}
-			return runTrustFingerprint(ctx, a, args[0], fingerprint, replaces)
-		},
+		RunE: func(cmd *cobra.Command, args []string) error { return runHostKeyTrust(cmd.Context(), a, o, args) },
 	}
-	whereFlag(cmd, &where)
-	cmd.Flags().StringVar(&fingerprint, "fingerprint", "", "pin the key with this `FINGERPRINT`")
-	cmd.Flags().StringVar(&file, "from-known-hosts", "", "pin what this known_hosts `FILE` has")
-	cmd.Flags().StringArrayVar(&replaces, "replace", nil, "in place of the pinned key with this `FINGERPRINT`; repeatable")
+	o.register(cmd)
 	return cmd
 }
 
-func runTrustFingerprint(ctx context.Context, a *app, name, fingerprint string, replaces []string) error {
+func runHostKeyTrust(ctx context.Context, a *app, o trustOptions, args []string) error {
+	switch {
+	case (o.fingerprint == "") == (o.knownHosts == ""):
+		return usagef("give --fingerprint or --from-known-hosts")
+	case o.knownHosts != "":
+		return trustKnownHosts(ctx, a, o, args)
+	case len(args) != 1 || o.where != "":
+		return usagef("which node?")
+	case !strings.HasPrefix(o.fingerprint, "SHA256:") || len(o.fingerprint) != len("SHA256:")+43:
+		return fmt.Errorf("%w: a fingerprint reads SHA256: and 43 characters", vault.ErrInvalid)
+	}
+	return trustFingerprint(ctx, a, o, args[0])
+}
+
+func trustFingerprint(ctx context.Context, a *app, o trustOptions, name string) error {
 	return a.withRegistry(ctx, func(r *registry.Registry) error {
 		n, err := r.GetNode(ctx, name)
 		if err != nil {
 			return nodeHint(err)
 		}
-		key, err := seeHostKey(ctx, n, fingerprint)
+		key, err := seeHostKey(ctx, n, o.fingerprint)
 		if err != nil {
 			return err
 		}
-		if _, err := r.TrustHostKey(ctx, name, key, replaces...); err != nil {
+		if _, err := r.TrustHostKey(ctx, name, key, o.replaces...); err != nil {
 			return hostKeyHint(err)
 		}
-		a.ui.info("%s: %s %s is pinned", name, key.Type(), fingerprint)
+		a.ui.info("%s: %s %s is pinned", name, key.Type(), o.fingerprint)
 		return nil
 	})
 }
@@ -177,8 +201,9 @@ func seeHostKey(ctx context.Context, n registry.Node, fingerprint string) (ssh.P
 // maxKnownHosts caps a known_hosts file, in bytes.
 const maxKnownHosts = 64 << 20
 
-func runTrustKnownHosts(ctx context.Context, a *app, file string, patterns []string, where string, replaces []string) error {
-	s, err := registry.ParseSelector(patterns, where)
+func trustKnownHosts(ctx context.Context, a *app, o trustOptions, args []string) error {
+	file := o.knownHosts
+	selection, err := o.parse(args)
 	if err != nil {
 		return err
 	}
@@ -192,7 +217,7 @@ func runTrustKnownHosts(ctx context.Context, a *app, file string, patterns []str
 		return fmt.Errorf("known_hosts file %q: %w", file, err)
 	}
 	return a.withRegistry(ctx, func(r *registry.Registry) error {
-		nodes, err := a.selectNodes(ctx, r, s)
+		nodes, err := selection.nodes(ctx, a, r)
 		if err != nil {
 			return err
 		}
@@ -206,12 +231,12 @@ func runTrustKnownHosts(ctx context.Context, a *app, file string, patterns []str
 		if known.More > 0 {
 			a.ui.warn("and %d more lines were left out", known.More)
 		}
-		added, err := r.TrustHostKeys(ctx, known.Keys, replaces...)
+		added, err := r.TrustHostKeys(ctx, known.Keys, o.replaces...)
 		if err != nil {
 			return hostKeyHint(err)
 		}
 		a.ui.info("%s has keys of %d of %d nodes; %d host keys are newly pinned", file, len(known.Keys), len(nodes), added)
-		if len(known.Keys) < len(nodes) && len(patterns) > 0 {
+		if len(known.Keys) < len(nodes) && len(args) > 0 {
 			return fmt.Errorf("%w: %s has no key to pin for %d of the nodes named", errPartial, file, len(nodes)-len(known.Keys))
 		}
 		return nil
@@ -225,39 +250,50 @@ func hostKeyHint(err error) error {
 	return err
 }
 
+type forgetOptions struct {
+	selectOptions
+	fingerprint string
+}
+
+func (o *forgetOptions) register(cmd *cobra.Command) {
+	o.selectOptions.register(cmd)
+	cmd.Flags().StringVar(&o.fingerprint, "fingerprint", "", "only the one with this `FINGERPRINT`")
+}
+
 func newHostKeyForget(a *app) *cobra.Command {
-	var fingerprint, where string
+	var o forgetOptions
 	cmd := &cobra.Command{
 		Use:   "forget NODE|GLOB...",
 		Short: "Take away the pinned host keys of nodes",
 		Args:  cobra.ArbitraryArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 && where == "" {
-				return usagef("which node?")
-			}
-			ctx := cmd.Context()
-			what := "all pinned host keys"
-			if fingerprint != "" {
-				what = fingerprint
-			}
-			return a.withRegistry(ctx, func(r *registry.Registry) error {
-				names, err := a.selectNames(ctx, r, args, where)
-				if err != nil || len(names) == 0 {
-					return err
-				}
-				if err := a.ui.confirm(ctx, fmt.Sprintf("Forget %s of %s?", what, strings.Join(names, ", "))); err != nil {
-					return err
-				}
-				n, err := r.ForgetHostKeys(ctx, fingerprint, names...)
-				if err != nil {
-					return err
-				}
-				a.ui.info("%d host keys forgotten", n)
-				return nil
-			})
-		},
+		RunE:  func(cmd *cobra.Command, args []string) error { return runHostKeyForget(cmd.Context(), a, o, args) },
 	}
-	cmd.Flags().StringVar(&fingerprint, "fingerprint", "", "only the one with this `FINGERPRINT`")
-	whereFlag(cmd, &where)
+	o.register(cmd)
 	return cmd
+}
+
+func runHostKeyForget(ctx context.Context, a *app, o forgetOptions, args []string) error {
+	selection, err := o.parseSome(args)
+	if err != nil {
+		return err
+	}
+	what := "all pinned host keys"
+	if o.fingerprint != "" {
+		what = o.fingerprint
+	}
+	return a.withRegistry(ctx, func(r *registry.Registry) error {
+		names, err := selection.names(ctx, a, r)
+		if err != nil || len(names) == 0 {
+			return err
+		}
+		if err := a.ui.confirm(ctx, fmt.Sprintf("Forget %s of %s?", what, strings.Join(names, ", "))); err != nil {
+			return err
+		}
+		n, err := r.ForgetHostKeys(ctx, o.fingerprint, names...)
+		if err != nil {
+			return err
+		}
+		a.ui.info("%d host keys forgotten", n)
+		return nil
+	})
 }

@@ -225,29 +225,24 @@ func runNodeAdd(cmd *cobra.Command, a *app, o *nodeOptions, k *keyOptions, name 
 }
 
 func newNodeShow(a *app) *cobra.Command {
-	var where string
+	var o selectOptions
 	cmd := &cobra.Command{
 		Use:   "show NAME|GLOB...",
 		Short: "Show nodes, one after the other",
 		Args:  cobra.ArbitraryArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 && where == "" {
-				return usagef("which node?")
-			}
-			return runNodeShow(cmd.Context(), a, args, where)
-		},
+		RunE:  func(cmd *cobra.Command, args []string) error { return runNodeShow(cmd.Context(), a, o, args) },
 	}
-	whereFlag(cmd, &where)
+	o.register(cmd)
 	return cmd
 }
 
-func runNodeShow(ctx context.Context, a *app, patterns []string, where string) error {
-	s, err := registry.ParseSelector(patterns, where)
+func runNodeShow(ctx context.Context, a *app, o selectOptions, args []string) error {
+	selection, err := o.parseSome(args)
 	if err != nil {
 		return err
 	}
 	return a.withRegistry(ctx, func(r *registry.Registry) error {
-		nodes, err := a.selectNodes(ctx, r, s)
+		nodes, err := selection.nodes(ctx, a, r)
 		if err != nil {
 			return err
 		}
@@ -266,14 +261,6 @@ func runNodeShow(ctx context.Context, a *app, patterns []string, where string) e
 		}
 		return nil
 	})
-}
-
-// nodeHint adds the next step for a name that is not there.
-func nodeHint(err error) error {
-	if errors.Is(err, registry.ErrNotFound) {
-		return withHint(err, "See which there are: rbee-vault node list")
-	}
-	return err
 }
 
 func showNode(a *app, n registry.Node, k registry.SSHKey) {
@@ -325,7 +312,7 @@ func backendsText(n registry.Node) string {
 
 func newNodeUpdate(a *app) *cobra.Command {
 	var o nodeOptions
-	var where string
+	var which selectOptions
 	cmd := &cobra.Command{
 		Use:   "update NAME|GLOB...",
 		Short: "Change nodes",
@@ -334,24 +321,23 @@ func newNodeUpdate(a *app) *cobra.Command {
 none.`,
 		Example: `  rbee-vault node update 'hive-*' --git-branch stable`,
 		Args:    cobra.ArbitraryArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 && where == "" {
-				return usagef("which node?")
-			}
-			return runNodeUpdate(cmd, a, &o, args, where)
-		},
+		RunE:    func(cmd *cobra.Command, args []string) error { return runNodeUpdate(cmd, a, &o, which, args) },
 	}
 	o.register(cmd)
-	whereFlag(cmd, &where)
+	which.register(cmd)
 	return cmd
 }
 
-func runNodeUpdate(cmd *cobra.Command, a *app, o *nodeOptions, patterns []string, where string) error {
+func runNodeUpdate(cmd *cobra.Command, a *app, o *nodeOptions, which selectOptions, args []string) error {
+	selection, err := which.parseSome(args)
+	if err != nil {
+		return err
+	}
 	if !anyChanged(cmd) {
 		return usagef("nothing to change: give a flag")
 	}
 	return a.withRegistry(cmd.Context(), func(r *registry.Registry) error {
-		names, err := a.selectNames(cmd.Context(), r, patterns, where)
+		names, err := selection.names(cmd.Context(), a, r)
 		if err != nil || len(names) == 0 {
 			return err
 		}
@@ -395,51 +381,23 @@ func newNodeRename(a *app) *cobra.Command {
 }
 
 func newNodeRemove(a *app) *cobra.Command {
-	var where string
+	var o selectOptions
 	cmd := &cobra.Command{
 		Use:   "remove NAME|GLOB...",
 		Short: "Remove nodes, with their host keys and with SSH keys that no other node uses",
 		Args:  cobra.ArbitraryArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 && where == "" {
-				return usagef("which nodes?")
-			}
-			return removeNodes(cmd.Context(), a, selectRemovable(a, args, where))
-		},
+		RunE:  func(cmd *cobra.Command, args []string) error { return runNodeRemove(cmd.Context(), a, o, args) },
 	}
-	whereFlag(cmd, &where)
+	o.register(cmd)
 	return cmd
 }
 
-// nodePicker gives the names of nodes, each of which is there.
-type nodePicker func(context.Context, *registry.Registry) ([]string, error)
-
-// selectRemovable is selectNames, but a node that is named may have an unreadable
-// row: removing is the way to be rid of it.
-func selectRemovable(a *app, patterns []string, where string) nodePicker {
-	return func(ctx context.Context, r *registry.Registry) ([]string, error) {
-		s, err := registry.ParseSelector(patterns, where)
-		if err != nil {
-			return nil, err
-		}
-		names, ok := s.Names()
-		if !ok {
-			return a.selectNames(ctx, r, patterns, where)
-		}
-		return exactly(names...)(ctx, r)
+func runNodeRemove(ctx context.Context, a *app, o selectOptions, args []string) error {
+	selection, err := o.parseSome(args)
+	if err != nil {
+		return err
 	}
-}
-
-// exactly picks by whole names: a pattern is no name.
-func exactly(names ...string) nodePicker {
-	return func(ctx context.Context, r *registry.Registry) ([]string, error) {
-		for _, name := range names {
-			if _, err := r.GetNode(ctx, name); err != nil && !errors.Is(err, registry.ErrBadRow) {
-				return nil, nodeHint(err)
-			}
-		}
-		return names, nil
-	}
+	return removeNodes(ctx, a, selection)
 }
 
 // doomedKeys are the SSH keys that go with the nodes: no other node uses them. By the
@@ -478,9 +436,9 @@ type removedNodeJSON struct {
 
 // removeNodes asks, and removes all of the nodes; a name that is not there is
 // found out before anything is asked or removed.
-func removeNodes(ctx context.Context, a *app, pick nodePicker) error {
+func removeNodes(ctx context.Context, a *app, selection nodeSelection) error {
 	return a.withRegistry(ctx, func(r *registry.Registry) error {
-		names, err := pick(ctx, r)
+		names, err := selection.removable(ctx, a, r)
 		if err != nil || len(names) == 0 {
 			return err
 		}

@@ -13,7 +13,7 @@ import (
 )
 
 func newNodeList(a *app) *cobra.Command {
-	var where string
+	var o selectOptions
 	cmd := &cobra.Command{
 		Use:   "list [NAME|GLOB...]",
 		Short: "List the nodes",
@@ -22,67 +22,20 @@ host, port, user, status, last contact, backends); with --json one object a line
 Without a name, a glob or --where, all of them, whatever their status.`,
 		Example: `  rbee-vault node list 'hive-*' --where 'status=online,cuda>=2,seen<10m'`,
 		Args:    cobra.ArbitraryArgs,
-		RunE:    func(cmd *cobra.Command, args []string) error { return runNodeList(cmd, a, args, where) },
+		RunE:    func(cmd *cobra.Command, args []string) error { return runNodeList(cmd.Context(), a, o, args) },
 	}
-	whereFlag(cmd, &where)
+	o.register(cmd)
 	return cmd
 }
 
-// whereFlag is that of every command that takes nodes.
-func whereFlag(cmd *cobra.Command, where *string) {
-	cmd.Flags().StringVar(where, "where", "", "the nodes for which all `CONDITIONS` hold: status=online, backend=cuda, cuda>=2, seen<10m; joined by commas")
-}
-
-// selectNodes returns the nodes that are picked.
-func (a *app) selectNodes(ctx context.Context, r *registry.Registry, s registry.Selector) ([]registry.Node, error) {
-	if names, ok := s.Names(); ok { // another node's unreadable row is in nobody's way
-		var nodes []registry.Node
-		for _, name := range names {
-			n, err := r.GetNode(ctx, name)
-			if err != nil {
-				return nil, nodeHint(err)
-			}
-			nodes = append(nodes, n)
-		}
-		return nodes, nil
-	}
-	nodes, err := r.ListNodes(ctx)
-	if err != nil {
-		return nil, err
-	}
-	picked, err := s.Select(nodes, a.now())
-	return picked, nodeHint(err)
-}
-
-// selectNames is selectNodes for who needs their names alone; that conditions pick
-// none, it says.
-func (a *app) selectNames(ctx context.Context, r *registry.Registry, patterns []string, where string) ([]string, error) {
-	s, err := registry.ParseSelector(patterns, where)
-	if err != nil {
-		return nil, err
-	}
-	nodes, err := a.selectNodes(ctx, r, s)
-	if err != nil {
-		return nil, err
-	}
-	if len(nodes) == 0 && where != "" {
-		a.ui.info("No node is so.")
-	}
-	var names []string
-	for _, n := range nodes {
-		names = append(names, n.Name)
-	}
-	return names, nil
-}
-
-func runNodeList(cmd *cobra.Command, a *app, patterns []string, where string) error {
-	s, err := registry.ParseSelector(patterns, where)
+func runNodeList(ctx context.Context, a *app, o selectOptions, args []string) error {
+	selection, err := o.parse(args)
 	if err != nil {
 		return err
 	}
 	var nodes []registry.Node
-	err = a.withRegistry(cmd.Context(), func(r *registry.Registry) (err error) {
-		nodes, err = a.selectNodes(cmd.Context(), r, s)
+	err = a.withRegistry(ctx, func(r *registry.Registry) (err error) {
+		nodes, err = selection.nodes(ctx, a, r)
 		return err
 	})
 	if err != nil {
@@ -91,11 +44,10 @@ func runNodeList(cmd *cobra.Command, a *app, patterns []string, where string) er
 	if a.json {
 		return objects(a.ui, nodes)
 	}
-	if len(nodes) == 0 && where != "" {
-		a.ui.info("No node is so.")
-		return nil
-	}
 	if len(nodes) == 0 {
+		if selection.conditional {
+			return nil // nodes said so
+		}
 		a.ui.info("There are no nodes yet: rbee-vault node add NAME ...")
 		return nil
 	}

@@ -301,8 +301,20 @@ func runNodeImport(ctx context.Context, a *app, o importOptions, file string) er
 	return nil
 }
 
+type exportOptions struct {
+	selectOptions
+	format string
+	out    string
+}
+
+func (o *exportOptions) register(cmd *cobra.Command) {
+	o.selectOptions.register(cmd)
+	cmd.Flags().StringVar(&o.format, "format", "", "`FORMAT`: ssh-config or json")
+	cmd.Flags().StringVarP(&o.out, "output", "o", "-", "write to the new `FILE`, '-' for standard output")
+}
+
 func newNodeExport(a *app) *cobra.Command {
-	var format, out, where string
+	var o exportOptions
 	cmd := &cobra.Command{
 		Use:   "export --format ssh-config|json [NAME|GLOB...]",
 		Short: "Print nodes for other tools: ssh_config for an Include, or JSON lines",
@@ -312,30 +324,28 @@ new file FILE, mode 0600. Your own ~/.ssh/config is never changed: include the f
 		Example: `  rbee-vault node export --format ssh-config -o ~/.ssh/rbee.conf    # and at the top of ~/.ssh/config: Include rbee.conf`,
 		Args:    cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if format != "ssh-config" && format != "json" {
-				return usagef("--format is ssh-config or json")
-			}
-			return runNodeExport(cmd.Context(), a, format, out, args, where)
+			return runNodeExport(cmd.Context(), a, o, args)
 		},
 	}
-	cmd.Flags().StringVar(&format, "format", "", "`FORMAT`: ssh-config or json")
-	cmd.Flags().StringVarP(&out, "output", "o", "-", "write to the new `FILE`, '-' for standard output")
-	whereFlag(cmd, &where)
+	o.register(cmd)
 	return cmd
 }
 
-func runNodeExport(ctx context.Context, a *app, format, out string, patterns []string, where string) error {
-	s, err := registry.ParseSelector(patterns, where)
+func runNodeExport(ctx context.Context, a *app, o exportOptions, args []string) error {
+	if o.format != "ssh-config" && o.format != "json" {
+		return usagef("--format is ssh-config or json")
+	}
+	selection, err := o.parse(args)
 	if err != nil {
 		return err
 	}
 	var b bytes.Buffer
 	err = a.withRegistry(ctx, func(r *registry.Registry) error {
-		nodes, err := a.selectNodes(ctx, r, s)
+		nodes, err := selection.nodes(ctx, a, r)
 		if err != nil {
 			return err
 		}
-		if format == "json" {
+		if o.format == "json" {
 			for _, n := range nodes {
 				line, err := wire.Marshal(n)
 				if err != nil {
@@ -354,11 +364,11 @@ func runNodeExport(ctx context.Context, a *app, format, out string, patterns []s
 	if err != nil {
 		return err
 	}
-	if out == "-" {
+	if o.out == "-" {
 		_, err := a.ui.out.Write(b.Bytes())
 		return err
 	}
-	abs, err := filepath.Abs(out)
+	abs, err := filepath.Abs(o.out)
 	if err != nil {
 		return err
 	}

@@ -28,7 +28,7 @@ func newSetup(a *app) *cobra.Command {
 	list := &cobra.Command{
 		Use:   "list-nodes",
 		Short: "List the nodes; see `rbee-vault node list`",
-		RunE:  func(cmd *cobra.Command, _ []string) error { return runNodeList(cmd, a, nil, "") },
+		RunE:  func(cmd *cobra.Command, _ []string) error { return runNodeList(cmd.Context(), a, selectOptions{}, nil) },
 	}
 
 	remove := &cobra.Command{
@@ -38,7 +38,7 @@ func newSetup(a *app) *cobra.Command {
 			if name == "" {
 				return usagef("--name is needed")
 			}
-			return removeNodes(cmd.Context(), a, exactly(name))
+			return removeNodes(cmd.Context(), a, selectNode(name))
 		},
 	}
 	remove.Flags().StringVar(&name, "name", "", "`NAME` of the node")

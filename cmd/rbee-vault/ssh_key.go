@@ -295,49 +295,65 @@ func runSSHKeyExport(ctx context.Context, a *app, r *registry.Registry, k regist
 	return nil
 }
 
+type assignOptions struct {
+	selectOptions
+	none bool
+}
+
+func (o *assignOptions) register(cmd *cobra.Command) {
+	o.selectOptions.register(cmd)
+	cmd.Flags().BoolVar(&o.none, "none", false, "take away what the nodes use")
+}
+
 func newSSHKeyAssign(a *app) *cobra.Command {
-	var none bool
-	var where string
+	var o assignOptions
 	cmd := &cobra.Command{
 		Use:   "assign KEY NODE|GLOB... | assign --none NODE|GLOB...",
 		Short: "Have nodes use a key, in place of what they used",
 		Args:  cobra.ArbitraryArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx := cmd.Context()
-			key := ""
-			if !none {
-				if len(args) == 0 {
-					return usagef("which key?")
-				}
-				key, args = args[0], args[1:]
-			}
-			if len(args) == 0 && where == "" {
-				return usagef("which nodes?")
-			}
-			assign := func(r *registry.Registry, k registry.SSHKey) error {
-				names, err := a.selectNames(ctx, r, args, where)
-				if err != nil || len(names) == 0 {
-					return err
-				}
-				if err := r.AssignSSHKey(ctx, k.Fingerprint, names...); err != nil {
-					return err
-				}
-				what := k.Fingerprint
-				if none {
-					what = "no key of the vault any more"
-				}
-				a.ui.info("%s: %s", strings.Join(names, ", "), what)
-				return nil
-			}
-			if none {
-				return a.withRegistry(ctx, func(r *registry.Registry) error { return assign(r, registry.SSHKey{}) })
-			}
-			return a.withSSHKey(ctx, key, assign)
-		},
+		RunE:  func(cmd *cobra.Command, args []string) error { return runSSHKeyAssign(cmd.Context(), a, o, args) },
 	}
-	cmd.Flags().BoolVar(&none, "none", false, "take away what the nodes use")
-	whereFlag(cmd, &where)
+	o.register(cmd)
 	return cmd
+}
+
+func runSSHKeyAssign(ctx context.Context, a *app, o assignOptions, args []string) error {
+	key := ""
+	if !o.none {
+		if len(args) == 0 {
+			return usagef("which key?")
+		}
+		key, args = args[0], args[1:]
+	}
+	selection, err := o.parseSome(args)
+	if err != nil {
+		return err
+	}
+	if o.none {
+		return a.withRegistry(ctx, func(r *registry.Registry) error {
+			return assignSSHKey(ctx, a, r, "", selection)
+		})
+	}
+	return a.withSSHKey(ctx, key, func(r *registry.Registry, k registry.SSHKey) error {
+		return assignSSHKey(ctx, a, r, k.Fingerprint, selection)
+	})
+}
+
+// assignSSHKey has the selected nodes use a key, or none where the fingerprint is empty.
+func assignSSHKey(ctx context.Context, a *app, r *registry.Registry, fingerprint string, selection nodeSelection) error {
+	names, err := selection.names(ctx, a, r)
+	if err != nil || len(names) == 0 {
+		return err
+	}
+	if err := r.AssignSSHKey(ctx, fingerprint, names...); err != nil {
+		return err
+	}
+	what := fingerprint
+	if fingerprint == "" {
+		what = "no key of the vault any more"
+	}
+	a.ui.info("%s: %s", strings.Join(names, ", "), what)
+	return nil
 }
 
 func newSSHKeyRemove(a *app) *cobra.Command {
