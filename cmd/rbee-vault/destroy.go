@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/rbee-keeper/rbee-vault/internal/wire"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
@@ -53,8 +54,7 @@ func runDestroy(ctx context.Context, a *app, dryRun bool) error {
 		}
 	}
 	if a.json {
-		list := func(from []string) []string { return append([]string{}, from...) }
-		return a.ui.object(destroyJSON{dryRun, list(plan.Files), list(plan.Accounts), list(plan.Left), list(plan.LeftAccounts)})
+		return a.ui.object(destroyJSON{dryRun, notNil(plan.Files), notNil(plan.Accounts), notNil(plan.Left), notNil(plan.LeftAccounts)})
 	}
 	for _, file := range plan.Files {
 		a.ui.printf("%s\n", file)
@@ -110,5 +110,5 @@ func destroyHint(err error, path string, items []string) error {
 	if len(items) > 0 {
 		what = "No file was removed, but the keyring item " + strings.Join(items, ", ") + "."
 	}
-	return withHint(err, "%s Run it where the keyring is. Where that is lost for good, its items are too: rm %s %s", what, shellQuote(path), shellQuote(path+".slots"))
+	return withHint(err, "%s Run it where the keyring is. Where that is lost for good, its items are too: rm %s %s", what, wire.Quote(path), wire.Quote(path+".slots"))
 }

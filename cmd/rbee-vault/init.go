@@ -128,7 +128,7 @@ holder of the vault's key. Make backups: rbee-vault backup`, created.Path+".slot
 func initHint(err error, path string) error {
 	switch {
 	case errors.Is(err, vault.ErrPlaintext):
-		return withHint(err, "It is left as it is. Make the vault beside it and import: rbee-vault init --db %[2]s && rbee-vault node import %[1]s --db %[2]s", shellQuote(path), shellQuote(path+".vault"))
+		return withHint(err, "It is left as it is. Make the vault beside it and import: rbee-vault init --db %[2]s && rbee-vault node import %[1]s --db %[2]s", wire.Quote(path), wire.Quote(path+".vault"))
 	case errors.Is(err, vault.ErrExists):
 		return withHint(err, "Nothing was touched. Use it, or choose another path with --db.")
 	case noKeyringHere(err):
@@ -179,6 +179,3 @@ fingerprint beside it: a restore asks for that.
 		return fmt.Errorf("%w: the recovery identity was not confirmed", errDeclined)
 	}
 }
-
-// shellQuote makes a word safe to paste into a shell.
-func shellQuote(s string) string { return wire.Quote(s) }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
@@ -51,36 +52,46 @@ func runNodeList(ctx context.Context, a *app, o selectOptions, args []string) er
 		a.ui.info("There are no nodes yet: rbee-vault node add NAME ...")
 		return nil
 	}
-	rows := make([][]string, len(nodes))
-	for i, n := range nodes {
-		last := "-"
-		if !n.LastConnected.IsZero() {
-			last = n.LastConnected.Format(time.RFC3339)
-			if a.ui.pretty {
-				last = ago(a.now().Sub(n.LastConnected))
-			}
-		} else if a.ui.pretty {
-			last = "never"
-		}
-		backends := backendsText(n)
-		if backends == "" {
-			backends = "-"
-		}
-		rows[i] = []string{n.Name, n.SSHHost, strconv.Itoa(int(n.SSHPort)), n.SSHUser, string(n.Status), last, backends}
-	}
-	colours := map[registry.Status]lipgloss.Style{
-		registry.StatusOnline:  green,
-		registry.StatusOffline: yellow,
-		registry.StatusError:   red,
-		registry.StatusUnknown: faint,
+	var rows [][]string
+	for _, n := range nodes {
+		rows = append(rows, nodeRow(a, n))
 	}
 	a.ui.table([]string{"NAME", "HOST", "PORT", "USER", "STATUS", "LAST CONTACT", "BACKENDS"}, rows, func(row, col int) lipgloss.Style {
 		if col == 4 {
-			return colours[nodes[row].Status]
+			return statusStyle(nodes[row].Status)
 		}
 		return lipgloss.NewStyle()
 	})
 	return nil
+}
+
+// nodeRow gives a node's cells: for a person on a terminal, in a pipe for a program.
+func nodeRow(a *app, n registry.Node) []string {
+	last := "-"
+	switch {
+	case n.LastConnected.IsZero() && a.ui.pretty:
+		last = "never"
+	case n.LastConnected.IsZero():
+	case a.ui.pretty:
+		last = ago(a.now().Sub(n.LastConnected))
+	default:
+		last = n.LastConnected.Format(time.RFC3339)
+	}
+	return []string{n.Name, n.SSHHost, strconv.Itoa(int(n.SSHPort)), n.SSHUser, string(n.Status), last, cmp.Or(backendsText(n), "-")}
+}
+
+func statusStyle(s registry.Status) lipgloss.Style {
+	switch s {
+	case registry.StatusOnline:
+		return green
+	case registry.StatusOffline:
+		return yellow
+	case registry.StatusError:
+		return red
+	case registry.StatusUnknown:
+		return faint
+	}
+	return lipgloss.NewStyle()
 }
 
 // ago gives a duration as a person says it.

@@ -191,20 +191,29 @@ func newSSHKeyList(a *app) *cobra.Command {
 // withSSHKey opens the registry, finds the key that is meant, and runs fn.
 func (a *app) withSSHKey(ctx context.Context, name string, fn func(*registry.Registry, registry.SSHKey) error) error {
 	return a.withRegistry(ctx, func(r *registry.Registry) error {
-		keys, err := r.ListSSHKeys(ctx)
-		if err != nil {
-			return err
-		}
-		k, err := registry.FindSSHKey(keys, name)
-		if errors.Is(err, registry.ErrNotFound) {
-			return withHint(err, "See which there are: rbee-vault ssh-key list")
-		}
+		k, err := findSSHKey(ctx, r, name)
 		if err != nil {
 			return err
 		}
 		return fn(r, k)
 	})
 }
+
+// findSSHKey finds a key by its fingerprint, the beginning of that, or its comment.
+func findSSHKey(ctx context.Context, r *registry.Registry, name string) (registry.SSHKey, error) {
+	keys, err := r.ListSSHKeys(ctx)
+	if err != nil {
+		return registry.SSHKey{}, err
+	}
+	k, err := registry.FindSSHKey(keys, name)
+	if errors.Is(err, registry.ErrNotFound) {
+		err = withHint(err, "See which there are: rbee-vault ssh-key list")
+	}
+	return k, err
+}
+
+// keyName names an SSH key for a person.
+func keyName(k registry.SSHKey) string { return strings.TrimSpace(k.Fingerprint + " " + k.Comment) }
 
 func newSSHKeyShow(a *app) *cobra.Command {
 	return &cobra.Command{
@@ -369,7 +378,7 @@ func newSSHKeyRemove(a *app) *cobra.Command {
 					return withHint(fmt.Errorf("SSH key %q: %w by %s", k.Fingerprint, registry.ErrInUse, strings.Join(k.Nodes, ", ")),
 						"Have them use another: rbee-vault ssh-key assign KEY NODE. Or leave them without: --unassign")
 				}
-				if err := a.ui.confirm(ctx, fmt.Sprintf("Remove %s %s for good?", k.Fingerprint, k.Comment)); err != nil {
+				if err := a.ui.confirm(ctx, fmt.Sprintf("Remove %s for good?", keyName(k))); err != nil {
 					return err
 				}
 				if err := r.RemoveSSHKey(ctx, k.Fingerprint, unassign); err != nil {

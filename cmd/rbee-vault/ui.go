@@ -172,6 +172,9 @@ func objects[T any](u *ui, list []T) error {
 	return nil
 }
 
+// notNil gives a list that JSON writes as [] where it is empty, not as null.
+func notNil[T any](list []T) []T { return append([]T{}, list...) }
+
 // table prints rows: with headers and aligned on a terminal, tab-separated and
 // bare in a pipe. Style may colour a cell.
 func (u *ui) table(headers []string, rows [][]string, style func(row, col int) lipgloss.Style) {

@@ -33,6 +33,19 @@ type importOptions struct {
 	dryRun      bool
 }
 
+func (o *importOptions) register(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&o.sshConfig, "ssh-config", "", "import the aliases of the ssh_config `FILE`")
+	f.StringVar(&o.gitRepo, "git-repo", "", "`URL` to install from, for --ssh-config")
+	f.StringVar(&o.gitBranch, "git-branch", "main", "`BRANCH` to install, for --ssh-config")
+	f.StringVar(&o.installPath, "install-path", "", "`PATH` to install at, for --ssh-config")
+	f.BoolVar(&o.withKeys, "with-keys", false, "seal the private keys that the nodes' paths name into the vault")
+	f.BoolVar(&o.allowWeak, "allow-weak", false, "take RSA keys of fewer than 3072 bits")
+	f.BoolVar(&o.allowExec, "allow-exec", false, "let ssh run the programs that Match exec lines of the ssh_config name")
+	f.BoolVar(&o.replace, "replace", false, "replace nodes of the same name")
+	f.BoolVar(&o.dryRun, "dry-run", false, "only show what would happen")
+}
+
 func newNodeImport(a *app) *cobra.Command {
 	var o importOptions
 	cmd := &cobra.Command{
@@ -55,26 +68,9 @@ already nothing is imported (exit 15), unless --replace.`,
 		Example: `  rbee-vault node import ~/.rbee/beehives.db --with-keys
   rbee-vault node import --ssh-config ~/.ssh/config --git-repo https://example.org/rbee.git --install-path /opt/rbee`,
 		Args: cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if (len(args) == 1) == (o.sshConfig != "") {
-				return usagef("give a file, or --ssh-config")
-			}
-			if o.sshConfig != "" && (o.gitRepo == "" || o.installPath == "") {
-				return usagef("--ssh-config needs --git-repo and --install-path")
-			}
-			return runNodeImport(cmd.Context(), a, o, strings.Join(args, ""))
-		},
+		RunE: func(cmd *cobra.Command, args []string) error { return runNodeImport(cmd.Context(), a, o, args) },
 	}
-	f := cmd.Flags()
-	f.StringVar(&o.sshConfig, "ssh-config", "", "import the aliases of the ssh_config `FILE`")
-	f.StringVar(&o.gitRepo, "git-repo", "", "`URL` to install from, for --ssh-config")
-	f.StringVar(&o.gitBranch, "git-branch", "main", "`BRANCH` to install, for --ssh-config")
-	f.StringVar(&o.installPath, "install-path", "", "`PATH` to install at, for --ssh-config")
-	f.BoolVar(&o.withKeys, "with-keys", false, "seal the private keys that the nodes' paths name into the vault")
-	f.BoolVar(&o.allowWeak, "allow-weak", false, "take RSA keys of fewer than 3072 bits")
-	f.BoolVar(&o.allowExec, "allow-exec", false, "let ssh run the programs that Match exec lines of the ssh_config name")
-	f.BoolVar(&o.replace, "replace", false, "replace nodes of the same name")
-	f.BoolVar(&o.dryRun, "dry-run", false, "only show what would happen")
+	o.register(cmd)
 	return cmd
 }
 
@@ -154,24 +150,13 @@ func readSSHConfig(ctx context.Context, o importOptions, home string) (registry.
 			"Nothing was run. If you trust every file that is included, and the programs that they name: --allow-exec")
 	}
 	set := registry.ImportSet{Warnings: aliases.Skipped, More: registry.More{Warnings: aliases.More}} // there is nothing wrong with a pattern
+	base := registry.Node{GitRepoURL: o.gitRepo, GitBranch: o.gitBranch, InstallPath: o.installPath}
 	for _, name := range aliases.Names {
 		if ctx.Err() != nil {
 			return registry.ImportSet{}, ctx.Err()
 		}
-		var said bytes.Buffer
-		cmd := exec.CommandContext(ctx, "ssh", "-G", "-F", file, "--", name)
-		cmd.Stderr = &said
-		cmd.WaitDelay = time.Second // what ssh started may hold the pipes
-		out, err := cmd.Output()
-		var n registry.Node
-		var lost []string
-		if err == nil {
-			n, lost, err = registry.ParseSSHValues(bytes.NewReader(out), registry.Node{
-				Name: name, GitRepoURL: o.gitRepo, GitBranch: o.gitBranch, InstallPath: o.installPath,
-			}, home)
-		} else if said.Len() > 0 {
-			err = fmt.Errorf("%w: %s", err, strings.TrimSpace(said.String()))
-		}
+		base.Name = name
+		n, lost, err := sshAlias(ctx, file, base, home)
 		if err != nil {
 			set.Skipped = append(set.Skipped, registry.Problem{Row: name, Reason: err.Error()})
 			continue
@@ -182,6 +167,23 @@ func readSSHConfig(ctx context.Context, o importOptions, home string) (registry.
 		set.Nodes = append(set.Nodes, n)
 	}
 	return set, nil
+}
+
+// sshAlias asks ssh what the alias base.Name means, and fills in the rest of the node.
+// lost says what could not be carried over.
+func sshAlias(ctx context.Context, file string, base registry.Node, home string) (n registry.Node, lost []string, err error) {
+	var said bytes.Buffer
+	cmd := exec.CommandContext(ctx, "ssh", "-G", "-F", file, "--", base.Name)
+	cmd.Stderr = &said
+	cmd.WaitDelay = time.Second // what ssh started may hold the pipes
+	out, err := cmd.Output()
+	if err != nil {
+		if said.Len() > 0 {
+			err = fmt.Errorf("%w: %s", err, strings.TrimSpace(said.String()))
+		}
+		return registry.Node{}, nil, err
+	}
+	return registry.ParseSSHValues(bytes.NewReader(out), base, home)
 }
 
 // readKeys reads the private keys that the nodes' paths name. What cannot be sealed
@@ -202,7 +204,7 @@ func (a *app) readKeys(ctx context.Context, set *registry.ImportSet, allowWeak b
 		}
 		k, err := readKeyFile(ctx, n.SSHKeyPath, allowWeak)
 		if errors.Is(err, vault.ErrNoWayIn) {
-			err = fmt.Errorf("it is under a passphrase, which an import does not ask for. Then: rbee-vault ssh-key add %s --node %s", shellQuote(n.SSHKeyPath), n.Name)
+			err = fmt.Errorf("it is under a passphrase, which an import does not ask for. Then: rbee-vault ssh-key add %s --node %s", wire.Quote(n.SSHKeyPath), n.Name)
 		}
 		if err != nil {
 			set.Warnings = append(set.Warnings, registry.Problem{Row: n.Name, Reason: fmt.Sprintf("its SSH key stays a path: %v", err)})
@@ -230,8 +232,14 @@ func readKeyFile(ctx context.Context, path string, allowWeak bool) (*registry.Pr
 	return registry.ParsePrivateKey(ctx, data, registry.PrivateKeyOptions{Name: path, AllowWeak: allowWeak})
 }
 
-func runNodeImport(ctx context.Context, a *app, o importOptions, file string) error {
-	set, source, legacy, err := a.readImport(ctx, o, file)
+func runNodeImport(ctx context.Context, a *app, o importOptions, args []string) error {
+	if (len(args) == 1) == (o.sshConfig != "") {
+		return usagef("give a file, or --ssh-config")
+	}
+	if o.sshConfig != "" && (o.gitRepo == "" || o.installPath == "") {
+		return usagef("--ssh-config needs --git-repo and --install-path")
+	}
+	set, source, legacy, err := a.readImport(ctx, o, strings.Join(args, ""))
 	if err != nil {
 		return fmt.Errorf("import: %w", err)
 	}
@@ -255,45 +263,17 @@ func runNodeImport(ctx context.Context, a *app, o importOptions, file string) er
 		return err
 	}
 	if a.json {
-		problems := func(from []registry.Problem) []problemJSON {
-			list := []problemJSON{}
-			for _, p := range from {
-				list = append(list, problemJSON(p))
-			}
-			return list
-		}
-		names := func(from []string) []string { return append([]string{}, from...) }
-		err := a.ui.object(importJSON{o.dryRun, names(report.Added), names(report.Replaced), names(report.Unchanged), problems(report.Skipped), problems(report.Warnings), moreJSON(report.More), names(report.Keys)})
-		if err != nil {
+		if err := a.ui.object(newImportJSON(report, o.dryRun)); err != nil {
 			return err
 		}
 	} else {
-		for _, p := range report.Warnings {
-			a.ui.warn("%s: %s", p.Row, p.Reason)
-		}
-		if n := report.More.Warnings; n > 0 {
-			a.ui.warn("and %d more of these", n)
-		}
-		for _, p := range report.Skipped {
-			a.ui.warn("skipped %s: %s", p.Row, p.Reason)
-		}
-		if n := report.More.Skipped; n > 0 {
-			a.ui.warn("skipped %d more", n)
-		}
-		for _, done := range []struct {
-			verb  string
-			names []string
-		}{{"added", report.Added}, {"replaced", report.Replaced}, {"unchanged", report.Unchanged}, {"key", report.Keys}} {
-			for _, name := range done.names {
-				a.ui.printf("%s\t%s\n", done.verb, name)
-			}
-		}
+		showImport(a, report)
 	}
 	switch {
 	case o.dryRun:
 		a.ui.info("Nothing was written: this was a dry run.")
 	case legacy && len(report.Added)+len(report.Replaced)+len(report.Unchanged) > 0:
-		a.ui.info("%s is still there, in plaintext. When you have checked the import and made a backup,\nremove it: shred -u %s", source, shellQuote(source))
+		a.ui.info("%s is still there, in plaintext. When you have checked the import and made a backup,\nremove it: shred -u %s", source, wire.Quote(source))
 	}
 	if n := len(report.Skipped) + report.More.Skipped; n > 0 {
 		return fmt.Errorf("%w: %d of the file's rows were skipped", errPartial, n)
@@ -301,80 +281,46 @@ func runNodeImport(ctx context.Context, a *app, o importOptions, file string) er
 	return nil
 }
 
-type exportOptions struct {
-	selectOptions
-	format string
-	out    string
+// newImportJSON gives a report with lists, which are never null.
+func newImportJSON(report registry.ImportReport, dryRun bool) importJSON {
+	problems := func(from []registry.Problem) []problemJSON {
+		list := []problemJSON{}
+		for _, p := range from {
+			list = append(list, problemJSON(p))
+		}
+		return list
+	}
+	return importJSON{
+		DryRun:    dryRun,
+		Added:     notNil(report.Added),
+		Replaced:  notNil(report.Replaced),
+		Unchanged: notNil(report.Unchanged),
+		Skipped:   problems(report.Skipped),
+		Warnings:  problems(report.Warnings),
+		More:      moreJSON(report.More),
+		Keys:      notNil(report.Keys),
+	}
 }
 
-func (o *exportOptions) register(cmd *cobra.Command) {
-	o.selectOptions.register(cmd)
-	cmd.Flags().StringVar(&o.format, "format", "", "`FORMAT`: ssh-config or json")
-	cmd.Flags().StringVarP(&o.out, "output", "o", "-", "write to the new `FILE`, '-' for standard output")
-}
-
-func newNodeExport(a *app) *cobra.Command {
-	var o exportOptions
-	cmd := &cobra.Command{
-		Use:   "export --format ssh-config|json [NAME|GLOB...]",
-		Short: "Print nodes for other tools: ssh_config for an Include, or JSON lines",
-		Long: `Print the nodes as ssh_config, with an alias for each, whose host keys are asked for
-with KnownHostsCommand; or as JSON lines, as node list does. With -o it goes to the
-new file FILE, mode 0600. Your own ~/.ssh/config is never changed: include the file.`,
-		Example: `  rbee-vault node export --format ssh-config -o ~/.ssh/rbee.conf    # and at the top of ~/.ssh/config: Include rbee.conf`,
-		Args:    cobra.ArbitraryArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return runNodeExport(cmd.Context(), a, o, args)
-		},
+func showImport(a *app, report registry.ImportReport) {
+	for _, p := range report.Warnings {
+		a.ui.warn("%s: %s", p.Row, p.Reason)
 	}
-	o.register(cmd)
-	return cmd
-}
-
-func runNodeExport(ctx context.Context, a *app, o exportOptions, args []string) error {
-	if o.format != "ssh-config" && o.format != "json" {
-		return usagef("--format is ssh-config or json")
+	if n := report.More.Warnings; n > 0 {
+		a.ui.warn("and %d more of these", n)
 	}
-	selection, err := o.parse(args)
-	if err != nil {
-		return err
+	for _, p := range report.Skipped {
+		a.ui.warn("skipped %s: %s", p.Row, p.Reason)
 	}
-	var b bytes.Buffer
-	err = a.withRegistry(ctx, func(r *registry.Registry) error {
-		nodes, err := selection.nodes(ctx, a, r)
-		if err != nil {
-			return err
+	if n := report.More.Skipped; n > 0 {
+		a.ui.warn("skipped %d more", n)
+	}
+	for _, done := range []struct {
+		verb  string
+		names []string
+	}{{"added", report.Added}, {"replaced", report.Replaced}, {"unchanged", report.Unchanged}, {"key", report.Keys}} {
+		for _, name := range done.names {
+			a.ui.printf("%s\t%s\n", done.verb, name)
 		}
-		if o.format == "json" {
-			for _, n := range nodes {
-				line, err := wire.Marshal(n)
-				if err != nil {
-					return err
-				}
-				b.Write(append(line, '\n'))
-			}
-			return nil
-		}
-		self, err := os.Executable()
-		if err != nil {
-			return err
-		}
-		return registry.WriteSSHConfig(&b, nodes, []string{self, "--no-input", "--db", r.Vault().Path(), "host-key", "list", "--known-hosts"})
-	})
-	if err != nil {
-		return err
 	}
-	if o.out == "-" {
-		_, err := a.ui.out.Write(b.Bytes())
-		return err
-	}
-	abs, err := filepath.Abs(o.out)
-	if err != nil {
-		return err
-	}
-	if err := vault.CreateFile(abs, b.Bytes()); err != nil {
-		return err
-	}
-	a.ui.printf("%s\n", abs)
-	return nil
 }
