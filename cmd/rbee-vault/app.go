@@ -285,14 +285,3 @@ func (a *app) withRegistry(ctx context.Context, fn func(*registry.Registry) erro
 
 // now is the wall clock, for ages.
 func (a *app) now() time.Time { return time.Now().UTC() }
-
-// takeStdin gives standard input to one reader only.
-func (a *app) takeStdin(ctx context.Context, what string) (*input, error) {
-	if a.stdinTaken != "" {
-		return nil, fmt.Errorf("%w: %s and %s cannot both read standard input", vault.ErrInvalid, a.stdinTaken, what)
-	}
-	a.stdinTaken = what
-	in := newInput(ctx, a.stdin)
-	in.keep = true
-	return in, nil
-}

@@ -45,6 +45,26 @@ func openInput(ctx context.Context, path string) (*input, error) {
 	return newInput(ctx, f), nil
 }
 
+// openArgument opens the file that an argument names, or standard input for '-'; what
+// says for which purpose.
+func (a *app) openArgument(ctx context.Context, file, what string) (*input, error) {
+	if file == "-" {
+		return a.takeStdin(ctx, what)
+	}
+	return openInput(ctx, file)
+}
+
+// takeStdin gives standard input to one reader only.
+func (a *app) takeStdin(ctx context.Context, what string) (*input, error) {
+	if a.stdinTaken != "" {
+		return nil, fmt.Errorf("%w: %s and %s cannot both read standard input", vault.ErrInvalid, a.stdinTaken, what)
+	}
+	a.stdinTaken = what
+	in := newInput(ctx, a.stdin)
+	in.keep = true
+	return in, nil
+}
+
 // checkRegular refuses a FIFO, a device, a socket or a directory, without opening
 // it. What is not there is nobody's business here.
 func checkRegular(path string) error {

@@ -103,12 +103,7 @@ func (a *app) readImport(ctx context.Context, o importOptions, file string) (set
 		set, err = readSSHConfig(ctx, o, home)
 		return set, o.sshConfig, false, err
 	}
-	var in *input
-	if file == "-" {
-		in, err = a.takeStdin(ctx, "the nodes")
-	} else {
-		in, err = openInput(ctx, file)
-	}
+	in, err := a.openArgument(ctx, file, "the nodes")
 	if err != nil {
 		return set, file, false, err
 	}

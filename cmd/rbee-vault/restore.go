@@ -24,6 +24,14 @@ type restoreOptions struct {
 	dryRun    bool
 }
 
+func (o *restoreOptions) register(cmd *cobra.Command) {
+	o.readOptions.register(cmd)
+	f := cmd.Flags()
+	f.BoolVar(&o.replace, "replace", false, "set a vault in place aside")
+	f.BoolVar(&o.noKeyring, "no-keyring", false, "keep the new key out of the OS keyring")
+	f.BoolVar(&o.dryRun, "dry-run", false, "verify and report, write nothing")
+}
+
 func newRestore(a *app) *cobra.Command {
 	var o restoreOptions
 	cmd := &cobra.Command{
@@ -40,9 +48,6 @@ still opens, by --db and that name.`,
 		RunE:    func(cmd *cobra.Command, args []string) error { return runRestore(cmd.Context(), a, o, args[0]) },
 	}
 	o.register(cmd)
-	cmd.Flags().BoolVar(&o.replace, "replace", false, "set a vault in place aside")
-	cmd.Flags().BoolVar(&o.noKeyring, "no-keyring", false, "keep the new key out of the OS keyring")
-	cmd.Flags().BoolVar(&o.dryRun, "dry-run", false, "verify and report, write nothing")
 	return cmd
 }
 
@@ -67,23 +72,33 @@ func runRestore(ctx context.Context, a *app, o restoreOptions, file string) erro
 		if err := rehearseRestore(ctx, a, cfg, o); err != nil {
 			return restoreHint(err)
 		}
-		return runVerify(ctx, a, o.readOptions, file, o.replace)
+		return verifyBackup(ctx, a, o.readOptions, file, o.replace)
 	}
+	done, err := restore(ctx, a, cfg, o, file)
+	if err != nil {
+		return restoreHint(err)
+	}
+	if a.json {
+		return a.ui.object(newRestoreJSON(done, o))
+	}
+	a.showRestored(done)
+	return nil
+}
+
+// restore puts the backup in place. A backup that is refused as damaged or untrusted is
+// noted in the log of the vault that it should have replaced.
+func restore(ctx context.Context, a *app, cfg vault.Config, o restoreOptions, file string) (backup.Restored, error) {
 	if err := needIdentities(cfg.Identities); err != nil {
-		return err
+		return backup.Restored{}, err
 	}
 	r, err := a.openBackup(ctx, file)
 	if err != nil {
-		return err
+		return backup.Restored{}, err
 	}
 	defer r.Close()
-	var recorded map[string]bool
-	if o.replace && len(o.signers) == 0 {
-		recorded = recordedBackups(ctx, a, cfg)
-	}
-	read, err := o.build(a, cfg, recorded)
+	read, err := o.build(ctx, a, cfg, o.replace)
 	if err != nil {
-		return err
+		return backup.Restored{}, err
 	}
 	done, err := backup.Restore(ctx, cfg, r, backup.RestoreOptions{
 		ReadOptions:    read,
@@ -94,26 +109,24 @@ func runRestore(ctx context.Context, a *app, o restoreOptions, file string) erro
 	if o.replace && (errors.Is(err, backup.ErrUntrusted) || errors.Is(err, backup.ErrDamaged)) {
 		a.auditRefusedRestore(ctx, cfg, file, err)
 	}
-	if err != nil {
-		return restoreHint(err)
+	return done, err
+}
+
+func newRestoreJSON(done backup.Restored, o restoreOptions) restoreJSON {
+	return restoreJSON{
+		Path:     done.Path,
+		VaultID:  done.VaultID,
+		KeyID:    done.KeyID.String(),
+		Keyring:  !o.noKeyring,
+		Signer:   newSignerJSON(done.Signer),
+		Slots:    done.Slots,
+		LeftOut:  notNil(done.LeftOut),
+		Replaced: wire.Nullable(done.Aside),
+		Manifest: done.Manifest,
 	}
-	if a.json {
-		var aside *string
-		if done.Aside != "" {
-			aside = &done.Aside
-		}
-		return a.ui.object(restoreJSON{
-			Path:     done.Path,
-			VaultID:  done.VaultID,
-			KeyID:    done.KeyID.String(),
-			Keyring:  !o.noKeyring,
-			Signer:   newSignerJSON(done.Signer),
-			Slots:    done.Slots,
-			LeftOut:  append([]vault.Slot{}, done.LeftOut...),
-			Replaced: aside,
-			Manifest: done.Manifest,
-		})
-	}
+}
+
+func (a *app) showRestored(done backup.Restored) {
 	pairs := [][2]string{
 		{"vault", done.Path},
 		{"vault id", done.VaultID},
@@ -134,7 +147,6 @@ func runRestore(ctx context.Context, a *app, o restoreOptions, file string) erro
 This is a new vault with a signer of its own: write its fingerprint on the recovery
 sheet, or keep the page that this writes: rbee-vault status --sheet FILE`)
 	a.tellUnvouched(done.Slots, done.Signer)
-	return nil
 }
 
 // confirmInPlace asks about recipients that nothing vouches for.
@@ -220,13 +232,4 @@ func (a *app) auditRefusedRestore(ctx context.Context, cfg vault.Config, file st
 	if err != nil {
 		a.ui.logger().Debug("the refused restore is not in the audit log", "reason", err)
 	}
-}
-
-// slotText names a slot for a person.
-func slotText(s vault.Slot) string {
-	text := strings.TrimSpace(string(s.Kind) + " " + wire.Shorten(s.Recipient, 70))
-	if s.Label != "" && s.Label != string(s.Kind) {
-		text += " (" + s.Label + ")"
-	}
-	return text
 }

@@ -2,14 +2,10 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"strings"
 
-	"github.com/spf13/cobra"
-
-	"github.com/rbee-keeper/rbee-vault/backup"
 	"github.com/rbee-keeper/rbee-vault/internal/wire"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
@@ -76,75 +72,4 @@ recipient can make a vault that its identity opens. Compare it with your sheet.
 		return fmt.Errorf("%w: you did not vouch for %s", vault.ErrUnvouched, u.Signer)
 	}
 	return nil
-}
-
-// readOptions are the flags of whoever reads a backup.
-type readOptions struct {
-	signers         []string
-	acceptSuccessor bool
-}
-
-func (o *readOptions) register(cmd *cobra.Command) {
-	cmd.Flags().StringArrayVar(&o.signers, "signer", nil, "trust the backup's signer with this `FINGERPRINT` (SHA256:..., from the sheet; or the sheet's file); repeatable")
-	cmd.Flags().BoolVar(&o.acceptSuccessor, "accept-successor", false, "trust a signer that the one given certified, directly or not")
-}
-
-// build gives the library's options. recorded are the backups that the vault in place
-// made.
-func (o readOptions) build(a *app, cfg vault.Config, recorded map[string]bool) (backup.ReadOptions, error) {
-	var signers []string
-	for _, s := range o.signers {
-		signer, err := parseSigner(s)
-		if err != nil {
-			return backup.ReadOptions{}, err
-		}
-		signers = append(signers, signer)
-	}
-	return backup.ReadOptions{Identities: cfg.Identities, Trust: func(ctx context.Context, c backup.Claim) error {
-		if len(signers) == 0 && recorded[c.SumsSHA256] {
-			return nil
-		}
-		if len(signers) == 0 {
-			if !a.interactive() {
-				return fmt.Errorf("%w: nobody vouched for its signer, %s", backup.ErrUntrusted, c.Signer)
-			}
-			answer, err := a.ui.ask(ctx, "Fingerprint of the signer, from the sheet (SHA256:...): ")
-			if err != nil {
-				return err
-			}
-			if _, err := checkFingerprint(answer); err != nil {
-				return err
-			}
-			signers = []string{answer}
-		}
-		err := backup.TrustSigners(signers...)(ctx, c)
-		if errors.Is(err, backup.ErrSuccessor) && o.acceptSuccessor {
-			a.ui.warn("the backup's signer is %s, a successor of the one given", c.Signer)
-			return nil
-		}
-		return err
-	}}, nil
-}
-
-// recordedBackups returns the SHA-256 of the SHA256SUMS of each backup that the vault in
-// place recorded. A vault that does not open vouches for none.
-func recordedBackups(ctx context.Context, a *app, cfg vault.Config) map[string]bool {
-	cfg.Logger, cfg.ConfirmSigner = nil, nil
-	v, err := vault.Open(ctx, cfg)
-	if err != nil {
-		a.ui.logger().Debug("the vault in place vouches for no backup", "reason", err)
-		return nil
-	}
-	defer v.Close()
-	records, err := backup.List(ctx, v)
-	if err != nil {
-		return nil
-	}
-	sums := map[string]bool{}
-	for _, r := range records {
-		if r.Path != "" {
-			sums[r.SumsSHA256] = true
-		}
-	}
-	return sums
 }
