@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -101,22 +102,7 @@ Begin with "rbee-vault init", then "rbee-vault node add".`,
 		Args:          cobra.NoArgs,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	f := cmd.PersistentFlags()
-	f.StringVar(&a.db, "db", "", "database `PATH` ($RBEE_VAULT_DB; default ~/.rbee/beehives.db)")
-	f.StringArrayVar(&a.identities, "identity", nil, "open with the age or SSH identity in `FILE`, '-' for standard input, 'fd:N' for a descriptor; repeatable ($RBEE_VAULT_IDENTITY_FILE)")
-	f.BoolVar(&a.byPassphrase, "passphrase", false, "open by a passphrase slot, also where there is a keyring")
-	f.StringVar(&a.passphraseFile, "passphrase-file", "", "take the passphrase, of a slot or an identity, from the one line of `FILE`, '-', or 'fd:N'")
-	f.BoolVar(&a.json, "json", false, "print JSON; errors too")
-	f.BoolVar(&a.noInput, "no-input", false, "never ask for anything")
-	f.BoolVar(&a.yes, "yes", false, "answer yes to the question whether to go on")
-	f.BoolVarP(&a.quiet, "quiet", "q", false, "print nothing but data, warnings and errors")
-	f.BoolVar(&a.debug, "debug", false, "print what happens underneath")
-	f.DurationVar(&a.wait, "wait", 10*time.Second, "how long to wait for a lock that another process holds")
-	f.StringVar(&a.signer, "signer", "", "the vault's signer is `FINGERPRINT` (SHA256:...), or the one that a sheet's file names ($RBEE_VAULT_SIGNER)")
-	f.BoolVar(&a.acceptSuccessor, "accept-successor", false, "take a certified successor of --signer too")
-	f.StringVar(&a.vaultID, "vault-id", "", "the vault must have this `ID`")
-	f.BoolVar(&a.allowNetworkFS, "allow-network-fs", false, "use a vault on NFS, SMB, 9p or FUSE, which one machine at a time must have to itself")
-	f.BoolVar(&a.acceptRollback, "accept-rollback", false, "open a database that is older than what else is known of it")
+	a.registerFlags(cmd)
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err.Error()) })
 	cmd.AddCommand(
 		newInit(a),
@@ -137,6 +123,26 @@ Begin with "rbee-vault init", then "rbee-vault node add".`,
 	cmd.CompletionOptions.HiddenDefaultCmd = false
 	wrapArgs(cmd)
 	return cmd
+}
+
+// registerFlags registers the flags that every command takes.
+func (a *app) registerFlags(cmd *cobra.Command) {
+	f := cmd.PersistentFlags()
+	f.StringVar(&a.db, "db", "", "database `PATH` ($RBEE_VAULT_DB; default ~/.rbee/beehives.db)")
+	f.StringArrayVar(&a.identities, "identity", nil, "open with the age or SSH identity in `FILE`, '-' for standard input, 'fd:N' for a descriptor; repeatable ($RBEE_VAULT_IDENTITY_FILE)")
+	f.BoolVar(&a.byPassphrase, "passphrase", false, "open by a passphrase slot, also where there is a keyring")
+	f.StringVar(&a.passphraseFile, "passphrase-file", "", "take the passphrase, of a slot or an identity, from the one line of `FILE`, '-', or 'fd:N'")
+	f.BoolVar(&a.json, "json", false, "print JSON; errors too")
+	f.BoolVar(&a.noInput, "no-input", false, "never ask for anything")
+	f.BoolVar(&a.yes, "yes", false, "answer yes to the question whether to go on")
+	f.BoolVarP(&a.quiet, "quiet", "q", false, "print nothing but data, warnings and errors")
+	f.BoolVar(&a.debug, "debug", false, "print what happens underneath")
+	f.DurationVar(&a.wait, "wait", 10*time.Second, "how long to wait for a lock that another process holds")
+	f.StringVar(&a.signer, "signer", "", "the vault's signer is `FINGERPRINT` (SHA256:...), or the one that a sheet's file names ($RBEE_VAULT_SIGNER)")
+	f.BoolVar(&a.acceptSuccessor, "accept-successor", false, "take a certified successor of --signer too")
+	f.StringVar(&a.vaultID, "vault-id", "", "the vault must have this `ID`")
+	f.BoolVar(&a.allowNetworkFS, "allow-network-fs", false, "use a vault on NFS, SMB, 9p or FUSE, which one machine at a time must have to itself")
+	f.BoolVar(&a.acceptRollback, "accept-rollback", false, "open a database that is older than what else is known of it")
 }
 
 // secretText is a private key, or a part of one: an identity of age or of a plugin, PEM,
@@ -183,10 +189,7 @@ func wrapArgs(cmd *cobra.Command) {
 
 // path returns the database's path: flag, then environment, then default.
 func (a *app) path() (string, error) {
-	if a.db != "" {
-		return a.db, nil
-	}
-	if path := os.Getenv("RBEE_VAULT_DB"); path != "" {
+	if path := cmp.Or(a.db, os.Getenv("RBEE_VAULT_DB")); path != "" {
 		return path, nil
 	}
 	home, err := os.UserHomeDir()
@@ -229,10 +232,7 @@ func (a *app) configWithoutIdentities() (vault.Config, error) {
 	if a.passphraseFile != "" || a.byPassphrase || a.interactive() {
 		passphrase = a.askPassphrase
 	}
-	signer := a.signer
-	if signer == "" {
-		signer = os.Getenv("RBEE_VAULT_SIGNER")
-	}
+	signer := cmp.Or(a.signer, os.Getenv("RBEE_VAULT_SIGNER"))
 	if signer != "" {
 		if signer, err = parseSigner(signer); err != nil {
 			return vault.Config{}, err

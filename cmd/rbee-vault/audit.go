@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/hex"
 	"fmt"
 	"strconv"
 	"strings"
@@ -10,7 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/rbee-keeper/rbee-vault/backup"
 	"github.com/rbee-keeper/rbee-vault/internal/wire"
 	"github.com/rbee-keeper/rbee-vault/registry"
 	"github.com/rbee-keeper/rbee-vault/vault"
@@ -74,8 +72,7 @@ func (o *auditOptions) each(ctx context.Context, a *app, use func(vault.AuditRow
 				if err != nil {
 					return err
 				}
-				if row.At.Before(since) || o.node != "" && !concerns(row, o.node) ||
-					!strings.HasPrefix(row.Action, o.action) || !strings.HasPrefix(row.Actor, o.actor) {
+				if !o.picks(row, since) {
 					continue
 				}
 				switch picked++; {
@@ -98,6 +95,13 @@ func (o *auditOptions) each(ctx context.Context, a *app, use func(vault.AuditRow
 		}
 	}
 	return err
+}
+
+func (o *auditOptions) picks(row vault.AuditRow, since time.Time) bool {
+	return !row.At.Before(since) &&
+		(o.node == "" || concerns(row, o.node)) &&
+		strings.HasPrefix(row.Action, o.action) &&
+		strings.HasPrefix(row.Actor, o.actor)
 }
 
 // concerns reports whether a row is about a node. Subjects of other rows are numbers,
@@ -123,24 +127,26 @@ func newAuditList(a *app) *cobra.Command {
 		Use:     "list",
 		Short:   "List the audit log, oldest first",
 		Example: `  rbee-vault audit list --since 7d --action ssh-key.`,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if a.json {
-				return o.each(cmd.Context(), a, func(row vault.AuditRow) error { return a.ui.object(row) })
-			}
-			var rows [][]string
-			err := o.each(cmd.Context(), a, func(row vault.AuditRow) error {
-				rows = append(rows, []string{wire.FormatTime(row.At), row.Actor, row.Via, row.Action, row.Subject, row.Detail})
-				return nil
-			})
-			if err != nil {
-				return err
-			}
-			a.ui.table([]string{"AT", "WHO", "VIA", "ACTION", "SUBJECT", "DETAIL"}, rows, nil)
-			return nil
-		},
+		RunE:    func(cmd *cobra.Command, _ []string) error { return runAuditList(cmd.Context(), a, o) },
 	}
 	o.register(cmd)
 	return cmd
+}
+
+func runAuditList(ctx context.Context, a *app, o auditOptions) error {
+	if a.json {
+		return runAuditExport(ctx, a, o)
+	}
+	var rows [][]string
+	err := o.each(ctx, a, func(row vault.AuditRow) error {
+		rows = append(rows, []string{wire.FormatTime(row.At), row.Actor, row.Via, row.Action, row.Subject, row.Detail})
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	a.ui.table([]string{"AT", "WHO", "VIA", "ACTION", "SUBJECT", "DETAIL"}, rows, nil)
+	return nil
 }
 
 func newAuditExport(a *app) *cobra.Command {
@@ -148,121 +154,12 @@ func newAuditExport(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "export",
 		Short: "Print the audit log as one JSON object a line, with its hashes",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return o.each(cmd.Context(), a, func(row vault.AuditRow) error { return a.ui.object(row) })
-		},
+		RunE:  func(cmd *cobra.Command, _ []string) error { return runAuditExport(cmd.Context(), a, o) },
 	}
 	o.register(cmd)
 	return cmd
 }
 
-type auditHeadJSON struct {
-	Rows    int64   `json:"rows"`
-	Hash    string  `json:"hash"`
-	Against *string `json:"against"`
-}
-
-func newAuditVerify(a *app) *cobra.Command {
-	var o readOptions
-	var against string
-	cmd := &cobra.Command{
-		Use:   "verify",
-		Short: "Check that no row was changed, taken out or put in, in the audit log and beside it",
-		Long: `Check the chain of the audit log: no row was changed, taken out or put in; and that
-nodes, keys, host keys, signers and slots are those that its newest row tells of. What the
-chain alone cannot tell is that its newest rows are gone. --against BACKUP tells: the
-log must go on where that backup's ended. The backup is verified as by backup verify,
-with --identity and --signer.
-
-It tells apart, with exit 18: "tampered", a row that does not fit the rows before it;
-"truncated", where the newest rows are gone; and "parted", where both logs have the
-same beginning and go on differently: another copy of this vault went on, such as an
-older one that was put back, or somebody who has the key wrote the log anew from there.
-"could not check": the backup does not open, is not trusted, or is another vault's, of
-which this one was restored before or never.`,
-		RunE: func(cmd *cobra.Command, _ []string) error { return runAuditVerify(cmd.Context(), a, o, against) },
-	}
-	cmd.Flags().StringVar(&against, "against", "", "compare with the backup `FILE`")
-	o.register(cmd)
-	return cmd
-}
-
-func runAuditVerify(ctx context.Context, a *app, o readOptions, against string) error {
-	var m backup.Manifest
-	var theirs [][32]byte // the hashes of the backup's rows, from row 1 on
-	if against != "" {
-		var err error
-		if m, err = verifiedBackup(ctx, a, o, against, true, func(row vault.AuditRow) { theirs = append(theirs, row.Hash) }); err != nil {
-			return fmt.Errorf("could not check: %w", err)
-		}
-	}
-	var head vault.AuditHead
-	err := a.withVault(ctx, func(v *vault.Vault) error {
-		// An older page of an index hides a row from who looks it up, and not from who
-		// reads the table: so the pages are checked as well.
-		if err := v.CheckPages(ctx); err != nil {
-			return err
-		}
-		return v.View(ctx, func(tx *vault.Tx) (err error) {
-			if head, err = tx.VerifyAudit(ctx); err != nil {
-				return fmt.Errorf("tampered: %w", err)
-			}
-			if err := tx.VerifyContent(ctx); err != nil {
-				return fmt.Errorf("tampered: %w", err)
-			}
-			if against == "" {
-				return nil
-			}
-			return continues(ctx, tx, head, m, theirs)
-		})
-	})
-	if err != nil {
-		return err
-	}
-	j := auditHeadJSON{Rows: head.Seq, Hash: hex.EncodeToString(head.Hash[:])}
-	if against != "" {
-		j.Against = &against
-	}
-	if a.json {
-		return a.ui.object(j)
-	}
-	a.ui.printf("ok: %d rows, the last of hash %s\n", j.Rows, j.Hash)
-	if against != "" {
-		a.ui.printf("ok: it goes on where backup %d of %s ended, with row %d\n", m.Sequence, m.Created, m.AuditSeq)
-	}
-	return nil
-}
-
-// continues checks that the log, whose chain holds, goes on where a backup's ended.
-func continues(ctx context.Context, tx *vault.Tx, head vault.AuditHead, m backup.Manifest, theirs [][32]byte) error {
-	meta, err := tx.Meta(ctx)
-	if err != nil {
-		return err
-	}
-	if m.VaultID != meta.VaultID && m.VaultID != meta.OriginVaultID {
-		return fmt.Errorf("could not check: %w: the backup is of vault %s, this is %s", vault.ErrInvalid, m.VaultID, meta.VaultID)
-	}
-	var common int64 // rows that both have
-	var ours vault.AuditRow
-	for row, err := range tx.AuditRows(ctx, 1) {
-		if err != nil {
-			return err
-		}
-		if ours = row; row.Seq > m.AuditSeq || row.Hash != theirs[row.Seq-1] {
-			break
-		}
-		common = row.Seq
-	}
-	switch {
-	case common == m.AuditSeq:
-		return nil
-	case common == head.Seq:
-		return fmt.Errorf("truncated: %w: it ends with row %d, the backup's with row %d", vault.ErrAudit, head.Seq, m.AuditSeq)
-	case common == 0:
-		return fmt.Errorf("tampered: %w: no row of it is in the backup", vault.ErrAudit)
-	case m.VaultID == meta.OriginVaultID && ours.Action == "vault.restore":
-		return fmt.Errorf("could not check: %w: this vault was restored from an earlier backup of vault %s, and has gone its own way since row %d", vault.ErrInvalid, m.VaultID, ours.Seq)
-	}
-	return withHint(fmt.Errorf("parted: %w: row %d is another one in the backup; up to row %d they are the same", vault.ErrAudit, common+1, common),
-		"Another copy of this vault went on from there, or somebody who has its key wrote the log anew. See what it did: rbee-vault audit list")
+func runAuditExport(ctx context.Context, a *app, o auditOptions) error {
+	return o.each(ctx, a, func(row vault.AuditRow) error { return a.ui.object(row) })
 }

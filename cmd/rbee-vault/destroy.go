@@ -12,8 +12,16 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
+type destroyOptions struct {
+	dryRun bool
+}
+
+func (o *destroyOptions) register(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&o.dryRun, "dry-run", false, "show what would go, and remove nothing")
+}
+
 func newDestroy(a *app) *cobra.Command {
-	var dryRun bool
+	var o destroyOptions
 	cmd := &cobra.Command{
 		Use:   "destroy",
 		Short: "Remove a vault, or a file set aside, with its key",
@@ -22,9 +30,9 @@ migration set aside, by its name. It asks for no key, but for the file's name
 (--yes does not ask). Backups stay, and can be read by their recipients. A copy of
 a vault in another directory has the original's keyring items: with either, both go.`,
 		Example: `  rbee-vault destroy --db ~/.rbee/beehives.db.replaced-20260102T150405Z`,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return runDestroy(cmd.Context(), a, dryRun) },
+		RunE:    func(cmd *cobra.Command, _ []string) error { return runDestroy(cmd.Context(), a, o) },
 	}
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "show what would go, and remove nothing")
+	o.register(cmd)
 	return cmd
 }
 
@@ -36,7 +44,7 @@ type destroyJSON struct {
 	LeftKeys []string `json:"left_in_keyring"`
 }
 
-func runDestroy(ctx context.Context, a *app, dryRun bool) error {
+func runDestroy(ctx context.Context, a *app, o destroyOptions) error {
 	cfg, err := a.configWithoutIdentities() // none is needed
 	if err != nil {
 		return err
@@ -45,7 +53,7 @@ func runDestroy(ctx context.Context, a *app, dryRun bool) error {
 	if err != nil {
 		return destroyHint(err, cfg.Path, nil)
 	}
-	if !dryRun {
+	if !o.dryRun {
 		if err := a.confirmDestroy(ctx, plan, filepath.Base(cfg.Path)); err != nil {
 			return err
 		}
@@ -54,8 +62,13 @@ func runDestroy(ctx context.Context, a *app, dryRun bool) error {
 		}
 	}
 	if a.json {
-		return a.ui.object(destroyJSON{dryRun, notNil(plan.Files), notNil(plan.Accounts), notNil(plan.Left), notNil(plan.LeftAccounts)})
+		return a.ui.object(destroyJSON{o.dryRun, notNil(plan.Files), notNil(plan.Accounts), notNil(plan.Left), notNil(plan.LeftAccounts)})
 	}
+	showDestroyed(a, plan, o.dryRun)
+	return nil
+}
+
+func showDestroyed(a *app, plan vault.Destroyed, dryRun bool) {
 	for _, file := range plan.Files {
 		a.ui.printf("%s\n", file)
 	}
@@ -73,7 +86,6 @@ func runDestroy(ctx context.Context, a *app, dryRun bool) error {
 	for _, account := range plan.LeftAccounts {
 		a.ui.warn("the keyring item %s may be this vault's, or another's: it is left", account)
 	}
-	return nil
 }
 
 // confirmDestroy has the operator type the file's name.

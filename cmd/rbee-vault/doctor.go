@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rbee-keeper/rbee-vault/backup"
+	"github.com/rbee-keeper/rbee-vault/internal/wire"
 	"github.com/rbee-keeper/rbee-vault/keyring"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
@@ -81,11 +82,7 @@ func printFinding(a *app, f vault.Finding) error {
 		hint = classify(f.Err).hint
 	}
 	if a.json {
-		j := findingJSON{Check: f.Check, Status: f.Status, Message: f.Message}
-		if hint != "" {
-			j.Mend = &hint
-		}
-		return a.ui.object(j)
+		return a.ui.object(findingJSON{f.Check, f.Status, f.Message, wire.Nullable(hint)})
 	}
 	style := map[vault.FindingStatus]lipgloss.Style{vault.FindingOK: green, vault.FindingWarn: yellow, vault.FindingFail: red}[f.Status]
 	a.ui.printf("%s  %s: %s\n", a.ui.paint(style, fmt.Sprintf("%-4s", f.Status)), f.Check, f.Message)

@@ -1,17 +1,12 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"net"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/crypto/ssh"
 
 	"github.com/rbee-keeper/rbee-vault/registry"
 	"github.com/rbee-keeper/rbee-vault/vault"
@@ -88,166 +83,6 @@ func runHostKeyList(ctx context.Context, a *app, o hostKeyListOptions, args []st
 	}
 	a.ui.table([]string{"NODE", "TYPE", "FINGERPRINT", "FIRST SEEN", "LAST SEEN"}, rows, nil)
 	return nil
-}
-
-type trustOptions struct {
-	selectOptions
-	fingerprint string
-	knownHosts  string   // the file
-	replaces    []string // fingerprints of pinned keys
-}
-
-func (o *trustOptions) register(cmd *cobra.Command) {
-	o.selectOptions.register(cmd)
-	cmd.Flags().StringVar(&o.fingerprint, "fingerprint", "", "pin the key with this `FINGERPRINT`")
-	cmd.Flags().StringVar(&o.knownHosts, "from-known-hosts", "", "pin what this known_hosts `FILE` has")
-	cmd.Flags().StringArrayVar(&o.replaces, "replace", nil, "in place of the pinned key with this `FINGERPRINT`; repeatable")
-}
-
-func newHostKeyTrust(a *app) *cobra.Command {
-	var o trustOptions
-	cmd := &cobra.Command{
-		Use:   "trust NODE --fingerprint SHA256:... | trust [NODE|GLOB...] --from-known-hosts FILE",
-		Short: "Pin a node's host key",
-		Long: `Pin the host key that a node shows now, if it has the fingerprint that you were told
-by other means (on the node: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub); or the
-keys that an OpenSSH known_hosts file has for the nodes named, or all.
-
-Where another key of the type is pinned, nothing is changed (exit 18) unless --replace
-names the old one.`,
-		Args: cobra.ArbitraryArgs,
-		RunE: func(cmd *cobra.Command, args []string) error { return runHostKeyTrust(cmd.Context(), a, o, args) },
-	}
-	o.register(cmd)
-	return cmd
-}
-
-func runHostKeyTrust(ctx context.Context, a *app, o trustOptions, args []string) error {
-	switch {
-	case (o.fingerprint == "") == (o.knownHosts == ""):
-		return usagef("give --fingerprint or --from-known-hosts")
-	case o.knownHosts != "":
-		return trustKnownHosts(ctx, a, o, args)
-	case len(args) != 1 || o.where != "":
-		return usagef("which node?")
-	case !strings.HasPrefix(o.fingerprint, "SHA256:") || len(o.fingerprint) != len("SHA256:")+43:
-		return fmt.Errorf("%w: a fingerprint reads SHA256: and 43 characters", vault.ErrInvalid)
-	}
-	return trustFingerprint(ctx, a, o, args[0])
-}
-
-func trustFingerprint(ctx context.Context, a *app, o trustOptions, name string) error {
-	return a.withRegistry(ctx, func(r *registry.Registry) error {
-		n, err := r.GetNode(ctx, name)
-		if err != nil {
-			return nodeHint(err)
-		}
-		key, err := seeHostKey(ctx, n, o.fingerprint)
-		if err != nil {
-			return err
-		}
-		if _, err := r.TrustHostKey(ctx, name, key, o.replaces...); err != nil {
-			return hostKeyHint(err)
-		}
-		a.ui.info("%s: %s %s is pinned", name, key.Type(), o.fingerprint)
-		return nil
-	})
-}
-
-// hostKeyTypes are asked for one after the other: a server shows one key a
-// connection.
-var hostKeyTypes = []string{ssh.KeyAlgoED25519, ssh.KeyAlgoECDSA256, ssh.KeyAlgoECDSA384, ssh.KeyAlgoECDSA521, ssh.KeyAlgoRSASHA512}
-
-// seeHostKey connects to the node, without logging in, until it shows the key of
-// that fingerprint.
-func seeHostKey(ctx context.Context, n registry.Node, fingerprint string) (ssh.PublicKey, error) {
-	address := net.JoinHostPort(n.SSHHost, strconv.Itoa(int(n.SSHPort)))
-	var seen []string
-	for _, kind := range hostKeyTypes {
-		var shown ssh.PublicKey
-		conn, err := (&net.Dialer{Timeout: 10 * time.Second}).DialContext(ctx, "tcp", address)
-		if err != nil {
-			return nil, fmt.Errorf("reach node %q: %w", n.Name, err)
-		}
-		conn.SetDeadline(time.Now().Add(10 * time.Second))
-		done := errors.New("seen")
-		c, _, _, err := ssh.NewClientConn(conn, address, &ssh.ClientConfig{
-			User:              n.SSHUser,
-			HostKeyAlgorithms: []string{kind},
-			HostKeyCallback: func(_ string, _ net.Addr, key ssh.PublicKey) error {
-				shown = key
-				return done // nothing of ours is sent
-			},
-		})
-		if err == nil {
-			c.Close()
-		}
-		conn.Close()
-		if shown == nil {
-			continue // it has none of the kind
-		}
-		if ssh.FingerprintSHA256(shown) == fingerprint {
-			return shown, nil
-		}
-		seen = append(seen, shown.Type()+" "+ssh.FingerprintSHA256(shown))
-	}
-	if len(seen) == 0 {
-		return nil, fmt.Errorf("%s shows no host key: is it an SSH server?", address)
-	}
-	return nil, withHint(fmt.Errorf("%w: %s shows none with that fingerprint, but %s", registry.ErrHostKeyChanged, address, strings.Join(seen, ", ")),
-		"Look at the node itself, not over this network: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub")
-}
-
-// maxKnownHosts caps a known_hosts file, in bytes.
-const maxKnownHosts = 64 << 20
-
-func trustKnownHosts(ctx context.Context, a *app, o trustOptions, args []string) error {
-	file := o.knownHosts
-	selection, err := o.parse(args)
-	if err != nil {
-		return err
-	}
-	in, err := openInput(ctx, file) // and read, before the vault is opened: it may be a pipe
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	content, err := readInput(in, maxKnownHosts)
-	if err != nil {
-		return fmt.Errorf("known_hosts file %q: %w", file, err)
-	}
-	return a.withRegistry(ctx, func(r *registry.Registry) error {
-		nodes, err := selection.nodes(ctx, a, r)
-		if err != nil {
-			return err
-		}
-		known, err := registry.ReadKnownHosts(bytes.NewReader(content), nodes)
-		if err != nil {
-			return fmt.Errorf("known_hosts file %q: %w", file, err)
-		}
-		for _, p := range known.Skipped {
-			a.ui.warn("%s: %s", p.Row, p.Reason)
-		}
-		if known.More > 0 {
-			a.ui.warn("and %d more lines were left out", known.More)
-		}
-		added, err := r.TrustHostKeys(ctx, known.Keys, o.replaces...)
-		if err != nil {
-			return hostKeyHint(err)
-		}
-		a.ui.info("%s has keys of %d of %d nodes; %d host keys are newly pinned", file, len(known.Keys), len(nodes), added)
-		if len(known.Keys) < len(nodes) && len(args) > 0 {
-			return fmt.Errorf("%w: %s has no key to pin for %d of the nodes named", errPartial, file, len(nodes)-len(known.Keys))
-		}
-		return nil
-	})
-}
-
-func hostKeyHint(err error) error {
-	if errors.Is(err, registry.ErrHostKeyChanged) {
-		return withHint(err, "Was the machine set up anew? If you know why, name the old key: --replace SHA256:...")
-	}
-	return err
 }
 
 type forgetOptions struct {

@@ -21,6 +21,14 @@ type initOptions struct {
 	noKeyring   bool
 }
 
+func (o *initOptions) register(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&o.recoveryOut, "recovery-out", "", "write the recovery identity to the new `FILE`")
+	f.StringArrayVar(&o.recipients, "recipient", nil, "let the owner of this public `KEY` in too: age1..., ssh-ed25519 or ssh-rsa; repeatable")
+	f.BoolVar(&o.pq, "pq", false, "make a post-quantum vault: recipients are age1pq1...")
+	f.BoolVar(&o.noKeyring, "no-keyring", false, "keep the key out of the OS keyring: the vault opens by identity alone")
+}
+
 func newInit(a *app) *cobra.Command {
 	var o initOptions
 	cmd := &cobra.Command{
@@ -36,13 +44,9 @@ a lost keyring is a lost vault unless a recipient is left. Keep it offline.`,
 		Example: `  rbee-vault init
   rbee-vault init --recovery-out /media/usb/recovery.txt --recipient age1...
   rbee-vault init --no-keyring --no-input --recovery-out recovery.txt`,
-		RunE: func(cmd *cobra.Command, _ []string) error { return runInit(cmd, a, o) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return runInit(cmd.Context(), a, o) },
 	}
-	f := cmd.Flags()
-	f.StringVar(&o.recoveryOut, "recovery-out", "", "write the recovery identity to the new `FILE`")
-	f.StringArrayVar(&o.recipients, "recipient", nil, "let the owner of this public `KEY` in too: age1..., ssh-ed25519 or ssh-rsa; repeatable")
-	f.BoolVar(&o.pq, "pq", false, "make a post-quantum vault: recipients are age1pq1...")
-	f.BoolVar(&o.noKeyring, "no-keyring", false, "keep the key out of the OS keyring: the vault opens by identity alone")
+	o.register(cmd)
 	return cmd
 }
 
@@ -65,41 +69,53 @@ type initJSON struct {
 	Slots             []vault.Slot `json:"slots"`
 }
 
-func runInit(cmd *cobra.Command, a *app, o initOptions) error {
-	ctx := cmd.Context()
+func runInit(ctx context.Context, a *app, o initOptions) error {
 	cfg, err := a.config(ctx)
 	if err != nil {
 		return err
 	}
-	opts := vault.CreateOptions{Recipients: o.recipients, PostQuantum: o.pq, NoKeyring: o.noKeyring}
-	if o.recoveryOut != "" {
-		if opts.RecoveryFile, err = filepath.Abs(o.recoveryOut); err != nil {
-			return err
-		}
-	} else if a.interactive() {
-		opts.ShowRecovery = a.showRecovery("make no vault")
-	} else if len(o.recipients) == 0 {
-		return fmt.Errorf("%w, so the recovery identity needs --recovery-out FILE, or somebody else a --recipient", errNeedsFlag)
+	opts, err := o.build(a)
+	if err != nil {
+		return err
 	}
 	created, err := vault.Create(ctx, cfg, opts)
 	if err != nil {
 		return initHint(err, cfg.Path)
 	}
 	if a.json {
-		var recipient *string
-		if created.RecoveryRecipient != "" {
-			recipient = &created.RecoveryRecipient
-		}
 		return a.ui.object(initJSON{
 			Path:              created.Path,
 			VaultID:           created.VaultID,
 			KeyID:             created.KeyID.String(),
 			Keyring:           !o.noKeyring,
-			RecoveryRecipient: recipient,
+			RecoveryRecipient: wire.Nullable(created.RecoveryRecipient),
 			Signer:            newSignerJSON(created.Signer),
 			Slots:             created.Slots,
 		})
 	}
+	a.showCreated(created, opts)
+	return nil
+}
+
+// build gives the library's options: the recovery identity goes to a file, or is shown to
+// somebody, or there is a recipient instead.
+func (o initOptions) build(a *app) (vault.CreateOptions, error) {
+	opts := vault.CreateOptions{Recipients: o.recipients, PostQuantum: o.pq, NoKeyring: o.noKeyring}
+	switch {
+	case o.recoveryOut != "":
+		var err error
+		if opts.RecoveryFile, err = filepath.Abs(o.recoveryOut); err != nil {
+			return opts, err
+		}
+	case a.interactive():
+		opts.ShowRecovery = a.showRecovery("make no vault")
+	case len(o.recipients) == 0:
+		return opts, fmt.Errorf("%w, so the recovery identity needs --recovery-out FILE, or somebody else a --recipient", errNeedsFlag)
+	}
+	return opts, nil
+}
+
+func (a *app) showCreated(created vault.Created, opts vault.CreateOptions) {
 	a.ui.pairs([][2]string{
 		{"vault", created.Path},
 		{"vault id", created.VaultID},
@@ -115,13 +131,12 @@ keep the signer's fingerprint with it: a restore asks for it.`, opts.RecoveryFil
 There is no recovery identity: only the recipients' keys open this vault when the
 keyring is gone.`)
 	}
-	if o.noKeyring {
+	if opts.NoKeyring {
 		a.ui.info(`
 Without a keyring, %s is the only
 holder of the vault's key. Make backups: rbee-vault backup`, created.Path+".slots")
 	}
 	a.ui.info("\nNext: rbee-vault node add NAME --ssh-host HOST --ssh-user USER --git-repo URL --install-path PATH")
-	return nil
 }
 
 // initHint adds what only init knows of the next step.

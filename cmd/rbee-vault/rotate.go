@@ -17,6 +17,13 @@ type rotateOptions struct {
 	sheet  string
 }
 
+func (o *rotateOptions) register(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.BoolVar(&o.dryRun, "dry-run", false, "try all that can be tried, and change nothing")
+	f.StringVar(&o.sheet, "sheet", "", "write a page that names the new signer to the new `FILE`")
+	f.BoolVar(&o.backup, "backup", false, "make a backup afterwards")
+}
+
 func newRotate(a *app) *cobra.Command {
 	var o rotateOptions
 	cmd := &cobra.Command{
@@ -32,9 +39,7 @@ in. Rotate when somebody who had a way in must not have one any more, and every
 year or two.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runRotate(cmd.Context(), a, o) },
 	}
-	cmd.Flags().BoolVar(&o.dryRun, "dry-run", false, "try all that can be tried, and change nothing")
-	cmd.Flags().StringVar(&o.sheet, "sheet", "", "write a page that names the new signer to the new `FILE`")
-	cmd.Flags().BoolVar(&o.backup, "backup", false, "make a backup afterwards")
+	o.register(cmd)
 	return cmd
 }
 
@@ -51,22 +56,9 @@ type rotateJSON struct {
 func runRotate(ctx context.Context, a *app, o rotateOptions) error {
 	if o.dryRun {
 		a.acceptRollback = false // which would be written down
+		return a.withVault(ctx, func(v *vault.Vault) error { return a.rehearseRotation(ctx, v) })
 	}
 	return a.withVault(ctx, func(v *vault.Vault) error {
-		if o.dryRun {
-			if err := v.CheckPages(ctx); err != nil {
-				return err
-			}
-			plan, err := v.PlanRotation(ctx)
-			if err != nil {
-				return rotateHint(err)
-			}
-			if err := a.showRotated(plan, true); err != nil {
-				return err
-			}
-			a.ui.info("Nothing was changed. A rotation would give the vault this generation of its key.")
-			return nil
-		}
 		sheet, err := newSheet(o.sheet)
 		if err != nil {
 			return err
@@ -77,22 +69,44 @@ func runRotate(ctx context.Context, a *app, o rotateOptions) error {
 		if err := sheet.write(ctx, a, v); err != nil {
 			return fmt.Errorf("the key was changed, but the sheet could not be written: %w", err)
 		}
-		if !o.backup && a.interactive() && !a.yes && !a.json {
-			err := a.ui.confirm(ctx, "The backups so far can be read as before. Make a fresh one now?")
-			if err != nil && !errors.Is(err, errDeclined) {
-				return err
-			}
-			o.backup = err == nil
-		}
-		if !o.backup {
-			a.ui.info("Make a fresh backup: rbee-vault backup")
-			return nil
-		}
-		if err := a.backup(ctx, v, backupOptions{}); err != nil {
-			return fmt.Errorf("the key was changed, but the backup failed: %w", err)
-		}
-		return nil
+		return a.backupRotated(ctx, v, o.backup)
 	})
+}
+
+// rehearseRotation tries what can be tried without changing anything.
+func (a *app) rehearseRotation(ctx context.Context, v *vault.Vault) error {
+	if err := v.CheckPages(ctx); err != nil {
+		return err
+	}
+	plan, err := v.PlanRotation(ctx)
+	if err != nil {
+		return rotateHint(err)
+	}
+	if err := a.showRotated(plan, true); err != nil {
+		return err
+	}
+	a.ui.info("Nothing was changed. A rotation would give the vault this generation of its key.")
+	return nil
+}
+
+// backupRotated makes the first backup with the new key, if it is wanted: by the flag,
+// or by who is asked.
+func (a *app) backupRotated(ctx context.Context, v *vault.Vault, wanted bool) error {
+	if !wanted && a.interactive() && !a.yes && !a.json {
+		err := a.ui.confirm(ctx, "The backups so far can be read as before. Make a fresh one now?")
+		if err != nil && !errors.Is(err, errDeclined) {
+			return err
+		}
+		wanted = err == nil
+	}
+	if !wanted {
+		a.ui.info("Make a fresh backup: rbee-vault backup")
+		return nil
+	}
+	if err := a.backup(ctx, v, backupOptions{}); err != nil {
+		return fmt.Errorf("the key was changed, but the backup failed: %w", err)
+	}
+	return nil
 }
 
 // rotate rotates the open vault and tells of it.
