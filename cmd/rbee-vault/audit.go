@@ -15,12 +15,12 @@ import (
 )
 
 func newAudit(a *app) *cobra.Command {
-	cmd := &cobra.Command{Use: "audit", Short: "Who changed what"}
+	cmd := &cobra.Command{Use: "audit", Short: "The audit log: who changed what"}
 	cmd.AddCommand(newAuditList(a), newAuditExport(a), newAuditVerify(a))
 	return cmd
 }
 
-// auditOptions pick rows of the audit log.
+// auditOptions are the flags that select rows of the audit log.
 type auditOptions struct {
 	since  string
 	node   string
@@ -31,11 +31,11 @@ type auditOptions struct {
 
 func (o *auditOptions) register(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringVar(&o.since, "since", "", "rows since `WHEN`: how long ago (90m, 36h, 7d), a day (2006-01-02) or a time (RFC 3339)")
-	f.StringVar(&o.node, "node", "", "rows about the node `NAME`")
-	f.StringVar(&o.action, "action", "", "rows of the `ACTION`, such as node.add; a beginning such as ssh-key. does")
-	f.StringVar(&o.actor, "actor", "", "rows of whom `WHO` begins")
-	f.IntVar(&o.limit, "limit", 0, "the newest `N` of them")
+	f.StringVar(&o.since, "since", "", "only rows since `WHEN`: an age (90m, 36h, 7d), a day (2006-01-02) or a time (RFC 3339)")
+	f.StringVar(&o.node, "node", "", "only rows about the node `NAME`")
+	f.StringVar(&o.action, "action", "", "only rows whose action begins with `ACTION`, such as node.add or ssh-key.")
+	f.StringVar(&o.actor, "actor", "", "only rows whose actor begins with `WHO`")
+	f.IntVar(&o.limit, "limit", 0, "only the newest `N` rows")
 }
 
 // parseSince parses --since.
@@ -51,20 +51,20 @@ func parseSince(text string, now time.Time) (time.Time, error) {
 			return t, nil
 		}
 	}
-	return time.Time{}, fmt.Errorf("%w: --since reads 90m, 36h, 7d, 2006-01-02 or 2006-01-02T15:04:05Z", vault.ErrInvalid)
+	return time.Time{}, fmt.Errorf("%w: --since must be like 90m, 36h, 7d, 2006-01-02 or 2006-01-02T15:04:05Z", vault.ErrInvalid)
 }
 
-// each gives use the rows that are picked, oldest first. It holds no more of them
-// than --limit says.
+// each calls use with each selected row, oldest first. With --limit it holds that many
+// rows in memory, else one.
 func (o *auditOptions) each(ctx context.Context, a *app, use func(vault.AuditRow) error) error {
 	since, err := parseSince(o.since, a.now())
 	if err != nil {
 		return err
 	}
 	if o.limit < 0 {
-		return fmt.Errorf("%w: --limit is a count", vault.ErrInvalid)
+		return fmt.Errorf("%w: --limit must not be negative", vault.ErrInvalid)
 	}
-	var newest []vault.AuditRow // a ring, where there is a limit
+	var newest []vault.AuditRow // a ring buffer of --limit rows
 	picked := 0
 	err = a.withVault(ctx, func(v *vault.Vault) error {
 		return v.View(ctx, func(tx *vault.Tx) error {
@@ -97,6 +97,7 @@ func (o *auditOptions) each(ctx context.Context, a *app, use func(vault.AuditRow
 	return err
 }
 
+// picks reports whether the flags select a row.
 func (o *auditOptions) picks(row vault.AuditRow, since time.Time) bool {
 	return !row.At.Before(since) &&
 		(o.node == "" || concerns(row, o.node)) &&
@@ -104,14 +105,14 @@ func (o *auditOptions) picks(row vault.AuditRow, since time.Time) bool {
 		strings.HasPrefix(row.Actor, o.actor)
 }
 
-// concerns reports whether a row is about a node. Subjects of other rows are numbers,
-// files and keys, and a node may have the name of any of these.
+// concerns reports whether a row is about a node. The action decides: the subject of
+// another row is a number, a file or a key, and a node may have the same name.
 func concerns(row vault.AuditRow, node string) bool {
 	switch row.Action {
-	case registry.ActionUseSSHKey: // of a key, for a node
+	case registry.ActionUseSSHKey: // the subject is a key, the detail a node
 		return row.Detail == node
 	case "node.import":
-		return false // of a file; its nodes have rows of their own
+		return false // the subject is a file; each node has a row of its own
 	case "node.rename":
 		return row.Subject == node || strings.HasSuffix(row.Detail, " -> "+strconv.Quote(node))
 	case "ssh-key.assign":
@@ -153,7 +154,7 @@ func newAuditExport(a *app) *cobra.Command {
 	var o auditOptions
 	cmd := &cobra.Command{
 		Use:   "export",
-		Short: "Print the audit log as one JSON object a line, with its hashes",
+		Short: "Print the audit log as JSON lines, one row each, with its hashes",
 		RunE:  func(cmd *cobra.Command, _ []string) error { return runAuditExport(cmd.Context(), a, o) },
 	}
 	o.register(cmd)

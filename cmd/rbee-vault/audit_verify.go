@@ -32,19 +32,25 @@ func newAuditVerify(a *app) *cobra.Command {
 	var o auditVerifyOptions
 	cmd := &cobra.Command{
 		Use:   "verify",
-		Short: "Check that no row was changed, taken out or put in, in the audit log and beside it",
-		Long: `Check the chain of the audit log: no row was changed, taken out or put in; and that
-nodes, keys, host keys, signers and slots are those that its newest row tells of. What the
-chain alone cannot tell is that its newest rows are gone. --against BACKUP tells: the
-log must go on where that backup's ended. The backup is verified as by backup verify,
-with --identity and --signer.
+		Short: "Check that no row of the audit log, and nothing it describes, was tampered with",
+		Long: `Check the hash chain of the audit log: no row was changed, removed or inserted. Check
+also that the nodes, keys, host keys, signers and slots are those that the newest row
+describes.
 
-It tells apart, with exit 18: "tampered", a row that does not fit the rows before it;
-"truncated", where the newest rows are gone; and "parted", where both logs have the
-same beginning and go on differently: another copy of this vault went on, such as an
-older one that was put back, or somebody who has the key wrote the log anew from there.
-"could not check": the backup does not open, is not trusted, or is another vault's, of
-which this one was restored before or never.`,
+The chain alone does not show that the newest rows were removed. --against BACKUP does:
+the log must continue the log in that backup. The backup is verified as "backup verify"
+does it, with --identity and --signer.
+
+With exit 18, the message begins with one of these:
+
+  tampered   a row does not fit the rows before it
+  truncated  the newest rows are gone
+  parted     both logs begin in the same way and continue differently: another copy of
+             this vault was used, such as an older one that was put back, or somebody
+             who has the key rewrote the log from there
+
+"could not check" means that the backup does not open, is not trusted, or is a backup
+of another vault. That can be the vault from which this one was restored.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runAuditVerify(cmd.Context(), a, o) },
 	}
 	o.register(cmd)
@@ -62,8 +68,8 @@ func runAuditVerify(ctx context.Context, a *app, o auditVerifyOptions) error {
 	}
 	var head vault.AuditHead
 	err := a.withVault(ctx, func(v *vault.Vault) error {
-		// An older page of an index hides a row from who looks it up, and not from who
-		// reads the table: so the pages are checked as well.
+		// An old page of an index hides a row from a look-up, but not from a scan of the
+		// table. So the pages are checked too.
 		if err := v.CheckPages(ctx); err != nil {
 			return err
 		}
@@ -87,23 +93,23 @@ func runAuditVerify(ctx context.Context, a *app, o auditVerifyOptions) error {
 	if a.json {
 		return a.ui.object(j)
 	}
-	a.ui.printf("ok: %d rows, the last of hash %s\n", j.Rows, j.Hash)
+	a.ui.printf("ok: %d rows, the last with hash %s\n", j.Rows, j.Hash)
 	if o.against != "" {
-		a.ui.printf("ok: it goes on where backup %d of %s ended, with row %d\n", m.Sequence, m.Created, m.AuditSeq)
+		a.ui.printf("ok: it continues backup %d of %s, which ended with row %d\n", m.Sequence, m.Created, m.AuditSeq)
 	}
 	return nil
 }
 
-// continues checks that the log, whose chain holds, goes on where a backup's ended.
+// continues checks that the log continues the log in a backup. The chain of both is good.
 func continues(ctx context.Context, tx *vault.Tx, head vault.AuditHead, m backup.Manifest, theirs [][32]byte) error {
 	meta, err := tx.Meta(ctx)
 	if err != nil {
 		return err
 	}
 	if m.VaultID != meta.VaultID && m.VaultID != meta.OriginVaultID {
-		return fmt.Errorf("could not check: %w: the backup is of vault %s, this is %s", vault.ErrInvalid, m.VaultID, meta.VaultID)
+		return fmt.Errorf("could not check: %w: the backup is of vault %s, this is vault %s", vault.ErrInvalid, m.VaultID, meta.VaultID)
 	}
-	var common int64 // rows that both have
+	var common int64 // the number of equal rows at the beginning
 	var ours vault.AuditRow
 	for row, err := range tx.AuditRows(ctx, 1) {
 		if err != nil {
@@ -118,12 +124,12 @@ func continues(ctx context.Context, tx *vault.Tx, head vault.AuditHead, m backup
 	case common == m.AuditSeq:
 		return nil
 	case common == head.Seq:
-		return fmt.Errorf("truncated: %w: it ends with row %d, the backup's with row %d", vault.ErrAudit, head.Seq, m.AuditSeq)
+		return fmt.Errorf("truncated: %w: the log ends with row %d, the log in the backup with row %d", vault.ErrAudit, head.Seq, m.AuditSeq)
 	case common == 0:
-		return fmt.Errorf("tampered: %w: no row of it is in the backup", vault.ErrAudit)
+		return fmt.Errorf("tampered: %w: the log and the backup have no row in common", vault.ErrAudit)
 	case m.VaultID == meta.OriginVaultID && ours.Action == "vault.restore":
-		return fmt.Errorf("could not check: %w: this vault was restored from an earlier backup of vault %s, and has gone its own way since row %d", vault.ErrInvalid, m.VaultID, ours.Seq)
+		return fmt.Errorf("could not check: %w: this vault was restored from an earlier backup of vault %s, and has its own rows since row %d", vault.ErrInvalid, m.VaultID, ours.Seq)
 	}
-	return withHint(fmt.Errorf("parted: %w: row %d is another one in the backup; up to row %d they are the same", vault.ErrAudit, common+1, common),
-		"Another copy of this vault went on from there, or somebody who has its key wrote the log anew. See what it did: rbee-vault audit list")
+	return withHint(fmt.Errorf("parted: %w: row %d differs from the backup; up to row %d both are the same", vault.ErrAudit, common+1, common),
+		"Another copy of this vault was used from there on, or somebody who has its key rewrote the log. See what was done: rbee-vault audit list")
 }

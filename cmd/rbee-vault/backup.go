@@ -22,16 +22,16 @@ type backupOptions struct {
 
 func (o *backupOptions) register(cmd *cobra.Command) {
 	cmd.Flags().StringVarP(&o.out, "output", "o", "", "write to the new `FILE`, '-' for standard output (default: backups/ beside the database)")
-	cmd.Flags().StringArrayVar(&o.recipients, "recipient", nil, "let the owner of this public `KEY` read it too; repeatable")
+	cmd.Flags().StringArrayVar(&o.recipients, "recipient", nil, "also encrypt to this public `KEY`; repeatable")
 }
 
 func newBackup(a *app) *cobra.Command {
 	var o backupOptions
 	cmd := &cobra.Command{
 		Use:   "backup",
-		Short: "Write the vault into one encrypted file",
-		Long: `Write the vault into one file, encrypted to the recovery identity and every other
-recipient of the vault, and signed by the vault. It never replaces a file.`,
+		Short: "Write the vault to one encrypted file",
+		Long: `Write the vault to one file. It is encrypted to the recovery identity and every other
+recipient of the vault, and signed by the vault. An existing file is never replaced.`,
 		Example: `  rbee-vault backup
   rbee-vault backup -o /media/usb/fleet.tar.gz.age
   rbee-vault backup -o - | ssh ops@backup.example.org 'cat > fleet.tar.gz.age'`,
@@ -46,7 +46,7 @@ func newBackupCreate(a *app) *cobra.Command {
 	var o backupOptions
 	cmd := &cobra.Command{
 		Use:   "create",
-		Short: "The same as backup alone",
+		Short: "The same as \"backup\" alone",
 		RunE:  func(cmd *cobra.Command, _ []string) error { return runBackup(cmd.Context(), a, o) },
 	}
 	o.register(cmd)
@@ -66,14 +66,14 @@ func runBackup(ctx context.Context, a *app, o backupOptions) error {
 	return a.withVault(ctx, func(v *vault.Vault) error { return a.backup(ctx, v, o) })
 }
 
-// backup makes a backup of the open vault and tells of it.
+// backup makes a backup of the open vault and prints its path.
 func (a *app) backup(ctx context.Context, v *vault.Vault, o backupOptions) error {
 	opts := backup.CreateOptions{Path: o.out, Recipients: o.recipients, Program: "rbee-vault " + version}
 	switch {
 	case o.out == "-" && a.ui.pretty:
-		return fmt.Errorf("%w: a backup is binary: send standard output to a file or a pipe", vault.ErrInvalid)
+		return fmt.Errorf("%w: a backup is binary: redirect standard output to a file or a pipe", vault.ErrInvalid)
 	case o.out == "-" && a.json:
-		return fmt.Errorf("%w: --json and -o - both want standard output", vault.ErrInvalid)
+		return fmt.Errorf("%w: --json and '-o -' both need standard output", vault.ErrInvalid)
 	case o.out == "-":
 		opts.Writer = a.ui.out
 	case o.out == "":
@@ -96,7 +96,7 @@ func (a *app) backup(ctx context.Context, v *vault.Vault, o backupOptions) error
 	default:
 		a.ui.printf("%s\n", created.Path)
 		if created.Unchanged {
-			a.ui.info("The registry is as it was in the backup before.")
+			a.ui.info("The registry has not changed since the last backup.")
 		}
 	}
 	return err
@@ -114,7 +114,7 @@ func newBackupList(a *app) *cobra.Command {
 	var o backupListOptions
 	cmd := &cobra.Command{
 		Use:   "list",
-		Short: "List the vault's backups, and which of the files are still there",
+		Short: "List the vault's backups, and whether their files still exist",
 		RunE:  func(cmd *cobra.Command, _ []string) error { return runBackupList(cmd.Context(), a, o) },
 	}
 	o.register(cmd)
@@ -144,7 +144,7 @@ func runBackupList(ctx context.Context, a *app, o backupListOptions) error {
 		return err
 	}
 	if len(records) == 0 {
-		a.ui.info("There are no backups yet: rbee-vault backup")
+		a.ui.info("There are no backups yet. To make one: rbee-vault backup")
 		return nil
 	}
 	var rows [][]string

@@ -19,10 +19,11 @@ func newBackupVerify(a *app) *cobra.Command {
 	var o readOptions
 	cmd := &cobra.Command{
 		Use:   "verify FILE",
-		Short: "Check a backup as a restore would, and write nothing",
-		Long: `Check a backup from its first byte to its last: encryption, signature and signer,
-sums, counts, and the audit log's chain. FILE may be '-'. It opens by --identity.
-It is trusted when the vault in place made it and recorded it, or by --signer.`,
+		Short: "Check a backup as a restore does, without writing anything",
+		Long: `Check a whole backup: encryption, signature, signer, checksums, counts, and the hash
+chain of the audit log. FILE may be '-'. The backup opens with --identity.
+
+It is trusted if the vault in place has recorded it, or if --signer names its signer.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return runBackupVerify(cmd.Context(), a, o, args[0]) },
 	}
@@ -39,7 +40,7 @@ func runBackupVerify(ctx context.Context, a *app, o readOptions, file string) er
 	return verifyBackup(ctx, a, o, file, true)
 }
 
-// verifyBackup verifies a backup, and says what it holds.
+// verifyBackup verifies a backup, and prints what it holds.
 func verifyBackup(ctx context.Context, a *app, o readOptions, file string, askVault bool) error {
 	m, err := verifiedBackup(ctx, a, o, file, askVault, nil)
 	if err != nil {
@@ -52,9 +53,8 @@ func verifyBackup(ctx context.Context, a *app, o readOptions, file string, askVa
 	return nil
 }
 
-// verifiedBackup verifies a backup whose signer --signer names, or where askVault
-// says so one that the vault in place recorded. auditRow is given each row of its log;
-// nil: nobody wants them.
+// verifiedBackup verifies a backup and returns its manifest. For askVault see build.
+// auditRow, if not nil, is called with each row of the audit log in the backup.
 func verifiedBackup(ctx context.Context, a *app, o readOptions, file string, askVault bool, auditRow func(vault.AuditRow)) (backup.Manifest, error) {
 	cfg, err := a.config(ctx)
 	if err != nil {
@@ -76,19 +76,19 @@ func verifiedBackup(ctx context.Context, a *app, o readOptions, file string, ask
 	return backup.Verify(ctx, r, opts)
 }
 
-// readOptions are the flags of whoever reads a backup.
+// readOptions are the flags of every command that reads a backup.
 type readOptions struct {
 	signers         []string
 	acceptSuccessor bool
 }
 
 func (o *readOptions) register(cmd *cobra.Command) {
-	cmd.Flags().StringArrayVar(&o.signers, "signer", nil, "trust the backup's signer with this `FINGERPRINT` (SHA256:..., from the sheet; or the sheet's file); repeatable")
-	cmd.Flags().BoolVar(&o.acceptSuccessor, "accept-successor", false, "trust a signer that the one given certified, directly or not")
+	cmd.Flags().StringArrayVar(&o.signers, "signer", nil, "trust a backup whose signer has this `FINGERPRINT` (SHA256:... from the sheet, or the file of the sheet); repeatable")
+	cmd.Flags().BoolVar(&o.acceptSuccessor, "accept-successor", false, "also trust a signer that the one given certified, directly or through others")
 }
 
-// build gives the library's options. Without --signer, and where askVault says so, the
-// backups that the vault in place recorded are trusted too.
+// build returns the options for the backup package. Without --signer, and if askVault is
+// true, the backups that the vault in place has recorded are trusted.
 func (o readOptions) build(ctx context.Context, a *app, cfg vault.Config, askVault bool) (backup.ReadOptions, error) {
 	var recorded map[string]bool
 	if askVault && len(o.signers) == 0 {
@@ -115,19 +115,19 @@ func (o readOptions) build(ctx context.Context, a *app, cfg vault.Config, askVau
 		}
 		err := backup.TrustSigners(signers...)(ctx, c)
 		if errors.Is(err, backup.ErrSuccessor) && o.acceptSuccessor {
-			a.ui.warn("the backup's signer is %s, a successor of the one given", c.Signer)
+			a.ui.warn("the backup's signer is %s, a successor of the signer given", c.Signer)
 			return nil
 		}
 		return err
 	}}, nil
 }
 
-// askSigner has the operator type the fingerprint of a backup's signer.
+// askSigner asks the operator for the fingerprint of a backup's signer.
 func (a *app) askSigner(ctx context.Context, c backup.Claim) (string, error) {
 	if !a.interactive() {
-		return "", fmt.Errorf("%w: nobody vouched for its signer, %s", backup.ErrUntrusted, c.Signer)
+		return "", fmt.Errorf("%w: nothing vouches for its signer, %s", backup.ErrUntrusted, c.Signer)
 	}
-	answer, err := a.ui.ask(ctx, "Fingerprint of the signer, from the sheet (SHA256:...): ")
+	answer, err := a.ui.ask(ctx, "Fingerprint of the signer on your sheet (SHA256:...): ")
 	if err != nil {
 		return "", err
 	}
@@ -135,7 +135,7 @@ func (a *app) askSigner(ctx context.Context, c backup.Claim) (string, error) {
 }
 
 // recordedBackups returns the SHA-256 of the SHA256SUMS of each backup that the vault in
-// place recorded. A vault that does not open vouches for none.
+// place has recorded. If that vault does not open, there are none.
 func recordedBackups(ctx context.Context, a *app, cfg vault.Config) map[string]bool {
 	cfg.Logger, cfg.ConfirmSigner = nil, nil
 	v, err := vault.Open(ctx, cfg)
@@ -157,17 +157,18 @@ func recordedBackups(ctx context.Context, a *app, cfg vault.Config) map[string]b
 	return sums
 }
 
-// needIdentities is asked before a backup is read: there may be much of it.
+// needIdentities returns an error if no identity was given. It is called before a backup
+// is read, which may be long.
 func needIdentities(identities []age.Identity) error {
 	if len(identities) > 0 {
 		return nil
 	}
-	return withHint(fmt.Errorf("%w: a backup opens by identity alone", vault.ErrNoWayIn),
-		"Give the recovery identity or a recipient's: --identity FILE. A passphrase opens the vault that the backup was made of, not the backup.")
+	return withHint(fmt.Errorf("%w: a backup opens with an identity only", vault.ErrNoWayIn),
+		"Give the recovery identity or a recipient's: --identity FILE. A passphrase opens the vault that was backed up, not the backup.")
 }
 
-// openBackup opens the file, or standard input. What comes through a pipe is read to
-// its end now, before the vault in place is locked for it.
+// openBackup opens the file, or standard input. A pipe is read to its end first, so that
+// the vault in place is not locked while the data comes in.
 func (a *app) openBackup(ctx context.Context, file string) (io.ReadCloser, error) {
 	if f, ok := a.stdin.(*os.File); ok && file == "-" && term.IsTerminal(int(f.Fd())) {
 		return nil, fmt.Errorf("%w: standard input is a terminal, not a backup", vault.ErrInvalid)

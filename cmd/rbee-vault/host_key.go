@@ -13,7 +13,7 @@ import (
 )
 
 func newHostKey(a *app) *cobra.Command {
-	cmd := &cobra.Command{Use: "host-key", Short: "The host keys that are pinned for the nodes"}
+	cmd := &cobra.Command{Use: "host-key", Short: "The pinned host keys of the nodes"}
 	cmd.AddCommand(newHostKeyList(a), newHostKeyTrust(a), newHostKeyForget(a))
 	return cmd
 }
@@ -25,7 +25,7 @@ type hostKeyListOptions struct {
 
 func (o *hostKeyListOptions) register(cmd *cobra.Command) {
 	o.selectOptions.register(cmd)
-	cmd.Flags().BoolVar(&o.knownHosts, "known-hosts", false, "print OpenSSH's known_hosts format")
+	cmd.Flags().BoolVar(&o.knownHosts, "known-hosts", false, "print the host keys of all nodes in the known_hosts format of OpenSSH")
 }
 
 func newHostKeyList(a *app) *cobra.Command {
@@ -33,8 +33,8 @@ func newHostKeyList(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list [NODE|GLOB...]",
 		Short: "List the pinned host keys",
-		Long: `List the pinned host keys. --known-hosts prints those of all nodes as OpenSSH reads
-them; as in: ssh -o KnownHostsCommand='/usr/bin/rbee-vault host-key list --known-hosts' ...`,
+		Long: `List the pinned host keys. --known-hosts prints the host keys of all nodes in the format
+of OpenSSH, for: ssh -o KnownHostsCommand='/usr/bin/rbee-vault host-key list --known-hosts' ...`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error { return runHostKeyList(cmd.Context(), a, o, args) },
 	}
@@ -45,7 +45,7 @@ them; as in: ssh -o KnownHostsCommand='/usr/bin/rbee-vault host-key list --known
 func runHostKeyList(ctx context.Context, a *app, o hostKeyListOptions, args []string) error {
 	if o.knownHosts {
 		if len(args) > 0 || o.where != "" {
-			return usagef("--known-hosts prints those of all nodes")
+			return usagef("--known-hosts prints the host keys of all nodes: give no node and no --where")
 		}
 		return a.withVault(ctx, func(v *vault.Vault) error {
 			return v.View(ctx, func(tx *vault.Tx) error { return registry.WriteKnownHosts(ctx, tx, a.ui.out) })
@@ -71,10 +71,10 @@ func runHostKeyList(ctx context.Context, a *app, o hostKeyListOptions, args []st
 		return objects(a.ui, keys)
 	}
 	if len(names) == 0 && selection.conditional {
-		return nil // names said so
+		return nil // names has said that no node matches
 	}
 	if len(keys) == 0 {
-		a.ui.info("No host key is pinned: rbee-vault host-key trust NODE --fingerprint SHA256:...")
+		a.ui.info("No host key is pinned. To pin one: rbee-vault host-key trust NODE --fingerprint SHA256:...")
 		return nil
 	}
 	var rows [][]string
@@ -92,14 +92,14 @@ type forgetOptions struct {
 
 func (o *forgetOptions) register(cmd *cobra.Command) {
 	o.selectOptions.register(cmd)
-	cmd.Flags().StringVar(&o.fingerprint, "fingerprint", "", "only the one with this `FINGERPRINT`")
+	cmd.Flags().StringVar(&o.fingerprint, "fingerprint", "", "only the host key with this `FINGERPRINT`")
 }
 
 func newHostKeyForget(a *app) *cobra.Command {
 	var o forgetOptions
 	cmd := &cobra.Command{
 		Use:   "forget NODE|GLOB...",
-		Short: "Take away the pinned host keys of nodes",
+		Short: "Remove the pinned host keys of nodes",
 		Args:  cobra.ArbitraryArgs,
 		RunE:  func(cmd *cobra.Command, args []string) error { return runHostKeyForget(cmd.Context(), a, o, args) },
 	}

@@ -20,15 +20,15 @@ import (
 type trustOptions struct {
 	selectOptions
 	fingerprint string
-	knownHosts  string   // the file
+	knownHosts  string   // path of a known_hosts file
 	replaces    []string // fingerprints of pinned keys
 }
 
 func (o *trustOptions) register(cmd *cobra.Command) {
 	o.selectOptions.register(cmd)
 	cmd.Flags().StringVar(&o.fingerprint, "fingerprint", "", "pin the key with this `FINGERPRINT`")
-	cmd.Flags().StringVar(&o.knownHosts, "from-known-hosts", "", "pin what this known_hosts `FILE` has")
-	cmd.Flags().StringArrayVar(&o.replaces, "replace", nil, "in place of the pinned key with this `FINGERPRINT`; repeatable")
+	cmd.Flags().StringVar(&o.knownHosts, "from-known-hosts", "", "pin the host keys in this known_hosts `FILE`")
+	cmd.Flags().StringArrayVar(&o.replaces, "replace", nil, "replace the pinned key that has this `FINGERPRINT`; repeatable")
 }
 
 func newHostKeyTrust(a *app) *cobra.Command {
@@ -36,12 +36,15 @@ func newHostKeyTrust(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "trust NODE --fingerprint SHA256:... | trust [NODE|GLOB...] --from-known-hosts FILE",
 		Short: "Pin a node's host key",
-		Long: `Pin the host key that a node shows now, if it has the fingerprint that you were told
-by other means (on the node: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub); or the
-keys that an OpenSSH known_hosts file has for the nodes named, or all.
+		Long: `With --fingerprint, connect to the node and pin the host key that has this fingerprint.
+Get the fingerprint on the node itself:
+ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub
 
-Where another key of the type is pinned, nothing is changed (exit 18) unless --replace
-names the old one.`,
+With --from-known-hosts, pin the keys that an OpenSSH known_hosts file has for the
+selected nodes, or for all nodes.
+
+If another key of the same type is pinned, nothing is changed (exit 18), unless
+--replace names that key.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error { return runHostKeyTrust(cmd.Context(), a, o, args) },
 	}
@@ -58,7 +61,7 @@ func runHostKeyTrust(ctx context.Context, a *app, o trustOptions, args []string)
 	case len(args) != 1 || o.where != "":
 		return usagef("which node?")
 	case !strings.HasPrefix(o.fingerprint, "SHA256:") || len(o.fingerprint) != len("SHA256:")+43:
-		return fmt.Errorf("%w: a fingerprint reads SHA256: and 43 characters", vault.ErrInvalid)
+		return fmt.Errorf("%w: a fingerprint is SHA256: and 43 characters", vault.ErrInvalid)
 	}
 	return trustFingerprint(ctx, a, o, args[0])
 }
@@ -81,12 +84,11 @@ func trustFingerprint(ctx context.Context, a *app, o trustOptions, name string) 
 	})
 }
 
-// hostKeyTypes are asked for one after the other: a server shows one key a
-// connection.
+// hostKeyTypes are tried one after the other: a server shows one key for each connection.
 var hostKeyTypes = []string{ssh.KeyAlgoED25519, ssh.KeyAlgoECDSA256, ssh.KeyAlgoECDSA384, ssh.KeyAlgoECDSA521, ssh.KeyAlgoRSASHA512}
 
-// seeHostKey connects to the node, without logging in, until it shows the key of
-// that fingerprint.
+// seeHostKey connects to the node until it shows the key with that fingerprint. It does
+// not log in.
 func seeHostKey(ctx context.Context, n registry.Node, fingerprint string) (ssh.PublicKey, error) {
 	address := net.JoinHostPort(n.SSHHost, strconv.Itoa(int(n.SSHPort)))
 	var seen []string
@@ -103,7 +105,7 @@ func seeHostKey(ctx context.Context, n registry.Node, fingerprint string) (ssh.P
 			HostKeyAlgorithms: []string{kind},
 			HostKeyCallback: func(_ string, _ net.Addr, key ssh.PublicKey) error {
 				shown = key
-				return done // nothing of ours is sent
+				return done // before anything secret is sent
 			},
 		})
 		if err == nil {
@@ -111,7 +113,7 @@ func seeHostKey(ctx context.Context, n registry.Node, fingerprint string) (ssh.P
 		}
 		conn.Close()
 		if shown == nil {
-			continue // it has none of the kind
+			continue // the server has no key of this type
 		}
 		if ssh.FingerprintSHA256(shown) == fingerprint {
 			return shown, nil
@@ -121,8 +123,8 @@ func seeHostKey(ctx context.Context, n registry.Node, fingerprint string) (ssh.P
 	if len(seen) == 0 {
 		return nil, fmt.Errorf("%s shows no host key: is it an SSH server?", address)
 	}
-	return nil, withHint(fmt.Errorf("%w: %s shows none with that fingerprint, but %s", registry.ErrHostKeyChanged, address, strings.Join(seen, ", ")),
-		"Look at the node itself, not over this network: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub")
+	return nil, withHint(fmt.Errorf("%w: %s shows no host key with that fingerprint, but %s", registry.ErrHostKeyChanged, address, strings.Join(seen, ", ")),
+		"Check the fingerprint on the node itself, not over this network: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub")
 }
 
 // maxKnownHosts caps a known_hosts file, in bytes.
@@ -134,7 +136,7 @@ func trustKnownHosts(ctx context.Context, a *app, o trustOptions, args []string)
 	if err != nil {
 		return err
 	}
-	in, err := openInput(ctx, file) // and read, before the vault is opened: it may be a pipe
+	in, err := openInput(ctx, file) // a pipe is read before the vault is opened
 	if err != nil {
 		return err
 	}
@@ -156,15 +158,15 @@ func trustKnownHosts(ctx context.Context, a *app, o trustOptions, args []string)
 			a.ui.warn("%s: %s", p.Row, p.Reason)
 		}
 		if known.More > 0 {
-			a.ui.warn("and %d more lines were left out", known.More)
+			a.ui.warn("and %d more lines were skipped", known.More)
 		}
 		added, err := r.TrustHostKeys(ctx, known.Keys, o.replaces...)
 		if err != nil {
 			return hostKeyHint(err)
 		}
-		a.ui.info("%s has keys of %d of %d nodes; %d host keys are newly pinned", file, len(known.Keys), len(nodes), added)
+		a.ui.info("%s has host keys of %d of %d nodes; %d host keys were pinned", file, len(known.Keys), len(nodes), added)
 		if len(known.Keys) < len(nodes) && len(args) > 0 {
-			return fmt.Errorf("%w: %s has no key to pin for %d of the nodes named", errPartial, file, len(nodes)-len(known.Keys))
+			return fmt.Errorf("%w: %s has no host key for %d of the selected nodes", errPartial, file, len(nodes)-len(known.Keys))
 		}
 		return nil
 	})
@@ -172,7 +174,7 @@ func trustKnownHosts(ctx context.Context, a *app, o trustOptions, args []string)
 
 func hostKeyHint(err error) error {
 	if errors.Is(err, registry.ErrHostKeyChanged) {
-		return withHint(err, "Was the machine set up anew? If you know why, name the old key: --replace SHA256:...")
+		return withHint(err, "Was the machine installed again? If you know why the key changed, replace the old key: --replace SHA256:...")
 	}
 	return err
 }

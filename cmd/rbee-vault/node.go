@@ -38,7 +38,7 @@ type nodeOptions struct {
 	installPath string
 	backends    []string
 
-	given func(flag string) bool // whether the command line has it
+	given func(flag string) bool // reports whether a flag was given
 }
 
 func (o *nodeOptions) register(cmd *cobra.Command) {
@@ -51,15 +51,16 @@ func (o *nodeOptions) register(cmd *cobra.Command) {
 	f.StringVar(&o.gitRepo, "git-repo", "", "`URL` to install from")
 	f.StringVar(&o.gitBranch, "git-branch", "main", "`BRANCH` to install")
 	f.StringVar(&o.installPath, "install-path", "", "`PATH` to install at, on the node")
-	f.StringArrayVar(&o.backends, "backend", nil, "what it computes with: `NAME[=DEVICES]`, such as cuda=2 or cpu; repeatable")
+	f.StringArrayVar(&o.backends, "backend", nil, "compute backend: `NAME[=DEVICES]`, such as cuda=2 or cpu; repeatable")
 }
 
-// anyGiven reports whether a flag of the node's was given.
+// anyGiven reports whether any of these flags was given.
 func (o nodeOptions) anyGiven() bool {
 	return slices.ContainsFunc([]string{"ssh-host", "ssh-port", "ssh-user", "ssh-key", "git-repo", "git-branch", "install-path", "backend"}, o.given)
 }
 
-// apply writes the flags that were given, or all with defaults for a new node.
+// apply copies the flags to the node: those that were given, or all of them with their
+// defaults.
 func (o nodeOptions) apply(n *registry.Node, all bool) error {
 	given := func(flag string) bool { return all || o.given(flag) }
 	if given("ssh-host") {
@@ -110,8 +111,8 @@ func expandKeyPath(path string) (string, error) {
 	return path, nil
 }
 
-// parseBackends parses NAME or NAME=DEVICES; a single empty one says that
-// nothing is known.
+// parseBackends parses NAME or NAME=DEVICES. A single empty flag means that the backends
+// are unknown.
 func parseBackends(flags []string) (backends []string, devices map[string]uint32, err error) {
 	if len(flags) == 0 || (len(flags) == 1 && flags[0] == "") {
 		return nil, nil, nil
@@ -137,7 +138,7 @@ func parseBackends(flags []string) (backends []string, devices map[string]uint32
 	return backends, devices, nil
 }
 
-// backendsText gives backends and devices as --backend takes them.
+// backendsText returns backends and devices in the form of --backend, joined by commas.
 func backendsText(n registry.Node) string {
 	if n.Backends != nil && len(n.Backends) == 0 && len(n.Devices) == 0 {
 		return "none"

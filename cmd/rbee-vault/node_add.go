@@ -31,9 +31,9 @@ type keyOptions struct {
 func (o *keyOptions) register(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&o.importKey, "import-key", "", "seal the SSH private key in `FILE` into the vault, and use it")
-	f.BoolVar(&o.generate, "generate-key", false, "make an SSH key inside the vault, and use it")
+	f.BoolVar(&o.generate, "generate-key", false, "generate an SSH key inside the vault, and use it")
 	f.StringVar(&o.use, "use-key", "", "use the vault's SSH `KEY`: a fingerprint, its beginning, or a comment")
-	f.BoolVar(&o.allowWeak, "allow-weak", false, "take an RSA key of fewer than 3072 bits")
+	f.BoolVar(&o.allowWeak, "allow-weak", false, "accept an RSA key of fewer than 3072 bits")
 }
 
 func newNodeAdd(a *app) *cobra.Command {
@@ -49,7 +49,7 @@ func newNodeAdd(a *app) *cobra.Command {
 	return cmd
 }
 
-// check returns a usage error where a flag is missing, or one too many was given.
+// check returns a usage error if a flag is missing, or if there is more than one key.
 func (o nodeAddOptions) check() error {
 	for _, flag := range []string{"ssh-host", "ssh-user", "git-repo", "install-path"} {
 		if !o.given(flag) {
@@ -76,7 +76,7 @@ func runNodeAdd(ctx context.Context, a *app, o nodeAddOptions, name string) erro
 	if err := o.apply(&n, true); err != nil {
 		return err
 	}
-	if err := n.Validate(); err != nil { // before the keyring is asked for anything
+	if err := n.Validate(); err != nil { // before anything prompts
 		return err
 	}
 	choice := registry.KeyChoice{Generate: o.generate}
@@ -102,14 +102,14 @@ func runNodeAdd(ctx context.Context, a *app, o nodeAddOptions, name string) erro
 		return err
 	})
 	if errors.Is(err, registry.ErrExists) {
-		return withHint(err, "Change it instead: rbee-vault node update %s ...", name)
+		return withHint(err, "To change that node: rbee-vault node update %s ...", name)
 	}
 	if err != nil {
 		return err
 	}
 	a.ui.info("added %s", name)
 	if o.generate {
-		a.ui.info("Its SSH public key, for the node's authorized_keys: rbee-vault ssh-key show %s", fingerprint)
+		a.ui.info("To print its SSH public key for authorized_keys on the node: rbee-vault ssh-key show %s", fingerprint)
 	}
 	return nil
 }

@@ -29,10 +29,13 @@ func newNodeExport(a *app) *cobra.Command {
 	var o exportOptions
 	cmd := &cobra.Command{
 		Use:   "export --format ssh-config|json [NAME|GLOB...]",
-		Short: "Print nodes for other tools: ssh_config for an Include, or JSON lines",
-		Long: `Print the nodes as ssh_config, with an alias for each, whose host keys are asked for
-with KnownHostsCommand; or as JSON lines, as node list does. With -o it goes to the
-new file FILE, mode 0600. Your own ~/.ssh/config is never changed: include the file.`,
+		Short: "Print nodes for other tools, as ssh_config or as JSON lines",
+		Long: `Print the nodes as ssh_config or as JSON lines. ssh_config has an alias for each node,
+and takes the host keys from the vault with KnownHostsCommand. JSON lines are those of
+"node list --json".
+
+-o writes to the new file FILE, mode 0600. Your own ~/.ssh/config is never changed:
+include the file there.`,
 		Example: `  rbee-vault node export --format ssh-config -o ~/.ssh/rbee.conf    # and at the top of ~/.ssh/config: Include rbee.conf`,
 		Args:    cobra.ArbitraryArgs,
 		RunE:    func(cmd *cobra.Command, args []string) error { return runNodeExport(cmd.Context(), a, o, args) },
@@ -43,7 +46,7 @@ new file FILE, mode 0600. Your own ~/.ssh/config is never changed: include the f
 
 func runNodeExport(ctx context.Context, a *app, o exportOptions, args []string) error {
 	if o.format != "ssh-config" && o.format != "json" {
-		return usagef("--format is ssh-config or json")
+		return usagef("--format must be ssh-config or json")
 	}
 	selection, err := o.parse(args)
 	if err != nil {

@@ -39,32 +39,35 @@ func (o *importOptions) register(cmd *cobra.Command) {
 	f.StringVar(&o.gitRepo, "git-repo", "", "`URL` to install from, for --ssh-config")
 	f.StringVar(&o.gitBranch, "git-branch", "main", "`BRANCH` to install, for --ssh-config")
 	f.StringVar(&o.installPath, "install-path", "", "`PATH` to install at, for --ssh-config")
-	f.BoolVar(&o.withKeys, "with-keys", false, "seal the private keys that the nodes' paths name into the vault")
-	f.BoolVar(&o.allowWeak, "allow-weak", false, "take RSA keys of fewer than 3072 bits")
-	f.BoolVar(&o.allowExec, "allow-exec", false, "let ssh run the programs that Match exec lines of the ssh_config name")
-	f.BoolVar(&o.replace, "replace", false, "replace nodes of the same name")
-	f.BoolVar(&o.dryRun, "dry-run", false, "only show what would happen")
+	f.BoolVar(&o.withKeys, "with-keys", false, "seal the private keys at the nodes' key paths into the vault")
+	f.BoolVar(&o.allowWeak, "allow-weak", false, "accept RSA keys of fewer than 3072 bits")
+	f.BoolVar(&o.allowExec, "allow-exec", false, "let ssh run the programs in Match exec lines of the ssh_config")
+	f.BoolVar(&o.replace, "replace", false, "replace existing nodes that have the same name")
+	f.BoolVar(&o.dryRun, "dry-run", false, "show what would be imported, and write nothing")
 }
 
 func newNodeImport(a *app) *cobra.Command {
 	var o importOptions
 	cmd := &cobra.Command{
 		Use:   "import FILE | import --ssh-config FILE",
-		Short: "Import nodes: a plaintext registry, JSON lines, an ssh_config",
-		Long: `Import nodes in one transaction. FILE is a plaintext beehives.db, with its ten or
-twelve columns, which is only read; or JSON lines as "node list --json" prints them
-('-' for standard input). --ssh-config takes the aliases of an ssh_config file, and
-what "ssh -G" says of each; patterns and Match lines are skipped and told, and the
-fields that SSH does not know come from --git-repo, --git-branch and --install-path.
-"ssh -G" runs the programs of Match exec lines: a file with one is refused, also by
---dry-run, unless --allow-exec. ProxyJump, ProxyCommand, HostKeyAlias, certificates
-and key paths with % tokens are not carried over, and said.
+		Short: "Import nodes from a plaintext registry, JSON lines or an ssh_config",
+		Long: `Import nodes in one transaction. FILE is one of these:
 
-With --with-keys each private key that an ssh_key_path names, and that can be read, is
-sealed into the vault, and the node uses it.
+  a plaintext beehives.db, with ten or twelve columns; it is only read
+  JSON lines, as "node list --json" prints them; '-' is standard input
 
-What cannot be a node is skipped and reported (exit 3). When a node of a name exists
-already nothing is imported (exit 15), unless --replace.`,
+--ssh-config imports the aliases of an ssh_config file, with the values that "ssh -G"
+prints for each. The fields that SSH does not know come from --git-repo, --git-branch
+and --install-path. Patterns and Match lines are skipped, with a warning. ProxyJump,
+ProxyCommand, HostKeyAlias, certificates and key paths with % tokens are not imported,
+with a warning. "ssh -G" runs the programs in Match exec lines: a file with such a line
+is refused, even with --dry-run, unless you give --allow-exec.
+
+With --with-keys, each readable private key that an ssh_key_path names is sealed into
+the vault, and the node uses it.
+
+Rows that are not valid nodes are skipped and reported (exit 3). If a node with the same
+name exists, nothing is imported (exit 15), unless you give --replace.`,
 		Example: `  rbee-vault node import ~/.rbee/beehives.db --with-keys
   rbee-vault node import --ssh-config ~/.ssh/config --git-repo https://example.org/rbee.git --install-path /opt/rbee`,
 		Args: cobra.MaximumNArgs(1),
@@ -96,7 +99,7 @@ type importJSON struct {
 	Keys      []string      `json:"keys"`
 }
 
-// readImport reads what is to be imported, and tells where from.
+// readImport reads the nodes, from source. legacy is true for a plaintext registry.
 func (a *app) readImport(ctx context.Context, o importOptions, file string) (set registry.ImportSet, source string, legacy bool, err error) {
 	home, _ := os.UserHomeDir()
 	if o.sshConfig != "" {
@@ -117,8 +120,8 @@ func (a *app) readImport(ctx context.Context, o importOptions, file string) (set
 	return set, file, true, err
 }
 
-// isNDJSON reports whether a file has JSON lines, or nothing at all, rather than a
-// database. (A database may have all that it holds in its write-ahead log.)
+// isNDJSON reports whether a file has JSON lines or is empty. It returns false for a
+// database, which may be empty too: its rows can be in the write-ahead log.
 func isNDJSON(r *bufio.Reader, file string) bool {
 	head, _ := r.Peek(1024)
 	text := bytes.TrimSpace(bytes.TrimPrefix(head, []byte("\xef\xbb\xbf")))
@@ -129,7 +132,8 @@ func isNDJSON(r *bufio.Reader, file string) bool {
 	return len(head) > 0 || errors.Is(err, fs.ErrNotExist)
 }
 
-// readSSHConfig has stock ssh tell what each alias means: it gets every rule right.
+// readSSHConfig asks ssh for the values of each alias, so that every rule of ssh_config
+// is followed.
 func readSSHConfig(ctx context.Context, o importOptions, home string) (registry.ImportSet, error) {
 	file, err := filepath.Abs(o.sshConfig)
 	if err != nil {
@@ -142,9 +146,9 @@ func readSSHConfig(ctx context.Context, o importOptions, home string) (registry.
 	if len(aliases.Runs) > 0 && !o.allowExec {
 		run := aliases.Runs[0]
 		return registry.ImportSet{}, withHint(fmt.Errorf("%w: %s: %s", vault.ErrInvalid, run.Row, run.Reason),
-			"Nothing was run. If you trust every file that is included, and the programs that they name: --allow-exec")
+			"Nothing was run. If you trust every included file, and the programs in them: --allow-exec")
 	}
-	set := registry.ImportSet{Warnings: aliases.Skipped, More: registry.More{Warnings: aliases.More}} // there is nothing wrong with a pattern
+	set := registry.ImportSet{Warnings: aliases.Skipped, More: registry.More{Warnings: aliases.More}} // skipped patterns are only warnings
 	base := registry.Node{GitRepoURL: o.gitRepo, GitBranch: o.gitBranch, InstallPath: o.installPath}
 	for _, name := range aliases.Names {
 		if ctx.Err() != nil {
@@ -164,13 +168,13 @@ func readSSHConfig(ctx context.Context, o importOptions, home string) (registry.
 	return set, nil
 }
 
-// sshAlias asks ssh what the alias base.Name means, and fills in the rest of the node.
-// lost says what could not be carried over.
+// sshAlias asks ssh for the values of the alias base.Name, and adds them to base. lost
+// says what could not be imported.
 func sshAlias(ctx context.Context, file string, base registry.Node, home string) (n registry.Node, lost []string, err error) {
 	var said bytes.Buffer
 	cmd := exec.CommandContext(ctx, "ssh", "-G", "-F", file, "--", base.Name)
 	cmd.Stderr = &said
-	cmd.WaitDelay = time.Second // what ssh started may hold the pipes
+	cmd.WaitDelay = time.Second // a program that ssh started may hold the pipes
 	out, err := cmd.Output()
 	if err != nil {
 		if said.Len() > 0 {
@@ -181,8 +185,8 @@ func sshAlias(ctx context.Context, file string, base registry.Node, home string)
 	return registry.ParseSSHValues(bytes.NewReader(out), base, home)
 }
 
-// readKeys reads the private keys that the nodes' paths name. What cannot be sealed
-// is told, and no reason not to import the node.
+// readKeys reads the private keys at the nodes' key paths. A key that cannot be sealed is
+// a warning, and its node is imported without it.
 func (a *app) readKeys(ctx context.Context, set *registry.ImportSet, allowWeak bool) {
 	set.Keys = map[string]*registry.PrivateKey{}
 	rows := map[string]int{}
@@ -194,12 +198,12 @@ func (a *app) readKeys(ctx context.Context, set *registry.ImportSet, allowWeak b
 			continue
 		}
 		if rows[n.Name] > 1 {
-			set.Warnings = append(set.Warnings, registry.Problem{Row: n.Name, Reason: "its SSH key stays a path: the node comes twice"})
+			set.Warnings = append(set.Warnings, registry.Problem{Row: n.Name, Reason: "its SSH key stays a path: the file has the node twice"})
 			continue
 		}
 		k, err := readKeyFile(ctx, n.SSHKeyPath, allowWeak)
 		if errors.Is(err, vault.ErrNoWayIn) {
-			err = fmt.Errorf("it is under a passphrase, which an import does not ask for. Then: rbee-vault ssh-key add %s --node %s", wire.Quote(n.SSHKeyPath), n.Name)
+			err = fmt.Errorf("it has a passphrase, which an import does not ask for. After the import: rbee-vault ssh-key add %s --node %s", wire.Quote(n.SSHKeyPath), n.Name)
 		}
 		if err != nil {
 			set.Warnings = append(set.Warnings, registry.Problem{Row: n.Name, Reason: fmt.Sprintf("its SSH key stays a path: %v", err)})
@@ -223,13 +227,13 @@ func readKeyFile(ctx context.Context, path string, allowWeak bool) (*registry.Pr
 	if err != nil {
 		return nil, err
 	}
-	// Nobody is asked for passphrases in the middle of many keys.
+	// Without a passphrase function: an import has many keys, and does not prompt.
 	return registry.ParsePrivateKey(ctx, data, registry.PrivateKeyOptions{Name: path, AllowWeak: allowWeak})
 }
 
 func runNodeImport(ctx context.Context, a *app, o importOptions, args []string) error {
 	if (len(args) == 1) == (o.sshConfig != "") {
-		return usagef("give a file, or --ssh-config")
+		return usagef("give either a file or --ssh-config")
 	}
 	if o.sshConfig != "" && (o.gitRepo == "" || o.installPath == "") {
 		return usagef("--ssh-config needs --git-repo and --install-path")
@@ -252,7 +256,7 @@ func runNodeImport(ctx context.Context, a *app, o importOptions, args []string) 
 		return err
 	})
 	if errors.Is(err, registry.ErrExists) {
-		return withHint(err, "Nothing was imported. Take the file's word for these nodes with --replace.")
+		return withHint(err, "Nothing was imported. To replace these nodes with those of the file: --replace")
 	}
 	if err != nil {
 		return err
@@ -268,7 +272,7 @@ func runNodeImport(ctx context.Context, a *app, o importOptions, args []string) 
 	case o.dryRun:
 		a.ui.info("Nothing was written: this was a dry run.")
 	case legacy && len(report.Added)+len(report.Replaced)+len(report.Unchanged) > 0:
-		a.ui.info("%s is still there, in plaintext. When you have checked the import and made a backup,\nremove it: shred -u %s", source, wire.Quote(source))
+		a.ui.info("%s still exists, in plaintext. After you have checked the import and made a backup,\nremove it: shred -u %s", source, wire.Quote(source))
 	}
 	if n := len(report.Skipped) + report.More.Skipped; n > 0 {
 		return fmt.Errorf("%w: %d of the file's rows were skipped", errPartial, n)
@@ -276,7 +280,7 @@ func runNodeImport(ctx context.Context, a *app, o importOptions, args []string) 
 	return nil
 }
 
-// newImportJSON gives a report with lists, which are never null.
+// newImportJSON returns the report with lists that are never null.
 func newImportJSON(report registry.ImportReport, dryRun bool) importJSON {
 	problems := func(from []registry.Problem) []problemJSON {
 		list := []problemJSON{}
@@ -297,12 +301,13 @@ func newImportJSON(report registry.ImportReport, dryRun bool) importJSON {
 	}
 }
 
+// showImport prints the warnings and what was done with each node.
 func showImport(a *app, report registry.ImportReport) {
 	for _, p := range report.Warnings {
 		a.ui.warn("%s: %s", p.Row, p.Reason)
 	}
 	if n := report.More.Warnings; n > 0 {
-		a.ui.warn("and %d more of these", n)
+		a.ui.warn("and %d more warnings", n)
 	}
 	for _, p := range report.Skipped {
 		a.ui.warn("skipped %s: %s", p.Row, p.Reason)

@@ -18,9 +18,9 @@ func newNodeList(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list [NAME|GLOB...]",
 		Short: "List the nodes",
-		Long: `List the nodes by name: as a table on a terminal; in a pipe tab-separated (name,
-host, port, user, status, last contact, backends); with --json one object a line.
-Without a name, a glob or --where, all of them, whatever their status.`,
+		Long: `List the nodes, sorted by name: as a table on a terminal; tab-separated in a pipe (name,
+host, port, user, status, last contact, backends); as JSON lines with --json. Without a
+name, a glob or --where, all nodes are listed.`,
 		Example: `  rbee-vault node list 'hive-*' --where 'status=online,cuda>=2,seen<10m'`,
 		Args:    cobra.ArbitraryArgs,
 		RunE:    func(cmd *cobra.Command, args []string) error { return runNodeList(cmd.Context(), a, o, args) },
@@ -47,9 +47,9 @@ func runNodeList(ctx context.Context, a *app, o selectOptions, args []string) er
 	}
 	if len(nodes) == 0 {
 		if selection.conditional {
-			return nil // nodes said so
+			return nil // nodes has said that no node matches
 		}
-		a.ui.info("There are no nodes yet: rbee-vault node add NAME ...")
+		a.ui.info("There are no nodes yet. To add one: rbee-vault node add NAME ...")
 		return nil
 	}
 	var rows [][]string
@@ -65,7 +65,7 @@ func runNodeList(ctx context.Context, a *app, o selectOptions, args []string) er
 	return nil
 }
 
-// nodeRow gives a node's cells: for a person on a terminal, in a pipe for a program.
+// nodeRow returns the cells of a node: for a person on a terminal, for a program in a pipe.
 func nodeRow(a *app, n registry.Node) []string {
 	last := "-"
 	switch {
@@ -94,7 +94,7 @@ func statusStyle(s registry.Status) lipgloss.Style {
 	return lipgloss.NewStyle()
 }
 
-// ago gives a duration as a person says it.
+// ago returns a duration in the form for a person: 5m, 36h, 3d.
 func ago(d time.Duration) string {
 	switch {
 	case d < 0:

@@ -33,8 +33,8 @@ func runNodeRemove(ctx context.Context, a *app, o selectOptions, args []string) 
 	return removeNodes(ctx, a, selection)
 }
 
-// doomedKeys are the SSH keys that go with the nodes: no other node uses them. By the
-// name of the last of their nodes.
+// doomedKeys returns the SSH keys that are removed with the nodes, because no other node
+// uses them. Each is under the name of the last node that uses it.
 func doomedKeys(ctx context.Context, r *registry.Registry, names []string) (map[string]registry.SSHKey, error) {
 	keys, err := r.ListSSHKeys(ctx)
 	if err != nil {
@@ -58,14 +58,14 @@ func doomedKeys(ctx context.Context, r *registry.Registry, names []string) (map[
 	return doomed, nil
 }
 
-// removedNodeJSON is what became of a node, and of the key that only it used.
+// removedNodeJSON is a removed node, and the key that was removed with it.
 type removedNodeJSON struct {
 	Removed string  `json:"removed"`
 	SSHKey  *string `json:"removed_ssh_key"`
 }
 
-// removeNodes asks, and removes all of the nodes; a name that is not there is
-// found out before anything is asked or removed.
+// removeNodes asks for confirmation, and removes all selected nodes. If one of them does
+// not exist, it returns an error before it asks or removes anything.
 func removeNodes(ctx context.Context, a *app, selection nodeSelection) error {
 	return a.withRegistry(ctx, func(r *registry.Registry) error {
 		names, err := selection.removable(ctx, a, r)
@@ -91,7 +91,7 @@ func removeNodes(ctx context.Context, a *app, selection nodeSelection) error {
 	})
 }
 
-// removeQuestion names the nodes, and the keys that would go with them.
+// removeQuestion names the nodes, and the keys that would be removed with them.
 func removeQuestion(names []string, doomed map[string]registry.SSHKey) string {
 	what := "node " + strings.Join(names, ", ")
 	if len(names) > 1 {
@@ -106,10 +106,11 @@ func removeQuestion(names []string, doomed map[string]registry.SSHKey) string {
 			keys = append(keys, keyName(k))
 		}
 	}
-	return fmt.Sprintf("Remove %s, and for good the private key that no other node uses: %s? (To keep it: rbee-vault ssh-key export, or assign it to another node.)", what, strings.Join(keys, ", "))
+	return fmt.Sprintf("Remove %s, and for good the private key that no other node uses: %s? (To keep the key, assign it to another node, or first: rbee-vault ssh-key export)", what, strings.Join(keys, ", "))
 }
 
-// removeNode removes one node, and reports it; key is the one that goes with it, if any.
+// removeNode removes one node and reports it. key is the key that is removed with it, if
+// any.
 func removeNode(ctx context.Context, a *app, r *registry.Registry, name string, key registry.SSHKey) error {
 	found, err := r.RemoveNode(ctx, name)
 	if err == nil && !found {

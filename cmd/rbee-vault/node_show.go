@@ -16,7 +16,7 @@ func newNodeShow(a *app) *cobra.Command {
 	var o selectOptions
 	cmd := &cobra.Command{
 		Use:   "show NAME|GLOB...",
-		Short: "Show nodes, one after the other",
+		Short: "Show all fields of nodes",
 		Args:  cobra.ArbitraryArgs,
 		RunE:  func(cmd *cobra.Command, args []string) error { return runNodeShow(cmd.Context(), a, o, args) },
 	}

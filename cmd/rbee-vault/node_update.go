@@ -23,9 +23,9 @@ func newNodeUpdate(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "update NAME|GLOB...",
 		Short: "Change nodes",
-		Long: `Change what the flags name, and keep the rest. --ssh-key '' takes the path away,
---backend '' says that the backends are unknown. Several nodes are changed all or
-none.`,
+		Long: `Change the fields that the flags name, and keep the others. --ssh-key '' removes the
+path; --backend '' makes the backends unknown. If one of several nodes cannot be
+changed, none is.`,
 		Example: `  rbee-vault node update 'hive-*' --git-branch stable`,
 		Args:    cobra.ArbitraryArgs,
 		RunE:    func(cmd *cobra.Command, args []string) error { return runNodeUpdate(cmd.Context(), a, o, args) },
@@ -40,7 +40,7 @@ func runNodeUpdate(ctx context.Context, a *app, o nodeUpdateOptions, args []stri
 		return err
 	}
 	if !o.anyGiven() {
-		return usagef("nothing to change: give a flag")
+		return usagef("nothing to change: give the flag of a field")
 	}
 	return a.withRegistry(ctx, func(r *registry.Registry) error {
 		names, err := selection.names(ctx, a, r)

@@ -27,22 +27,22 @@ type restoreOptions struct {
 func (o *restoreOptions) register(cmd *cobra.Command) {
 	o.readOptions.register(cmd)
 	f := cmd.Flags()
-	f.BoolVar(&o.replace, "replace", false, "set a vault in place aside")
-	f.BoolVar(&o.noKeyring, "no-keyring", false, "keep the new key out of the OS keyring")
-	f.BoolVar(&o.dryRun, "dry-run", false, "verify and report, write nothing")
+	f.BoolVar(&o.replace, "replace", false, "replace a vault in place: it is set aside")
+	f.BoolVar(&o.noKeyring, "no-keyring", false, "do not store the new key in the OS keyring")
+	f.BoolVar(&o.dryRun, "dry-run", false, "check the backup and report, without writing anything")
 }
 
 func newRestore(a *app) *cobra.Command {
 	var o restoreOptions
 	cmd := &cobra.Command{
 		Use:   "restore FILE",
-		Short: "Make a vault of a backup",
-		Long: `Make a vault of a backup, at --db. FILE may be '-'. Everything is verified before
-anything is put in place. The vault gets an id, a key and a signing key of its own,
-and keeps the backup's recipients, so the same recovery identity opens it.
+		Short: "Create a vault from a backup",
+		Long: `Create a vault from a backup, at --db. FILE may be '-'. The whole backup is verified
+before anything is put in place. The vault gets a new id, a new key and a new signing
+key. It keeps the recipients of the backup, so the same recovery identity opens it.
 
-A vault in place is refused, or with --replace set aside as .replaced-<time>: it
-still opens, by --db and that name.`,
+If there is a vault in place, nothing is restored. With --replace it is set aside as
+.replaced-<time>, and still opens with --db and that name.`,
 		Example: `  rbee-vault restore beehives-20260102T150405Z-000007.tar.gz.age --identity recovery.txt`,
 		Args:    cobra.ExactArgs(1),
 		RunE:    func(cmd *cobra.Command, args []string) error { return runRestore(cmd.Context(), a, o, args[0]) },
@@ -85,8 +85,8 @@ func runRestore(ctx context.Context, a *app, o restoreOptions, file string) erro
 	return nil
 }
 
-// restore puts the backup in place. A backup that is refused as damaged or untrusted is
-// noted in the log of the vault that it should have replaced.
+// restore puts the backup in place. If the backup is damaged or not trusted, the audit log
+// of the vault that it should have replaced records the attempt.
 func restore(ctx context.Context, a *app, cfg vault.Config, o restoreOptions, file string) (backup.Restored, error) {
 	if err := needIdentities(cfg.Identities); err != nil {
 		return backup.Restored{}, err
@@ -144,18 +144,18 @@ func (a *app) showRestored(done backup.Restored) {
 	}
 	a.ui.pairs(pairs)
 	a.ui.info(`
-This is a new vault with a signer of its own: write its fingerprint on the recovery
-sheet, or keep the page that this writes: rbee-vault status --sheet FILE`)
-	a.tellUnvouched(done.Slots, done.Signer)
+This is a new vault with a new signer. Write the signer's fingerprint on the recovery
+sheet, or keep a new sheet: rbee-vault status --sheet FILE`)
+	a.showUnvouched(done.Slots, done.Signer)
 }
 
-// confirmInPlace asks about recipients that nothing vouches for.
+// confirmInPlace asks about the recipients of a vault in place that nothing vouches for.
 func (a *app) confirmInPlace(ctx context.Context, in vault.InPlace) error {
-	a.ui.warn("nothing vouches for what is in place: %v", in.Cause)
+	a.ui.warn("nothing vouches for the vault in place: %v", in.Cause)
 	if in.Recipients == nil {
-		a.ui.warn("its recipients are not known, so all of the backup's come back, also those that were removed since")
+		a.ui.warn("its recipients are not known, so all recipients of the backup come back, even those that were removed later")
 	} else {
-		a.ui.warn("of the backup's recipients only these are kept, which its slots file names; who can write that file could have changed them:")
+		a.ui.warn("of the backup's recipients only these are kept, which its slots file names; anybody who can write that file could have changed them:")
 		for _, s := range in.Recipients {
 			a.ui.warn("  %s", slotText(s))
 		}
@@ -166,9 +166,8 @@ func (a *app) confirmInPlace(ctx context.Context, in vault.InPlace) error {
 	return a.ui.confirm(ctx, "Set it aside as it is, and put the backup in its place?")
 }
 
-// tellUnvouched names the unlock methods whose first use is asked about, for nothing of
-// theirs vouches for the signer yet.
-func (a *app) tellUnvouched(slots []vault.Slot, signer string) {
+// showUnvouched lists the unlock methods that do not vouch for the signer yet.
+func (a *app) showUnvouched(slots []vault.Slot, signer string) {
 	var unvouched []string
 	for _, s := range slots {
 		if !s.Vouched() {
@@ -179,8 +178,9 @@ func (a *app) tellUnvouched(slots []vault.Slot, signer string) {
 		return
 	}
 	a.ui.info(`
-These have not vouched for the signer yet. Each is asked once, or vouches by this line;
-a service's credential first, for it cannot be asked:
+These unlock methods have not vouched for the signer yet. Each of them asks once, at its
+first use, or vouches with the command below. A service cannot be asked, so run the
+command for its credential first.
 %s
 
   rbee-vault status --identity FILE --signer %s`, strings.Join(unvouched, "\n"), vault.Fingerprint(signer))
@@ -189,15 +189,15 @@ a service's credential first, for it cannot be asked:
 func restoreHint(err error) error {
 	switch {
 	case errors.Is(err, vault.ErrExists):
-		return withHint(err, "Nothing was touched. Replace it (it is set aside) with --replace, or restore elsewhere with --db PATH.")
+		return withHint(err, "Nothing was changed. Replace that vault with --replace (it is set aside), or restore to another path with --db PATH.")
 	case noKeyringHere(err):
-		return withHint(err, "Nothing was restored. On a machine without a keyring, restore to a vault that opens by identity alone: --no-keyring")
+		return withHint(err, "Nothing was restored. On a machine without a keyring, restore to a vault that opens with an identity only: --no-keyring")
 	}
 	return err
 }
 
-// rehearseRestore looks for what would stop a restore before it reads the backup, and
-// gives that error. It writes nothing.
+// rehearseRestore returns the error that would stop a restore before it reads the backup.
+// It writes nothing.
 func rehearseRestore(ctx context.Context, a *app, cfg vault.Config, o restoreOptions) error {
 	if err := needIdentities(cfg.Identities); err != nil {
 		return err
@@ -211,7 +211,7 @@ func rehearseRestore(ctx context.Context, a *app, cfg vault.Config, o restoreOpt
 		return fmt.Errorf("%q %w", cfg.Path, vault.ErrExists)
 	}
 	if !o.noKeyring {
-		// An account that nobody has: whether the keyring answers at all.
+		// Look up an account that does not exist, to see whether the keyring answers.
 		if _, err := cfg.Keyring.Get(ctx, rand.Text()); err != nil && !errors.Is(err, keyring.ErrNotFound) {
 			return err
 		}
@@ -219,8 +219,8 @@ func rehearseRestore(ctx context.Context, a *app, cfg vault.Config, o restoreOpt
 	return nil
 }
 
-// auditRefusedRestore puts into the log of the vault in place, where that opens,
-// that somebody tried to replace it by a backup that was not accepted.
+// auditRefusedRestore records in the audit log of the vault in place that somebody tried
+// to replace it with a bad backup. A vault that does not open records nothing.
 func (a *app) auditRefusedRestore(ctx context.Context, cfg vault.Config, file string, reason error) {
 	v, err := vault.Open(ctx, cfg)
 	if err == nil {

@@ -16,7 +16,7 @@ type selectOptions struct {
 }
 
 func (o *selectOptions) register(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&o.where, "where", "", "the nodes for which all `CONDITIONS` hold: status=online, backend=cuda, cuda>=2, seen<10m; joined by commas")
+	cmd.Flags().StringVar(&o.where, "where", "", "only nodes that meet all `CONDITIONS`, joined by commas: status=online, backend=cuda, cuda>=2, seen<10m")
 }
 
 // parse parses the flags and the arguments. Without any of them, every node is selected.
@@ -49,8 +49,7 @@ type nodeSelection struct {
 func selectNode(name string) nodeSelection { return nodeSelection{exact: []string{name}} }
 
 // nodes returns the selected nodes, by name. A name or glob that no node matches is
-// ErrNotFound. Where no node fulfils the conditions it tells the person, and returns
-// none.
+// ErrNotFound. If no node meets the conditions, nodes prints that and returns none.
 func (s nodeSelection) nodes(ctx context.Context, a *app, r *registry.Registry) ([]registry.Node, error) {
 	if s.exact != nil { // an unreadable row of another node does not matter
 		return s.exactNodes(ctx, r)
@@ -105,10 +104,10 @@ func (s nodeSelection) removable(ctx context.Context, a *app, r *registry.Regist
 	return s.exact, nil
 }
 
-// nodeHint adds the next step for a name that is not there.
+// nodeHint adds the next step for a node that does not exist.
 func nodeHint(err error) error {
 	if errors.Is(err, registry.ErrNotFound) {
-		return withHint(err, "See which there are: rbee-vault node list")
+		return withHint(err, "List the nodes: rbee-vault node list")
 	}
 	return err
 }

@@ -6,11 +6,11 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// newSetup keeps the spellings that operators of the keeper know.
+// newSetup has the command names that operators know from rbee-keeper.
 func newSetup(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "setup",
-		Short: "The keeper's spellings: add-node, list-nodes, remove-node",
+		Short: "The same commands under the names in rbee-keeper: add-node, list-nodes, remove-node",
 	}
 	cmd.AddCommand(newSetupAdd(a), newSetupList(a), newSetupRemove(a))
 	return cmd
@@ -24,7 +24,7 @@ func newSetupAdd(a *app) *cobra.Command {
 		Short: "Add a node; see `rbee-vault node add`",
 		RunE:  func(cmd *cobra.Command, _ []string) error { return runSetupAdd(cmd.Context(), a, o, name) },
 	}
-	o.nodeOptions.register(cmd) // the keeper has no flags for keys of the vault
+	o.nodeOptions.register(cmd) // rbee-keeper has no flags for keys in the vault
 	nameFlag(cmd, &name)
 	return cmd
 }

@@ -16,11 +16,11 @@ func parseSigner(s string) (string, error) {
 		return checkFingerprint(s)
 	}
 	if isSecret(s) {
-		return "", fmt.Errorf("%w: --signer: what is given is a private key, where a fingerprint is needed", vault.ErrInvalid)
+		return "", fmt.Errorf("%w: --signer is a private key, and a fingerprint is needed", vault.ErrInvalid)
 	}
 	data, err := readSmallFile(s)
 	if err != nil {
-		return "", fmt.Errorf("%w: --signer: neither a fingerprint (SHA256:...) nor the file of a sheet: %v", vault.ErrInvalid, err)
+		return "", fmt.Errorf("%w: --signer is neither a fingerprint (SHA256:...) nor the file of a sheet: %v", vault.ErrInvalid, err)
 	}
 	defer clear(data) // a recovery sheet holds the identity too
 	signer, err := vault.ParseSheet(data)
@@ -30,10 +30,10 @@ func parseSigner(s string) (string, error) {
 	return checkFingerprint(signer)
 }
 
-// checkFingerprint refuses what does not have the form of one.
+// checkFingerprint returns a text that has the form of a fingerprint.
 func checkFingerprint(s string) (string, error) {
 	if !strings.HasPrefix(s, "SHA256:") || len(s) != len("SHA256:")+43 {
-		return "", fmt.Errorf("%w: a signer's fingerprint reads SHA256: and 43 characters", vault.ErrInvalid)
+		return "", fmt.Errorf("%w: a fingerprint is SHA256: and 43 characters", vault.ErrInvalid)
 	}
 	return s, nil
 }
@@ -44,21 +44,21 @@ func readSmallFile(path string) ([]byte, error) {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() || info.Size() > 64<<10 {
-		return nil, fmt.Errorf("%w: %q is not a short file", vault.ErrInvalid, path)
+		return nil, fmt.Errorf("%w: %q is not a regular file of at most 64 KiB", vault.ErrInvalid, path)
 	}
 	return os.ReadFile(path)
 }
 
-// confirmSigner asks about a vault whose signer nothing vouches for. --yes does not
-// answer it.
+// confirmSigner asks about a vault if nothing vouches for its signer. --yes does not
+// answer this question.
 func (a *app) confirmSigner(ctx context.Context, u vault.Unvouched) error {
 	named := ""
 	if len(u.Named) > 0 {
-		named = fmt.Sprintf("    the file is of  vault %s\n", strings.Join(u.Named, ", vault "))
+		named = fmt.Sprintf("    identity file   names vault %s\n", strings.Join(u.Named, ", vault "))
 	}
 	a.ui.say(`
-Nothing vouches for the signer of this vault, and anybody who knows a public
-recipient can make a vault that its identity opens. Compare it with your sheet.
+Nothing vouches for the signer of this vault. Anybody who knows a public recipient
+can make a vault that its identity opens. Compare the signer with your sheet.
 
     vault id        %s
     key id          %s

@@ -17,23 +17,23 @@ import (
 func newSlot(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "slot",
-		Short: "The ways into the vault: list, add, remove",
-		Long: `A slot is a way into the vault besides its keyring: the vault's key, encrypted to
-one recipient. Each way alone opens everything, so losing one loses nothing while
-another is left.`,
+		Short: "The unlock methods of the vault: list, add, remove",
+		Long: `A slot is an unlock method besides the OS keyring: it holds the vault's key, encrypted
+to one recipient. Each unlock method alone opens the whole vault. If you lose one, you
+lose nothing while another is left.`,
 	}
 	cmd.AddCommand(newSlotList(a), newSlotAdd(a), newSlotRemove(a))
 	return cmd
 }
 
-// keyringSlot stands for the OS keyring in lists: it is no slot, but a way in.
+// keyringSlot stands for the OS keyring in lists: an unlock method that is not a slot.
 func keyringSlot(m vault.Meta) vault.Slot {
 	return vault.Slot{ID: keyringName, Kind: keyringName, Created: m.KeyCreated}
 }
 
 const keyringName = "keyring"
 
-// maxShownRecipient is where a recipient is cut for a person, in bytes.
+// maxShownRecipient is how much of a recipient a person sees, in bytes.
 const maxShownRecipient = 70
 
 // slotText names a slot for a person.
@@ -48,7 +48,7 @@ func slotText(s vault.Slot) string {
 func newSlotList(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "list",
-		Short: "List the ways in; `rbee-vault doctor` tries them",
+		Short: "List the unlock methods; `rbee-vault doctor` tests them",
 		RunE:  func(cmd *cobra.Command, _ []string) error { return runSlotList(cmd.Context(), a) },
 	}
 }
@@ -100,14 +100,13 @@ type removedJSON struct {
 func newSlotRemove(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "remove ID|LABEL|keyring",
-		Short: "Take a way in away",
-		Long: `Take a way into the vault away, by its id, the beginning of that from four digits
-on, or its label. The last recovery or recipient slot stays.
+		Short: "Remove an unlock method",
+		Long: `Remove an unlock method by its id, the first four or more digits of its id, or its
+label. The last recovery or recipient slot cannot be removed. "keyring" removes the OS
+keyring, even if it is lost for good.
 
-The key of the vault does not change: who has opened the vault by that way before,
-or has a copy of the slots file, may still have it. ` + "`rbee-vault rotate`" + ` changes it.
-
-"keyring" takes the OS keyring away, also where it is lost for good.`,
+The key of the vault does not change. Anybody who has used that unlock method, or who
+has a copy of the slots file, may still have the key. ` + "`rbee-vault rotate`" + ` changes it.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return runSlotRemove(cmd.Context(), a, args[0]) },
 	}
@@ -144,9 +143,9 @@ func runSlotRemove(ctx context.Context, a *app, name string) error {
 	})
 }
 
-// findRemovable finds the slot, or the keyring, that is to be removed, and says what
-// opens the vault without it. The last durable slot stays: it is refused here, before
-// anything is asked.
+// findRemovable finds the slot, or the keyring, that is to be removed. opensBy says what
+// opens the vault after that. The last durable slot is refused here, before anything is
+// asked.
 func findRemovable(ctx context.Context, v *vault.Vault, name string) (gone vault.Slot, opensBy string, err error) {
 	m, slots, err := metaAndSlots(ctx, v)
 	if err != nil {
@@ -159,7 +158,7 @@ func findRemovable(ctx context.Context, v *vault.Vault, name string) (gone vault
 			return gone, "", err
 		}
 	case !m.Keyring:
-		return gone, "", fmt.Errorf("%w: the OS keyring is no way into this vault", vault.ErrNoSlot)
+		return gone, "", fmt.Errorf("%w: the OS keyring is not an unlock method of this vault", vault.ErrNoSlot)
 	default:
 		gone, keyring = keyringSlot(m), false
 	}
@@ -170,7 +169,7 @@ func findRemovable(ctx context.Context, v *vault.Vault, name string) (gone vault
 	return gone, vault.WaysIn(remaining, keyring), nil
 }
 
-// showRemoved reports what was removed; left are the keyring items that are still there.
+// showRemoved prints what was removed; left are the keyring items that are still there.
 func showRemoved(a *app, gone vault.Slot, left []string) error {
 	if a.json {
 		if err := a.ui.object(removedJSON{gone, notNil(left)}); err != nil {
@@ -179,15 +178,15 @@ func showRemoved(a *app, gone vault.Slot, left []string) error {
 	}
 	a.ui.info("Removed: %s.", slotText(gone))
 	if len(left) > 0 {
-		a.ui.warn("the keyring did not answer: remove these items from it when it does (service rbee-vault): %s", strings.Join(left, ", "))
+		a.ui.warn("the keyring did not answer: when it does, remove these items from it (service rbee-vault): %s", strings.Join(left, ", "))
 	}
-	a.ui.info(`The vault's key has not changed: who used that way before may still have it. A new
-key takes it away: rbee-vault rotate`)
+	a.ui.info(`The vault's key has not changed: anybody who used that unlock method may still have the
+key. To change it: rbee-vault rotate`)
 	return nil
 }
 
-// offerRotation asks whether to rotate, with this handle: the way that opened it may be
-// the one that is gone.
+// offerRotation asks whether to rotate. It uses the open vault, because the unlock method
+// that opened it may be the one that was removed.
 func (a *app) offerRotation(ctx context.Context, v *vault.Vault) error {
 	if !a.interactive() || a.yes || a.json {
 		return nil

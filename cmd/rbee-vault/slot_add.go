@@ -17,19 +17,19 @@ import (
 func newSlotAdd(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "add",
-		Short: "Add a way in",
-		Long: `Add a way into the vault. It takes any way in that is there already, and no other
-secret. Backups made from then on can be read by the new recipient too.`,
+		Short: "Add an unlock method",
+		Long: `Add an unlock method. Any existing unlock method is enough to add one. The new recipient
+can also read the backups that are made from then on.`,
 	}
 	cmd.AddCommand(newSlotAddRecipient(a), newSlotAddPassphrase(a), newSlotAddRecovery(a), newSlotAddKeyring(a), newSlotAddCredential(a))
 	return cmd
 }
 
-// addSlot adds a slot to the open vault and says so.
+// addSlot adds a slot to the open vault and prints it.
 func (a *app) addSlot(ctx context.Context, v *vault.Vault, n vault.NewSlot) error {
 	s, err := v.AddSlot(ctx, n)
 	if errors.Is(err, vault.ErrPlugin) {
-		return withHint(err, "Nothing was changed. Every backup and rotation needs the plugin too: install it first.")
+		return withHint(err, "Nothing was changed. Install the plugin first: every backup and rotation needs it too.")
 	}
 	if err != nil {
 		return err
@@ -38,12 +38,12 @@ func (a *app) addSlot(ctx context.Context, v *vault.Vault, n vault.NewSlot) erro
 		return a.ui.object(s)
 	}
 	a.ui.printf("%s\n", s.ID)
-	a.ui.info("The vault opens by %s now.", slotText(s))
+	a.ui.info("The vault now opens by %s.", slotText(s))
 	return nil
 }
 
 func labelFlag(cmd *cobra.Command, label *string) {
-	cmd.Flags().StringVar(label, "label", "", "call it `NAME`")
+	cmd.Flags().StringVar(label, "label", "", "`NAME` of the slot")
 }
 
 type recipientOptions struct {
@@ -56,7 +56,7 @@ func newSlotAddRecipient(a *app) *cobra.Command {
 	var o recipientOptions
 	cmd := &cobra.Command{
 		Use:   "recipient KEY",
-		Short: "Let the owner of a public key in: age1..., ssh-ed25519, ssh-rsa, or of an age plugin",
+		Short: "Add the owner of a public key: age1..., ssh-ed25519, ssh-rsa, or of an age plugin",
 		Example: `  rbee-vault slot add recipient age1... --label "ops@example.org"
   rbee-vault slot add recipient "$(cat ~/.ssh/id_ed25519.pub)"
   rbee-vault slot add recipient age1yubikey1...`,
@@ -82,25 +82,25 @@ type passphraseOptions struct {
 func (o *passphraseOptions) register(cmd *cobra.Command) {
 	f := cmd.Flags()
 	labelFlag(cmd, &o.label)
-	f.StringVar(&o.file, "passphrase-file", "", "take the new passphrase from the one line of `FILE`, '-', or 'fd:N'")
-	f.BoolVar(&o.allowWeak, "allow-weak", false, "take a passphrase that can be guessed")
-	f.IntVar(&o.workFactor, "work-factor", identity.MinWorkFactor, fmt.Sprintf("let scrypt take 2^`N` steps for it, %d to %d", identity.MinWorkFactor, identity.MaxWorkFactor))
+	f.StringVar(&o.file, "passphrase-file", "", "read the new passphrase from the only line of `FILE`, '-' or 'fd:N'")
+	f.BoolVar(&o.allowWeak, "allow-weak", false, "accept a passphrase that can be guessed")
+	f.IntVar(&o.workFactor, "work-factor", identity.MinWorkFactor, fmt.Sprintf("scrypt work factor: 2^`N` steps, N from %d to %d", identity.MinWorkFactor, identity.MaxWorkFactor))
 }
 
 func newSlotAddPassphrase(a *app) *cobra.Command {
 	var o passphraseOptions
 	cmd := &cobra.Command{
 		Use:   "passphrase",
-		Short: "Let in who knows a passphrase",
-		Long: `Add a passphrase. It is typed twice, or taken from the one line of a file.
+		Short: "Add a passphrase",
+		Long: `Add a passphrase. You type it twice, or it is read from a file that has one line.
 
-Whoever has the slots file can try passphrases on it without end, each for as long
-as scrypt takes: choose one of six random words or more. One that is estimated below
-60 bits is refused, unless --allow-weak. It does not count as the recovery or
-recipient slot that a vault must have, for it can be forgotten.
+Whoever has a copy of the slots file can try any number of passphrases on it; only
+scrypt slows them down. Choose six random words or more. A passphrase that is estimated
+below 60 bits is refused, unless you give --allow-weak. A passphrase can be forgotten, so
+it does not count as the recovery or recipient slot that every vault must have.
 
---passphrase-file here names the new passphrase. To open the vault by another one,
-type that when it is asked for.`,
+--passphrase-file is here the new passphrase. To open the vault with an existing
+passphrase, type that at its prompt.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runSlotAddPassphrase(cmd.Context(), a, o) },
 	}
 	o.register(cmd)
@@ -121,22 +121,22 @@ func runSlotAddPassphrase(ctx context.Context, a *app, o passphraseOptions) erro
 	})
 }
 
-// checkStrength refuses a passphrase that can be guessed, or says what it costs.
+// checkStrength refuses a passphrase that can be guessed, or warns if that is allowed.
 func (a *app) checkStrength(passphrase []byte, allowWeak bool) error {
 	bits := identity.PassphraseBits(passphrase)
 	if bits >= identity.MinPassphraseBits {
 		return nil
 	}
-	price := fmt.Sprintf("about 2^%.0f guesses find it, by anybody who copies the slots file", bits)
+	weak := fmt.Sprintf("the passphrase is weak: about 2^%.0f guesses find it", bits)
 	if allowWeak {
-		a.ui.warn("the passphrase is weak: %s, a former reader or whoever sees a copy of the disk; then the vault and each of its backups are theirs", price)
+		a.ui.warn("%s. Anybody who has a copy of the slots file, such as a former user, could then read the vault and each of its backups", weak)
 		return nil
 	}
-	return withHint(fmt.Errorf("%w: the passphrase is weak: %s, and 2^%d are wanted", vault.ErrInvalid, price, identity.MinPassphraseBits),
-		"Choose six random words or more. Or take it all the same: --allow-weak")
+	return withHint(fmt.Errorf("%w: %s, and at least 2^%d are required", vault.ErrInvalid, weak, identity.MinPassphraseBits),
+		"Choose six random words or more. To accept a weak passphrase: --allow-weak")
 }
 
-// newPassphrase gets a new passphrase: from a file, or typed twice.
+// newPassphrase reads a new passphrase from a file, or prompts for it twice.
 func (a *app) newPassphrase(ctx context.Context, file string) ([]byte, error) {
 	if file != "" {
 		return a.readPassphrase(ctx, file)
@@ -152,7 +152,7 @@ func (a *app) newPassphrase(ctx context.Context, file string) ([]byte, error) {
 	if len(first) == 0 || len(first) > maxPassphrase {
 		return nil, fmt.Errorf("%w: a passphrase has 1 to %d bytes", vault.ErrInvalid, maxPassphrase)
 	}
-	second, err := a.ui.askSecret(ctx, "The same again: ")
+	second, err := a.ui.askSecret(ctx, "Repeat passphrase: ")
 	if err != nil {
 		return nil, err
 	}
@@ -171,18 +171,18 @@ type recoveryOptions struct {
 
 func (o *recoveryOptions) register(cmd *cobra.Command) {
 	labelFlag(cmd, &o.label)
-	cmd.Flags().StringVar(&o.out, "out", "", "write it to the new `FILE`")
-	cmd.Flags().StringVar(&o.sheet, "sheet", "", "write a page to print to the new `FILE`")
+	cmd.Flags().StringVar(&o.out, "out", "", "write the identity to the new `FILE`")
+	cmd.Flags().StringVar(&o.sheet, "sheet", "", "write a recovery sheet, for printing, to the new `FILE`")
 }
 
 func newSlotAddRecovery(a *app) *cobra.Command {
 	var o recoveryOptions
 	cmd := &cobra.Command{
 		Use:   "recovery",
-		Short: "Make another recovery identity",
-		Long: `Make a recovery identity: whoever has it opens the vault and its backups. It is
-shown once, on the terminal, or written to new files: --out one that age takes,
---sheet a page to print, with the commands that recover.`,
+		Short: "Add another recovery identity",
+		Long: `Add a recovery identity. Whoever has it can open the vault and its backups. It is shown
+once, on the terminal, or written to new files: with --out to an identity file of age,
+with --sheet to a page for printing that has the commands for a recovery.`,
 		Example: `  rbee-vault slot add recovery
   rbee-vault slot add recovery --sheet /media/usb/sheet.txt`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runSlotAddRecovery(cmd.Context(), a, o) },
@@ -209,11 +209,11 @@ func runSlotAddRecovery(ctx context.Context, a *app, o recoveryOptions) error {
 	return a.withVault(ctx, func(v *vault.Vault) error { return a.addSlot(ctx, v, n) })
 }
 
-// encodeIdentity gives the content of the file that an identity is written to; nil: as
-// age reads it.
+// encodeIdentity returns the content of the file that an identity is written to. nil
+// stands for the identity file of age.
 type encodeIdentity func(context.Context, vault.NewIdentity) ([]byte, error)
 
-// addFile has a new slot's identity written to a file, if one is named.
+// addFile adds a file that the identity of a new slot is written to, if there is a path.
 func addFile(n *vault.NewSlot, path string, encode encodeIdentity) error {
 	if path == "" {
 		return nil
@@ -229,9 +229,9 @@ func addFile(n *vault.NewSlot, path string, encode encodeIdentity) error {
 func newSlotAddKeyring(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "keyring",
-		Short: "Put the key into the OS keyring, or put it there again",
-		Long: `Put the vault's key into the OS keyring of this desktop, opening the vault in any
-other way: after the keyring was lost, or reset, or on a new machine.`,
+		Short: "Store the key in the OS keyring, or store it there again",
+		Long: `Open the vault with another unlock method, and store its key in the OS keyring of this
+desktop. Use it on a new machine, or after the keyring was lost or reset.`,
 		Example: `  rbee-vault slot add keyring --identity recovery.txt`,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return runSlotAddKeyring(cmd.Context(), a) },
 	}
@@ -241,7 +241,7 @@ func runSlotAddKeyring(ctx context.Context, a *app) error {
 	return a.withVault(ctx, func(v *vault.Vault) error {
 		err := v.AddKeyring(ctx)
 		if err != nil && classify(err).code == exitKeyring {
-			return withHint(err, "Run it where the keyring is: in the desktop session of this user.")
+			return withHint(err, "Run this where the keyring is available: in the desktop session of this user.")
 		}
 		if err != nil {
 			return err
@@ -253,7 +253,7 @@ func runSlotAddKeyring(ctx context.Context, a *app) error {
 			}
 			return a.ui.object(keyringSlot(m))
 		}
-		a.ui.info("The vault opens by the OS keyring now.")
+		a.ui.info("The vault now opens by the OS keyring.")
 		return nil
 	})
 }
@@ -269,22 +269,24 @@ func (o *credentialOptions) register(cmd *cobra.Command) {
 	f := cmd.Flags()
 	labelFlag(cmd, &o.label)
 	f.StringVar(&o.out, "out", "", "write the credential to the new `FILE`")
-	f.BoolVar(&o.systemd, "systemd", false, "encrypt it by systemd-creds")
-	f.StringVar(&o.withKey, "with-key", "", "have systemd-creds use this `KEY`: host, tpm2, host+tpm2 or auto (its default)")
+	f.BoolVar(&o.systemd, "systemd", false, "encrypt it with systemd-creds")
+	f.StringVar(&o.withKey, "with-key", "", "the `KEY` that systemd-creds uses: host, tpm2, host+tpm2 or auto (its default)")
 }
 
 func newSlotAddCredential(a *app) *cobra.Command {
 	var o credentialOptions
 	cmd := &cobra.Command{
 		Use:   "credential --out FILE",
-		Short: "Let a service in, by a systemd credential or a file",
-		Long: `Make an identity for a service that runs without a keyring, and write it to the new
-file FILE, mode 0600. With --systemd it never lies on the disk in clear: it goes
-through a pipe to systemd-creds, which encrypts it for this machine (and its TPM,
-where there is one); FILE is then for LoadCredentialEncrypted=rbee-vault:FILE. That
-needs root, as the service manager that decrypts it is.
+		Short: "Add a service, by a systemd credential or a file",
+		Long: `Create an identity for a service that runs without a keyring, and write it to the new
+file FILE, mode 0600.
 
-The slot is added when FILE is there, and was seen to decrypt.`,
+With --systemd the identity is never on the disk in plaintext: it goes through a pipe to
+systemd-creds, which encrypts it for this machine (and its TPM, if there is one). Use
+FILE with LoadCredentialEncrypted=rbee-vault:FILE. This needs root, because the service
+manager that decrypts the file runs as root.
+
+The slot is added after FILE was written and can be decrypted.`,
 		Example: `  rbee-vault slot add credential --systemd --out /etc/credstore.encrypted/rbee-vault
   rbee-vault slot add credential --out /run/secrets/rbee-vault`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runSlotAddCredential(cmd.Context(), a, o) },
@@ -298,7 +300,7 @@ func runSlotAddCredential(ctx context.Context, a *app, o credentialOptions) erro
 		return usagef("--out FILE is needed")
 	}
 	if o.withKey != "" && !o.systemd {
-		return usagef("--with-key goes with --systemd")
+		return usagef("--with-key needs --systemd")
 	}
 	var encode encodeIdentity
 	if o.systemd {

@@ -16,10 +16,10 @@ import (
 func newSSHKey(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ssh-key",
-		Short: "SSH keys, sealed in the vault",
-		Long: `SSH private keys live in the vault, sealed once more inside the encrypted database.
-One key may serve many nodes; a node uses one. KEY is a fingerprint, its beginning
-from six characters on, or the key's comment.`,
+		Short: "The SSH keys in the vault",
+		Long: `SSH private keys are stored in the vault, each sealed again inside the encrypted
+database. Many nodes can use the same key, but each node uses only one. KEY is a
+fingerprint, at least the first six characters of its hash, or the comment of the key.`,
 	}
 	cmd.AddCommand(
 		newSSHKeyAdd(a),
@@ -54,7 +54,7 @@ func runSSHKeyList(ctx context.Context, a *app) error {
 		return objects(a.ui, keys)
 	}
 	if len(keys) == 0 {
-		a.ui.info("There are no SSH keys yet: rbee-vault ssh-key add FILE, or generate")
+		a.ui.info("There are no SSH keys yet. To add one: rbee-vault ssh-key add FILE, or rbee-vault ssh-key generate")
 		return nil
 	}
 	var rows [][]string
@@ -69,7 +69,7 @@ func runSSHKeyList(ctx context.Context, a *app) error {
 	return nil
 }
 
-// withSSHKey opens the registry, finds the key that is meant, and runs fn.
+// withSSHKey opens the registry, finds the key, and runs fn.
 func (a *app) withSSHKey(ctx context.Context, name string, fn func(*registry.Registry, registry.SSHKey) error) error {
 	return a.withRegistry(ctx, func(r *registry.Registry) error {
 		k, err := findSSHKey(ctx, r, name)
@@ -88,12 +88,12 @@ func findSSHKey(ctx context.Context, r *registry.Registry, name string) (registr
 	}
 	k, err := registry.FindSSHKey(keys, name)
 	if errors.Is(err, registry.ErrNotFound) {
-		err = withHint(err, "See which there are: rbee-vault ssh-key list")
+		err = withHint(err, "List the keys: rbee-vault ssh-key list")
 	}
 	return k, err
 }
 
-// keyName names an SSH key for a person.
+// keyName returns the fingerprint and the comment of a key, for a person.
 func keyName(k registry.SSHKey) string { return strings.TrimSpace(k.Fingerprint + " " + k.Comment) }
 
 func newSSHKeyShow(a *app) *cobra.Command {
@@ -122,14 +122,14 @@ type assignOptions struct {
 
 func (o *assignOptions) register(cmd *cobra.Command) {
 	o.selectOptions.register(cmd)
-	cmd.Flags().BoolVar(&o.none, "none", false, "take away what the nodes use")
+	cmd.Flags().BoolVar(&o.none, "none", false, "the nodes use no key in the vault any more")
 }
 
 func newSSHKeyAssign(a *app) *cobra.Command {
 	var o assignOptions
 	cmd := &cobra.Command{
 		Use:   "assign KEY NODE|GLOB... | assign --none NODE|GLOB...",
-		Short: "Have nodes use a key, in place of what they used",
+		Short: "Let nodes use a key, in place of the one they used",
 		Args:  cobra.ArbitraryArgs,
 		RunE:  func(cmd *cobra.Command, args []string) error { return runSSHKeyAssign(cmd.Context(), a, o, args) },
 	}
@@ -159,7 +159,7 @@ func runSSHKeyAssign(ctx context.Context, a *app, o assignOptions, args []string
 	})
 }
 
-// assignSSHKey has the selected nodes use a key, or none where the fingerprint is empty.
+// assignSSHKey lets the selected nodes use a key, or none if the fingerprint is empty.
 func assignSSHKey(ctx context.Context, a *app, r *registry.Registry, fingerprint string, selection nodeSelection) error {
 	names, err := selection.names(ctx, a, r)
 	if err != nil || len(names) == 0 {
@@ -170,7 +170,7 @@ func assignSSHKey(ctx context.Context, a *app, r *registry.Registry, fingerprint
 	}
 	what := fingerprint
 	if fingerprint == "" {
-		what = "no key of the vault any more"
+		what = "no key in the vault any more"
 	}
 	a.ui.info("%s: %s", strings.Join(names, ", "), what)
 	return nil
@@ -181,7 +181,7 @@ type keyRemoveOptions struct {
 }
 
 func (o *keyRemoveOptions) register(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&o.unassign, "unassign", false, "also where nodes use it: they are left without")
+	cmd.Flags().BoolVar(&o.unassign, "unassign", false, "remove it even if nodes use it; they then have no key in the vault")
 }
 
 func newSSHKeyRemove(a *app) *cobra.Command {
@@ -200,7 +200,7 @@ func runSSHKeyRemove(ctx context.Context, a *app, o keyRemoveOptions, name strin
 	return a.withSSHKey(ctx, name, func(r *registry.Registry, k registry.SSHKey) error {
 		if len(k.Nodes) > 0 && !o.unassign {
 			return withHint(fmt.Errorf("SSH key %q: %w by %s", k.Fingerprint, registry.ErrInUse, strings.Join(k.Nodes, ", ")),
-				"Have them use another: rbee-vault ssh-key assign KEY NODE. Or leave them without: --unassign")
+				"Let them use another key: rbee-vault ssh-key assign KEY NODE. Or leave them without a key: --unassign")
 		}
 		if err := a.ui.confirm(ctx, fmt.Sprintf("Remove %s for good?", keyName(k))); err != nil {
 			return err

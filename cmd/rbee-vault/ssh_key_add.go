@@ -21,15 +21,15 @@ type keyAddOptions struct {
 func (o *keyAddOptions) register(cmd *cobra.Command) {
 	usedByFlag(cmd, &o.nodes)
 	commentFlag(cmd, &o.comment)
-	cmd.Flags().BoolVar(&o.allowWeak, "allow-weak", false, "take an RSA key of fewer than 3072 bits")
+	cmd.Flags().BoolVar(&o.allowWeak, "allow-weak", false, "accept an RSA key of fewer than 3072 bits")
 }
 
 func usedByFlag(cmd *cobra.Command, nodes *[]string) {
-	cmd.Flags().StringArrayVar(nodes, "node", nil, "have the node `NAME` use it; repeatable")
+	cmd.Flags().StringArrayVar(nodes, "node", nil, "let the node `NAME` use it; repeatable")
 }
 
 func commentFlag(cmd *cobra.Command, comment *string) {
-	cmd.Flags().StringVar(comment, "comment", "", "give it this `TEXT` for a comment")
+	cmd.Flags().StringVar(comment, "comment", "", "comment of the key: `TEXT`")
 }
 
 func newSSHKeyAdd(a *app) *cobra.Command {
@@ -38,8 +38,9 @@ func newSSHKeyAdd(a *app) *cobra.Command {
 		Use:   "add FILE",
 		Short: "Seal a private key into the vault",
 		Long: `Seal the private key in FILE ('-' standard input, 'fd:N' a descriptor) into the vault:
-ed25519, RSA of 3072 bits or more, or ECDSA, as OpenSSH or PEM. One under a
-passphrase is asked for it; in the vault, the vault's protection replaces that.`,
+ed25519, RSA of 3072 bits or more, or ECDSA, in the format of OpenSSH or PEM. If the key
+has a passphrase, you are asked for it. The passphrase is not kept: in the vault, the
+vault protects the key.`,
 		Example: `  rbee-vault ssh-key add ~/.ssh/id_ed25519 --node hive-01`,
 		Args:    cobra.ExactArgs(1),
 		RunE:    func(cmd *cobra.Command, args []string) error { return runSSHKeyAdd(cmd.Context(), a, o, args[0]) },
@@ -60,12 +61,12 @@ func runSSHKeyAdd(ctx context.Context, a *app, o keyAddOptions, file string) err
 		return err
 	})
 	if errors.Is(err, registry.ErrExists) {
-		return withHint(err, "It is in the vault already. Have nodes use it: rbee-vault ssh-key assign %s NODE", k.Fingerprint())
+		return withHint(err, "The key is in the vault already. To let nodes use it: rbee-vault ssh-key assign %s NODE", k.Fingerprint())
 	}
 	if err != nil {
 		return nodeHint(err)
 	}
-	a.ui.info("The file %s is still there: remove it when the nodes have been reached with the key from the vault.", file)
+	a.ui.info("The file %s still exists. Remove it after you have reached the nodes with the key in the vault.", file)
 	return a.showAdded(added)
 }
 
@@ -85,7 +86,7 @@ func newSSHKeyGenerate(a *app) *cobra.Command {
 	var o keyGenerateOptions
 	cmd := &cobra.Command{
 		Use:   "generate",
-		Short: "Make a key inside the vault: its private half never exists outside",
+		Short: "Generate a key inside the vault: the private key never exists outside",
 		Example: `  rbee-vault ssh-key generate --node hive-01 --comment rbee@hive-01
   rbee-vault ssh-key show rbee@hive-01 | ssh ops@hive-01 'cat >>.ssh/authorized_keys'`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runSSHKeyGenerate(cmd.Context(), a, o) },
@@ -103,7 +104,7 @@ func runSSHKeyGenerate(ctx context.Context, a *app, o keyGenerateOptions) error 
 	if err != nil {
 		return nodeHint(err)
 	}
-	a.ui.info("Its public key: rbee-vault ssh-key show %s", added.Fingerprint)
+	a.ui.info("To print its public key: rbee-vault ssh-key show %s", added.Fingerprint)
 	return a.showAdded(added)
 }
 
@@ -115,14 +116,14 @@ func (a *app) showAdded(k registry.SSHKey) error {
 	return nil
 }
 
-// maxKeyFile caps the file of a private key, in bytes.
+// maxKeyFile is the largest file of a private key, in bytes.
 const maxKeyFile = 64 << 10
 
 // readPrivateKey reads a private key from a file, '-' or 'fd:N'.
 func (a *app) readPrivateKey(ctx context.Context, source string, opts registry.PrivateKeyOptions) (*registry.PrivateKey, error) {
 	if source != "-" && !strings.HasPrefix(source, "fd:") {
 		if err := checkRegular(source); err != nil {
-			return nil, withHint(err, "Give a key from a pipe as '-', or as fd:N.")
+			return nil, withHint(err, "To read a key from a pipe, give '-' or fd:N.")
 		}
 	}
 	r, err := a.openSecret(ctx, source, "the SSH key")
@@ -143,13 +144,13 @@ func (a *app) readPrivateKey(ctx context.Context, source string, opts registry.P
 	}
 	k, err := registry.ParsePrivateKey(ctx, data, opts)
 	if errors.Is(err, registry.ErrWeakKey) {
-		err = withHint(err, "Make a better one: rbee-vault ssh-key generate. Or take it all the same: --allow-weak")
+		err = withHint(err, "Generate a better key: rbee-vault ssh-key generate. To accept this one: --allow-weak")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("SSH key %q: %w", source, err)
 	}
 	if asked {
-		a.ui.info("Its passphrase is not kept: in the vault, the vault's protection replaces it.")
+		a.ui.info("Its passphrase is not kept: in the vault, the vault protects the key.")
 	}
 	return k, nil
 }

@@ -30,11 +30,11 @@ func newSSHKeyExport(a *app) *cobra.Command {
 	var o keyExportOptions
 	cmd := &cobra.Command{
 		Use:   "export KEY -o FILE",
-		Short: "Write a private key out of the vault",
-		Long: `Write the private key, without a passphrase, to the new file FILE, mode 0600, or with
-'-o -' into a pipe; never to a terminal. That it was done, or refused, is in the audit
-log before a byte leaves. Programs that link the library need no export: they sign
-with the key where it is.`,
+		Short: "Write a private key to a file outside the vault",
+		Long: `Write the private key, without a passphrase, to the new file FILE, mode 0600. '-o -'
+writes it to a pipe, but never to a terminal. The audit log records the export before
+the key is written, and it records a refused export too. Programs that link the library
+need no export: they sign with the key inside the vault.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return runSSHKeyExport(cmd.Context(), a, o, args[0]) },
 	}
@@ -51,8 +51,8 @@ func runSSHKeyExport(ctx context.Context, a *app, o keyExportOptions, name strin
 	})
 }
 
-// exportSSHKey writes the private key out, if the operator agrees. A refusal is in the
-// audit log too.
+// exportSSHKey writes the private key to out, if the operator confirms it. The audit log
+// records a refusal too.
 func exportSSHKey(ctx context.Context, a *app, r *registry.Registry, k registry.SSHKey, out string) error {
 	refuse := func(reason error) error {
 		return errors.Join(reason, r.RefuseSSHKeyExport(context.WithoutCancel(ctx), k.Fingerprint, reason.Error()))
@@ -89,14 +89,14 @@ func exportSSHKey(ctx context.Context, a *app, r *registry.Registry, k registry.
 	return nil
 }
 
-// checkExport returns an error where a private key cannot be written: '-' is a terminal,
-// or the file is there.
+// checkExport returns an error if the private key must not be written there: to a
+// terminal, or over a file.
 func checkExport(a *app, to string) error {
 	switch {
 	case to == "-" && a.ui.pretty:
-		return fmt.Errorf("%w: a private key is not shown on a terminal: send standard output to a pipe, or use -o FILE", vault.ErrInvalid)
+		return fmt.Errorf("%w: a private key is not shown on a terminal: redirect standard output to a pipe, or use -o FILE", vault.ErrInvalid)
 	case to == "-" && a.json:
-		return fmt.Errorf("%w: --json and -o - both want standard output", vault.ErrInvalid)
+		return fmt.Errorf("%w: --json and '-o -' both need standard output", vault.ErrInvalid)
 	case to == "-":
 		return nil
 	}

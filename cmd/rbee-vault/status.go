@@ -20,14 +20,14 @@ type statusOptions struct {
 }
 
 func (o *statusOptions) register(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&o.sheet, "sheet", "", "write a page that names the current signer to the new `FILE`")
+	cmd.Flags().StringVar(&o.sheet, "sheet", "", "write a sheet that names the current signer to the new `FILE`")
 }
 
 func newStatus(a *app) *cobra.Command {
 	var o statusOptions
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Show what the vault is, how it opens and when it was last backed up",
+		Short: "Show the vault, its unlock methods, its contents and its last backup",
 		RunE:  func(cmd *cobra.Command, _ []string) error { return runStatus(cmd.Context(), a, o) },
 	}
 	o.register(cmd)
@@ -50,8 +50,8 @@ type statusJSON struct {
 	SSHKeys    int            `json:"ssh_keys"`
 	HostKeys   int            `json:"host_keys"`
 	Signer     signerJSON     `json:"signer"`
-	Sheet      *string        `json:"sheet"`            // when a sheet with the signer was handed out
-	Unanchored *string        `json:"unanchored_since"` // the oldest change that the keyring does not remember
+	Sheet      *string        `json:"sheet"`            // when a sheet with this signer was written
+	Unanchored *string        `json:"unanchored_since"` // the oldest change that the high-water mark in the keyring does not cover
 	Origin     *originJSON    `json:"origin"`
 	LastBackup *recordJSON    `json:"last_backup"`
 	WALBytes   int64          `json:"wal_bytes"`
@@ -62,18 +62,18 @@ type originJSON struct {
 	Signer  signerJSON `json:"signer"`
 }
 
-// status is what the command shows.
+// status is what runStatus shows.
 type status struct {
-	path       string
-	openedBy   vault.Source
-	meta       vault.Meta
-	slots      []vault.Slot
-	totals     registry.Totals
-	sheet      time.Time        // when a sheet with the signer was handed out; zero: never
-	unanchored time.Time        // the oldest change that the keyring does not remember; zero: none
-	last       *backup.Record   // nil: there is no backup
-	lastFile   backup.FileState // of last
-	walBytes   int64
+	path        string
+	openedBy    vault.Source
+	meta        vault.Meta
+	slots       []vault.Slot
+	totals      registry.Totals
+	sheet       time.Time        // when a sheet with this signer was written; zero: never
+	behindSince time.Time        // the oldest change that the high-water mark in the keyring does not cover; zero: none
+	last        *backup.Record   // nil: there is no backup
+	lastFile    backup.FileState // of last
+	walBytes    int64
 }
 
 func runStatus(ctx context.Context, a *app, o statusOptions) error {
@@ -99,7 +99,7 @@ func runStatus(ctx context.Context, a *app, o statusOptions) error {
 	return nil
 }
 
-// readStatus looks at the open vault and the files beside it.
+// readStatus reads the status from the open vault and the files beside it.
 func readStatus(ctx context.Context, v *vault.Vault) (status, error) {
 	s := status{path: v.Path(), openedBy: v.Source()}
 	err := v.View(ctx, func(tx *vault.Tx) (err error) {
@@ -128,7 +128,7 @@ func readStatus(ctx context.Context, v *vault.Vault) (status, error) {
 	}
 	if s.openedBy == vault.FromKeyring {
 		if state, err := v.Anchor(ctx); err == nil {
-			s.unanchored = state.BehindSince
+			s.behindSince = state.BehindSince
 		}
 	}
 	if info, err := os.Stat(s.path + "-wal"); err == nil {
@@ -155,7 +155,7 @@ func newStatusJSON(s status) statusJSON {
 		HostKeys:   s.totals.HostKeys,
 		Signer:     newSignerJSON(s.meta.Signer),
 		Sheet:      nullableTime(s.sheet),
-		Unanchored: nullableTime(s.unanchored),
+		Unanchored: nullableTime(s.behindSince),
 		WALBytes:   s.walBytes,
 	}
 	if s.meta.OriginVaultID != "" {
@@ -168,7 +168,7 @@ func newStatusJSON(s status) statusJSON {
 	return j
 }
 
-// nullableTime gives a time for a field that is null where there is none.
+// nullableTime returns the time as JSON has it, or nil if there is none.
 func nullableTime(t time.Time) *string {
 	if t.IsZero() {
 		return nil
@@ -176,7 +176,7 @@ func nullableTime(t time.Time) *string {
 	return wire.Nullable(wire.FormatTime(t))
 }
 
-// pairs gives the status as names and values.
+// pairs returns the status as names and values.
 func (s status) pairs(now time.Time) [][2]string {
 	m := s.meta
 	pairs := [][2]string{
@@ -196,10 +196,10 @@ func (s status) pairs(now time.Time) [][2]string {
 	add("holds", fmt.Sprintf("%d nodes, %d SSH keys, %d host keys", s.totals.Nodes, s.totals.SSHKeys, s.totals.HostKeys))
 	add("signer", vault.Fingerprint(m.Signer))
 	if s.sheet.IsZero() {
-		add("sheet", "none names this signer yet: rbee-vault status --sheet FILE")
+		add("sheet", "no sheet names this signer yet: rbee-vault status --sheet FILE")
 	}
-	if !s.unanchored.IsZero() {
-		add("not remembered", "by the keyring: what changed since "+wire.FormatTime(s.unanchored))
+	if !s.behindSince.IsZero() {
+		add("high-water mark", "the keyring does not cover the changes since "+wire.FormatTime(s.behindSince))
 	}
 	if m.OriginVaultID != "" {
 		add("restored from", fmt.Sprintf("vault %s, signer %s", m.OriginVaultID, vault.Fingerprint(m.OriginSigner)))

@@ -123,7 +123,7 @@ func TestInitShowsRecoveryOnTheTerminalOnly(t *testing.T) {
 	identity := c.expect(`AGE-SECRET-KEY-1[0-9A-Z]+`)[0]
 	c.expect(`last 6 characters`)
 	c.send("wrong!\n")
-	c.expect(`not how it ends`)
+	c.expect(`not its last 6 characters`)
 	c.send(strings.ToLower(identity[len(identity)-6:]) + "\n")
 	if code := c.exit(); code != exitOK {
 		t.Fatalf("exit code %d:\n%s", code, c.seen.String())
@@ -202,7 +202,7 @@ func TestPassphraseAtTheTerminal(t *testing.T) {
 	c := startConsole(t, env, "slot", "add", "passphrase", "--allow-weak", "--identity", recovery)
 	c.expect(`New passphrase: $`)
 	c.send("planted-passphrase\n")
-	c.expect(`The same again: $`)
+	c.expect(`Repeat passphrase: $`)
 	c.send("planted-passphrase\n")
 	if code := c.exit(); code != exitOK {
 		t.Fatalf("exit code %d:\n%s", code, c.screen())
@@ -210,7 +210,7 @@ func TestPassphraseAtTheTerminal(t *testing.T) {
 	open := startConsole(t, env, "node", "list")
 	open.expect(`Passphrase of the vault: $`)
 	open.send("planted-wrong\n")
-	open.expect(`That is not it\.\nPassphrase of the vault: $`)
+	open.expect(`Wrong passphrase\.\nPassphrase of the vault: $`)
 	open.send("planted-passphrase\n")
 	if code := open.exit(); code != exitOK {
 		t.Errorf("exit code %d:\n%s", code, open.screen())

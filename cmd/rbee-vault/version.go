@@ -8,7 +8,7 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// version of the program.
+// version is the version of the program.
 const version = "0.1.0"
 
 type versionJSON struct {
