@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"path/filepath"
 	"strconv"
 
@@ -69,14 +68,13 @@ func runBackup(ctx context.Context, a *app, o backupOptions) error {
 // backup makes a backup of the open vault and prints its path.
 func (a *app) backup(ctx context.Context, v *vault.Vault, o backupOptions) error {
 	opts := backup.CreateOptions{Path: o.out, Recipients: o.recipients, Program: "rbee-vault " + version}
-	switch {
-	case o.out == "-" && a.ui.pretty:
-		return fmt.Errorf("%w: a backup is binary: redirect standard output to a file or a pipe", vault.ErrInvalid)
-	case o.out == "-" && a.json:
-		return fmt.Errorf("%w: --json and '-o -' both need standard output", vault.ErrInvalid)
-	case o.out == "-":
+	switch o.out {
+	case "-":
+		if err := a.ui.checkRaw("a backup is binary: redirect standard output to a file or a pipe"); err != nil {
+			return err
+		}
 		opts.Writer = a.ui.out
-	case o.out == "":
+	case "":
 		opts.Dir = filepath.Join(filepath.Dir(v.Path()), "backups")
 	}
 	var end func()

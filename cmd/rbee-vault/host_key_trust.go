@@ -14,7 +14,6 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/rbee-keeper/rbee-vault/registry"
-	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
 type trustOptions struct {
@@ -60,8 +59,9 @@ func runHostKeyTrust(ctx context.Context, a *app, o trustOptions, args []string)
 		return trustKnownHosts(ctx, a, o, args)
 	case len(args) != 1 || o.where != "":
 		return usagef("which node?")
-	case !strings.HasPrefix(o.fingerprint, "SHA256:") || len(o.fingerprint) != len("SHA256:")+43:
-		return fmt.Errorf("%w: a fingerprint is SHA256: and 43 characters", vault.ErrInvalid)
+	}
+	if _, err := checkFingerprint(o.fingerprint); err != nil {
+		return err
 	}
 	return trustFingerprint(ctx, a, o, args[0])
 }

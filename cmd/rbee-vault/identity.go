@@ -124,13 +124,21 @@ func (a *app) askPassphrase(ctx context.Context, what string, attempt int) ([]by
 		}
 		return bytes.Clone(a.passphrase), nil
 	}
-	if !a.interactive() {
-		return nil, fmt.Errorf("%w for a passphrase, so --passphrase-file FILE is needed", errNeedsFlag)
+	if err := a.needTerminal(); err != nil {
+		return nil, err
 	}
 	if attempt > 1 {
 		a.ui.say("Wrong passphrase.")
 	}
 	return a.ui.askSecret(ctx, fmt.Sprintf("Passphrase of %s: ", what))
+}
+
+// needTerminal returns an error if the command cannot prompt for a passphrase.
+func (a *app) needTerminal() error {
+	if a.interactive() {
+		return nil
+	}
+	return fmt.Errorf("%w for a passphrase, so --passphrase-file FILE is needed", errNeedsFlag)
 }
 
 // plugins is how an age plugin talks to the person: it may print messages, and prompt if

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -222,11 +221,11 @@ func readKeyFile(ctx context.Context, path string, allowWeak bool) (*registry.Pr
 		return nil, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxKeyFile+1))
-	defer clear(data)
+	data, err := readInput(f, maxKeyFile)
 	if err != nil {
 		return nil, err
 	}
+	defer clear(data)
 	// Without a passphrase function: an import has many keys, and does not prompt.
 	return registry.ParsePrivateKey(ctx, data, registry.PrivateKeyOptions{Name: path, AllowWeak: allowWeak})
 }

@@ -64,12 +64,9 @@ can make a vault that its identity opens. Compare the signer with your sheet.
     key id          %s
     signer          %s
 %s`, u.VaultID, u.KeyID, u.Signer, wire.Clean(named))
-	answer, err := a.ui.ask(ctx, "Is it your vault? [y/N] ")
-	if err != nil {
-		return err
+	yes, err := a.ui.askYes(ctx, "Is it your vault?")
+	if err == nil && !yes {
+		err = fmt.Errorf("%w: you did not vouch for %s", vault.ErrUnvouched, u.Signer)
 	}
-	if answer = strings.ToLower(answer); answer != "y" && answer != "yes" {
-		return fmt.Errorf("%w: you did not vouch for %s", vault.ErrUnvouched, u.Signer)
-	}
-	return nil
+	return err
 }

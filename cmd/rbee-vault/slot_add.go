@@ -141,8 +141,8 @@ func (a *app) newPassphrase(ctx context.Context, file string) ([]byte, error) {
 	if file != "" {
 		return a.readPassphrase(ctx, file)
 	}
-	if !a.interactive() {
-		return nil, fmt.Errorf("%w for a passphrase, so --passphrase-file FILE is needed", errNeedsFlag)
+	if err := a.needTerminal(); err != nil {
+		return nil, err
 	}
 	first, err := a.ui.askSecret(ctx, "New passphrase: ")
 	if err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -131,11 +130,11 @@ func (a *app) readPrivateKey(ctx context.Context, source string, opts registry.P
 		return nil, err
 	}
 	defer r.Close()
-	data, err := io.ReadAll(io.LimitReader(r, maxKeyFile+1))
-	defer clear(data)
+	data, err := readInput(r, maxKeyFile)
 	if err != nil {
 		return nil, fmt.Errorf("read SSH key %q: %w", source, err)
 	}
+	defer clear(data)
 	opts.Name = fmt.Sprintf("SSH key %q", source)
 	asked := false
 	opts.Passphrase = func(ctx context.Context, what string, attempt int) ([]byte, error) {

@@ -92,13 +92,8 @@ func exportSSHKey(ctx context.Context, a *app, r *registry.Registry, k registry.
 // checkExport returns an error if the private key must not be written there: to a
 // terminal, or over a file.
 func checkExport(a *app, to string) error {
-	switch {
-	case to == "-" && a.ui.pretty:
-		return fmt.Errorf("%w: a private key is not shown on a terminal: redirect standard output to a pipe, or use -o FILE", vault.ErrInvalid)
-	case to == "-" && a.json:
-		return fmt.Errorf("%w: --json and '-o -' both need standard output", vault.ErrInvalid)
-	case to == "-":
-		return nil
+	if to == "-" {
+		return a.ui.checkRaw("a private key is not shown on a terminal: redirect standard output to a pipe, or use -o FILE")
 	}
 	if _, err := os.Lstat(to); err == nil {
 		return fmt.Errorf("%w: %q", vault.ErrFileExists, to)

@@ -16,6 +16,7 @@ import (
 	"charm.land/lipgloss/v2/table"
 	"github.com/rbee-keeper/rbee-vault/identity"
 	"github.com/rbee-keeper/rbee-vault/internal/wire"
+	"github.com/rbee-keeper/rbee-vault/vault"
 	"github.com/schollz/progressbar/v3"
 	"golang.org/x/term"
 )
@@ -30,7 +31,6 @@ type ui struct {
 	noTTY   bool
 	secrets *term.Terminal // reads passphrases from tty, without showing them
 	pretty  bool           // standard output is a terminal
-	width   int            // of that terminal
 	color   bool           // that shows colours
 }
 
@@ -38,7 +38,6 @@ func newUI(ctx context.Context, a *app, stdout, stderr io.Writer) *ui {
 	u := &ui{app: a, out: bufio.NewWriter(newOutput(ctx, stdout)), err: newOutput(ctx, stderr)}
 	if f, ok := stdout.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		u.pretty = true
-		u.width, _, _ = term.GetSize(int(f.Fd()))
 		u.color = os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
 	}
 	return u
@@ -159,6 +158,18 @@ func (u *ui) object(v any) error {
 		return err
 	}
 	fmt.Fprintf(u.out, "%s\n", escapeJSON(line))
+	return nil
+}
+
+// checkRaw returns an error if standard output must not get raw data: it is a terminal,
+// for which onTerminal is the message, or --json needs it.
+func (u *ui) checkRaw(onTerminal string) error {
+	switch {
+	case u.pretty:
+		return fmt.Errorf("%w: %s", vault.ErrInvalid, onTerminal)
+	case u.app.json:
+		return fmt.Errorf("%w: --json and '-o -' both need standard output", vault.ErrInvalid)
+	}
 	return nil
 }
 
@@ -415,12 +426,19 @@ func (u *ui) confirm(ctx context.Context, question string) error {
 	if !u.app.interactive() {
 		return fmt.Errorf("%w, so --yes is needed: %s", errNeedsFlag, question)
 	}
+	yes, err := u.askYes(ctx, question)
+	if err == nil && !yes {
+		err = errDeclined
+	}
+	return err
+}
+
+// askYes asks a question, and reports whether the answer is yes.
+func (u *ui) askYes(ctx context.Context, question string) (bool, error) {
 	answer, err := u.ask(ctx, question+" [y/N] ")
 	if err != nil {
-		return err
+		return false, err
 	}
-	if answer = strings.ToLower(answer); answer != "y" && answer != "yes" {
-		return errDeclined
-	}
-	return nil
+	answer = strings.ToLower(answer)
+	return answer == "y" || answer == "yes", nil
 }
