@@ -124,7 +124,7 @@ func (a *app) askPassphrase(ctx context.Context, what string, attempt int) ([]by
 		}
 		return bytes.Clone(a.passphrase), nil
 	}
-	if err := a.needTerminal(); err != nil {
+	if err := a.needPassphrasePrompt(); err != nil {
 		return nil, err
 	}
 	if attempt > 1 {
@@ -133,8 +133,8 @@ func (a *app) askPassphrase(ctx context.Context, what string, attempt int) ([]by
 	return a.ui.askSecret(ctx, fmt.Sprintf("Passphrase of %s: ", what))
 }
 
-// needTerminal returns an error if the command cannot prompt for a passphrase.
-func (a *app) needTerminal() error {
+// needPassphrasePrompt returns an error if the command cannot prompt for a passphrase.
+func (a *app) needPassphrasePrompt() error {
 	if a.interactive() {
 		return nil
 	}

@@ -170,14 +170,14 @@ func readSSHConfig(ctx context.Context, o importOptions, home string) (registry.
 // sshAlias asks ssh for the values of the alias base.Name, and adds them to base. lost
 // says what could not be imported.
 func sshAlias(ctx context.Context, file string, base registry.Node, home string) (n registry.Node, lost []string, err error) {
-	var said bytes.Buffer
+	var stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, "ssh", "-G", "-F", file, "--", base.Name)
-	cmd.Stderr = &said
+	cmd.Stderr = &stderr
 	cmd.WaitDelay = time.Second // a program that ssh started may hold the pipes
 	out, err := cmd.Output()
 	if err != nil {
-		if said.Len() > 0 {
-			err = fmt.Errorf("%w: %s", err, strings.TrimSpace(said.String()))
+		if stderr.Len() > 0 {
+			err = fmt.Errorf("%w: %s", err, strings.TrimSpace(stderr.String()))
 		}
 		return registry.Node{}, nil, err
 	}
@@ -186,7 +186,7 @@ func sshAlias(ctx context.Context, file string, base registry.Node, home string)
 
 // readKeys reads the private keys at the nodes' key paths. A key that cannot be sealed is
 // a warning, and its node is imported without it.
-func (a *app) readKeys(ctx context.Context, set *registry.ImportSet, allowWeak bool) {
+func readKeys(ctx context.Context, set *registry.ImportSet, allowWeak bool) {
 	set.Keys = map[string]*registry.PrivateKey{}
 	rows := map[string]int{}
 	for _, n := range set.Nodes {
@@ -242,7 +242,7 @@ func runNodeImport(ctx context.Context, a *app, o importOptions, args []string) 
 		return fmt.Errorf("import: %w", err)
 	}
 	if o.withKeys {
-		a.readKeys(ctx, &set, o.allowWeak)
+		readKeys(ctx, &set, o.allowWeak)
 		defer func() {
 			for _, k := range set.Keys {
 				k.Wipe()

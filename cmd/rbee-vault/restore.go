@@ -69,7 +69,7 @@ func runRestore(ctx context.Context, a *app, o restoreOptions, file string) erro
 		return err
 	}
 	if o.dryRun {
-		if err := rehearseRestore(ctx, a, cfg, o); err != nil {
+		if err := rehearseRestore(ctx, cfg, o); err != nil {
 			return restoreHint(err)
 		}
 		return verifyBackup(ctx, a, o.readOptions, file, o.replace)
@@ -198,7 +198,7 @@ func restoreHint(err error) error {
 
 // rehearseRestore returns the error that would stop a restore before it reads the backup.
 // It writes nothing.
-func rehearseRestore(ctx context.Context, a *app, cfg vault.Config, o restoreOptions) error {
+func rehearseRestore(ctx context.Context, cfg vault.Config, o restoreOptions) error {
 	if err := needIdentities(cfg.Identities); err != nil {
 		return err
 	}

@@ -141,7 +141,7 @@ func (a *app) newPassphrase(ctx context.Context, file string) ([]byte, error) {
 	if file != "" {
 		return a.readPassphrase(ctx, file)
 	}
-	if err := a.needTerminal(); err != nil {
+	if err := a.needPassphrasePrompt(); err != nil {
 		return nil, err
 	}
 	first, err := a.ui.askSecret(ctx, "New passphrase: ")
