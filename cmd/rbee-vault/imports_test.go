@@ -11,7 +11,7 @@ import (
 
 const module = "github.com/rbee-keeper/rbee-vault/"
 
-// importsOnPage reads ARCHITECTURE.md: which package may import which of ours.
+// importsOnPage reads in ARCHITECTURE.md which of our packages each package may import.
 func importsOnPage(t *testing.T) map[string][]string {
 	t.Helper()
 	page, err := os.ReadFile("../../ARCHITECTURE.md")
@@ -34,8 +34,8 @@ func importsOnPage(t *testing.T) map[string][]string {
 	return allowed
 }
 
-// TestImports keeps the directions between the packages as ARCHITECTURE.md has them, and
-// each of the outside libraries that will be replaced one day in its one place.
+// TestImports checks that packages import each other as ARCHITECTURE.md says, and that each
+// library that will be replaced one day is imported in one place only.
 func TestImports(t *testing.T) {
 	allowed := importsOnPage(t)
 	// The one place of a library: a package, or a file of one.
