@@ -7,6 +7,7 @@ import (
 	"io/fs"
 
 	"github.com/rbee-keeper/rbee-vault/backup"
+	"github.com/rbee-keeper/rbee-vault/hive"
 	"github.com/rbee-keeper/rbee-vault/keyring"
 	"github.com/rbee-keeper/rbee-vault/registry"
 	"github.com/rbee-keeper/rbee-vault/vault"
@@ -113,6 +114,20 @@ var failures = []failure{
 	{registry.ErrLegacyDamaged, exitInvalid, "plaintext_damaged", "No vault was touched. Take another copy of the file, or save what it still holds: sqlite3 FILE .recover | sqlite3 NEW-FILE"},
 	{vault.ErrNotPlaintext, exitInvalid, "not_plaintext", ""},
 	{vault.ErrInvalid, exitInvalid, "invalid", ""},
+}
+
+// outcomeHints are the next steps where a node is not online. NODE stands for the node that
+// failed, FINGERPRINT for the host key that it presented, PINNED for the pinned one.
+var outcomeHints = map[hive.Outcome]string{
+	hive.Unreachable:     "Is the machine on, and is its address right? rbee-vault node show NODE",
+	hive.Refused:         "Is sshd running there, and is the port right? rbee-vault node show NODE",
+	hive.TimedOut:        "Is the machine on, or does a firewall drop the port? To wait longer: --timeout 30s",
+	hive.HostKeyUnknown:  "Compare it with the key on the machine itself (ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub). If it is the same: rbee-vault host-key trust NODE --fingerprint FINGERPRINT",
+	hive.HostKeyChanged:  "It may be another machine. If you know why the key changed: rbee-vault host-key trust NODE --fingerprint FINGERPRINT --replace PINNED",
+	hive.NoKey:           "Give it one: rbee-vault ssh-key generate --node NODE, or ssh-key assign KEY NODE",
+	hive.PermissionDeny:  "Is its SSH key in the user's authorized_keys on the machine? `rbee-vault node show NODE` names the key, `rbee-vault ssh-key show KEY` prints the line.",
+	hive.Busy:            "Too many logins are under way there. Its status stays as it was; try again later.",
+	hive.ProtocolFailure: "Is it an SSH server, and is the port right? rbee-vault node show NODE",
 }
 
 // classify returns what an error means.
