@@ -75,12 +75,15 @@ func outcomeName(o hive.Outcome) string {
 
 // cause says why a node is not online, or was not asked what it has; "" if all is well.
 func (r checked) cause() string {
-	err := cmp.Or(r.Err, r.discoverErr)
-	if err == nil {
-		return ""
+	if err := cmp.Or(r.Err, r.discoverErr); err != nil {
+		return causeOf(err, r.Node)
 	}
-	at, ok := errors.AsType[*hive.Error](err)
-	if ok && at.Node == r.Node { // whose line it is
+	return ""
+}
+
+// causeOf is the text of an error that stands beside the name of a node.
+func causeOf(err error, node string) string {
+	if at, ok := errors.AsType[*hive.Error](err); ok && at.Node == node {
 		err = at.Err
 	}
 	return strings.ReplaceAll(err.Error(), "\n", "; ")
