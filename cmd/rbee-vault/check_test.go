@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/ed25519"
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -12,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/crypto/ssh"
 
 	"github.com/rbee-keeper/rbee-vault/hive"
 	"github.com/rbee-keeper/rbee-vault/internal/sshdtest"
@@ -264,6 +268,36 @@ func TestOutcomeHints(t *testing.T) {
 		o, ok := hive.OutcomeOf(err)
 		if !ok || outcomeHints[o] == "" {
 			t.Errorf("%v: %q has no hint", err, o)
+		}
+	}
+}
+
+// TestFirstContact: only an unknown key of a node without pins is at first contact, also
+// where the pins went away between the login and a look at them.
+func TestFirstContact(t *testing.T) {
+	public, _, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := ssh.NewPublicKey(public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		outcome hive.Outcome
+		key     ssh.PublicKey
+		pinned  []registry.HostKey
+		want    bool
+	}{
+		{hive.HostKeyUnknown, key, nil, true},
+		{hive.HostKeyUnknown, key, []registry.HostKey{{Type: ssh.KeyAlgoRSA}}, false},
+		{hive.HostKeyChanged, key, nil, false},
+		{hive.HostKeyChanged, key, []registry.HostKey{{Type: ssh.KeyAlgoED25519}}, false},
+		{hive.HostKeyUnknown, nil, nil, false},
+	} {
+		r := checked{Result: hive.Result{Outcome: row.outcome, Key: row.key}, pinned: row.pinned}
+		if got := r.firstContact(); got != row.want {
+			t.Errorf("%s with %d pins: %v", row.outcome, len(row.pinned), got)
 		}
 	}
 }
