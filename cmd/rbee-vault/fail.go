@@ -141,7 +141,7 @@ func classify(err error) failure {
 			return f
 		}
 	}
-	return failure{err, exitError, "error", ""}
+	return failure{err, exitError, "error", hint(err, "")}
 }
 
 // usageError is a command line that the command cannot take: exit 64.
