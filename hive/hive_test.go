@@ -78,6 +78,40 @@ func (f fleet) addWithoutKey(t testing.TB, name, host, port, user string, pins .
 	}
 }
 
+// addMany adds nodes of one address, hive-0 and so on, that use the key.
+func (f fleet) addMany(t testing.TB, nodes int, host, port string, pin ssh.PublicKey) {
+	t.Helper()
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var set registry.ImportSet
+	var names []string
+	pins := map[string][]ssh.PublicKey{}
+	for i := range nodes {
+		name := fmt.Sprint("hive-", i)
+		names = append(names, name)
+		pins[name] = []ssh.PublicKey{pin}
+		set.Nodes = append(set.Nodes, registry.Node{
+			Name: name, SSHHost: host, SSHPort: uint16(n), SSHUser: "ops",
+			GitRepoURL: "https://example.org/rbee.git", GitBranch: "main", InstallPath: "/opt/rbee",
+		})
+	}
+	if _, err := f.Import(t.Context(), set, registry.ImportOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	keys, err := f.ListSSHKeys(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.AssignSSHKey(t.Context(), keys[0].Fingerprint, names...); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.TrustHostKeys(t.Context(), pins); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // addServer adds a node for an sshd, with its host keys of the types pinned.
 func (f fleet) addServer(t testing.TB, name string, s sshdtest.Server, types ...string) {
 	t.Helper()
