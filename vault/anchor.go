@@ -43,10 +43,10 @@ const (
 	anchorPrefix = "rba1"
 	anchorAside  = ":aside"
 
-	anchorDelay   = time.Minute            // how far the anchor may stay behind
-	anchorWait    = 5 * time.Second        // for the keyring to take it
-	anchorGlance  = 300 * time.Millisecond // for who only read
-	anchorBackOff = 5 * time.Minute        // after it was not taken
+	anchorDelay     = time.Minute            // how far the anchor may stay behind
+	anchorWait      = 5 * time.Second        // for the keyring to take it
+	anchorShortWait = 300 * time.Millisecond // for who only read
+	anchorBackOff   = 5 * time.Minute        // after it was not taken
 )
 
 func anchorAccount(vaultID string) string { return vaultID + "/anchor" }
@@ -93,17 +93,17 @@ func parseAnchor(s string) (anchor, error) {
 	return a, nil
 }
 
-// anchoring is what a handle knows of the anchor.
-type anchoring struct {
-	compared bool  // it may be written,
-	rollback error // unless this was found
-	behind   bool  // it must be written: there is none, or the audit log has gone on
-	missing  bool  // and there was none
-	own      bool  // the log went on by this handle
-	urgent   bool  // it must be written at once
-	marks    int   // counts the changes that it must follow
-	warned   bool  // that it was not taken
-	timer    *time.Timer
+// anchorProgress is what a handle knows of the anchor.
+type anchorProgress struct {
+	compared    bool  // it may be written,
+	rollback    error // unless this was found
+	behind      bool  // it must be written: there is none, or the audit log has gone on
+	missing     bool  // and there was none
+	changedHere bool  // the log went on by this handle
+	urgent      bool  // it must be written at once
+	marks       int   // counts the changes that it must follow
+	warned      bool  // that it was not taken
+	timer       *time.Timer
 }
 
 // auditing tells how soon the anchor must follow what a transaction audited.
@@ -129,12 +129,12 @@ func auditingOf(action string) auditing {
 // database gives [ErrRollback]; else the handle may write the anchor from then on.
 func (v *Vault) compareAnchor(ctx context.Context, m Meta) error {
 	v.mu.Lock()
-	known := v.anchoring
+	known := v.anchorProgress
 	v.mu.Unlock()
 	if known.compared {
 		return known.rollback
 	}
-	found := anchoring{compared: true}
+	found := anchorProgress{compared: true}
 	a, err := v.readAnchor(ctx, m.VaultID)
 	switch {
 	case errors.Is(err, keyring.ErrNotFound):
@@ -160,7 +160,7 @@ func (v *Vault) compareAnchor(ctx context.Context, m Meta) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	found.warned = known.warned
-	v.anchoring = found
+	v.anchorProgress = found
 	return found.rollback
 }
 
@@ -168,7 +168,7 @@ func (v *Vault) compareAnchor(ctx context.Context, m Meta) error {
 // where the operator accepts it, or returns it.
 func (v *Vault) acceptRollback(ctx context.Context) error {
 	v.mu.Lock()
-	found := v.anchoring.rollback
+	found := v.anchorProgress.rollback
 	v.mu.Unlock()
 	if found == nil || !v.cfg.AcceptRollback {
 		return found
@@ -210,8 +210,8 @@ func (tx *Tx) auditRollback(ctx context.Context, found error) error {
 func (v *Vault) acceptAnchor() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.anchoring.rollback, v.anchoring.behind, v.anchoring.own, v.anchoring.urgent = nil, true, true, true
-	v.anchoring.marks++
+	v.anchorProgress.rollback, v.anchorProgress.behind, v.anchorProgress.changedHere, v.anchorProgress.urgent = nil, true, true, true
+	v.anchorProgress.marks++
 }
 
 // anchorItem is what the keyring has under a vault's anchor account; "": nothing.
@@ -284,23 +284,23 @@ func (v *Vault) mark(audited auditing) {
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.anchoring.behind, v.anchoring.own = true, true
-	v.anchoring.urgent = v.anchoring.urgent || audited == auditedNow
-	v.anchoring.marks++
+	v.anchorProgress.behind, v.anchorProgress.changedHere = true, true
+	v.anchorProgress.urgent = v.anchorProgress.urgent || audited == auditedNow
+	v.anchorProgress.marks++
 }
 
 // markCheckpoint has the anchor follow a checkpoint.
 func (v *Vault) markCheckpoint() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.anchoring.urgent = v.anchoring.behind && v.anchoring.own
+	v.anchorProgress.urgent = v.anchorProgress.behind && v.anchorProgress.changedHere
 }
 
 // anchorDue reports whether the anchor is behind and this handle may write it.
 func (v *Vault) anchorDue() bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return v.anchoring.compared && v.anchoring.rollback == nil && v.anchoring.behind && !v.closed
+	return v.anchorProgress.compared && v.anchorProgress.rollback == nil && v.anchorProgress.behind && !v.closed
 }
 
 // followAnchor writes the anchor where it must follow at once, or sees that it follows
@@ -310,12 +310,12 @@ func (v *Vault) followAnchor(ctx context.Context) {
 		return
 	}
 	v.mu.Lock()
-	urgent, wait := v.anchoring.urgent, anchorGlance
-	if v.anchoring.own {
+	urgent, wait := v.anchorProgress.urgent, anchorShortWait
+	if v.anchorProgress.changedHere {
 		wait = anchorWait
 	}
-	if !urgent && v.anchoring.own && v.anchoring.timer == nil {
-		v.anchoring.timer = time.AfterFunc(v.cfg.anchorDelay(), v.anchorLater)
+	if !urgent && v.anchorProgress.changedHere && v.anchorProgress.timer == nil {
+		v.anchorProgress.timer = time.AfterFunc(v.cfg.anchorDelay(), v.writeAnchorAfterDelay)
 	}
 	v.mu.Unlock()
 	if urgent {
@@ -323,10 +323,10 @@ func (v *Vault) followAnchor(ctx context.Context) {
 	}
 }
 
-// anchorLater is the timer's. It never prompts.
-func (v *Vault) anchorLater() {
+// writeAnchorAfterDelay is the timer's. It never prompts.
+func (v *Vault) writeAnchorAfterDelay() {
 	v.mu.Lock()
-	v.anchoring.timer = nil
+	v.anchorProgress.timer = nil
 	v.mu.Unlock()
 	ctx, cancel := context.WithTimeout(keyring.WithoutPrompt(context.Background()), anchorWait)
 	defer cancel()
@@ -350,7 +350,7 @@ func (v *Vault) writeAnchor(ctx context.Context, wait time.Duration) {
 	}
 	defer v.anchorLock.Unlock()
 	v.mu.Lock()
-	marks := v.anchoring.marks
+	marks := v.anchorProgress.marks
 	v.mu.Unlock()
 	var m Meta
 	var now anchor
@@ -377,12 +377,12 @@ func (v *Vault) writeAnchor(ctx context.Context, wait time.Duration) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if err == nil {
-		v.anchoring.missing, v.anchoring.urgent = false, false
-		v.anchoring.behind = v.anchoring.marks != marks
+		v.anchorProgress.missing, v.anchorProgress.urgent = false, false
+		v.anchorProgress.behind = v.anchorProgress.marks != marks
 		return
 	}
-	if !v.anchoring.warned {
-		v.anchoring.warned = true
+	if !v.anchorProgress.warned {
+		v.anchorProgress.warned = true
 		v.cfg.log().Warn("the keyring's anchor could not be written: until it is, it does not tell an older copy of the database from this one", "error", err)
 	}
 }
@@ -400,9 +400,9 @@ func (v *Vault) anchorRetry() time.Time {
 func (v *Vault) stopAnchor() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.anchoring.timer != nil {
-		v.anchoring.timer.Stop()
-		v.anchoring.timer = nil
+	if v.anchorProgress.timer != nil {
+		v.anchorProgress.timer.Stop()
+		v.anchorProgress.timer = nil
 	}
 }
 

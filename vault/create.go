@@ -90,7 +90,7 @@ func Create(ctx context.Context, cfg Config, opts CreateOptions) (Created, error
 	if err := mustNotExist(p); err != nil {
 		return Created{}, err
 	}
-	interrupted, _, err := clearWay(ctx, cfg, p, false, t.meta.Keyring)
+	interrupted, _, err := clearInterruptedRun(ctx, cfg, p, false, t.meta.Keyring)
 	if err != nil {
 		return Created{}, err
 	}
@@ -122,7 +122,7 @@ func Create(ctx context.Context, cfg Config, opts CreateOptions) (Created, error
 			return err
 		}
 		if opts.RecoveryFile != "" {
-			t.takeBack = func() { takeBackRecovery(cfg.fs(), opts.RecoveryFile, recovery) }
+			t.undoHandOver = func() { removeRecoveryFile(cfg.fs(), opts.RecoveryFile, recovery) }
 		}
 	}
 	t.fill = func(context.Context, *Tx) (Event, error) {

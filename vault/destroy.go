@@ -132,7 +132,7 @@ func planRemoval(ctx context.Context, cfg Config, p paths) (removal, error) {
 	files, kept := p.leftovers(file)
 	r.files, r.left = append(r.files, files...), append(p.of(replacedVault), kept...)
 	for _, path := range p.of(foreignSlots) {
-		if copied, err := readSlotsFile(path); err == nil && file.tellsOf(copied) {
+		if copied, err := readSlotsFile(path); err == nil && file.sharesVault(copied) {
 			r.files = append(r.files, path)
 		}
 	}
@@ -155,11 +155,11 @@ func (r *removal) planAccounts(ctx context.Context, cfg Config, p paths, file sl
 	if err != nil {
 		return err
 	}
-	var inPlace *entry
+	var own *entry
 	if id != nil {
-		inPlace = file.find(*id)
+		own = file.find(*id)
 	}
-	if id != nil && inPlace == nil && cfg.Keyring != nil {
+	if id != nil && own == nil && cfg.Keyring != nil {
 		// Without its entry the keyring tells whether it is a vault.
 		value, err := cfg.Keyring.Get(ctx, id.String())
 		if err != nil && !errors.Is(err, keyring.ErrNotFound) {
@@ -174,7 +174,7 @@ func (r *removal) planAccounts(ctx context.Context, cfg Config, p paths, file sl
 		if !e.Keyring || e.State == stateReplaced {
 			continue // none, or a set-aside file's
 		}
-		foreign := !gone && inPlace == nil || inPlace != nil && e.State != statePending && e.VaultID != inPlace.VaultID
+		foreign := !gone && own == nil || own != nil && e.State != statePending && e.VaultID != own.VaultID
 		shared := func(same func(o sibling) bool) bool { return foreign || unread || slices.ContainsFunc(others, same) }
 		r.account(anchorAccount(e.VaultID), shared(func(o sibling) bool { return o.vaultID == "" || o.vaultID == e.VaultID }))
 		r.account(e.KeyID.String(), shared(func(o sibling) bool { return o.id == e.KeyID }))
@@ -193,8 +193,8 @@ func (r *removal) account(name string, leave bool) {
 	}
 }
 
-// tellsOf reports whether a copy of a slots file tells of the same vault.
-func (f slotsFile) tellsOf(copied slotsFile) bool {
+// sharesVault reports whether a copy of a slots file tells of the same vault.
+func (f slotsFile) sharesVault(copied slotsFile) bool {
 	return slices.ContainsFunc(copied.entries, func(c entry) bool {
 		return slices.ContainsFunc(f.entries, func(e entry) bool { return e.VaultID == c.VaultID && e.State != stateReplaced })
 	})

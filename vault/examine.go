@@ -101,7 +101,7 @@ func Examine(ctx context.Context, cfg Config, opts ExamineOptions) ([]Finding, e
 			if id, err := peekKeyID(p.db); err == nil && before.find(id) != nil {
 				e = *before.find(id)
 			}
-			found = append(found, cfg.examineWays(ctx, e, opts.Offers)...)
+			found = append(found, cfg.examineUnlockMethods(ctx, e, opts.Offers)...)
 		}
 		return append(found, p.examineLeftovers()...), nil
 	}
@@ -111,7 +111,7 @@ func Examine(ctx context.Context, cfg Config, opts ExamineOptions) ([]Finding, e
 	if err != nil {
 		return append(found, failed("slots", "", err)), nil
 	}
-	found = append(found, cfg.examineWays(ctx, newEntry(m, slots, v.key.check(), stateCurrent), opts.Offers)...)
+	found = append(found, cfg.examineUnlockMethods(ctx, newEntry(m, slots, v.key.check(), stateCurrent), opts.Offers)...)
 	found = append(found, v.examineAnchor(ctx, m)...)
 	found = append(found, v.examineKeyAge(m))
 	if err := v.CheckPages(ctx); err != nil {
@@ -169,9 +169,9 @@ func (v *Vault) examineKeyAge(m Meta) Finding {
 	return okay("key age", "generation %d, of %s", m.Generation, m.KeyCreated.Format(time.DateOnly))
 }
 
-// examineWays tries every way in that can be tried: the keyring, and each slot by
+// examineUnlockMethods tries every way in that can be tried: the keyring, and each slot by
 // what is offered; of the others it sees that their secret could open them.
-func (c Config) examineWays(ctx context.Context, e entry, offers []Offer) []Finding {
+func (c Config) examineUnlockMethods(ctx context.Context, e entry, offers []Offer) []Finding {
 	found := []Finding{c.examineKeyringItem(ctx, e)}
 	if c.CredentialsDir != "" {
 		identities, err := readCredential(ctx, c)
@@ -311,7 +311,7 @@ func (v *Vault) examineAnchor(ctx context.Context, m Meta) []Finding {
 	}
 	err := v.compareAnchor(ctx, m)
 	v.mu.Lock()
-	missing := v.anchoring.missing
+	missing := v.anchorProgress.missing
 	v.mu.Unlock()
 	switch {
 	case errors.Is(err, keyring.ErrUnavailable):

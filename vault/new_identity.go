@@ -168,7 +168,7 @@ type IdentityFile struct {
 // handOver gives the identity into new files, and to a function that shows it;
 // nil: none. It returns what takes the files away again. After an error there are
 // none.
-func handOver(ctx context.Context, fsys durable.FS, n NewIdentity, files []IdentityFile, show func(context.Context, NewIdentity) error) (takeBack func(), err error) {
+func handOver(ctx context.Context, fsys durable.FS, n NewIdentity, files []IdentityFile, show func(context.Context, NewIdentity) error) (undoHandOver func(), err error) {
 	written := map[string][sha256.Size]byte{}
 	remove := func() {
 		for path, sum := range written {
@@ -232,10 +232,10 @@ func (f IdentityFile) put(fsys durable.FS, content []byte) error {
 	return nil
 }
 
-// takeBackRecovery removes the file of a vault that did not come to be, also as an
+// removeRecoveryFile removes the file of a vault that did not come to be, also as an
 // interrupted run wrote it: once no slot tells of its identity, a rerun would
 // take it for another's.
-func takeBackRecovery(fsys durable.FS, file string, n NewIdentity) {
+func removeRecoveryFile(fsys durable.FS, file string, n NewIdentity) {
 	if _, err := readRecovery(file, []string{n.Recipient}); err == nil {
 		fsys.Remove(file)
 	}

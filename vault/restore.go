@@ -85,7 +85,7 @@ func Restore(ctx context.Context, cfg Config, opts RestoreOptions) (RestoredVaul
 		return RestoredVault{}, err
 	}
 	// What may ask a person or a keyring comes before the lock.
-	old, err := examineInPlace(ctx, cfg, p)
+	old, err := examineOldVault(ctx, cfg, p)
 	if err != nil {
 		return RestoredVault{}, err
 	}
@@ -108,11 +108,11 @@ func Restore(ctx context.Context, cfg Config, opts RestoreOptions) (RestoredVaul
 	case exists != old.exists:
 		return RestoredVault{}, errChangedMeanwhile
 	case exists:
-		if err := t.closeInPlace(ctx, &old); err != nil {
+		if err := t.closeOldVault(ctx, &old); err != nil {
 			return RestoredVault{}, err
 		}
 	default:
-		if _, t.missing, err = clearWay(ctx, cfg, p, true, t.meta.Keyring); err != nil {
+		if _, t.missing, err = clearInterruptedRun(ctx, cfg, p, true, t.meta.Keyring); err != nil {
 			return RestoredVault{}, err
 		}
 	}
@@ -161,8 +161,8 @@ func Restore(ctx context.Context, cfg Config, opts RestoreOptions) (RestoredVaul
 
 var errChangedMeanwhile = fmt.Errorf("%w: another process changed what is in place meanwhile: try again", ErrLocked)
 
-// inPlace is what a restore finds where its vault is to be.
-type inPlace struct {
+// oldVault is what a restore finds where its vault is to be.
+type oldVault struct {
 	exists bool
 	id     KeyID
 	key    *Key   // that opens it; nil: none at hand does
@@ -173,7 +173,7 @@ type inPlace struct {
 	cause error
 }
 
-func (old inPlace) wipe() {
+func (old oldVault) wipe() {
 	if old.key != nil {
 		old.key.wipe()
 	}
@@ -181,7 +181,7 @@ func (old inPlace) wipe() {
 
 // confirm asks about recipients that nothing vouches for: a reader who was removed must
 // not come back unsaid.
-func (old inPlace) confirm(ctx context.Context, ask func(context.Context, InPlace) error) error {
+func (old oldVault) confirm(ctx context.Context, ask func(context.Context, InPlace) error) error {
 	switch {
 	case old.cause == nil:
 		return nil
@@ -193,23 +193,23 @@ func (old inPlace) confirm(ctx context.Context, ask func(context.Context, InPlac
 	return ask(ctx, InPlace{Cause: old.cause, Recipients: old.slots, Lost: !old.exists})
 }
 
-// examineInPlace opens the vault in place and closes it again. It finds the recipients
+// examineOldVault opens the vault in place and closes it again. It finds the recipients
 // of the vault: in its table, where something vouches for it; else in the slots file's
 // entry, which proves nothing.
-func examineInPlace(ctx context.Context, cfg Config, p paths) (inPlace, error) {
+func examineOldVault(ctx context.Context, cfg Config, p paths) (oldVault, error) {
 	exists, err := durable.Exists(p.db)
 	if err != nil {
-		return inPlace{}, err
+		return oldVault{}, err
 	}
 	file, err := readSlotsFile(p.slots)
 	if err != nil {
-		return inPlace{}, err
+		return oldVault{}, err
 	}
 	if !exists {
 		if !file.present() || file.interrupted(p) {
-			return inPlace{}, nil
+			return oldVault{}, nil
 		}
-		old := inPlace{cause: missing(p)}
+		old := oldVault{cause: missing(p)}
 		if len(file.entries) > 0 {
 			old.slots = file.entries[0].Slots
 		}
@@ -217,11 +217,11 @@ func examineInPlace(ctx context.Context, cfg Config, p paths) (inPlace, error) {
 	}
 	lock := durable.NewLock(p.lock)
 	if err := take(ctx, cfg, lock, lock.Shared); err != nil {
-		return inPlace{}, err
+		return oldVault{}, err
 	}
 	defer lock.Unlock()
-	old := inPlace{exists: true}
-	v, r, err := openInPlace(ctx, cfg, p)
+	old := oldVault{exists: true}
+	v, r, err := openOldVault(ctx, cfg, p)
 	if err == nil {
 		defer v.Close()
 		key := *v.key
@@ -235,7 +235,7 @@ func examineInPlace(ctx context.Context, cfg Config, p paths) (inPlace, error) {
 	}
 	if !unproven(err) || ctx.Err() != nil {
 		old.wipe()
-		return inPlace{}, err // in use, newer, or of passing cause
+		return oldVault{}, err // in use, newer, or of passing cause
 	}
 	old.cause, old.slots = err, nil
 	if v == nil {
@@ -247,9 +247,9 @@ func examineInPlace(ctx context.Context, cfg Config, p paths) (inPlace, error) {
 	return old, nil
 }
 
-// openInPlace opens what is in place, whoever vouches for it. The identities were given
+// openOldVault opens what is in place, whoever vouches for it. The identities were given
 // for the backup, and the vault in place may have never known them.
-func openInPlace(ctx context.Context, cfg Config, p paths) (*Vault, reading, error) {
+func openOldVault(ctx context.Context, cfg Config, p paths) (*Vault, reading, error) {
 	cfg.ConfirmSigner, cfg.Signer = nil, "" // those are the backup's
 	cfg.anySigner = true
 	v, r, err := openUnder(ctx, cfg, p)
@@ -276,12 +276,12 @@ func unproven(err error) bool {
 	return false
 }
 
-// closeInPlace is step 1: it opens and settles the vault in place by the key that
+// closeOldVault is step 1: it opens and settles the vault in place by the key that
 // opened it before, checkpoints it and closes it.
 //
 // The recipients are looked at again: one that was removed while the operator was asked
 // must not come back.
-func (t *transition) closeInPlace(ctx context.Context, old *inPlace) error {
+func (t *transition) closeOldVault(ctx context.Context, old *oldVault) error {
 	if id, _ := readKeyID(t.paths.db); id != old.id {
 		return errChangedMeanwhile
 	}
@@ -338,9 +338,9 @@ func (t *transition) setReplacedAside(ctx context.Context) {
 
 // stillThere divides a backup's slots into those whose recipients the vault in
 // place has, and the others: a reader who was removed must not come back.
-func stillThere(backup, inPlace []Slot) (kept, leftOut []Slot, err error) {
+func stillThere(backup, current []Slot) (kept, leftOut []Slot, err error) {
 	has := map[string]bool{}
-	for _, s := range inPlace {
+	for _, s := range current {
 		has[s.Recipient] = true
 	}
 	lasting := false

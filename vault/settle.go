@@ -126,12 +126,12 @@ func (v *Vault) metaAndSlots(ctx context.Context) (Meta, []Slot, error) {
 // anything is written.
 func (v *Vault) judge(file slotsFile, s *settlement) error {
 	current := s.current
-	inPlace := file.find(current.KeyID)
-	if file.present() && inPlace == nil {
+	own := file.find(current.KeyID)
+	if file.present() && own == nil {
 		s.foreign = true // not this database's: nothing of it is swept
 	}
-	if inPlace != nil && inPlace.SlotsSeq > current.SlotsSeq {
-		err := fmt.Errorf("%w: the slots file has seen change %d of the slots, the database only %d", ErrRollback, inPlace.SlotsSeq, current.SlotsSeq)
+	if own != nil && own.SlotsSeq > current.SlotsSeq {
+		err := fmt.Errorf("%w: the slots file has seen change %d of the slots, the database only %d", ErrRollback, own.SlotsSeq, current.SlotsSeq)
 		if err := v.rollback(s, err); err != nil {
 			return err
 		}
@@ -155,7 +155,7 @@ func (v *Vault) judge(file slotsFile, s *settlement) error {
 			s.swept = append(s.swept, e)
 		}
 	}
-	if inPlace == nil {
+	if own == nil {
 		s.swept = nil
 	}
 	return nil
@@ -272,8 +272,8 @@ func (v *Vault) sweepKeys(ctx context.Context, s settlement) (waiting []entry) {
 		case e.State == stateReplaced && s.current.Keyring:
 			waiting = append(waiting, e)
 			continue
-		case e.State == stateReplaced || !e.Keyring || v.keptFor(e.KeyID):
-		case v.source == FromKeyring && !e.itemIsTheirs(ctx, v.cfg.Keyring):
+		case e.State == stateReplaced || !e.Keyring || v.neededAside(e.KeyID):
+		case v.source == FromKeyring && !e.ownsKeyringItem(ctx, v.cfg.Keyring):
 			v.cfg.log().Warn("the keyring's item is of another key than the slots file tells of: it is left", "account", e.KeyID)
 		case v.source == FromKeyring:
 			if err := v.cfg.Keyring.Delete(ctx, e.KeyID.String()); err != nil {
@@ -294,10 +294,10 @@ func (v *Vault) sweepKeys(ctx context.Context, s settlement) (waiting []entry) {
 	return waiting
 }
 
-// itemIsTheirs reports whether the keyring's item is the one that the entry tells of, or
+// ownsKeyringItem reports whether the keyring's item is the one that the entry tells of, or
 // there is none: whoever can write the slots file must not have another vault's item
 // deleted. An item that cannot be read is left to Delete, which says why.
-func (e entry) itemIsTheirs(ctx context.Context, k Keyring) bool {
+func (e entry) ownsKeyringItem(ctx context.Context, k Keyring) bool {
 	value, err := k.Get(ctx, e.KeyID.String())
 	if err != nil {
 		return true
@@ -310,8 +310,8 @@ func (e entry) itemIsTheirs(ctx context.Context, k Keyring) bool {
 	return key.check() == e.Check
 }
 
-// keptFor reports whether a file set aside still needs the key.
-func (v *Vault) keptFor(id KeyID) bool {
+// neededAside reports whether a file set aside still needs the key.
+func (v *Vault) neededAside(id KeyID) bool {
 	for _, path := range v.paths.of(replacedVault) {
 		// What cannot be read may be it.
 		if aside, err := peekKeyID(path); err != nil && !errors.Is(err, fs.ErrNotExist) || err == nil && aside == id {

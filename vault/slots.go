@@ -118,9 +118,9 @@ func (v *Vault) AddSlot(ctx context.Context, n NewSlot) (Slot, error) {
 	if err := notAmong(slots, s); err != nil {
 		return Slot{}, err
 	}
-	takeBack := func() {}
+	undoHandOver := func() {}
 	if identity != nil {
-		if takeBack, err = handOver(ctx, v.cfg.fs(), *identity, n.Files, n.Show); err != nil {
+		if undoHandOver, err = handOver(ctx, v.cfg.fs(), *identity, n.Files, n.Show); err != nil {
 			return Slot{}, err
 		}
 	}
@@ -141,7 +141,7 @@ func (v *Vault) AddSlot(ctx context.Context, n NewSlot) (Slot, error) {
 		})
 	})
 	if err != nil && !errors.Is(err, ErrUnsettled) {
-		takeBack()
+		undoHandOver()
 		return Slot{}, err
 	}
 	return s, err

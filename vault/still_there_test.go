@@ -13,9 +13,9 @@ func TestStillThere(t *testing.T) {
 		slots[kind] = Slot{Kind: kind, Recipient: "age1" + string(kind)}
 	}
 	backup := []Slot{slots[SlotRecovery], slots[SlotRecipient], slots[SlotPassphrase], slots[SlotCredential]}
-	for _, inPlace := range [][]Slot{{}, {slots[SlotPassphrase]}, {slots[SlotPassphrase], slots[SlotCredential]}} {
-		if kept, _, err := stillThere(backup, inPlace); !errors.Is(err, ErrInvalid) || kept != nil {
-			t.Errorf("in place %v: %v, %v, want ErrInvalid", inPlace, kept, err)
+	for _, current := range [][]Slot{{}, {slots[SlotPassphrase]}, {slots[SlotPassphrase], slots[SlotCredential]}} {
+		if kept, _, err := stillThere(backup, current); !errors.Is(err, ErrInvalid) || kept != nil {
+			t.Errorf("in place %v: %v, %v, want ErrInvalid", current, kept, err)
 		}
 	}
 	kept, leftOut, err := stillThere(backup, []Slot{slots[SlotRecipient], slots[SlotPassphrase]})

@@ -58,8 +58,8 @@ type transition struct {
 	old *attachment
 	// handOver is step 5, or nil.
 	handOver func(ctx context.Context) error
-	// takeBack undoes handOver when the vault does not come to be, or nil.
-	takeBack func()
+	// undoHandOver undoes handOver when the vault does not come to be, or nil.
+	undoHandOver func()
 	// inPlace is the key id of the database in place, or nil when there must be
 	// none.
 	inPlace *KeyID
@@ -377,7 +377,7 @@ func (t *transition) settle(ctx context.Context) error {
 	}
 	if t.meta.Keyring {
 		v.source = FromKeyring
-		v.anchoring = anchoring{compared: t.compared, behind: t.compared, own: true, urgent: true}
+		v.anchorProgress = anchorProgress{compared: t.compared, behind: t.compared, changedHere: true, urgent: true}
 	}
 	v.claim = claim
 	defer v.Close()
@@ -423,8 +423,8 @@ func (t *transition) abandon(ctx context.Context, before slotsFile) {
 			return
 		}
 	}
-	if t.takeBack != nil {
-		t.takeBack()
+	if t.undoHandOver != nil {
+		t.undoHandOver()
 	}
 	if alone {
 		// With its slots, an entry without what was being built would say that a
@@ -499,13 +499,13 @@ func (t *transition) removeAside() {
 	}
 }
 
-// clearWay prepares a place without a database: an interrupted run's keyring
+// clearInterruptedRun prepares a place without a database: an interrupted run's keyring
 // items are deleted, while its entries stand until step 4 replaces them. It
 // returns the recipients of its slots.
 //
 // The keyring is asked whatever useKeyring says; but only where the new key is to
 // go into it must it answer.
-func clearWay(ctx context.Context, cfg Config, p paths, restoring, useKeyring bool) (recipients []string, missingDB bool, err error) {
+func clearInterruptedRun(ctx context.Context, cfg Config, p paths, restoring, useKeyring bool) (recipients []string, missingDB bool, err error) {
 	for _, path := range sqlcipher.SideFiles(p.db) {
 		if ok, err := durable.Exists(path); err != nil {
 			return nil, false, err

@@ -49,7 +49,7 @@ func unlock(ctx context.Context, cfg Config, id KeyID, file slotsFile) (unlocked
 	u, err := ask(ctx, cfg, id, file)
 	if err != nil {
 		if e != nil && (errors.Is(err, ErrWrongKey) || errors.Is(err, keyring.ErrUnavailable)) {
-			err = fmt.Errorf("%w (the vault opens by: %s)", err, e.waysIn())
+			err = fmt.Errorf("%w (the vault opens by: %s)", err, e.unlockMethods())
 		}
 		return unlocked{}, err
 	}
@@ -92,7 +92,7 @@ func ask(ctx context.Context, cfg Config, id KeyID, file slotsFile) (unlocked, e
 	case cfg.Passphrase != nil && len(e.passphraseSlots()) > 0:
 		return byPassphrase(ctx, cfg, id, file)
 	}
-	return unlocked{}, fmt.Errorf("%w: no identity is given; this vault opens by: %s", ErrNoWayIn, e.waysIn())
+	return unlocked{}, fmt.Errorf("%w: no identity is given; this vault opens by: %s", ErrNoWayIn, e.unlockMethods())
 }
 
 func byIdentities(ctx context.Context, id KeyID, file slotsFile, identities []age.Identity, source Source) (unlocked, error) {
@@ -114,7 +114,7 @@ func byPassphrase(ctx context.Context, cfg Config, id KeyID, file slotsFile) (un
 	}
 	slots := e.passphraseSlots()
 	if len(slots) == 0 {
-		return unlocked{}, fmt.Errorf("%w: this vault has no passphrase slot; it opens by: %s", ErrNoWayIn, e.waysIn())
+		return unlocked{}, fmt.Errorf("%w: this vault has no passphrase slot; it opens by: %s", ErrNoWayIn, e.unlockMethods())
 	}
 	u := unlocked{source: FromPassphrase}
 	err := identity.AskPassphrase(ctx, cfg.Passphrase, "the vault", func(passphrase []byte) (err error) {
@@ -172,8 +172,8 @@ func noEntry(id KeyID, file slotsFile, source Source) error {
 	return fmt.Errorf("%w: the database begins with %s, the slots file tells of %s: it is another vault's database, an older copy, or its first bytes are damaged", ErrUnknownKeyID, id, file.entries[0].KeyID)
 }
 
-// waysIn says how a vault can be opened.
-func (e *entry) waysIn() string { return WaysIn(e.Slots, e.Keyring) }
+// unlockMethods says how a vault can be opened.
+func (e *entry) unlockMethods() string { return WaysIn(e.Slots, e.Keyring) }
 
 // WaysIn says in words how a vault with these slots can be opened: "1 recovery,
 // 2 recipient, the OS keyring".
@@ -182,16 +182,16 @@ func WaysIn(slots []Slot, keyring bool) string {
 	for _, s := range slots {
 		kinds[s.Kind]++
 	}
-	ways := []string{}
+	methods := []string{}
 	for _, kind := range []SlotKind{SlotRecovery, SlotRecipient, SlotPassphrase, SlotCredential} {
 		if n := kinds[kind]; n > 0 {
-			ways = append(ways, fmt.Sprintf("%d %s", n, kind))
+			methods = append(methods, fmt.Sprintf("%d %s", n, kind))
 		}
 	}
 	if keyring {
-		ways = append(ways, "the OS keyring")
+		methods = append(methods, "the OS keyring")
 	}
-	return strings.Join(ways, ", ")
+	return strings.Join(methods, ", ")
 }
 
 // readCredential reads the service's credential, or returns nothing when

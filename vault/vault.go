@@ -39,12 +39,12 @@ type Vault struct {
 
 	claim *sqlcipher.Claim // nil: somebody else's, who waits for this handle
 
-	mu         sync.Mutex // guards what follows
-	closed     bool
-	unsettled  error       // why nothing may change the vault
-	slotsSeen  os.FileInfo // of the slots file when it was last compared
-	anchoring  anchoring
-	anchorItem *anchorItem // that the keyring gave with the key, until it is compared
+	mu             sync.Mutex // guards what follows
+	closed         bool
+	unsettled      error       // why nothing may change the vault
+	slotsSeen      os.FileInfo // of the slots file when it was last compared
+	anchorProgress anchorProgress
+	anchorItem     *anchorItem // that the keyring gave with the key, until it is compared
 }
 
 // everybody is all of the gate.
@@ -247,9 +247,9 @@ func (v *Vault) finish(ctx context.Context) {
 		}
 	}
 	// Who only read does not wait for a keyring that is slow to take it.
-	wait := anchorGlance
+	wait := anchorShortWait
 	v.mu.Lock()
-	if v.anchoring.own {
+	if v.anchorProgress.changedHere {
 		wait = anchorWait
 	}
 	v.mu.Unlock()

@@ -19,7 +19,7 @@ func (v *Vault) AddKeyring(ctx context.Context) error {
 	if v.cfg.Keyring == nil {
 		return keyring.ErrUnavailable
 	}
-	if err := v.compareAnchorEntering(ctx); err != nil {
+	if err := v.enterAndCompareAnchor(ctx); err != nil {
 		return err
 	}
 	return v.changing(ctx, func() error {
@@ -49,9 +49,9 @@ func (v *Vault) AddKeyring(ctx context.Context) error {
 	})
 }
 
-// compareAnchorEntering is compareAnchor behind the gate. It accepts a rollback
+// enterAndCompareAnchor is compareAnchor behind the gate. It accepts a rollback
 // where the operator does.
-func (v *Vault) compareAnchorEntering(ctx context.Context) error {
+func (v *Vault) enterAndCompareAnchor(ctx context.Context) error {
 	err := func() error {
 		if err := v.enter(ctx); err != nil {
 			return err
@@ -106,7 +106,7 @@ func (v *Vault) RemoveKeyring(ctx context.Context) (left []string, err error) {
 		})
 		if err == nil || errors.Is(err, ErrUnsettled) {
 			v.mu.Lock()
-			v.anchoring = anchoring{} // it is written no more
+			v.anchorProgress = anchorProgress{} // it is written no more
 			v.mu.Unlock()
 			return err
 		}
