@@ -46,7 +46,7 @@ func TestLostParts(t *testing.T) {
 	}{
 		"keyring item": {lose: loseItem, keyring: vault.ErrWrongKey, message: "the vault opens by: 1 recipient"},
 		"slots file": {lose: func(t *testing.T, s site) { remove(t, s.cfg.Path+".slots") },
-			identity: vault.ErrNoWayIn, message: "slots file is gone", healed: true},
+			identity: vault.ErrNoWayIn, message: "slots file is missing", healed: true},
 		"slots file from before the last rotation": {lose: func(t *testing.T, s site) { s.old(".slots") },
 			identity: vault.ErrUnknownKeyID, message: "an older copy", healed: true, foreign: true},
 		"slots file of another vault": {lose: func(t *testing.T, s site) { write(t, s.cfg.Path+".slots", read(t, s.other.Path+".slots")) },
@@ -65,13 +65,13 @@ func TestLostParts(t *testing.T) {
 		"database swapped for another vault's": {lose: func(t *testing.T, s site) {
 			loseItem(t, site{cfg: s.other, k: s.k})
 			write(t, s.cfg.Path, read(t, s.other.Path))
-		}, keyring: vault.ErrUnknownKeyID, identity: vault.ErrUnknownKeyID, message: "the slots file tells of"},
+		}, keyring: vault.ErrUnknownKeyID, identity: vault.ErrUnknownKeyID, message: "the slots file names"},
 		"database swapped for its own older copy": {lose: func(t *testing.T, s site) { s.old("") },
 			keyring: vault.ErrUnknownKeyID, identity: vault.ErrUnknownKeyID, message: "an older copy"},
 		"database and slots file swapped for older copies": {lose: func(t *testing.T, s site) { s.old("", ".slots") },
 			keyring: vault.ErrRollback},
 		"keyring item and slots file": {lose: func(t *testing.T, s site) { loseItem(t, s); remove(t, s.cfg.Path+".slots") },
-			keyring: vault.ErrWrongKey, identity: vault.ErrNoWayIn, message: "only a backup brings the vault back"},
+			keyring: vault.ErrWrongKey, identity: vault.ErrNoWayIn, message: "only a backup can bring the vault back"},
 		"database": {lose: func(t *testing.T, s site) { remove(t, s.cfg.Path) },
 			keyring: vault.ErrMissing, identity: vault.ErrMissing, message: "there is a slots file"},
 	} {
