@@ -1,7 +1,7 @@
-// Package faulttest strikes at the steps by which a program makes something
-// durable. Each call to the file system or the keyring is a step; a test counts
-// them in a clean run, and then runs again for each with one that fails, or at
-// which the process is killed, before or after its effect.
+// Package faulttest injects faults into the steps by which a program makes something durable.
+// Each call of the file system or the keyring is a step. A test counts the steps in a run
+// without faults. Then it runs again for each step, and that step fails, or the process is
+// killed at it, before or after the step takes effect.
 package faulttest
 
 import (
@@ -12,10 +12,10 @@ import (
 	"syscall"
 )
 
-// Blow says what happens at the step that is struck.
+// Blow is what happens at the chosen step.
 type Blow string
 
-// The blows. A kill is SIGKILL of the own process: strike it in a child.
+// The blows. A kill is SIGKILL of this very process, so it is for child processes.
 const (
 	FailBefore  Blow = "fail before"  // without effect
 	FailAfter   Blow = "fail after"   // with it: what the caller takes for a failure
@@ -24,8 +24,8 @@ const (
 	KillAfter   Blow = "kill after"
 )
 
-// The power cuts. Each strikes before its step, or behind the last one by
-// [Steps.End], and ends the process. They need [Steps.Disk].
+// The power cuts. Each happens before its step, or after the last step by [Steps.End], and ends
+// the process. They need [Steps.Disk].
 const (
 	CutAll  Blow = "cut, all lost"      // nothing reached the disk that was not flushed
 	CutSome Blow = "cut, some lost"     // the first half of the names did, and half of each content
@@ -38,44 +38,44 @@ var Cuts = []Blow{CutAll, CutSome, CutLast}
 // Blows are all of them.
 var Blows = []Blow{FailBefore, FailAfter, FailOnwards, KillBefore, KillAfter}
 
-// Kills reports whether the process does not survive the blow.
+// Kills reports whether the blow kills the process.
 func (b Blow) Kills() bool { return b == KillBefore || b == KillAfter }
 
-// ErrFault is the error of a step that is made to fail.
+// ErrFault is the error of a step that fails on purpose.
 var ErrFault = errors.New("injected fault")
 
-// Steps counts steps and strikes at one of them. The zero value strikes at
-// none. It is safe for concurrent use.
+// Steps counts steps and injects a fault at one of them. The zero value injects none. It is
+// safe for concurrent use.
 type Steps struct {
-	At   int // the step to strike, from 1; 0: none
+	At   int // the step with the fault, from 1; 0: none
 	Blow Blow
-	Disk *Disk // the file system, where the power is to be cut; nil: the real one
+	Disk *Disk // the file system, if the power is to be cut; nil: the real one
 
 	mu     sync.Mutex
 	names  []string
 	struck string
-	unsafe []bool // by step: whether a cut before it would lose something
+	unsafe []bool // by step: whether a power cut before it would lose anything
 }
 
-// N returns how many steps there have been.
+// N returns the number of steps so far.
 func (s *Steps) N() int { return len(s.Names()) }
 
-// Names returns the names of the steps so far: that of step n stands at n-1.
+// Names returns the names of the steps so far. Step n has the index n-1.
 func (s *Steps) Names() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.names)
 }
 
-// Struck returns the name of the step that was struck, or "".
+// Struck returns the name of the step with the fault, or "".
 func (s *Steps) Struck() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.struck
 }
 
-// Do makes a call as one step. A failure of the call itself goes before one that
-// is injected after it.
+// Do makes a call as one step. If the call itself fails, its error is returned instead of the
+// injected one.
 func (s *Steps) Do(name string, call func() error) error {
 	switch s.next(name) {
 	case FailBefore, FailOnwards:
@@ -98,7 +98,7 @@ func (s *Steps) Do(name string, call func() error) error {
 	return call()
 }
 
-// next counts a step and returns what is to happen to it, "" for nothing.
+// next counts a step and returns the blow for it, or "".
 func (s *Steps) next(name string) Blow {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -114,8 +114,8 @@ func (s *Steps) next(name string) Blow {
 	return s.Blow
 }
 
-// Unsafe reports whether a power cut before the step would have lost something. The
-// one behind the last is the end.
+// Unsafe reports whether a power cut before the step would have lost anything. The step after
+// the last one is the end.
 func (s *Steps) Unsafe(at int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -125,14 +125,14 @@ func (s *Steps) Unsafe(at int) bool {
 	return s.unsafe[at-1]
 }
 
-// End cuts the power behind the last step, where the blow is a cut.
+// End cuts the power after the last step, if the blow is a power cut.
 func (s *Steps) End() {
 	if s.Disk != nil && s.At > s.N() {
 		s.cut()
 	}
 }
 
-// save leaves what was not flushed to whoever comes after a kill.
+// save stores what was not flushed for the process after a kill.
 func (s *Steps) save() {
 	if s.Disk != nil {
 		s.Disk.Save()

@@ -14,19 +14,19 @@ import (
 	"time"
 )
 
-// Server is an sshd that lets the user of the test in.
+// Server is an sshd to which the user of the test can log in.
 type Server struct {
 	Host string // 127.0.0.1
 	Port string
 	User string
-	// PublicFiles are where its host keys stand, ed25519 and RSA.
+	// PublicFiles are the files of its public host keys, ed25519 and RSA.
 	PublicFiles []string
 }
 
-// Addr is host and port.
+// Addr returns host and port.
 func (s Server) Addr() string { return net.JoinHostPort(s.Host, s.Port) }
 
-// Start starts an sshd that takes the authorized keys, and ends it with the test.
+// Start starts an sshd that accepts the authorized keys. The sshd ends with the test.
 func Start(t testing.TB, authorized string) Server {
 	t.Helper()
 	me, err := user.Current()
@@ -39,7 +39,7 @@ func Start(t testing.TB, authorized string) Server {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	if me.Uid == "0" {
-		// sshd as root insists on its privilege separation directory.
+		// sshd as root requires its privilege separation directory.
 		if err := os.MkdirAll("/run/sshd", 0o755); err != nil {
 			t.Fatal(err)
 		}
