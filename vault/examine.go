@@ -43,12 +43,12 @@ func okay(check, format string, args ...any) Finding {
 	return Finding{Check: check, Status: FindingOK, Message: fmt.Sprintf(format, args...)}
 }
 
-func warning(check, mend, format string, args ...any) Finding {
-	return Finding{Check: check, Status: FindingWarn, Mend: mend, Message: fmt.Sprintf(format, args...)}
+func warning(check, fix, format string, args ...any) Finding {
+	return Finding{Check: check, Status: FindingWarn, Mend: fix, Message: fmt.Sprintf(format, args...)}
 }
 
-func failed(check, mend string, err error) Finding {
-	return Finding{Check: check, Status: FindingFail, Mend: mend, Message: err.Error(), Err: err}
+func failed(check, fix string, err error) Finding {
+	return Finding{Check: check, Status: FindingFail, Mend: fix, Message: err.Error(), Err: err}
 }
 
 // Offer is a secret that the operator offers to try.
@@ -364,7 +364,7 @@ func (v *Vault) examineOrphans(ctx context.Context, m Meta) []Finding {
 			known[e.KeyID] = true
 			if _, err := v.cfg.Keyring.Get(ctx, e.KeyID.String()); err == nil {
 				found = append(found, warning("keyring leftovers", "secret-tool clear service rbee-vault username "+e.KeyID.String(),
-					"an item for key id %s, of which %s tells and which no database here begins with", e.KeyID, filepath.Base(path)))
+					"an item for key id %s, which %s names and no database here begins with", e.KeyID, filepath.Base(path)))
 			}
 		}
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
 )
 
-// found returns the one finding of a check, or the first that holds a text.
+// found returns the finding of a check, or the first one that contains the text.
 func found(t *testing.T, cfg vault.Config, opts vault.ExamineOptions, check, text string) vault.Finding {
 	t.Helper()
 	all, err := vault.Examine(t.Context(), cfg, opts)
@@ -27,7 +27,7 @@ func found(t *testing.T, cfg vault.Config, opts vault.ExamineOptions, check, tex
 	return vault.Finding{}
 }
 
-// TestExamineWell: of a vault with which all is well.
+// TestExamineWell examines a vault without faults.
 func TestExamineWell(t *testing.T) {
 	cfg, _, _ := keyringVault(t)
 	for check, text := range map[string]string{
@@ -44,7 +44,7 @@ func TestExamineWell(t *testing.T) {
 	}
 }
 
-// TestExamineKeyAge: after two years a rotation is asked for.
+// TestExamineKeyAge: a key of two years gets a warning.
 func TestExamineKeyAge(t *testing.T) {
 	cfg, _, _ := keyringVault(t)
 	cfg.Now = func() time.Time { return time.Now().Add(731 * 24 * time.Hour) }
@@ -94,7 +94,7 @@ func TestExamineKeyring(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// A slots file set aside tells of a key that no database has any more.
+	// A slots file that was set aside names a key that no database has any more.
 	write(t, cfg.Path+".slots.foreign-20260101T000000Z", []byte(strings.Replace(string(read(t, cfg.Path+".slots")), id, otherKeyID, 1)))
 	if err := k.Set(t.Context(), otherKeyID, "an item"); err != nil {
 		t.Fatal(err)
@@ -104,8 +104,7 @@ func TestExamineKeyring(t *testing.T) {
 	}
 }
 
-// TestExamineOffers: each secret is tried on each slot, also of a vault that does
-// not open.
+// TestExamineOffers: each secret is tried on each slot, even if the vault does not open.
 func TestExamineOffers(t *testing.T) {
 	cfg, _, identity := keyringVault(t)
 	opts := vault.ExamineOptions{Offers: []vault.Offer{{Name: "mine", Identities: []age.Identity{identity}}, {Name: "theirs", Identities: []age.Identity{newIdentity(t)}}}}

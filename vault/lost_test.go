@@ -13,14 +13,14 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
 )
 
-// TestLostParts takes away or swaps each part of a vault that has been rotated,
-// and opens by the keyring and by identity. What can be healed from the database
-// is, and then both ways open; else nothing is written.
+// TestLostParts removes or swaps each part of a vault that has been rotated, and opens the
+// vault by the keyring and by identity. What can be repaired from the database is repaired, and
+// then both methods open the vault. Otherwise nothing is written.
 func TestLostParts(t *testing.T) {
 	type site struct {
 		cfg   vault.Config
 		k     faulttest.Keyring
-		old   func(suffixes ...string) // puts back what was before the rotation
+		old   func(suffixes ...string) // puts back the files from before the rotation
 		other vault.Config             // another vault, in the same keyring
 	}
 	remove := func(t *testing.T, paths ...string) {
@@ -39,9 +39,9 @@ func TestLostParts(t *testing.T) {
 	}
 	for name, test := range map[string]struct {
 		lose              func(t *testing.T, s site)
-		keyring, identity error // of the first open in either way
-		healed            bool  // by the open in the way that works
-		foreign           bool  // with a copy of the slots file set aside
+		keyring, identity error // of the first open by each method
+		healed            bool  // repaired by the open that works
+		foreign           bool  // a copy of the slots file was set aside
 		message           string
 	}{
 		"keyring item": {lose: loseItem, keyring: vault.ErrWrongKey, message: "the vault opens by: 1 recipient"},
@@ -111,7 +111,7 @@ func TestLostParts(t *testing.T) {
 						t.Errorf("a refused open wrote something")
 					}
 				}
-				left = listing(t, cfg) // an accepted open may write
+				left = listing(t, cfg) // an open that is accepted may write
 			}
 			if !strings.Contains(said, test.message) {
 				t.Errorf("nobody says %q:\n%s", test.message, said)
@@ -130,7 +130,7 @@ func TestLostParts(t *testing.T) {
 	}
 }
 
-// listing tells the names and contents of a vault's files.
+// listing returns the names and contents of a vault's files.
 func listing(t *testing.T, cfg vault.Config) string {
 	t.Helper()
 	entries, err := os.ReadDir(strings.TrimSuffix(cfg.Path, "/beehives.db"))

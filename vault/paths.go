@@ -111,11 +111,11 @@ func CheckPrivate(path string) error {
 		return fmt.Errorf("examine %q: %w", path, err)
 	}
 	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) != os.Geteuid() {
-		mend := fmt.Sprintf("sudo chown %d %s", os.Geteuid(), wire.Quote(path))
+		fix := fmt.Sprintf("sudo chown %d %s", os.Geteuid(), wire.Quote(path))
 		if os.Geteuid() == 0 {
-			mend = fmt.Sprintf("sudo -u '#%d' rbee-vault ...", st.Uid)
+			fix = fmt.Sprintf("sudo -u '#%d' rbee-vault ...", st.Uid)
 		}
-		return &InsecureError{Path: path, Rule: fmt.Sprintf("belongs to user %d, not to you (%d)", st.Uid, os.Geteuid()), Mend: mend}
+		return &InsecureError{Path: path, Rule: fmt.Sprintf("belongs to user %d, not to you (%d)", st.Uid, os.Geteuid()), Mend: fix}
 	}
 	if mode := info.Mode().Perm(); mode&0o077 != 0 {
 		want := "600"
@@ -172,7 +172,7 @@ func (p paths) checkPlace(cfg Config) error {
 		if durable.Links(info) > names {
 			return &InsecureError{
 				Path: p.db,
-				Rule: fmt.Sprintf("has %d names (hard links): by another one, a program finds other locks and another log, and rows are lost; close every program that has it open before you mend it", durable.Links(info)),
+				Rule: fmt.Sprintf("has %d names (hard links): by another name, a program uses other locks and another log, and rows are lost; close every program that has it open before you fix this", durable.Links(info)),
 				Mend: fmt.Sprintf("cp -p %[1]s %[2]s && mv %[2]s %[1]s", wire.Quote(p.db), wire.Quote(p.db+".single")),
 			}
 		}

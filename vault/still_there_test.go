@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestStillThere: of a backup's recipients those are kept that the vault in place has, and
-// a passphrase slot alone is not enough.
+// TestStillThere: only recipients that the vault in place has are kept. A passphrase slot alone
+// is not enough.
 func TestStillThere(t *testing.T) {
 	slots := map[SlotKind]Slot{}
 	for _, kind := range []SlotKind{SlotRecovery, SlotRecipient, SlotPassphrase, SlotCredential} {

@@ -24,7 +24,7 @@ const (
 	FromIdentity   Source = "identity"
 	FromCredential Source = "credential"
 	FromKeyring    Source = "keyring"
-	FromPassphrase Source = "passphrase" // asked behind the identities where Config.ByPassphrase says so
+	FromPassphrase Source = "passphrase" // asked right after the identities if Config.ByPassphrase is set
 )
 
 // CredentialName is the name of the systemd credential that holds an identity.

@@ -23,7 +23,7 @@ func TestKeyring(t *testing.T) {
 	}
 }
 
-// TestSteps: the blow falls on its step, before or after the effect.
+// TestSteps: the fault is at its step, before or after the effect.
 func TestSteps(t *testing.T) {
 	for _, test := range []struct {
 		blow    faulttest.Blow
