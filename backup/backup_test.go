@@ -39,7 +39,7 @@ func node(name string) registry.Node {
 	}
 }
 
-// newSSHKey makes a key as the registry keeps it.
+// newSSHKey makes an SSH key and its private half.
 func newSSHKey(t testing.TB, nodes ...string) (registry.SSHKey, []byte) {
 	t.Helper()
 	public, private, err := ed25519.GenerateKey(rand.Reader)
@@ -93,7 +93,7 @@ func fleet(t testing.TB) (vault.Config, *vault.Vault) {
 	return cfg, v
 }
 
-// content is all that a backup must bring back.
+// content is everything that a restore must bring back.
 func content(t testing.TB, v *vault.Vault) (all struct {
 	Nodes    []registry.Node
 	SSHKeys  []registry.SSHKey
@@ -175,7 +175,7 @@ func TestRoundTrip(t *testing.T) {
 		if done.VaultID == c.Manifest.VaultID || done.Signer == c.Signer {
 			t.Error("the restored vault is not one of its own")
 		}
-		// Its backups go on: from 1, with its origin named.
+		// Its backups begin at 1 and name the origin.
 		again, c3 := create(t, r)
 		if c3.Sequence != 1 || c3.Manifest.Origin == nil || c3.Manifest.Origin.VaultID != c.Manifest.VaultID {
 			t.Errorf("the restored vault's backup: %+v", c3.Manifest)
@@ -223,8 +223,8 @@ func TestStockTools(t *testing.T) {
 	}
 }
 
-// TestDamage flips, cuts and lengthens a backup everywhere. It must be refused,
-// and leave nothing.
+// TestDamage flips bits of a backup, cuts it and lengthens it. Each must be refused and
+// leave nothing behind.
 func TestDamage(t *testing.T) {
 	cfg, v := fleet(t)
 	file, c := create(t, v)
@@ -290,8 +290,8 @@ func TestUntrusted(t *testing.T) {
 	}
 }
 
-// TestReadOptionsLeftOut: without an identity there is no way in, and without a
-// word on trust there is none.
+// TestReadOptionsLeftOut: without an identity nothing can be read, and without Trust no
+// signer is trusted.
 func TestReadOptionsLeftOut(t *testing.T) {
 	cfg, v := fleet(t)
 	file, c := create(t, v)
@@ -347,8 +347,8 @@ func TestReplace(t *testing.T) {
 	}
 }
 
-// TestReplaceLeavesOut: a reader that the vault in place does not have must not
-// come back with an old backup.
+// TestReplaceLeavesOut: a recipient that the replaced vault does not have must not come
+// back with an old backup.
 func TestReplaceLeavesOut(t *testing.T) {
 	removed, kept := newIdentity(t), newIdentity(t)
 	both := vault.Config{Path: filepath.Join(vaulttest.Dir(t), "beehives.db"), Identities: []age.Identity{kept}}
@@ -386,7 +386,8 @@ func TestReplaceLeavesOut(t *testing.T) {
 	}
 }
 
-// TestReplaceUnread replaces a vault that does not open, if that is accepted.
+// TestReplaceUnread: a vault that cannot be opened is replaced only if the caller accepts
+// that.
 func TestReplaceUnread(t *testing.T) {
 	cfg, v := fleet(t)
 	file, c := create(t, v)

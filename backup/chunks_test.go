@@ -16,7 +16,7 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
 )
 
-// bigFleet has nodes that do not compress well: its backup has several of age's
+// bigFleet has nodes that do not compress well, so its backup has several of age's
 // chunks.
 func bigFleet(t testing.TB, nodes int) (vault.Config, *vault.Vault) {
 	t.Helper()
@@ -40,8 +40,8 @@ func bigFleet(t testing.TB, nodes int) (vault.Config, *vault.Vault) {
 	return cfg, v
 }
 
-// TestChunks moves age's chunks about. The first of them are good, and were
-// staged when the trouble is seen: nothing of it may stay.
+// TestChunks moves age's chunks about. The first chunks are good and are staged before the
+// damage is found. Nothing of them may stay.
 func TestChunks(t *testing.T) {
 	const chunk = 64<<10 + 16
 	cfg, v := bigFleet(t, 700)
@@ -120,7 +120,7 @@ func changed(file []byte, at int) []byte {
 	return c
 }
 
-// TestBesideAWriter: each backup is one moment, whatever goes on beside it.
+// TestBesideAWriter: each backup shows one moment while another goroutine writes.
 func TestBesideAWriter(t *testing.T) {
 	cfg, v := fleet(t)
 	r := registry.New(v)

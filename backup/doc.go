@@ -1,35 +1,51 @@
-// Package backup writes a vault into one encrypted file, and makes a vault of
-// it again.
+// Package backup writes a vault into one encrypted file and makes a vault from
+// such a file again.
 //
-// # The file
+// Start from [Create], [Verify], [Restore] and [List]. [Manifest] describes a
+// backup, and [Record] is what the vault has recorded about one.
 //
-// age around gzip around tar, encrypted to every recipient that the vault has,
-// so whoever can open the vault without its keyring can open its backups. The
-// members are text that stock tools read: `age -d -i recovery.txt FILE | tar xz`
-// unpacks them, `sha256sum -c SHA256SUMS` checks them, and `ssh-keygen -Y verify`
-// checks the signature of SHA256SUMS. README.txt in it says how.
+// # File
+//
+// The file is a tar archive, compressed with gzip and encrypted with age to every
+// recipient of the vault. Whoever can open the vault without its keyring can open
+// its backups. The members are text that stock tools read: `age -d -i recovery.txt
+// FILE | tar xz` unpacks them, `sha256sum -c SHA256SUMS` checks them, and
+// `ssh-keygen -Y verify` checks the signature of SHA256SUMS. The member README.txt
+// explains this. The function layout has the table of all members in their order.
 //
 // # Trust
 //
-// age proves nothing about who wrote a file: anyone who knows the recipients
-// could. So each vault signs its backups with a key of its own, and whoever
-// reads one must say whose signature they expect; see [ReadOptions.Trust]. The
-// fingerprint belongs on the recovery sheet, away from the file.
+// age proves nothing about who wrote a file: anyone who knows the recipients can
+// encrypt to them. So each vault signs its backups with its signing key, and the
+// reader must say which signer is trusted; see [ReadOptions.Trust]. The signer's
+// fingerprint is on the recovery sheet, which is kept away from the file.
 //
 // # Durability
 //
-// [Create] takes a sequence number first, streams one snapshot of the vault, and
-// gives the finished file its name last. [Restore] stages everything in a new
-// database beside the target and puts it in place by one rename, only after the
-// whole file was verified.
+// [Create] takes a sequence number in one transaction, reads the vault in a
+// second and writes the file under a temporary name. It flushes the file, gives it
+// its name, flushes the directory, and records in a third transaction that the
+// backup is complete. A crash leaves no file under the name, or a whole one. The
+// record may still say "not completed" then.
+//
+// [Restore] stages everything in a new database beside the target. It verifies the
+// whole file and only then puts the database in place by one rename.
 //
 // # Concurrency
 //
-// All functions may be called at once. A backup reads one moment of the vault
-// while others go on writing.
+// All functions are safe to call at once. A backup shows one moment of the vault,
+// and writers need not wait for it.
+//
+// # Audit
+//
+// Create writes the action backup.create: the subject is the sequence, the detail
+// is the target and the extra recipients. A restored vault's log continues the
+// log in the backup; package vault writes the row about the restore.
 //
 // # Compatibility
 //
-// The format's version stands in manifest.json. Every version that was ever
-// written stays readable, and no old key is needed to read an old backup.
+// The version of the format is in manifest.json. Every version that was ever
+// released stays readable. A backup needs no old key of the vault: the identity
+// that opened the vault when the backup was made opens it. A format of a later
+// program is [vault.ErrNewer].
 package backup

@@ -2,21 +2,21 @@ package backup
 
 import "errors"
 
-// The errors of this package, to be compared with [errors.Is]. Those of vault
+// The errors of this package. Compare them with [errors.Is]. The errors of vault
 // and registry pass through: [vault.ErrWrongKey] when no identity opens the
 // file, [vault.ErrNewer] for a format of a later program.
 var (
-	// ErrDamaged: the file is not what was written: cut short, altered, or with
-	// a member too many, too few or out of place.
+	// ErrDamaged: the file is not what was written. It is cut short or altered, or
+	// a member is missing, added or out of order.
 	ErrDamaged = errors.New("backup is damaged")
-	// ErrUntrusted: the file is whole, but nobody vouched for its signer.
+	// ErrUntrusted: the signature is valid, but the signer is not trusted.
 	ErrUntrusted = errors.New("backup is not trusted")
-	// ErrSuccessor: the file's signer is a certified successor of the one given. Who knew
-	// the key of that one can have made the certificate.
+	// ErrSuccessor: the file's signer is a certified successor of a trusted signer.
+	// Anyone who knew that signer's key could make the certificate.
 	ErrSuccessor = errors.New("backup is signed by a successor of the signer given")
-	// ErrExists: there is a file of that name already.
+	// ErrExists: a file with that name exists.
 	ErrExists = errors.New("exists already")
-	// ErrNotRecorded: the backup is in place and good, but the vault could not
-	// note that it is.
+	// ErrNotRecorded: the backup is complete and in place, but the vault could not
+	// record that.
 	ErrNotRecorded = errors.New("backup is written, but not recorded in the vault")
 )

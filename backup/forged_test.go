@@ -25,16 +25,16 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
 )
 
-// entryOf is a member of an archive taken apart.
+// entryOf is a member of an unpacked archive.
 type entryOf struct {
 	header tar.Header
 	data   []byte
 }
 
-// forgery is what a forger has: an archive's members, and the recipient.
+// forgery is what a forger has: the members of an archive, and the recipient.
 type forgery struct {
 	identity *age.X25519Identity
-	signer   string // the true one's fingerprint
+	signer   string // fingerprint of the vault's signer
 	members  []entryOf
 }
 
@@ -133,8 +133,7 @@ func (f *forgery) find(name string) *entryOf {
 	return nil
 }
 
-// resign makes sums and signature fit the members again, by a key of the
-// forger's.
+// resign makes the sums and the signature again, with a key of the forger.
 func (f *forgery) resign(t *testing.T, keepSigner bool) {
 	t.Helper()
 	other := vaulttest.New(t)
@@ -178,7 +177,7 @@ func (f *forgery) setSigner(line string) {
 	f.find(memberSigners).data = append(s, '\n')
 }
 
-// resignAs is resign with a signature that is made otherwise.
+// resignAs is resign with another namespace or hash in the signature.
 func (f *forgery) resignAs(t *testing.T, namespace string, hash sshsig.HashAlgorithm) {
 	t.Helper()
 	_, private, err := ed25519.GenerateKey(rand.Reader)
@@ -211,8 +210,8 @@ func (f *forgery) resignAs(t *testing.T, namespace string, hash sshsig.HashAlgor
 	f.members[1].data = sshsig.Armor(sig)
 }
 
-// TestForged: whoever knows the recipient can make a file that decrypts. None
-// may pass for the vault's own.
+// TestForged: anyone who knows the recipient can make a file that decrypts. No such file
+// may pass as the vault's own.
 func TestForged(t *testing.T) {
 	tests := []struct {
 		name  string
@@ -277,7 +276,7 @@ func TestForged(t *testing.T) {
 			whole := f.members
 			f.members = slices.Clone(whole)
 			for i, name := range []string{"ssh_keys/1.pem", memberHostKeys, memberKnownHosts, memberAuditLog} {
-				f.members[at+i].header.Name = name // each by the name before it
+				f.members[at+i].header.Name = name // each has the name of the one before
 			}
 			f.members = append(f.members, whole[len(whole)-1])
 			f.resign(t, false)
@@ -414,8 +413,8 @@ func TestForged(t *testing.T) {
 
 func firstHash(sums []byte) string { return string(sums[:64]) }
 
-// TestEveryTableIsSpokenFor fails for a table that is neither exported nor left
-// out on purpose.
+// TestEveryTableIsSpokenFor: every table of the database is in a backup or is left out on
+// purpose.
 func TestEveryTableIsSpokenFor(t *testing.T) {
 	v := vaulttest.New(t)
 	err := v.View(t.Context(), func(tx *vault.Tx) error {
@@ -471,8 +470,8 @@ func FuzzParseManifest(f *testing.F) {
 	})
 }
 
-// signAs makes counts, sums and signature fit the members, by a signer that is then
-// trusted. The list of signers stays as it is.
+// signAs makes the counts, the sums and the signature again, with a new signer, which is
+// then trusted. The list of signers stays.
 func (f *forgery) signAs(t testing.TB, signer ssh.Signer) {
 	t.Helper()
 	line := strings.TrimSpace(string(ssh.MarshalAuthorizedKey(signer.PublicKey())))
@@ -485,7 +484,7 @@ func (f *forgery) signAs(t testing.TB, signer ssh.Signer) {
 	}
 }
 
-// fixedSigner is a signer that costs nothing to make.
+// fixedSigner returns always the same signer.
 func fixedSigner(t testing.TB) (signer ssh.Signer, line string) {
 	t.Helper()
 	signer, err := ssh.NewSignerFromKey(ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)))
@@ -495,8 +494,8 @@ func fixedSigner(t testing.TB) (signer ssh.Signer, line string) {
 	return signer, strings.TrimSpace(string(ssh.MarshalAuthorizedKey(signer.PublicKey())))
 }
 
-// TestForgedSigners: the newest of the list made the signature, and the list has an
-// end.
+// TestForgedSigners: the newest signer of the list must be the file's signer, and the
+// list has a limit.
 func TestForgedSigners(t *testing.T) {
 	signer, line := fixedSigner(t)
 	f := newForgery(t)
@@ -519,7 +518,8 @@ func TestForgedSigners(t *testing.T) {
 	}
 }
 
-// TestVerifyMatchesKeys: a private key of another is not verified, whoever signed.
+// TestVerifyMatchesKeys: another key's private half is refused, even with a trusted
+// signature.
 func TestVerifyMatchesKeys(t *testing.T) {
 	key := func(r *registry.Registry) error {
 		_, err := r.GenerateSSHKey(t.Context(), "ed25519", "", "hive-01")
@@ -534,7 +534,30 @@ func TestVerifyMatchesKeys(t *testing.T) {
 	}
 }
 
-// TestManifestIsAsWritten: what is equal in JSON only is refused.
+// TestKeysWithoutPrivateKeys: ssh_keys.jsonl and the private keys must be as many, even
+// with a trusted signature.
+func TestKeysWithoutPrivateKeys(t *testing.T) {
+	f := newForgery(t, func(r *registry.Registry) error {
+		_, err := r.GenerateSSHKey(t.Context(), "ed25519", "", "hive-01")
+		return err
+	})
+	signer, line := fixedSigner(t)
+	f.setSigner(line)
+	for name, keys := range map[string][]byte{
+		"none": nil,
+		"two":  bytes.Repeat(f.find(memberSSHKeys).data, 2),
+	} {
+		g := f
+		g.members = slices.Clone(f.members)
+		g.find(memberSSHKeys).data = keys
+		g.signAs(t, signer)
+		if err := g.verify(t, g.seal(t, zip(g.pack()))); !errors.Is(err, ErrDamaged) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestManifestIsAsWritten: the same JSON value in another form is refused.
 func TestManifestIsAsWritten(t *testing.T) {
 	f := newForgery(t)
 	data := f.find(memberManifest).data
@@ -552,8 +575,8 @@ func TestManifestIsAsWritten(t *testing.T) {
 	}
 }
 
-// TestPlacesThatAreRefused: a backup takes no name of a vault's own files, and goes
-// into no directory that others can enter.
+// TestPlacesThatAreRefused: a backup must not have the name of a vault's own file, and
+// must not go into a directory that others can enter.
 func TestPlacesThatAreRefused(t *testing.T) {
 	v := vaulttest.New(t)
 	for _, path := range []string{v.Path(), v.Path() + ".new", v.Path() + ".slots", v.Path() + "-wal"} {
@@ -570,7 +593,7 @@ func TestPlacesThatAreRefused(t *testing.T) {
 	}
 }
 
-// TestTrustSigners: a certificate alone makes nobody trusted.
+// TestTrustSigners: a certificate alone does not make a signer trusted.
 func TestTrustSigners(t *testing.T) {
 	for signer, want := range map[string]error{"given": nil, "successor": ErrSuccessor, "another": ErrUntrusted} {
 		c := Claim{Signer: signer}
@@ -583,9 +606,9 @@ func TestTrustSigners(t *testing.T) {
 	}
 }
 
-// FuzzArchive replaces the content of a member, and makes counts, sums and signature
-// fit again, by a key that is trusted. What passes is what stands there, and holds to
-// the rules of what is stored.
+// FuzzArchive replaces the content of a member and makes the counts, the sums and the
+// signature again, with a trusted key. If that is accepted, what was read must encode to
+// the same bytes and be valid.
 func FuzzArchive(f *testing.F) {
 	signer, line := fixedSigner(f)
 	forged := newForgery(f, func(r *registry.Registry) error {
@@ -611,9 +634,9 @@ func FuzzArchive(f *testing.F) {
 				t.Fatal(err)
 			}
 		}
-		a := &archiveReader{tar: tar.NewReader(bytes.NewReader(g.pack()))}
 		read := &collect{}
-		if _, err := a.read(context.Background(), ReadOptions{Trust: trust}, read); err != nil {
+		a := &archiveReader{tar: tar.NewReader(bytes.NewReader(g.pack())), trust: trust, to: read}
+		if _, err := a.read(context.Background()); err != nil {
 			return
 		}
 		for name, lines := range read.lines {
@@ -624,8 +647,7 @@ func FuzzArchive(f *testing.F) {
 	})
 }
 
-// countAgain makes a manifest that can be read say what the members hold, and who
-// signs.
+// countAgain sets the counts and the signer in the manifest, if that can be parsed.
 func (f *forgery) countAgain(signer string) {
 	m, err := parseManifest(f.find(memberManifest).data)
 	if err != nil {
@@ -651,7 +673,7 @@ func (f *forgery) countAgain(signer string) {
 	f.find(memberManifest).data = b.Bytes()
 }
 
-// sumAgain makes the sums fit the members.
+// sumAgain makes the sums of the members again.
 func (f *forgery) sumAgain() {
 	var sums []sum
 	for _, e := range f.members[2:] {
@@ -660,8 +682,7 @@ func (f *forgery) sumAgain() {
 	f.members[0].data = encodeSums(sums)
 }
 
-// collect is the sink of a backup that is verified, and writes what it is given as
-// the members have it.
+// collect is the sink of Verify, and encodes again what it is given.
 type collect struct {
 	discard
 	lines map[string]*bytes.Buffer
@@ -674,7 +695,10 @@ func (c *collect) add(name string, v any, err error) error {
 	if c.lines[name] == nil {
 		c.lines[name] = &bytes.Buffer{}
 	}
-	return writeLine(c.lines[name], v, err)
+	if err != nil {
+		return err
+	}
+	return writeLine(c.lines[name], v)
 }
 
 func (c *collect) node(ctx context.Context, n registry.Node) error {
@@ -697,17 +721,17 @@ func (c *collect) slot(ctx context.Context, s vault.Slot) error {
 	return c.add(memberSlots, s, c.discard.slot(ctx, s))
 }
 
-// FuzzTar reads what is inside age: only what was written may pass.
+// FuzzTar replaces the tar archive. Only the archive that was written may be accepted.
 func FuzzTar(f *testing.F) {
 	forged := newForgery(f)
 	plain := forged.pack()
 	f.Add(plain)
 	f.Add([]byte("SHA256SUMS"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		a := &archiveReader{tar: tar.NewReader(bytes.NewReader(data))}
-		_, err := a.read(context.Background(), ReadOptions{Trust: TrustSigners(forged.signer)}, discard{})
+		a := &archiveReader{tar: tar.NewReader(bytes.NewReader(data)), trust: TrustSigners(forged.signer), to: discard{}}
+		_, err := a.read(context.Background())
 		if err == nil && !bytes.Equal(data[:min(len(data), len(plain)-1024)], plain[:len(plain)-1024]) {
-			// Padding and header fields that nothing depends on may differ; the
+			// Padding and header fields that are not used may differ. The content of the
 			// members may not.
 			g := forgery{}
 			for r := tar.NewReader(bytes.NewReader(data)); ; {

@@ -19,8 +19,8 @@ import (
 
 var makeGolden = flag.String("golden", "", "make the golden files in this `directory`, which must be new")
 
-// TestGolden opens what version 0.1.0 wrote: a vault of schema 1 and a backup of
-// format 1, whose throwaway identity lies beside them. Both must open for ever.
+// TestGolden opens what version 0.1.0 wrote: a vault of schema 1 and a backup of format
+// 1. Their throwaway identity is beside them. Both must open for ever.
 func TestGolden(t *testing.T) {
 	if *makeGolden != "" {
 		newGolden(t, *makeGolden)

@@ -45,7 +45,7 @@ func backUpForever(arg string) {
 	}
 }
 
-// TestKilledBackups: whatever has a backup's name after a SIGKILL verifies.
+// TestKilledBackups: after a SIGKILL, every file with a backup's name is a whole backup.
 func TestKilledBackups(t *testing.T) {
 	cfg, v := fleet(t)
 	_, c := create(t, v)

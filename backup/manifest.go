@@ -23,14 +23,14 @@ const (
 	format       = formatPrefix + "1"
 )
 
-// Manifest says what a backup is of. Its JSON is the member manifest.json.
+// Manifest describes a backup. Its JSON is the member manifest.json.
 type Manifest struct {
 	Format     string  `json:"format"`
 	VaultID    string  `json:"vault_id"`
 	Generation int64   `json:"generation"`
-	Origin     *Origin `json:"origin"`   // null: never restored
+	Origin     *Origin `json:"origin"`   // null: the vault was not restored from a backup
 	Sequence   int64   `json:"sequence"` // counts a vault's backups from 1
-	Created    string  `json:"created"`  // as wire.FormatTime gives it
+	Created    string  `json:"created"`  // in the format of wire.FormatTime
 	Program    string  `json:"program"`
 	Schema     int64   `json:"schema"`
 	Counts     Counts  `json:"counts"`
@@ -46,7 +46,7 @@ type Origin struct {
 	Signer  string `json:"signer"`
 }
 
-// Counts is how many of each a backup holds.
+// Counts is how many rows of each kind a backup holds.
 type Counts struct {
 	Signers  int64 `json:"signers"`
 	Nodes    int64 `json:"nodes"`
@@ -56,8 +56,8 @@ type Counts struct {
 	Slots    int64 `json:"slots"`
 }
 
-// SignerFingerprint returns the signer as it stands on the recovery sheet,
-// "SHA256:...".
+// SignerFingerprint returns the signer's fingerprint, "SHA256:...", as on the
+// recovery sheet.
 func (m Manifest) SignerFingerprint() string { return vault.Fingerprint(m.Signer) }
 
 // newManifest describes the vault at the moment of the transaction.
@@ -70,19 +70,11 @@ func newManifest(ctx context.Context, tx *vault.Tx, sequence int64, program stri
 	if err != nil {
 		return Manifest{}, err
 	}
-	totals, err := registry.Counts(ctx, tx)
+	counts, err := newCounts(ctx, tx, head)
 	if err != nil {
 		return Manifest{}, err
 	}
-	slots, err := tx.Slots(ctx)
-	if err != nil {
-		return Manifest{}, err
-	}
-	signers, err := tx.Signers(ctx)
-	if err != nil {
-		return Manifest{}, err
-	}
-	previous, err := selectPreviousSums(ctx, tx, sequence)
+	previous, _, err := selectPrevious(ctx, tx, sequence)
 	if err != nil {
 		return Manifest{}, fmt.Errorf("read backups: %w", err)
 	}
@@ -94,23 +86,39 @@ func newManifest(ctx context.Context, tx *vault.Tx, sequence int64, program stri
 		Created:    wire.FormatTime(tx.Now()),
 		Program:    program,
 		Schema:     vault.SchemaVersion(),
-		Counts: Counts{
-			Signers:  int64(len(signers)),
-			Nodes:    int64(totals.Nodes),
-			SSHKeys:  int64(totals.SSHKeys),
-			HostKeys: int64(totals.HostKeys),
-			AuditLog: head.Seq,
-			Slots:    int64(len(slots)),
-		},
-		AuditSeq:  head.Seq,
-		AuditHash: hex.EncodeToString(head.Hash[:]),
-		Previous:  previous,
-		Signer:    meta.Signer,
+		Counts:     counts,
+		AuditSeq:   head.Seq,
+		AuditHash:  hex.EncodeToString(head.Hash[:]),
+		Previous:   wire.Nullable(previous),
+		Signer:     meta.Signer,
 	}
 	if meta.OriginVaultID != "" {
 		m.Origin = &Origin{VaultID: meta.OriginVaultID, Signer: meta.OriginSigner}
 	}
 	return m, nil
+}
+
+func newCounts(ctx context.Context, tx *vault.Tx, head vault.AuditHead) (Counts, error) {
+	totals, err := registry.Counts(ctx, tx)
+	if err != nil {
+		return Counts{}, err
+	}
+	slots, err := tx.Slots(ctx)
+	if err != nil {
+		return Counts{}, err
+	}
+	signers, err := tx.Signers(ctx)
+	if err != nil {
+		return Counts{}, err
+	}
+	return Counts{
+		Signers:  int64(len(signers)),
+		Nodes:    int64(totals.Nodes),
+		SSHKeys:  int64(totals.SSHKeys),
+		HostKeys: int64(totals.HostKeys),
+		AuditLog: head.Seq,
+		Slots:    int64(len(slots)),
+	}, nil
 }
 
 func (m Manifest) encode(w io.Writer) error {
@@ -120,8 +128,8 @@ func (m Manifest) encode(w io.Writer) error {
 	return e.Encode(m)
 }
 
-// parseManifest parses the member. A format of a later program matches
-// [vault.ErrNewer], anything else that is wrong [ErrDamaged].
+// parseManifest parses the member. A format of a later program is
+// [vault.ErrNewer]. Anything else that is wrong is [ErrDamaged].
 func parseManifest(data []byte) (Manifest, error) {
 	var head struct {
 		Format string `json:"format"`
@@ -148,7 +156,7 @@ func parseManifest(data []byte) (Manifest, error) {
 
 func (m Manifest) validate() error {
 	if m.Format != format {
-		return fmt.Errorf("format %q", m.Format)
+		return fmt.Errorf("format %q is not supported", m.Format)
 	}
 	if _, err := wire.ParseTime(m.Created); err != nil {
 		return err
@@ -160,7 +168,7 @@ func (m Manifest) validate() error {
 		return errors.New("signer is not a public key")
 	}
 	if m.Sequence < 1 || m.Generation < 1 {
-		return errors.New("sequence and generation count from 1")
+		return errors.New("sequence and generation must be at least 1")
 	}
 	return nil
 }

@@ -14,16 +14,15 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// Record is what the vault knows of one of its backups.
+// Record is what the vault has recorded about one of its backups.
 type Record struct {
 	Sequence    int64
 	Created     time.Time
-	Path        string // absolute; "-": standard output; "": not completed
+	Path        string // absolute; "-": a Writer; "": the backup was not completed
 	Size        int64  // bytes
-	SHA256      string // of the file
-	SumsSHA256  string // of its SHA256SUMS
-	ContentHash string // equal for two backups of the same registry
-	Restored    time.Time
+	SHA256      string // of the file, in hex
+	SumsSHA256  string // SHA-256 of its SHA256SUMS, in hex
+	ContentHash string // the same for two backups of the same registry
 }
 
 // List returns the vault's backups, oldest first.
@@ -39,21 +38,22 @@ func List(ctx context.Context, v *vault.Vault) ([]Record, error) {
 	return records, nil
 }
 
-// FileState says what became of a backup's file.
+// FileState is the state of a backup's file.
 type FileState string
 
 // The states of a backup's file.
 const (
-	FileIncomplete FileState = "incomplete" // never came to be
-	FileStreamed   FileState = "streamed"   // went to standard output
-	FilePresent    FileState = "present"    // there, with its size
-	FileIntact     FileState = "intact"     // there, with its hash
-	FileMissing    FileState = "missing"
-	FileChanged    FileState = "changed"
-	FileUnreadable FileState = "unreadable"
+	FileIncomplete FileState = "incomplete" // the backup was not completed
+	FileStreamed   FileState = "streamed"   // it went to a Writer
+	FilePresent    FileState = "present"    // it has the recorded size
+	FileIntact     FileState = "intact"     // it has the recorded size and hash
+	FileMissing    FileState = "missing"    // no file has its name
+	FileChanged    FileState = "changed"    // it has another size or hash
+	FileUnreadable FileState = "unreadable" // it cannot be read
 )
 
-// File looks at the backup's file: at its size, or with hash at all of it.
+// File examines the backup's file. It compares the size and, with hash, the
+// content too.
 func (r Record) File(hash bool) FileState {
 	switch r.Path {
 	case "":

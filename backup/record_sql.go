@@ -9,7 +9,8 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// insertBackup begins a record and returns its sequence.
+// insertBackup inserts the record of an incomplete backup and returns its
+// sequence.
 func insertBackup(ctx context.Context, tx *vault.Tx) (int64, error) {
 	var sequence int64
 	if err := tx.QueryRowContext(ctx, `SELECT coalesce(max(sequence), 0) + 1 FROM backups`).Scan(&sequence); err != nil {
@@ -19,7 +20,7 @@ func insertBackup(ctx context.Context, tx *vault.Tx) (int64, error) {
 	return sequence, err
 }
 
-// completeBackup notes that the file is in place.
+// completeBackup records the file, which is in place.
 func completeBackup(ctx context.Context, tx *vault.Tx, r Record) error {
 	_, err := tx.ExecContext(ctx, `
 		UPDATE backups SET
@@ -39,36 +40,23 @@ func completeBackup(ctx context.Context, tx *vault.Tx, r Record) error {
 	return err
 }
 
-// selectPreviousSums returns the hash of the last completed backup's sums
-// before a sequence, or nil.
-func selectPreviousSums(ctx context.Context, tx *vault.Tx, sequence int64) (*string, error) {
-	var sums string
-	err := tx.QueryRowContext(ctx, `
-		SELECT sums_sha256
+// selectPrevious returns the two hashes of the last completed backup before a
+// sequence. They are empty where there is none.
+func selectPrevious(ctx context.Context, tx *vault.Tx, sequence int64) (sumsSHA256, contentHash string, err error) {
+	err = tx.QueryRowContext(ctx, `
+		SELECT
+			sums_sha256,
+			content_hash
 		FROM backups
 		WHERE sequence < ? AND path IS NOT NULL
-		ORDER BY sequence DESC LIMIT 1`, sequence).Scan(&sums)
+		ORDER BY sequence DESC LIMIT 1`, sequence).Scan(
+		&sumsSHA256,
+		&contentHash,
+	)
 	if errors.Is(err, sql.ErrNoRows) {
-		return nil, nil
-	} else if err != nil {
-		return nil, err
+		err = nil
 	}
-	return &sums, nil
-}
-
-// selectLastContent returns the content hash of the last completed backup before
-// a sequence, or "".
-func selectLastContent(ctx context.Context, tx *vault.Tx, sequence int64) (string, error) {
-	var hash string
-	err := tx.QueryRowContext(ctx, `
-		SELECT content_hash
-		FROM backups
-		WHERE sequence < ? AND path IS NOT NULL
-		ORDER BY sequence DESC LIMIT 1`, sequence).Scan(&hash)
-	if errors.Is(err, sql.ErrNoRows) {
-		return "", nil
-	}
-	return hash, err
+	return sumsSHA256, contentHash, err
 }
 
 func selectBackups(ctx context.Context, tx *vault.Tx) ([]Record, error) {
@@ -80,8 +68,7 @@ func selectBackups(ctx context.Context, tx *vault.Tx) ([]Record, error) {
 			size,
 			sha256,
 			sums_sha256,
-			content_hash,
-			restored
+			content_hash
 		FROM backups
 		ORDER BY sequence`)
 	if err != nil {
@@ -93,7 +80,7 @@ func selectBackups(ctx context.Context, tx *vault.Tx) ([]Record, error) {
 		var r Record
 		var created int64
 		var path, hash, sums, content sql.NullString
-		var size, restored sql.NullInt64
+		var size sql.NullInt64
 		err := rows.Scan(
 			&r.Sequence,
 			&created,
@@ -102,7 +89,6 @@ func selectBackups(ctx context.Context, tx *vault.Tx) ([]Record, error) {
 			&hash,
 			&sums,
 			&content,
-			&restored,
 		)
 		if err != nil {
 			return nil, err
@@ -110,9 +96,6 @@ func selectBackups(ctx context.Context, tx *vault.Tx) ([]Record, error) {
 		r.Created = time.UnixMilli(created).UTC()
 		r.Path, r.Size = path.String, size.Int64
 		r.SHA256, r.SumsSHA256, r.ContentHash = hash.String, sums.String, content.String
-		if restored.Valid {
-			r.Restored = time.UnixMilli(restored.Int64).UTC()
-		}
 		records = append(records, r)
 	}
 	return records, rows.Err()

@@ -12,8 +12,7 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
 )
 
-// TestBackupOfOlderPages: a page that brings an older row back is not carried into a
-// backup.
+// TestBackupOfOlderPages: an older page with an older row must not get into a backup.
 func TestBackupOfOlderPages(t *testing.T) {
 	const page = 4096
 	cfg := vaulttest.Config(t)
@@ -47,7 +46,7 @@ func TestBackupOfOlderPages(t *testing.T) {
 		}
 		v, err := vault.Open(ctx, cfg)
 		if err != nil {
-			continue // noticed at once
+			continue // refused already when the vault was opened
 		}
 		list, err := registry.New(v).ListNodes(ctx)
 		_, createErr := backup.Create(ctx, v, backup.CreateOptions{Writer: new(bytes.Buffer)})

@@ -10,11 +10,11 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// Verify reads a whole backup and writes nothing. It returns the manifest when
-// the file is what was written, by a signer that opts.Trust accepts.
+// Verify reads a whole backup and writes nothing. It returns the manifest if the
+// file is undamaged and opts.Trust accepts its signer.
 //
 // Errors: [ErrDamaged], [ErrUntrusted], [vault.ErrNoWayIn] without an identity,
-// [vault.ErrWrongKey], [vault.ErrNewer], and Trust's own.
+// [vault.ErrWrongKey], [vault.ErrNewer], and the errors of opts.Trust.
 func Verify(ctx context.Context, r io.Reader, opts ReadOptions) (Manifest, error) {
 	m, err := read(ctx, r, opts, discard{opts.AuditRow})
 	if err != nil {
@@ -23,8 +23,8 @@ func Verify(ctx context.Context, r io.Reader, opts ReadOptions) (Manifest, error
 	return m, nil
 }
 
-// discard is the sink of a backup that is only verified. It checks what a
-// restore would refuse.
+// discard is the sink of Verify. It refuses what a restore would refuse, and keeps
+// nothing.
 type discard struct{ row func(vault.AuditRow) }
 
 func (discard) node(_ context.Context, n registry.Node) error { return n.Validate() }
@@ -43,25 +43,25 @@ func (discard) slot(_ context.Context, s vault.Slot) error {
 	return err
 }
 
-// RestoreOptions says how a backup becomes a vault.
+// RestoreOptions says how a vault is made from a backup.
 type RestoreOptions struct {
 	ReadOptions
-	// NoKeyring, Replace and ConfirmInPlace are those of
-	// [vault.RestoreOptions].
+	// NoKeyring, Replace and ConfirmInPlace are as in [vault.RestoreOptions].
 	NoKeyring      bool
 	Replace        bool
 	ConfirmInPlace func(context.Context, vault.InPlace) error
 }
 
-// Restored tells of a restored vault.
+// Restored describes a restored vault.
 type Restored struct {
 	vault.RestoredVault
 	Manifest Manifest
 }
 
-// Restore makes a new vault at cfg.Path of a backup: with an id, a key and a
-// signing key of its own, and the backup's recipients. Everything is staged and
-// verified before it is put in place; on any error the target is as it was.
+// Restore makes a new vault at cfg.Path from a backup. The vault has the backup's
+// recipients, and an id, a key and a signing key of its own. The whole backup is
+// staged and verified before anything is put in place: after any error the target
+// is unchanged.
 //
 // Errors: those of [Verify] and of [vault.Restore].
 func Restore(ctx context.Context, cfg vault.Config, r io.Reader, opts RestoreOptions) (Restored, error) {
@@ -90,7 +90,8 @@ func Restore(ctx context.Context, cfg vault.Config, r io.Reader, opts RestoreOpt
 	return Restored{RestoredVault: done, Manifest: m}, nil
 }
 
-// stage is the sink that writes into the database being built.
+// stage is the sink of Restore. It writes to the new database and collects the
+// slots.
 type stage struct {
 	tx    *vault.Tx
 	slots []vault.Slot

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"hash"
 	"io"
 	"strings"
 )
@@ -15,7 +16,7 @@ type sum struct {
 	hash string // 64 hex digits
 }
 
-// encodeSums gives the text that `sha256sum -c` takes.
+// encodeSums returns the text of SHA256SUMS, as `sha256sum -c` reads it.
 func encodeSums(sums []sum) []byte {
 	var b bytes.Buffer
 	for _, s := range sums {
@@ -24,48 +25,47 @@ func encodeSums(sums []sum) []byte {
 	return b.Bytes()
 }
 
-// parseSums parses SHA256SUMS and checks that it lists the members of the
-// format in their order. The error matches [ErrDamaged].
+// parseSums parses SHA256SUMS and checks that it lists the members of [layout] in
+// their order. The error matches [ErrDamaged].
 func parseSums(data []byte) ([]sum, error) {
 	var sums []sum
 	for line := range strings.Lines(string(data)) {
 		hash, name, ok := strings.Cut(strings.TrimSuffix(line, "\n"), "  ")
 		if b, err := hex.DecodeString(hash); !ok || err != nil || len(b) != sha256.Size {
-			return nil, fmt.Errorf("%w: %s has a line that is none", ErrDamaged, memberSums)
+			return nil, fmt.Errorf("%w: %s has a malformed line", ErrDamaged, memberSums)
 		}
 		sums = append(sums, sum{name: name, hash: hash})
 	}
 	if !bytes.Equal(encodeSums(sums), data) {
 		return nil, fmt.Errorf("%w: %s is not as it was written", ErrDamaged, memberSums)
 	}
-	fixed := []string{memberManifest, memberSigners, memberReadme, memberNodes, memberSSHKeys, memberHostKeys, memberKnownHosts, memberAuditLog, memberSlots}
-	keys := len(sums) - len(fixed)
+	keys := keysListed(sums)
 	if keys < 0 {
 		return nil, fmt.Errorf("%w: %s lists too few members", ErrDamaged, memberSums)
 	}
-	want := append([]string(nil), fixed[:5]...)
-	for n := range keys {
-		want = append(want, memberPEM(n+1))
-	}
-	want = append(want, fixed[5:]...)
-	for i, s := range sums {
-		if s.name != want[i] {
-			return nil, fmt.Errorf("%w: %s lists %q where %q belongs", ErrDamaged, memberSums, s.name, want[i])
+	for i, m := range layout(keys) {
+		if sums[i].name != m.name {
+			return nil, fmt.Errorf("%w: %s lists %q in place of %q", ErrDamaged, memberSums, sums[i].name, m.name)
 		}
 	}
 	return sums, nil
 }
 
-// measure counts and hashes what is written to it, and passes it on.
+// keysListed returns how many of the members listed are private keys. It is
+// negative where other members are missing.
+func keysListed(sums []sum) int { return len(sums) - len(layout(0)) }
+
+// hashOf returns the SHA-256 in hex.
+func hashOf(data []byte) string {
+	h := sha256.Sum256(data)
+	return hex.EncodeToString(h[:])
+}
+
+// measure counts and hashes what is written to w through it.
 type measure struct {
 	w    io.Writer
 	size int64
-	sum  hasher
-}
-
-type hasher interface {
-	io.Writer
-	Sum([]byte) []byte
+	sum  hash.Hash
 }
 
 func newMeasure(w io.Writer) *measure { return &measure{w: w, sum: sha256.New()} }
@@ -78,4 +78,5 @@ func (m *measure) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// hash returns the SHA-256 of what was written so far, in hex.
 func (m *measure) hash() string { return hex.EncodeToString(m.sum.Sum(nil)) }

@@ -2,10 +2,10 @@ package registry
 
 import "net/netip"
 
-// canonicalHost gives a host the one form in which it is stored, compared and looked
-// up: an IP address as netip writes it, an IPv4 address in IPv6 clothes as IPv4,
-// which is where it leads; a name in lower case. What is neither stays for the rules
-// to refuse.
+// canonicalHost returns the one form in which a host is stored, compared and looked
+// up. An IP address is written as netip writes it. An IPv4-mapped IPv6 address
+// becomes IPv4, because it leads to that address. A name is written in lower case.
+// Whether the host is valid is not checked here.
 func canonicalHost(s string) string {
 	if s == "" || s[0] != ':' && !isHexDigit(s[0]) {
 		return asciiLower(s)
@@ -21,8 +21,8 @@ func isHexDigit(c byte) bool {
 	return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'
 }
 
-// asciiLower leaves alone what is not ASCII: some of that has ASCII for its lower
-// case.
+// asciiLower is strings.ToLower for ASCII letters only: some other letters have
+// ASCII letters as their lower case. It allocates only when s changes.
 func asciiLower(s string) string {
 	for i := 0; i < len(s); i++ {
 		if 'A' <= s[i] && s[i] <= 'Z' {

@@ -4,7 +4,7 @@ import (
 	"testing"
 )
 
-// TestCanonicalAddress: one machine has one address, however it was typed.
+// TestCanonicalAddress: every spelling of an address has the same canonical form.
 func TestCanonicalAddress(t *testing.T) {
 	for in, want := range map[string]string{
 		"Hive-01.Example.ORG":     "hive-01.example.org",

@@ -53,7 +53,7 @@ func BenchmarkUpdateStatusUnchanged(b *testing.B) {
 	}
 }
 
-// BenchmarkDecodeRow is what a row costs besides SQLite.
+// BenchmarkDecodeRow measures a row without SQLite.
 func BenchmarkDecodeRow(b *testing.B) {
 	row := rowOf(testNode())
 	b.ReportAllocs()

@@ -9,23 +9,23 @@ import (
 )
 
 // nodeCache keeps the nodes that were read, as long as nobody commits. A reader asks
-// for the revision of the database first; what is kept for that revision was read from
-// that state or a later one, so nothing that was committed before the read began is
-// missing in it.
+// for the revision of the database first and reads then. So the nodes kept for a
+// revision are of that revision or a later one: everything that was committed
+// before the read began is in them.
 type nodeCache struct {
-	mu       sync.RWMutex // guards what follows
-	revision vault.Revision
+	mu       sync.RWMutex   // guards all fields
+	revision vault.Revision // of the nodes
 	nodes    map[string]Node
-	all      []Node // all of them, in their order; nil: not known
-	whole    bool   // all is known
+	whole    bool   // all holds every node of the revision
+	all      []Node // by name; never changed, only replaced
 }
 
-// maxCached bounds what is kept, in nodes: some ten megabytes. A larger fleet is read
-// from the database each time.
+// maxCached limits the nodes that are kept, to about ten megabytes. A larger fleet
+// is read from the database each time.
 const maxCached = 20_000
 
-// node returns a node as it is at a revision, if that is known. The zero Revision, that of
-// a read which did not ask, is never known.
+// node returns a node as of a revision, if the cache has it. It never has the zero
+// Revision; see Registry.revision.
 func (c *nodeCache) node(revision vault.Revision, name string) (Node, bool) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
@@ -36,7 +36,7 @@ func (c *nodeCache) node(revision vault.Revision, name string) (Node, bool) {
 	return n.clone(), ok
 }
 
-// list returns all nodes as they are at a revision, if that is known.
+// list returns all nodes as of a revision, if the cache has them.
 func (c *nodeCache) list(revision vault.Revision) ([]Node, bool) {
 	c.mu.RLock()
 	all, ok := c.all, c.whole && c.revision == revision
@@ -44,7 +44,7 @@ func (c *nodeCache) list(revision vault.Revision) ([]Node, bool) {
 	if !ok {
 		return nil, false
 	}
-	list := make([]Node, len(all)) // what all holds is never changed
+	list := make([]Node, len(all))
 	for i, n := range all {
 		list[i] = n.clone()
 	}
@@ -54,11 +54,11 @@ func (c *nodeCache) list(revision vault.Revision) ([]Node, bool) {
 	return list, true
 }
 
-// keep keeps a node that was read after the revision was asked for.
+// keep keeps a node that was read after the revision was.
 func (c *nodeCache) keep(revision vault.Revision, n Node) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.at(revision) && len(c.nodes) < maxCached {
+	if c.moveTo(revision) && len(c.nodes) < maxCached {
 		c.nodes[n.Name] = n.clone()
 	}
 }
@@ -76,15 +76,15 @@ func (c *nodeCache) keepAll(revision vault.Revision, list []Node) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.at(revision) {
+	if c.moveTo(revision) {
 		c.all, c.nodes, c.whole = all, nodes, true
 	}
 }
 
-// at makes the cache one of the revision, and drops what is of an earlier one. It
-// reports false where the cache is of a later one already, or the revision was not asked
-// for. The lock is held.
-func (c *nodeCache) at(revision vault.Revision) bool {
+// moveTo makes the cache one of the revision and drops the nodes of an earlier one.
+// It reports false for the zero Revision, and where the cache is of a later revision
+// already. The caller holds the lock.
+func (c *nodeCache) moveTo(revision vault.Revision) bool {
 	switch {
 	case revision == vault.Revision{}:
 		return false
@@ -96,7 +96,7 @@ func (c *nodeCache) at(revision vault.Revision) bool {
 	return true
 }
 
-// clone shares no memory with n.
+// clone returns a copy that shares no memory with n.
 func (n Node) clone() Node {
 	n.Backends = slices.Clone(n.Backends)
 	n.Devices = maps.Clone(n.Devices)

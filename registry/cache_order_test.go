@@ -7,8 +7,8 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
 )
 
-// TestCacheNeverGoesBack: a slow reader that comes with an older version drops and
-// replaces nothing of a newer one.
+// TestCacheNeverGoesBack: a slow reader with an older revision drops and replaces
+// nothing of a newer one.
 func TestCacheNeverGoesBack(t *testing.T) {
 	v := vaulttest.New(t)
 	older, err := v.Revision(t.Context())

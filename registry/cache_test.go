@@ -20,8 +20,8 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
 )
 
-// TestMain lets the test binary be a second process: it does what it is told, one
-// line each, and answers when it is committed.
+// TestMain lets the test binary be a second process. It reads one command from each
+// line and answers after the commit.
 func TestMain(m *testing.M) {
 	if path, identity, ok := strings.Cut(os.Getenv("RBEE_REGISTRY_CHILD"), "|"); ok {
 		if err := serve(path, identity); err != nil {
@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// serve obeys "set NAME PORT" and "remove NAME".
+// serve runs the commands "set NAME PORT" and "remove NAME".
 func serve(path, identity string) error {
 	id, err := age.ParseX25519Identity(identity)
 	if err != nil {
@@ -68,7 +68,7 @@ func apply(ctx context.Context, r *registry.Registry, op, name string, port uint
 	return r.AddNode(ctx, n)
 }
 
-// secondProcess starts it, and returns a function that has it do something.
+// secondProcess starts the second process and returns a function that sends it a command.
 func secondProcess(t testing.TB, cfg vault.Config) func(op, name string, port uint16) error {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
@@ -102,8 +102,8 @@ func secondProcess(t testing.TB, cfg vault.Config) func(op, name string, port ui
 	}
 }
 
-// TestReadsSeeOtherProcesses: what another process has committed is in the next
-// read, by name and in the list, however often it was read before.
+// TestReadsSeeOtherProcesses: the next read, by name or of the list, has what another
+// process committed, even when the value was cached.
 func TestReadsSeeOtherProcesses(t *testing.T) {
 	cfg := vaulttest.Config(t)
 	r := registry.New(vaulttest.Open(t, cfg))
@@ -125,8 +125,8 @@ func TestReadsSeeOtherProcesses(t *testing.T) {
 	}
 }
 
-// TestReadsNeverGoBack: beside writers of two processes and a rotation, a reader
-// never sees less than it saw, nor than was committed before it began.
+// TestReadsNeverGoBack: while two processes write and one rotates, a read is never
+// older than the read before, nor than the last commit before it began.
 func TestReadsNeverGoBack(t *testing.T) {
 	cfg := vaulttest.Config(t)
 	r := registry.New(vaulttest.Open(t, cfg))
@@ -177,7 +177,7 @@ func TestReadsNeverGoBack(t *testing.T) {
 	wg.Wait()
 }
 
-// TestReadsShareNothing: who changes what was returned changes nobody else's.
+// TestReadsShareNothing: a change of a returned value changes no other value.
 func TestReadsShareNothing(t *testing.T) {
 	r := registry.New(vaulttest.New(t))
 	ctx := t.Context()
@@ -200,8 +200,8 @@ func TestReadsShareNothing(t *testing.T) {
 	}
 }
 
-// TestModel has goroutines and a second process do random things, and compares
-// with a map.
+// TestModel runs random operations in goroutines and in a second process, and compares
+// the result with a map.
 func TestModel(t *testing.T) {
 	cfg := vaulttest.Config(t)
 	v := vaulttest.Open(t, cfg)
@@ -209,8 +209,8 @@ func TestModel(t *testing.T) {
 	other := secondProcess(t, cfg)
 	ctx := t.Context()
 	want := map[string]uint16{}
-	// The vault outlives a run, so what fails when a run is repeated follows from what
-	// failed first.
+	// All runs use the same vault. When a failed run is repeated, it may fail in another
+	// way: only the first failure counts.
 	first := ""
 	fatalf := func(rt *rapid.T, format string, args ...any) {
 		if first == "" {

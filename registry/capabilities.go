@@ -8,8 +8,8 @@ import (
 	"github.com/rbee-keeper/rbee-vault/internal/wire"
 )
 
-// The text forms of backends and devices in the database: a JSON array and a
-// JSON object, without spaces, sorted. Names hold nothing that JSON escapes.
+// Backends and devices are stored as JSON: an array and an object, sorted, without
+// spaces. No valid name has a character that JSON escapes.
 
 func formatBackends(names []string) string {
 	var b strings.Builder
@@ -47,9 +47,9 @@ func formatDevices(counts map[string]uint32) string {
 	return b.String()
 }
 
-// parseBackends reads any JSON array of strings, the form that formatBackends
-// writes without the cost of a JSON decoder. The result is sorted, unique and
-// not nil; the names are not checked.
+// parseBackends reads any JSON array of strings. For the form that formatBackends
+// writes it needs no JSON decoder, which would be slow. The result is sorted,
+// unique and not nil. The names are not checked.
 func parseBackends(text string) ([]string, error) {
 	if text == "[]" {
 		return []string{}, nil
@@ -61,6 +61,8 @@ func parseBackends(text string) ([]string, error) {
 	return normalizeBackends(names), err
 }
 
+// splitBackends reads the form that formatBackends writes, and reports whether the
+// text has that form.
 func splitBackends(text string) ([]string, bool) {
 	if len(text) < 4 || !strings.HasPrefix(text, `["`) || !strings.HasSuffix(text, `"]`) {
 		return nil, false
@@ -74,9 +76,9 @@ func splitBackends(text string) ([]string, bool) {
 	return names, true
 }
 
-// parseDevices reads any JSON object of counts, the form that formatDevices
-// writes without the cost of a JSON decoder. The result is not nil; the names
-// are not checked.
+// parseDevices reads any JSON object of counts. For the form that formatDevices
+// writes it needs no JSON decoder, which would be slow. The result is not nil. The
+// names are not checked.
 func parseDevices(text string) (map[string]uint32, error) {
 	if counts, ok := splitDevices(text); ok {
 		return counts, nil
@@ -84,6 +86,8 @@ func parseDevices(text string) (map[string]uint32, error) {
 	return wire.UnmarshalCounts([]byte(text))
 }
 
+// splitDevices reads the form that formatDevices writes, and reports whether the
+// text has that form.
 func splitDevices(text string) (map[string]uint32, bool) {
 	if len(text) < 2 || text[0] != '{' || text[len(text)-1] != '}' {
 		return nil, false

@@ -14,8 +14,8 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
 )
 
-// TestDigestDoesNotDrift: after any operation of the library, with all that cascades, the
-// digest that is maintained is the one that the rows give.
+// TestDigestDoesNotDrift: after any operation of the library, with its cascades, the
+// stored digest is that of the rows.
 func TestDigestDoesNotDrift(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		r := registry.New(vaulttest.New(t))
@@ -96,7 +96,7 @@ func TestDigestDoesNotDrift(t *testing.T) {
 	})
 }
 
-// changeSlots adds a recipient, or takes it away where it is there.
+// changeSlots adds a recipient, or removes it where it exists.
 func changeSlots(ctx context.Context, v *vault.Vault) error {
 	const recipient = "age1zvkyg2lqzraa2lnjvqej32nkuu0ues2s82hzrye869xeexvn73equnujwj"
 	var slots []vault.Slot

@@ -1,53 +1,78 @@
 // Package registry keeps the nodes of a fleet, their SSH keys and their pinned
 // host keys in a vault.
 //
-// Open gives a Registry over an encrypted database that exists; New puts one
-// over a vault that the caller has opened. The functions that take a
-// [vault.Tx] (EachNode, InsertNode and the like) work inside a transaction of
-// the caller's; they are what backup and restore are made of.
+// Start from [Registry]. [Open] opens a vault with its registry, and [New] takes a
+// vault that the caller has opened. The values are [Node], [SSHKey] and [HostKey].
+// The functions that take a [vault.Tx], such as [EachNode] and [InsertNode], work
+// inside a transaction of the caller. Package backup uses them.
+//
+// Other formats are read into an [ImportSet] or written from nodes: [ReadLegacy],
+// [ReadNDJSON], [ScanSSHConfig], [ReadKnownHosts], [WriteSSHConfig] and
+// [WriteKnownHosts].
 //
 // # Nodes
 //
-// A Node has twelve fields. Seven of them say how to reach a machine and what
-// to install on it: the configuration, which people set. LastConnected,
-// Status, Backends and Devices are what was seen of it: the state. The name is
-// its identity and changes by RenameNode only.
+// A Node has twelve fields. The name is its identity, and only RenameNode changes
+// it. Seven fields are configuration, which people set: how to reach the machine and
+// what to install on it. Four fields are state, which is observed: LastConnected,
+// Status, Backends and Devices.
 //
-// Unknown is a value of its own in every state field: the zero time,
-// StatusUnknown, a nil slice, a nil map. An empty slice is not unknown: it
-// says that the machine has no backend. AddNode keeps what is stored where the
-// given state is unknown, so that adding a node again never erases what was
-// learnt about it.
+// Every state field has a value for unknown: the zero time, StatusUnknown, a nil
+// slice, a nil map. An empty slice is not unknown: it says that the machine has no
+// backend. Where the state given to AddNode is unknown, the stored state stays. So
+// adding a node again never loses its state.
 //
-// Backends and Devices are independent: a device count may stand for a backend
-// that is not listed, and a backend may have no count.
+// Backends and Devices are independent. A device count may belong to a backend that
+// is not listed, and a listed backend may have no count.
 //
-// Every write checks every field, and every read does too: what the package
-// returns is valid. A row that somebody else wrote and that is not valid is
-// ErrBadRow, with the row named; RemoveNode removes it all the same.
+// Every write and every read validates every field, so the package returns only
+// valid values. A row that is not valid, which only another program can write, is
+// ErrBadRow and is named in the error. RemoveNode can remove it.
+//
+// # Durability
+//
+// Each method is one transaction of the vault. When it returns without an error, its
+// change is on the disk, with its audit row. After an error nothing is changed.
 //
 // # Concurrency
 //
-// A Registry may be used by any number of goroutines at once. Each operation
-// is one transaction: a read sees one moment, and a read-modify-write such as
-// UpdateNode excludes every other writer, also in other processes. The
-// function given to UpdateNode must not call the Registry: it would wait for
-// itself.
+// A Registry is safe for use by many goroutines and processes at once. A read sees
+// one moment of the vault, and everything that was committed before it began. Nodes
+// are cached until any process commits. A read-modify-write such as UpdateNode
+// excludes all other writers, also those of other processes. The function given to
+// UpdateNode must not call the Registry, because it would wait for itself.
 //
 // # Audit
 //
-// Every change of configuration or capabilities adds an audit row in its own
-// transaction: both are there afterwards or neither. Actions are node.add,
-// node.update, node.rename, node.remove, node.capabilities, node.import and
-// ssh-key.remove; the subject is the node's name (the old one for a rename,
-// the source for an import, the fingerprint for a key), and the detail names
-// each field that changed with its old and new value. Status and last contact
-// are state that changes by itself: they are not audited. An operation that
-// changes nothing writes neither a row nor an audit row.
+// Every change of configuration, capabilities or keys writes an audit row in the
+// same transaction. These are all actions of the package:
+//
+//	node.add               a node is added
+//	node.update            AddNode, UpdateNode or Import changes a node
+//	node.capabilities      UpdateCapabilities changes the backends or devices
+//	node.rename            the subject is the old name
+//	node.remove            a node is removed with its host keys
+//	node.import            Import is done; the subject is the source, the detail counts
+//	ssh-key.add            a private key is stored
+//	ssh-key.generate       a key is generated and stored
+//	ssh-key.assign         a node uses another key, or no key
+//	ssh-key.remove         a key is removed, or RemoveNode removed its last node
+//	ssh-key.export         ExportSSHKey is about to return the private key
+//	ssh-key.export-refused a program refused to export the private key
+//	ssh-key.use            Signer is about to return a signer for a node
+//	host-key.trust         a host key is pinned; the detail names the replaced ones
+//	host-key.forget        host keys of a node are removed
+//
+// The subject is the name of the node for node, host-key and ssh-key.assign, and the
+// fingerprint for the other actions about SSH keys. The detail names each changed
+// field with its old and new value.
+//
+// Status, last contact, and when a host key was last seen are not audited. An
+// operation that changes nothing writes no audit row.
 //
 // # Compatibility
 //
-// The table of nodes and the JSON form of a Node carry the twelve names of the
-// registry that came before this one. ReadLegacy reads that registry's plain
-// SQLite file, with ten or twelve columns, and Import takes what it found.
+// The table of nodes and the JSON form of a Node have the twelve field names of the
+// earlier registry. ReadLegacy reads the plain SQLite file of that registry, with ten
+// or twelve columns, and Import stores its nodes.
 package registry

@@ -21,7 +21,7 @@ func Example() {
 	}
 	defer os.RemoveAll(dir)
 
-	// A vault with one way in: an age identity. A program on a desk would give
+	// A vault with one unlock method: an age identity. A desktop program would set
 	// a keyring instead.
 	identity, err := age.GenerateX25519Identity()
 	if err != nil {

@@ -7,11 +7,11 @@ import (
 
 const (
 	ruleURLForm   = "must be an https, http, ssh, git or file URL, or [user@]host:path"
-	ruleURLSecret = "must carry no password or token: it would lie there in clear"
+	ruleURLSecret = "must not contain a password or token, which every list of nodes would show"
 )
 
-// ruleGitURL returns the rule that s breaks as a git remote, or "". It knows
-// less than git does: no remote helpers (ext:: runs commands), no local paths.
+// ruleGitURL returns the rule that s breaks as a git remote, or "". It accepts less
+// than git does: no remote helpers, because ext:: runs commands, and no local paths.
 func ruleGitURL(s string) string {
 	if rule := ruleText(s, maxURL); rule != "" {
 		return rule
@@ -59,8 +59,8 @@ func ruleGitURL(s string) string {
 	return ""
 }
 
-// ruleSCP judges the form [user@]host:path. An '@' behind the colon is refused
-// because of user:password@host:path.
+// ruleSCP checks the form [user@]host:path. It refuses '@' after the colon, which
+// would be user:password@host:path.
 func ruleSCP(s string) string {
 	user, host, path := "", s, ""
 	if i := strings.IndexAny(s, "@:"); i >= 0 && s[i] == '@' {
@@ -90,7 +90,7 @@ func ruleSCP(s string) string {
 	return ""
 }
 
-// cutPort splits host:port and takes the brackets off an IPv6 address.
+// cutPort splits host:port and removes the brackets of an IPv6 address.
 func cutPort(s string) (host, port string, ok bool) {
 	if !strings.HasPrefix(s, "[") {
 		host, port, found := strings.Cut(s, ":")
@@ -107,9 +107,9 @@ func cutPort(s string) (host, port string, ok bool) {
 	return host, rest[1:], rest[0] == ':' && len(rest) > 1
 }
 
-// ruleURLUser judges what stands before the '@' of a URL. Git hosts take an
-// access token as the user name, so one that looks like a token is refused:
-// no host gives its people names longer than 39 bytes.
+// ruleURLUser checks the part of a URL before '@'. Git hosts accept an access token
+// as the user name, so a name that looks like a token is refused. User names of git
+// hosts have at most 39 bytes.
 func ruleURLUser(s string) string {
 	if strings.Contains(s, ":") {
 		return ruleURLSecret
@@ -133,8 +133,8 @@ func ruleURLUser(s string) string {
 	return ""
 }
 
-// urlCharacters reports whether s has only the characters of RFC 3986, each
-// '%' with two hex digits behind it that stand for no control character.
+// urlCharacters reports whether s has only the characters of RFC 3986. After each
+// '%' there must be two hex digits, which must not encode a control character.
 func urlCharacters(s string) bool {
 	for i := 0; i < len(s); i++ {
 		switch c := s[i]; {

@@ -16,7 +16,7 @@ var (
 	_ json.Unmarshaler = (*HostKey)(nil)
 )
 
-// HostKey is a host key that was pinned for a node. A node may have several.
+// HostKey is a pinned host key of a node. A node may have several.
 type HostKey struct {
 	Node      string    // the node's name
 	Type      string    // such as ssh-ed25519
@@ -25,8 +25,8 @@ type HostKey struct {
 	LastSeen  time.Time // not before FirstSeen
 }
 
-// Validate returns a *FieldError when the fields do not agree with each other
-// or cannot be stored.
+// Validate returns a *FieldError when a field is not valid or does not agree with
+// another.
 func (k HostKey) Validate() error {
 	if rule := ruleName(k.Node); rule != "" {
 		return &FieldError{Field: "node", Rule: rule}
@@ -41,7 +41,7 @@ func (k HostKey) Validate() error {
 		return &FieldError{Field: "last_seen", Rule: ruleUnix}
 	}
 	if k.LastSeen.Before(k.FirstSeen) {
-		return &FieldError{Field: "last_seen", Rule: "must not lie before first_seen"}
+		return &FieldError{Field: "last_seen", Rule: "must not be before first_seen"}
 	}
 	return nil
 }
@@ -54,7 +54,7 @@ type hostKeyJSON struct {
 	LastSeen  string `json:"last_seen"`
 }
 
-// MarshalJSON returns the key on one line, fields in fixed order.
+// MarshalJSON returns the key on one line, with its fields in a fixed order.
 func (k HostKey) MarshalJSON() ([]byte, error) {
 	return wire.MarshalTexts(hostKeyJSON{
 		Node:      k.Node,
@@ -65,8 +65,8 @@ func (k HostKey) MarshalJSON() ([]byte, error) {
 	}, k.Node, k.Type, k.PublicKey)
 }
 
-// UnmarshalJSON reads what MarshalJSON writes, every field required, and
-// validates it. Errors are ErrInvalid; k is then unchanged.
+// UnmarshalJSON reads what MarshalJSON writes and validates it. Every field is
+// required. Errors are ErrInvalid; k is then unchanged.
 func (k *HostKey) UnmarshalJSON(data []byte) error {
 	var got HostKey
 	err := wire.UnmarshalObject(data, []wire.Field{
@@ -86,11 +86,11 @@ func (k *HostKey) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// EachHostKey yields the host keys by node, type and public key, and stops
-// after an error. Other statements may run in tx meanwhile.
+// EachHostKey yields all host keys, ordered by node, type and public key. It stops
+// after an error. Other statements may run in tx during the iteration.
 func EachHostKey(ctx context.Context, tx *vault.Tx) iter.Seq2[HostKey, error] {
 	return func(yield func(HostKey, error) bool) {
-		for k, err := range selectHostKeys(ctx, tx, sqlSelectHostKeys(tx.Checked("host_keys", "k"))) {
+		for k, err := range selectHostKeys(ctx, tx, sqlSelectHostKeys(tx.Checked("host_keys", "host_keys"))) {
 			if err == nil {
 				if bad := k.Validate(); bad != nil {
 					err = fmt.Errorf("%w: host key of node %.80q: %v", ErrBadRow, k.Node, bad)
@@ -107,15 +107,12 @@ func EachHostKey(ctx context.Context, tx *vault.Tx) iter.Seq2[HostKey, error] {
 	}
 }
 
-// InsertHostKey stores a host key of a backup. It is ErrNotFound when its node
-// is missing, ErrExists when the node has this key. It writes no audit row.
+// InsertHostKey stores a host key of a backup. The error is ErrNotFound when the
+// node is missing, ErrExists when the node has this key. It writes no audit row.
 func InsertHostKey(ctx context.Context, tx *vault.Tx, k HostKey) error {
 	err := k.Validate()
 	if err == nil {
-		var found bool
-		if found, err = nodeExists(ctx, tx, k.Node); err == nil && !found {
-			err = ErrNotFound
-		}
+		err = requireNode(ctx, tx, k.Node)
 	}
 	if err == nil {
 		err = insertHostKey(ctx, tx, k)

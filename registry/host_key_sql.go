@@ -17,15 +17,23 @@ const (
 		first_seen,
 		last_seen`
 
-	sqlSelectNodeHostKeys = `SELECT` + hostKeyColumns + `, NULL FROM host_keys WHERE node_name = ? ORDER BY type, public_key`
+	sqlSelectNodeHostKeys = `SELECT` + hostKeyColumns + `,
+		NULL
+	FROM host_keys
+	WHERE node_name = ?
+	ORDER BY type, public_key`
 )
 
-// sqlSelectHostKeys selects all host keys, and a column beside them.
-func sqlSelectHostKeys(column string) string {
-	return `SELECT` + hostKeyColumns + `, ` + column + ` FROM host_keys AS k ORDER BY node_name, type, public_key`
+// sqlSelectHostKeys selects all host keys. checked is the expression that
+// [vault.Tx.Checked] wants beside them.
+func sqlSelectHostKeys(checked string) string {
+	return `SELECT` + hostKeyColumns + `,
+		` + checked + `
+	FROM host_keys
+	ORDER BY node_name, type, public_key`
 }
 
-// selectNodeHostKeys returns a node's host keys, to be changed.
+// selectNodeHostKeys returns a node's host keys by type and public key.
 func selectNodeHostKeys(ctx context.Context, tx *vault.Tx, name string) ([]HostKey, error) {
 	var keys []HostKey
 	for k, err := range selectHostKeys(ctx, tx, sqlSelectNodeHostKeys, name) {
@@ -37,8 +45,8 @@ func selectNodeHostKeys(ctx context.Context, tx *vault.Tx, name string) ([]HostK
 	return keys, nil
 }
 
-// selectHostKeys yields the host keys of one of the two queries, by node, type and
-// public key.
+// selectHostKeys yields the host keys of sqlSelectHostKeys or
+// sqlSelectNodeHostKeys. It does not validate them.
 func selectHostKeys(ctx context.Context, tx *vault.Tx, query string, args ...any) iter.Seq2[HostKey, error] {
 	return func(yield func(HostKey, error) bool) {
 		rows, err := tx.QueryContext(ctx, query, args...)
@@ -51,7 +59,7 @@ func selectHostKeys(ctx context.Context, tx *vault.Tx, query string, args ...any
 			var (
 				k           HostKey
 				first, last int64
-				hash        []byte
+				checked     []byte
 			)
 			err := rows.Scan(
 				&k.Node,
@@ -59,13 +67,13 @@ func selectHostKeys(ctx context.Context, tx *vault.Tx, query string, args ...any
 				&k.PublicKey,
 				&first,
 				&last,
-				&hash,
+				&checked,
 			)
 			if err != nil {
 				yield(HostKey{}, fmt.Errorf("%w: host key of node %.80q: %w", ErrBadRow, k.Node, err))
 				return
 			}
-			tx.CountRow("host_keys", hash)
+			tx.CountRow("host_keys", checked)
 			k.FirstSeen = time.UnixMilli(first).UTC()
 			k.LastSeen = time.UnixMilli(last).UTC()
 			if !yield(k, nil) {
@@ -84,7 +92,7 @@ func countNodeHostKeys(ctx context.Context, tx *vault.Tx, name string) (int, err
 	return n, err
 }
 
-// insertHostKey returns ErrExists where the node has the key.
+// insertHostKey returns ErrExists, and inserts nothing, where the node has the key.
 func insertHostKey(ctx context.Context, tx *vault.Tx, k HostKey) error {
 	res, err := tx.ExecContext(ctx, `INSERT INTO host_keys (
 		node_name,
@@ -103,9 +111,15 @@ func insertHostKey(ctx context.Context, tx *vault.Tx, k HostKey) error {
 	return expectRow(res, err, ErrExists)
 }
 
-// updateHostKeySeen stores that a pinned key was seen again.
+// updateHostKeySeen stores LastSeen of a pinned key, unless a later time is stored.
 func updateHostKeySeen(ctx context.Context, tx *vault.Tx, k HostKey) error {
-	res, err := tx.ExecContext(ctx, `UPDATE host_keys SET last_seen = max(last_seen, ?) WHERE node_name = ? AND public_key = ?`, k.LastSeen.UnixMilli(), k.Node, k.PublicKey)
+	res, err := tx.ExecContext(ctx, `UPDATE host_keys SET
+		last_seen = max(last_seen, ?)
+	WHERE node_name = ? AND public_key = ?`,
+		k.LastSeen.UnixMilli(),
+		k.Node,
+		k.PublicKey,
+	)
 	return expectRow(res, err, ErrNotFound)
 }
 

@@ -2,7 +2,6 @@ package registry
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -12,20 +11,14 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// ErrHostKeyChanged: another key of that type is pinned for the node. Who knows why
-// names the old one.
-var ErrHostKeyChanged = errors.New("host key has changed")
-
-// ListHostKeys returns the pinned host keys of the nodes of these names, or of all,
-// by node, type and public key.
+// ListHostKeys returns the pinned host keys of the named nodes, or without names of
+// all nodes, ordered by node, type and public key. A missing node is ErrNotFound.
 func (r *Registry) ListHostKeys(ctx context.Context, names ...string) ([]HostKey, error) {
 	var list []HostKey
 	err := r.v.View(ctx, func(tx *vault.Tx) error {
 		for _, name := range names {
-			if found, err := nodeExists(ctx, tx, name); err != nil {
-				return err
-			} else if !found {
-				return fmt.Errorf("node %q: %w", name, ErrNotFound)
+			if err := requireNode(ctx, tx, name); err != nil {
+				return fmt.Errorf("node %q: %w", name, err)
 			}
 		}
 		for k, err := range EachHostKey(ctx, tx) {
@@ -44,10 +37,11 @@ func (r *Registry) ListHostKeys(ctx context.Context, names ...string) ([]HostKey
 	return list, nil
 }
 
-// TrustHostKey pins a host key for a node and reports whether it was new; a key that
-// is pinned already was seen again. Where another key of the type is pinned, the
-// error is ErrHostKeyChanged and names its fingerprint, unless that is among
-// replaces: then it is replaced. A node that is not there is ErrNotFound.
+// TrustHostKey pins a host key for a node and reports whether it was new. Of a key
+// that is pinned already it updates LastSeen. Where another key of the same type is
+// pinned, the error is ErrHostKeyChanged and names that key's fingerprint. If
+// replaces has the fingerprint, the old key is replaced instead. A missing node is
+// ErrNotFound.
 func (r *Registry) TrustHostKey(ctx context.Context, node string, key ssh.PublicKey, replaces ...string) (added bool, err error) {
 	err = r.v.Update(ctx, func(tx *vault.Tx) (err error) {
 		added, err = trustHostKey(ctx, tx, node, key, replaces)
@@ -59,7 +53,8 @@ func (r *Registry) TrustHostKey(ctx context.Context, node string, key ssh.Public
 	return added, nil
 }
 
-// TrustHostKeys is TrustHostKey for many nodes in one transaction.
+// TrustHostKeys is TrustHostKey for many nodes in one transaction. The keys of the
+// map are names of nodes. It returns how many host keys were new.
 func (r *Registry) TrustHostKeys(ctx context.Context, keys map[string][]ssh.PublicKey, replaces ...string) (added int, err error) {
 	err = r.v.Update(ctx, func(tx *vault.Tx) error {
 		names := []string{}
@@ -87,10 +82,8 @@ func (r *Registry) TrustHostKeys(ctx context.Context, keys map[string][]ssh.Publ
 }
 
 func trustHostKey(ctx context.Context, tx *vault.Tx, node string, key ssh.PublicKey, replaces []string) (bool, error) {
-	if found, err := nodeExists(ctx, tx, node); err != nil {
+	if err := requireNode(ctx, tx, node); err != nil {
 		return false, err
-	} else if !found {
-		return false, ErrNotFound
 	}
 	k := HostKey{Node: node, Type: key.Type(), PublicKey: publicKeyLine(key), FirstSeen: tx.Now(), LastSeen: tx.Now()}
 	if err := k.Validate(); err != nil {
@@ -123,9 +116,9 @@ func trustHostKey(ctx context.Context, tx *vault.Tx, node string, key ssh.Public
 	return true, tx.Audit(ctx, vault.Event{Action: "host-key.trust", Subject: node, Detail: detail})
 }
 
-// ForgetHostKeys takes away the pinned host keys of a fingerprint, or with "" all of
-// them, of the nodes, in one transaction, and returns how many. It is ErrNotFound
-// where there is none.
+// ForgetHostKeys removes pinned host keys of the nodes, in one transaction, and
+// returns how many. It removes the keys with the fingerprint, or with "" all keys.
+// Where there are none, the error is ErrNotFound.
 func (r *Registry) ForgetHostKeys(ctx context.Context, fingerprint string, nodes ...string) (n int, err error) {
 	err = r.v.Update(ctx, func(tx *vault.Tx) error {
 		n = 0

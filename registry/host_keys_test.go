@@ -17,7 +17,7 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
 )
 
-// hostKey is a key that depends on seed.
+// hostKey returns a key that depends on seed only.
 func hostKey(t testing.TB, seed byte) ssh.PublicKey {
 	t.Helper()
 	private := ed25519.NewKeyFromSeed(append(make([]byte, 31), seed))
@@ -69,8 +69,8 @@ func TestTrustHostKey(t *testing.T) {
 	}
 }
 
-// TestReadKnownHosts reads what ssh-keygen has hashed, ports, revoked keys and
-// certificate authorities; and what WriteKnownHosts writes, ssh-keygen finds.
+// TestReadKnownHosts reads names that ssh-keygen hashed, ports, revoked keys and
+// certificate authorities. ssh-keygen finds what WriteKnownHosts writes.
 func TestReadKnownHosts(t *testing.T) {
 	line := func(seed byte) string {
 		return strings.TrimSpace(string(ssh.MarshalAuthorizedKey(hostKey(t, seed))))
@@ -155,8 +155,8 @@ func readKnownHosts(t *testing.T, file string, nodes ...registry.Node) registry.
 	return known
 }
 
-// TestKnownHostsBadLines: what OpenSSH passes over is passed over, and said; the
-// lines around it count.
+// TestKnownHostsBadLines: a line that OpenSSH skips is skipped and reported. The other
+// lines are read.
 func TestKnownHostsBadLines(t *testing.T) {
 	key := strings.TrimSpace(string(ssh.MarshalAuthorizedKey(hostKey(t, 1))))
 	blob := strings.Fields(key)[1]
@@ -209,8 +209,8 @@ func TestKnownHostsBadLines(t *testing.T) {
 	}
 }
 
-// TestKnownHostsNames looks names up as ssh-keygen -F does, which is OpenSSH's own
-// code; and, beyond that, an address by its other forms.
+// TestKnownHostsNames finds the same names as ssh-keygen -F, which is OpenSSH's own
+// code. It also finds an address by its other forms.
 func TestKnownHostsNames(t *testing.T) {
 	key := strings.TrimSpace(string(ssh.MarshalAuthorizedKey(hostKey(t, 1))))
 	for _, test := range []struct {
@@ -267,7 +267,8 @@ func TestKnownHostsNames(t *testing.T) {
 	}
 }
 
-// TestKnownHostsLeavesNoCopy: the hosts of a fleet are nobody else's business.
+// TestKnownHostsLeavesNoCopy: reading writes no file, because the names of hosts are
+// confidential.
 func TestKnownHostsLeavesNoCopy(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("TMPDIR", filepath.Join(dir, "none")) // where nothing can be written

@@ -4,92 +4,93 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// Problem is something in an import that a person should know.
+// Problem is a row that an import could not take as it is.
 type Problem struct {
-	Row    string // the node's name; where that is no name, which row it is
+	Row    string // the node's name, or which row it is where the name is not valid
 	Reason string
 }
 
-// ImportSet is what was read from elsewhere.
+// ImportSet is what was read from a file and can be imported.
 type ImportSet struct {
 	Nodes    []Node    // to be imported
-	Skipped  []Problem // rows that are no node: the first hundred
-	Warnings []Problem // what a node lost on the way: the first hundred
-	// More counts the problems that neither list holds.
+	Skipped  []Problem // rows that are not valid nodes: the first hundred
+	Warnings []Problem // what could not be read of a node: the first hundred
+	// More counts the problems beyond the first hundred.
 	More More
-	// Keys are sealed in with the nodes of these names, which then use them. The
-	// caller wipes them.
+	// Keys are private keys by the name of a node. Import stores each key with its
+	// node, which then uses it. The caller wipes them.
 	Keys map[string]*PrivateKey
 }
 
-// MaxImport is how many rows one import takes, those that are no node included.
+// MaxImport is the most rows that one import takes, including skipped rows.
 const MaxImport = 100_000
 
-// maxProblems is how many problems of each kind are told one by one.
+// maxProblems is how many problems of each kind are listed.
 const maxProblems = 100
 
-// More counts problems that are not told one by one.
+// More counts the problems that are not listed.
 type More struct {
 	Skipped  int
 	Warnings int
 }
 
 func (set *ImportSet) skip(p Problem) {
-	set.Skipped, set.More.Skipped = tell(set.Skipped, set.More.Skipped, p)
+	set.Skipped, set.More.Skipped = addProblem(set.Skipped, set.More.Skipped, p)
 }
 
 func (set *ImportSet) warn(p Problem) {
-	set.Warnings, set.More.Warnings = tell(set.Warnings, set.More.Warnings, p)
+	set.Warnings, set.More.Warnings = addProblem(set.Warnings, set.More.Warnings, p)
 }
 
-func tell(list []Problem, more int, p Problem) ([]Problem, int) {
+// addProblem adds a problem to the list, or counts it where the list is full.
+func addProblem(list []Problem, more int, p Problem) ([]Problem, int) {
 	if len(list) >= maxProblems {
 		return list, more + 1
 	}
 	return append(list, p), more
 }
 
-// room is an error where one more row is too many.
-func (set *ImportSet) room() error {
+// checkRoom returns an error where one more row is too many.
+func (set *ImportSet) checkRoom() error {
 	if len(set.Nodes)+len(set.Skipped)+set.More.Skipped >= MaxImport {
 		return fmt.Errorf("%w: more than %d rows", ErrInvalid, MaxImport)
 	}
 	return nil
 }
 
-// ImportOptions say how to import.
+// ImportOptions says how to import.
 type ImportOptions struct {
 	// Source names where the nodes come from, for the audit log.
 	Source string
-	// Replace lets a node take the place of one of the same name, as AddNode
-	// does.
+	// Replace replaces a node of the same name, as AddNode does.
 	Replace bool
-	// DryRun only tells what would happen.
+	// DryRun returns the report and changes nothing.
 	DryRun bool
 }
 
-// ImportReport is what Import did, or would do. Names are in the order of the
-// set.
+// ImportReport is what Import did, or with DryRun would do. Names are in the order
+// of the set.
 type ImportReport struct {
 	Added     []string
 	Replaced  []string
-	Unchanged []string  // already there, just so
-	Skipped   []Problem // those of the set, then nodes that are not valid or come twice: the first hundred
+	Unchanged []string  // stored already, with the same values
+	Skipped   []Problem // those of the set, then invalid and repeated nodes: the first hundred
 	Warnings  []Problem // those of the set
-	More      More      // problems that neither list holds
-	Keys      []string  // nodes whose key of the set is in the vault now
+	More      More      // problems beyond the first hundred
+	Keys      []string  // nodes that now use their key of the set
 }
 
-// Import adds the nodes of a set in one transaction. Without Replace a single
-// name that is taken fails the whole import: the error is ErrExists and names
-// all of them. After any error nothing is imported and the report is empty. Where
-// there is nothing to change, nothing is written, not even to the audit log.
+// Import adds the nodes of a set in one transaction. Without Replace, the whole
+// import fails where any name exists: the error is ErrExists and lists these names.
+// After any error nothing is imported and the report is empty. Where nothing
+// changes, nothing is written, not even an audit row.
 func (r *Registry) Import(ctx context.Context, set ImportSet, opts ImportOptions) (ImportReport, error) {
 	var (
 		report ImportReport
@@ -102,7 +103,8 @@ func (r *Registry) Import(ctx context.Context, set ImportSet, opts ImportOptions
 			return err
 		})
 	}
-	// Without Replace, what is there already is an error: there is no need to look first.
+	// With Replace, a look without the write lock comes first: often nothing changes.
+	// Without it, a node that exists is an error, so there is a change to write.
 	if err == nil && !opts.DryRun && !(opts.Replace && plan.empty()) {
 		err = r.v.Update(ctx, func(tx *vault.Tx) (err error) {
 			report, err = importNodes(ctx, tx, set, opts)
@@ -118,12 +120,12 @@ func (r *Registry) Import(ctx context.Context, set ImportSet, opts ImportOptions
 // importPlan is what an import has to write.
 type importPlan struct {
 	nodes []importWrite
-	keys  []string // nodes that are to use the key of the set, and do not yet
+	keys  []string // nodes that have a key in the set and do not use it yet
 }
 
 func (p importPlan) empty() bool { return len(p.nodes)+len(p.keys) == 0 }
 
-// importWrite is a node to be written, over old if that has a name.
+// importWrite is a node to be written. It replaces old, if old has a name.
 type importWrite struct {
 	node, old Node
 }
@@ -159,27 +161,17 @@ func importNodes(ctx context.Context, tx *vault.Tx, set ImportSet, opts ImportOp
 // planImport decides about every node and writes nothing.
 func planImport(ctx context.Context, tx *vault.Tx, set ImportSet, opts ImportOptions) (ImportReport, importPlan, error) {
 	report := ImportReport{
-		Skipped:  append([]Problem(nil), set.Skipped...),
-		Warnings: append([]Problem(nil), set.Warnings...),
+		Skipped:  slices.Clone(set.Skipped),
+		Warnings: slices.Clone(set.Warnings),
 		More:     set.More,
 	}
 	var (
 		plan  importPlan
-		taken []string
+		taken []string // quoted names
+		names []string // of the nodes that are not skipped
 	)
-	skip := func(p Problem) { report.Skipped, report.More.Skipped = tell(report.Skipped, report.More.Skipped, p) }
-	seen := make(map[string]bool, len(set.Nodes))
-	for i, n := range set.Nodes {
-		n = n.normalized()
-		if err := n.validate(); err != nil {
-			skip(Problem{rowName(n.Name, fmt.Sprintf("node %d", i+1)), err.Error()})
-			continue
-		}
-		if seen[n.Name] {
-			skip(Problem{n.Name, "comes twice"})
-			continue
-		}
-		seen[n.Name] = true
+	for _, n := range importable(set, &report) {
+		names = append(names, n.Name)
 		old, err := selectNode(ctx, tx, n.Name)
 		switch {
 		case errors.Is(err, ErrNotFound):
@@ -189,7 +181,7 @@ func planImport(ctx context.Context, tx *vault.Tx, set ImportSet, opts ImportOpt
 		case err != nil:
 			return ImportReport{}, importPlan{}, err
 		case !opts.Replace:
-			taken = append(taken, quote(n.Name))
+			taken = append(taken, strconv.Quote(n.Name))
 			continue
 		}
 		n = n.withState(old)
@@ -203,26 +195,59 @@ func planImport(ctx context.Context, tx *vault.Tx, set ImportSet, opts ImportOpt
 	if len(taken) > 0 {
 		return ImportReport{}, importPlan{}, fmt.Errorf("%s: %w", strings.Join(taken, ", "), ErrExists)
 	}
-	for _, n := range set.Nodes { // in the order of the set
-		k := set.Keys[n.Name]
-		if k == nil || !seen[n.Name] {
-			continue
-		}
-		seen[n.Name] = false
-		report.Keys = append(report.Keys, n.Name)
-		used, err := selectNodeSSHKey(ctx, tx, n.Name)
-		if err != nil {
-			return ImportReport{}, importPlan{}, err
-		}
-		if used != k.Fingerprint() {
-			plan.keys = append(plan.keys, n.Name)
-		}
+	var err error
+	if report.Keys, plan.keys, err = planImportKeys(ctx, tx, set, names); err != nil {
+		return ImportReport{}, importPlan{}, err
 	}
 	return report, plan, nil
 }
 
-// rowName names a row in a report: by its name, quoted where that is no name for
-// a node, or by the other way where it cannot be shown.
+// planImportKeys returns which of the nodes have a key in the set, and which of
+// these do not use it yet.
+func planImportKeys(ctx context.Context, tx *vault.Tx, set ImportSet, names []string) (all, unused []string, err error) {
+	for _, name := range names {
+		k := set.Keys[name]
+		if k == nil {
+			continue
+		}
+		all = append(all, name)
+		fingerprint, err := selectNodeSSHKey(ctx, tx, name)
+		if err != nil {
+			return nil, nil, err
+		}
+		if fingerprint != k.Fingerprint() {
+			unused = append(unused, name)
+		}
+	}
+	return all, unused, nil
+}
+
+// importable returns the nodes of the set, normalized. Nodes that are not valid,
+// or whose name came before, go to the skipped ones of the report.
+func importable(set ImportSet, report *ImportReport) []Node {
+	skip := func(p Problem) {
+		report.Skipped, report.More.Skipped = addProblem(report.Skipped, report.More.Skipped, p)
+	}
+	var nodes []Node
+	seen := make(map[string]bool, len(set.Nodes))
+	for i, n := range set.Nodes {
+		n = n.normalized()
+		if err := n.validate(); err != nil {
+			skip(Problem{rowName(n.Name, fmt.Sprintf("node %d", i+1)), err.Error()})
+			continue
+		}
+		if seen[n.Name] {
+			skip(Problem{n.Name, "comes twice"})
+			continue
+		}
+		seen[n.Name] = true
+		nodes = append(nodes, n)
+	}
+	return nodes
+}
+
+// rowName names a row in a report. A valid name is shown as it is. Any other name is
+// quoted. Where the name is empty, too long or not printable, it is other.
 func rowName(name, other string) string {
 	switch {
 	case ruleName(name) == "":

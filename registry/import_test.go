@@ -109,7 +109,7 @@ func TestImportOfNothingNew(t *testing.T) {
 	check(t, err)
 	var again ImportReport
 	done := make(chan error, 1)
-	// Somebody else writes meanwhile: an import that began a transaction would wait.
+	// Another writer has the lock: an import that took it would wait.
 	check(t, r.Vault().Update(t.Context(), func(*vault.Tx) error {
 		go func() {
 			var err error

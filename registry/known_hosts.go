@@ -21,20 +21,20 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// knownHost is a node's address as known_hosts has it.
-func knownHost(n Node) string {
+// knownHostsAddress returns a node's address as known_hosts has it.
+func knownHostsAddress(n Node) string {
 	return knownhosts.Normalize(net.JoinHostPort(canonicalHost(n.SSHHost), strconv.Itoa(int(n.SSHPort))))
 }
 
-// WriteKnownHosts writes the pinned host keys as OpenSSH reads them, the node's
-// name for a comment.
+// WriteKnownHosts writes the pinned host keys as a known_hosts file of OpenSSH. The
+// comment of each line is the node's name.
 func WriteKnownHosts(ctx context.Context, tx *vault.Tx, w io.Writer) error {
 	addresses := map[string]string{}
 	for n, err := range EachNode(ctx, tx) {
 		if err != nil {
 			return err
 		}
-		addresses[n.Name] = knownHost(n)
+		addresses[n.Name] = knownHostsAddress(n)
 	}
 	for k, err := range EachHostKey(ctx, tx) {
 		if err != nil {
@@ -47,30 +47,33 @@ func WriteKnownHosts(ctx context.Context, tx *vault.Tx, w io.Writer) error {
 	return nil
 }
 
-// KnownHosts is what a known_hosts file says of some nodes.
+// KnownHosts is what a known_hosts file says about some nodes.
 type KnownHosts struct {
 	Keys    map[string][]ssh.PublicKey // by the node's name
-	Skipped []Problem                  // lines that were left out, with the reason: the first hundred
-	More    int                        // lines that were left out beyond those
+	Skipped []Problem                  // lines that were skipped, with the reason: the first hundred
+	More    int                        // how many more were skipped
 }
 
-// Caps of a known_hosts file, in bytes.
+// Limits of a known_hosts file, in bytes.
 const (
 	maxKnownHostsLine = 64 << 10
 	maxKnownHosts     = 64 << 20
 )
 
-// ReadKnownHosts looks the nodes up in an OpenSSH known_hosts file: hashed names,
-// patterns and ports as well, and an address in any of its forms. A line that is no
-// entry is left out, as OpenSSH does, and reported. Left out too are a key that the
-// file revokes, certificate authorities, which cannot be pinned, and of several keys
-// of one type for a node all, as one alone can be pinned. A file of more than 64 MB
-// is ErrInvalid.
+// ReadKnownHosts looks up the nodes in an OpenSSH known_hosts file. It understands
+// hashed names, patterns and ports, and an address in any of its forms. It skips and
+// reports:
+//
+//   - a malformed line, as OpenSSH does;
+//   - a key that the file revokes;
+//   - a certificate authority, which cannot be pinned;
+//   - all keys of a type, where a node has several: only one can be pinned.
+//
+// A file of more than 64 MB is ErrInvalid.
 func ReadKnownHosts(r io.Reader, nodes []Node) (KnownHosts, error) {
 	found := KnownHosts{Keys: map[string][]ssh.PublicKey{}}
-	skip := func(p Problem) { found.Skipped, found.More = tell(found.Skipped, found.More, p) }
 	var entries []knownHostEntry
-	revoked := map[string]bool{}
+	revoked := map[string]bool{} // public keys in wire format
 	for line, err := range eachLine(r, maxKnownHostsLine, maxKnownHosts) {
 		if err != nil {
 			return KnownHosts{}, fmt.Errorf("read known_hosts: %w", err)
@@ -78,54 +81,63 @@ func ReadKnownHosts(r io.Reader, nodes []Node) (KnownHosts, error) {
 		e, rule := parseKnownHost(line)
 		switch {
 		case rule != "":
-			skip(Problem{line.where(), rule})
-		case e.marker == "@revoked": // for whatever host: one that lost a key lost it
+			found.skip(Problem{line.where(), rule})
+		case e.marker == "@revoked": // of any host: a stolen key is revoked for all
 			revoked[string(e.key.Marshal())] = true
 		case e.key != nil:
 			entries = append(entries, e)
 		}
 	}
 	for _, n := range nodes {
-		byType := map[string][]ssh.PublicKey{}
-		forms := addressForms(n)
-		for _, e := range entries {
-			if !e.matches(forms) {
-				continue
-			}
-			where := fmt.Sprintf("%s, line %d", n.Name, e.line)
-			same := func(other ssh.PublicKey) bool { return bytes.Equal(other.Marshal(), e.key.Marshal()) }
-			switch kind := e.key.Type(); {
-			case e.marker == "@cert-authority":
-				skip(Problem{where, "a certificate authority cannot be pinned"})
-			case revoked[string(e.key.Marshal())]:
-				skip(Problem{where, "the file revokes this key"})
-			case !slices.ContainsFunc(byType[kind], same):
-				byType[kind] = append(byType[kind], e.key)
-			}
-		}
-		for _, kind := range slices.Sorted(maps.Keys(byType)) {
-			if keys := byType[kind]; len(keys) > 1 {
-				skip(Problem{n.Name, fmt.Sprintf("the file has %d keys of type %s: pin one of them by its fingerprint", len(keys), kind)})
-				continue
-			}
-			found.Keys[n.Name] = append(found.Keys[n.Name], byType[kind]...)
-		}
+		found.add(n, entries, revoked)
 	}
 	return found, nil
+}
+
+func (found *KnownHosts) skip(p Problem) {
+	found.Skipped, found.More = addProblem(found.Skipped, found.More, p)
+}
+
+// add looks a node up in the entries.
+func (found *KnownHosts) add(n Node, entries []knownHostEntry, revoked map[string]bool) {
+	byType := map[string][]ssh.PublicKey{}
+	forms := addressForms(n)
+	for _, e := range entries {
+		if !e.matches(forms) {
+			continue
+		}
+		where := fmt.Sprintf("%s, line %d", n.Name, e.line)
+		same := func(other ssh.PublicKey) bool { return bytes.Equal(other.Marshal(), e.key.Marshal()) }
+		switch kind := e.key.Type(); {
+		case e.marker == "@cert-authority":
+			found.skip(Problem{where, "a certificate authority cannot be pinned"})
+		case revoked[string(e.key.Marshal())]:
+			found.skip(Problem{where, "the file revokes this key"})
+		case !slices.ContainsFunc(byType[kind], same):
+			byType[kind] = append(byType[kind], e.key)
+		}
+	}
+	for _, kind := range slices.Sorted(maps.Keys(byType)) {
+		if keys := byType[kind]; len(keys) > 1 {
+			found.skip(Problem{n.Name, fmt.Sprintf("the file has %d keys of type %s: pin one of them by its fingerprint", len(keys), kind)})
+			continue
+		}
+		found.Keys[n.Name] = append(found.Keys[n.Name], byType[kind]...)
+	}
 }
 
 // knownHostEntry is a line of known_hosts.
 type knownHostEntry struct {
 	line   int
-	marker string // "", "@revoked" or "@cert-authority"
-	hosts  string // patterns joined by commas, or one hashed name
-	salt   []byte // of the hashed name
-	hash   []byte
-	key    ssh.PublicKey // nil: a comment, or an empty line
+	marker string        // "", "@revoked" or "@cert-authority"
+	hosts  string        // patterns separated by commas, or one hashed name
+	salt   []byte        // of the hashed name
+	hash   []byte        // of the hashed name; nil: hosts has patterns
+	key    ssh.PublicKey // nil: the line is a comment or empty
 }
 
-// parseKnownHost parses a line. A rule says why it is no entry; no rule and no key:
-// there is nothing in it.
+// parseKnownHost parses a line. rule says why a line is malformed. A line without an
+// entry has neither a rule nor a key.
 func parseKnownHost(line textLine) (e knownHostEntry, rule string) {
 	fields := strings.Fields(string(line.text))
 	switch {
@@ -137,7 +149,7 @@ func parseKnownHost(line textLine) (e knownHostEntry, rule string) {
 	if strings.HasPrefix(fields[0], "@") {
 		e.marker, fields = fields[0], fields[1:]
 		if e.marker != "@revoked" && e.marker != "@cert-authority" {
-			return e, fmt.Sprintf("%.40q is no marker", e.marker)
+			return e, fmt.Sprintf("%.40q is not a known marker", e.marker)
 		}
 	}
 	if len(fields) < 3 {
@@ -145,37 +157,50 @@ func parseKnownHost(line textLine) (e knownHostEntry, rule string) {
 	}
 	e.line, e.hosts = line.number, fields[0]
 	if strings.HasPrefix(e.hosts, "|") {
-		parts := strings.Split(e.hosts, "|") // |1|salt|hash
-		if len(parts) != 4 || parts[1] != "1" {
-			return e, "its hashed name is none"
-		}
-		var err error
-		if e.salt, err = base64.StdEncoding.DecodeString(parts[2]); err == nil {
-			e.hash, err = base64.StdEncoding.DecodeString(parts[3])
-		}
-		if err != nil || len(e.hash) != sha1.Size {
-			return e, "its hashed name is none"
+		if e.salt, e.hash, rule = parseHashedName(e.hosts); rule != "" {
+			return e, rule
 		}
 	}
-	blob, err := base64.StdEncoding.DecodeString(fields[2])
-	if err != nil {
-		return e, "its key is no base64"
-	}
-	key, err := ssh.ParsePublicKey(blob)
-	if err != nil {
-		return e, fmt.Sprintf("its key, of type %.40q, is none that is known here", fields[1])
-	}
-	if key.Type() != fields[1] {
-		return e, fmt.Sprintf("its key is not of the type %.40q that it states", fields[1])
-	}
-	if _, ok := key.(*ssh.Certificate); ok {
-		return e, "a certificate cannot be pinned"
-	}
-	e.key = key
-	return e, ""
+	e.key, rule = parseKnownHostKey(fields[1], fields[2])
+	return e, rule
 }
 
-// matches reports whether the entry is one for a node with these address forms.
+// parseHashedName parses |1|salt|hash.
+func parseHashedName(s string) (salt, hash []byte, rule string) {
+	const malformed = "its hashed name is malformed"
+	parts := strings.Split(s, "|")
+	if len(parts) != 4 || parts[1] != "1" {
+		return nil, nil, malformed
+	}
+	salt, err := base64.StdEncoding.DecodeString(parts[2])
+	if err == nil {
+		hash, err = base64.StdEncoding.DecodeString(parts[3])
+	}
+	if err != nil || len(hash) != sha1.Size {
+		return nil, nil, malformed
+	}
+	return salt, hash, ""
+}
+
+func parseKnownHostKey(keyType, text string) (key ssh.PublicKey, rule string) {
+	blob, err := base64.StdEncoding.DecodeString(text)
+	if err != nil {
+		return nil, "its key is not base64"
+	}
+	key, err = ssh.ParsePublicKey(blob)
+	if err != nil {
+		return nil, fmt.Sprintf("its key has the type %.40q, which is not supported, or is malformed", keyType)
+	}
+	if key.Type() != keyType {
+		return nil, fmt.Sprintf("its key is not of the type %.40q that it states", keyType)
+	}
+	if _, ok := key.(*ssh.Certificate); ok {
+		return nil, "a certificate cannot be pinned"
+	}
+	return key, ""
+}
+
+// matches reports whether the entry is for a node with these address forms.
 func (e knownHostEntry) matches(forms []string) bool {
 	if e.hash != nil {
 		return slices.ContainsFunc(forms, func(form string) bool {
@@ -191,15 +216,16 @@ func (e knownHostEntry) matches(forms []string) bool {
 			continue
 		}
 		if negated {
-			return false // whatever else stands on the line
+			return false // a negated pattern wins over all others
 		}
 		found = true
 	}
 	return found
 }
 
-// addressForms gives a node's address as known_hosts may have it: first the one form
-// that is used here, then those that others write, which hashed names hide.
+// addressForms returns all forms in which known_hosts may have a node's address. The
+// first is the canonical one. The others are needed for hashed names, which can only
+// be compared as a whole.
 func addressForms(n Node) []string {
 	hosts := []string{canonicalHost(n.SSHHost)}
 	if addr, err := netip.ParseAddr(hosts[0]); err == nil {
@@ -229,7 +255,7 @@ func addressForms(n Node) []string {
 	return forms
 }
 
-// canonicalPattern gives a pattern that is an address its one form.
+// canonicalPattern is canonicalHost for a pattern, which may be [address]:port.
 func canonicalPattern(pattern string) string {
 	if rest, ok := strings.CutPrefix(pattern, "["); ok {
 		if host, port, ok := strings.Cut(rest, "]"); ok {
@@ -239,20 +265,20 @@ func canonicalPattern(pattern string) string {
 	return canonicalHost(pattern)
 }
 
-// matchPattern is OpenSSH's match_pattern: * stands for any text, ? for a character.
+// matchPattern is OpenSSH's match_pattern: * matches any text, ? one character.
 func matchPattern(pattern, s string) bool {
-	next, at := -1, 0 // where the last * stands, and what it has taken
+	star, at := -1, 0 // the last *, and the end of the text that it matches
 	i, j := 0, 0
 	for j < len(s) {
 		switch {
 		case i < len(pattern) && pattern[i] == '*':
-			next, at = i, j
+			star, at = i, j
 			i++
 		case i < len(pattern) && (pattern[i] == '?' || pattern[i] == s[j]):
 			i, j = i+1, j+1
-		case next >= 0:
+		case star >= 0: // the * matches one more character
 			at++
-			i, j = next+1, at
+			i, j = star+1, at
 		default:
 			return false
 		}

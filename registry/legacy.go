@@ -13,20 +13,18 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// ReadLegacy reads the plain SQLite file of the registry that came before this
-// one, with ten columns or twelve. It changes nothing in it, and sees what its
-// write-ahead log still holds. A ~ in ssh_key_path becomes home; without a home
-// such a row is skipped.
+// ReadLegacy reads the plain SQLite file of the earlier registry, with ten columns
+// or twelve. It does not change the file, and reads its write-ahead log too. A ~ in
+// ssh_key_path becomes home; without a home such a row is skipped.
 //
-// SQLite takes any value in any column, so every row is read leniently: a
-// number may be text, a name may be a number. What was learnt about a machine
-// (last contact, status, backends, devices) and cannot be read becomes unknown,
-// with a warning; a row whose configuration cannot be read or is not valid is
-// skipped, with the reason.
+// SQLite stores any value in any column, so every row is read leniently: a number
+// may be text, a name may be a number. State that cannot be read (last contact,
+// status, backends, devices) becomes unknown, with a warning. A row whose
+// configuration cannot be read or is not valid is skipped, with the reason.
 //
-// A file without the table of nodes is ErrNotRegistry; the errors of
-// vault.OpenPlaintext come through, but for a damaged file, which is
-// ErrLegacyDamaged: no vault is damaged.
+// A file without the table of nodes is ErrNotRegistry. A damaged file is
+// ErrLegacyDamaged, because vault.ErrDamaged would mean the vault. Other errors of
+// vault.OpenPlaintext pass through.
 func ReadLegacy(ctx context.Context, path, home string) (ImportSet, error) {
 	set, err := readLegacy(ctx, path, home)
 	err = vault.PlaintextError(err)
@@ -51,7 +49,7 @@ func readLegacy(ctx context.Context, path, home string) (set ImportSet, err erro
 		return ImportSet{}, err
 	}
 	defer tx.Rollback()
-	columns, err := selectLegacyColumns(ctx, tx)
+	columns, err := legacyColumns(ctx, tx)
 	if err != nil {
 		return ImportSet{}, err
 	}
@@ -66,15 +64,15 @@ func readLegacy(ctx context.Context, path, home string) (set ImportSet, err erro
 	return set, nil
 }
 
-// legacyRow is one row: its number, then the values of nodeFields as the driver
-// gives them.
+// legacyRow is one row of the file.
 type legacyRow struct {
 	rowid  int64
-	values [12]any
+	values nodeValues
 }
 
+// add adds a row to the set, or the reason why it is skipped.
 func (set *ImportSet) add(row legacyRow, home string) error {
-	if err := set.room(); err != nil {
+	if err := set.checkRoom(); err != nil {
 		return err
 	}
 	n, warnings, err := row.decode(home)
@@ -90,83 +88,98 @@ func (set *ImportSet) add(row legacyRow, home string) error {
 	return nil
 }
 
-// decode returns a normalized, valid node, or an error and a node that has the
-// name at most.
+// decode returns a normalized, valid node and what it lost. After an error the
+// node has its name at most, and there are no warnings.
 func (row *legacyRow) decode(home string) (n Node, warnings []string, err error) {
-	warn := func(i int, what string) { warnings = append(warnings, nodeFields[i]+" "+what) }
-	var texts [12]string
-	for _, i := range [...]int{0, 1, 3, 4, 5, 6, 7} {
-		text, ok := legacyText(row.values[i])
-		switch {
-		case !ok:
-			return Node{Name: texts[0]}, nil, &FieldError{Field: nodeFields[i], Rule: "must be text"}
-		case row.values[i] == nil && i != 4:
-			return Node{Name: texts[0]}, nil, &FieldError{Field: nodeFields[i], Rule: "must not be null"}
-		}
-		texts[i] = text
+	warn := func(column int, what string) {
+		warnings = append(warnings, nodeFields[column]+" "+what)
 	}
-	n = Node{
-		Name:        texts[0],
-		SSHHost:     texts[1],
-		SSHPort:     DefaultSSHPort,
-		SSHUser:     texts[3],
-		SSHKeyPath:  ExpandPath(home, texts[4]),
-		GitRepoURL:  texts[5],
-		GitBranch:   texts[6],
-		InstallPath: texts[7],
-		Status:      StatusUnknown,
+	if n, err = row.decodeConfiguration(home, warn); err == nil {
+		row.decodeState(&n, warn)
+		n = n.normalized()
+		err = n.validate()
 	}
-	if row.values[2] == nil {
-		warn(2, "was null and is now 22")
-	} else if port, ok := legacyInteger(row.values[2]); !ok || port < 1 || port > 65535 {
-		return Node{Name: n.Name}, nil, &FieldError{Field: "ssh_port", Rule: rulePort}
-	} else {
-		n.SSHPort = uint16(port)
-	}
-	if row.values[8] != nil {
-		if seconds, ok := legacyInteger(row.values[8]); ok && validUnix(seconds) {
-			n.LastConnected = time.Unix(seconds, 0)
-		} else {
-			warn(8, "cannot be read and is now unknown")
-		}
-	}
-	switch status, ok := legacyText(row.values[9]); {
-	case ok && Status(status).Valid():
-		n.Status = Status(status)
-	case ok && status == "reachable":
-		// The only status that the original's programs ever wrote.
-		n.Status = StatusOnline
-	case !ok || status != "":
-		warn(9, fmt.Sprintf("%.40q is now unknown", status))
-	}
-	if text, ok := legacyText(row.values[10]); !ok || text != "" {
-		n.Backends, err = parseBackends(text)
-		if err == nil {
-			err = validateCapabilities(n.Backends, nil)
-		}
-		if !ok || err != nil {
-			n.Backends = nil
-			warn(10, "cannot be read and are now unknown")
-		}
-	}
-	if text, ok := legacyText(row.values[11]); !ok || text != "" {
-		n.Devices, err = parseDevices(text)
-		if err == nil {
-			err = validateCapabilities(nil, n.Devices)
-		}
-		if !ok || err != nil {
-			n.Devices = nil
-			warn(11, "cannot be read and are now unknown")
-		}
-	}
-	n = n.normalized()
-	if err := n.validate(); err != nil {
+	if err != nil {
 		return Node{Name: n.Name}, nil, err
 	}
 	return n, warnings, nil
 }
 
-// legacyText reads any value that has one text form; NULL is "".
+// decodeConfiguration returns a node with unknown state. What cannot be read is
+// an error.
+func (row *legacyRow) decodeConfiguration(home string, warn func(column int, what string)) (n Node, err error) {
+	n.SSHPort = DefaultSSHPort
+	for _, column := range [...]struct {
+		i     int
+		field *string
+	}{
+		{colName, &n.Name},
+		{colSSHHost, &n.SSHHost},
+		{colSSHUser, &n.SSHUser},
+		{colSSHKeyPath, &n.SSHKeyPath},
+		{colGitRepoURL, &n.GitRepoURL},
+		{colGitBranch, &n.GitBranch},
+		{colInstallPath, &n.InstallPath},
+	} {
+		value := row.values[column.i]
+		text, ok := legacyText(value)
+		switch {
+		case !ok:
+			return n, &FieldError{Field: nodeFields[column.i], Rule: "must be text"}
+		case value == nil && column.i != colSSHKeyPath:
+			return n, &FieldError{Field: nodeFields[column.i], Rule: "must not be null"}
+		}
+		*column.field = text
+	}
+	n.SSHKeyPath = ExpandPath(home, n.SSHKeyPath)
+	if value := row.values[colSSHPort]; value == nil {
+		warn(colSSHPort, "was null and is now 22")
+	} else if port, ok := legacyInteger(value); !ok || port < 1 || port > 65535 {
+		return n, &FieldError{Field: "ssh_port", Rule: rulePort}
+	} else {
+		n.SSHPort = uint16(port)
+	}
+	return n, nil
+}
+
+// decodeState sets the state of n. What cannot be read stays unknown, with a
+// warning.
+func (row *legacyRow) decodeState(n *Node, warn func(column int, what string)) {
+	if value := row.values[colLastConnected]; value != nil {
+		if seconds, ok := legacyInteger(value); ok && validUnix(seconds) {
+			n.LastConnected = time.Unix(seconds, 0)
+		} else {
+			warn(colLastConnected, "cannot be read and is now unknown")
+		}
+	}
+	switch status, ok := legacyText(row.values[colStatus]); {
+	case ok && Status(status).Valid():
+		n.Status = Status(status)
+	case ok && status == "reachable":
+		// The only status that the programs of that registry ever wrote.
+		n.Status = StatusOnline
+	case !ok || status != "":
+		warn(colStatus, fmt.Sprintf("%.40q is now unknown", status))
+	}
+	if text, ok := legacyText(row.values[colBackends]); !ok || text != "" {
+		backends, err := parseBackends(text)
+		if ok && err == nil && validateCapabilities(backends, nil) == nil {
+			n.Backends = backends
+		} else {
+			warn(colBackends, "cannot be read and are now unknown")
+		}
+	}
+	if text, ok := legacyText(row.values[colDevices]); !ok || text != "" {
+		devices, err := parseDevices(text)
+		if ok && err == nil && validateCapabilities(nil, devices) == nil {
+			n.Devices = devices
+		} else {
+			warn(colDevices, "cannot be read and are now unknown")
+		}
+	}
+}
+
+// legacyText returns a value as text, if it is text or a whole number. NULL is "".
 func legacyText(v any) (string, bool) {
 	switch v := v.(type) {
 	case nil:
@@ -181,7 +194,7 @@ func legacyText(v any) (string, bool) {
 	return "", false
 }
 
-// legacyInteger reads any value that is a whole number.
+// legacyInteger returns a value as a whole number, if it is one in any type.
 func legacyInteger(v any) (int64, bool) {
 	switch v := v.(type) {
 	case int64:

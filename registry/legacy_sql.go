@@ -6,27 +6,50 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"strings"
 )
 
-// selectLegacyColumns returns, for each of nodeFields, the expression that
-// reads it: the original's later columns may be missing.
-func selectLegacyColumns(ctx context.Context, tx *sql.Tx) (columns [12]string, err error) {
+// legacyColumns returns the SQL expression that reads each of nodeFields. A file
+// with ten columns has neither backends nor devices: they are read as NULL.
+func legacyColumns(ctx context.Context, tx *sql.Tx) (columns [columnCount]string, err error) {
+	names, err := selectLegacyColumnNames(ctx, tx)
+	if err != nil {
+		return columns, err
+	}
+	for i, field := range nodeFields {
+		switch {
+		case slices.Contains(names, field):
+			// Without the plus sign the driver would convert a value to a time or
+			// a boolean because of the column's declared type.
+			columns[i] = "+" + field
+		case i == colBackends, i == colDevices:
+			columns[i] = "NULL"
+		default:
+			return columns, fmt.Errorf("%w: no column %s", ErrNotRegistry, field)
+		}
+	}
+	return columns, nil
+}
+
+// selectLegacyColumnNames returns the names of the table's columns.
+func selectLegacyColumnNames(ctx context.Context, tx *sql.Tx) ([]string, error) {
 	var one int
-	err = tx.QueryRowContext(ctx, `SELECT 1
+	err := tx.QueryRowContext(ctx, `SELECT 1
 	FROM sqlite_master
 	WHERE type = 'table' AND name = 'beehives'`).Scan(&one)
 	if errors.Is(err, sql.ErrNoRows) {
-		return columns, fmt.Errorf("%w: no table beehives", ErrNotRegistry)
+		return nil, fmt.Errorf("%w: no table beehives", ErrNotRegistry)
 	}
 	if err != nil {
-		return columns, err
+		return nil, err
 	}
 	rows, err := tx.QueryContext(ctx, `PRAGMA table_info(beehives)`)
 	if err != nil {
-		return columns, err
+		return nil, err
 	}
 	defer rows.Close()
+	var names []string
 	for rows.Next() {
 		var (
 			cid, notNull, pk   int
@@ -42,33 +65,15 @@ func selectLegacyColumns(ctx context.Context, tx *sql.Tx) (columns [12]string, e
 			&pk,
 		)
 		if err != nil {
-			return columns, err
+			return nil, err
 		}
-		for i, field := range nodeFields {
-			if name == field {
-				// The sign keeps the driver from making a time or a boolean of
-				// a value because of the column's declared type.
-				columns[i] = "+" + field
-			}
-		}
+		names = append(names, name)
 	}
-	if err := rows.Err(); err != nil {
-		return columns, err
-	}
-	for i, column := range columns {
-		switch {
-		case column != "":
-		case nodeFields[i] == "backends", nodeFields[i] == "devices":
-			columns[i] = "NULL"
-		default:
-			return columns, fmt.Errorf("%w: no column %s", ErrNotRegistry, nodeFields[i])
-		}
-	}
-	return columns, nil
+	return names, rows.Err()
 }
 
-// selectLegacyRows yields the rows in the order in which they were written.
-func selectLegacyRows(ctx context.Context, tx *sql.Tx, columns [12]string) iter.Seq2[legacyRow, error] {
+// selectLegacyRows yields the rows in the order in which they were inserted.
+func selectLegacyRows(ctx context.Context, tx *sql.Tx, columns [columnCount]string) iter.Seq2[legacyRow, error] {
 	return func(yield func(legacyRow, error) bool) {
 		rows, err := tx.QueryContext(ctx, `SELECT
 			rowid,

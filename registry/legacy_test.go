@@ -75,7 +75,7 @@ func TestReadLegacyTenColumns(t *testing.T) {
 		t.Error("the file was changed")
 	}
 
-	// Without a home, the path with ~ is no path.
+	// Without a home, a path with ~ is not valid.
 	got, err := ReadLegacy(t.Context(), path, "")
 	check(t, err)
 	want := ImportSet{Nodes: []Node{bareNode("hive-02")}, Skipped: []Problem{{"hive-01", "ssh_key_path must be absolute"}}}
@@ -112,7 +112,7 @@ func TestReadLegacyOddRows(t *testing.T) {
 		row(`'h10', x'ff', 22, 'ops', NULL, `+url+`, '/opt', NULL, 'unknown', NULL, NULL`)+
 		row(`char(27) || '[2J', 'a', 22, 'ops', NULL, `+url+`, '/opt', NULL, 'unknown', NULL, NULL`)+
 		row(`'h12', 'a', 22, 'ops', 'id_rsa', `+url+`, '/opt', NULL, 'unknown', NULL, NULL`)+
-		// From here on: nodes, with something lost or odd.
+		// From here: valid nodes with unusual values.
 		row(`42, x'68697665', '2222', 'ops', NULL, `+url+`, '/opt', '1767323045', 'offline', x'5b5d', '{}'`)+
 		row(`'h14', 'a', NULL, 'ops', NULL, `+url+`, '/opt', 'yesterday', 'sleeping', 'cpu', '{"cpu":-1}'`)+
 		row(`'h15', 'a', 22.0, 'ops', NULL, `+url+`, '/opt', -5, NULL, '["CPU"]', 7`)+
@@ -158,8 +158,7 @@ func TestReadLegacyOddRows(t *testing.T) {
 	})
 }
 
-// TestReadLegacyLog leaves a row in the write-ahead log, as a program that was
-// killed does.
+// TestReadLegacyLog leaves a row in the write-ahead log, as a killed program does.
 func TestReadLegacyLog(t *testing.T) {
 	path := sqlite3(t, `PRAGMA journal_mode = WAL;
 		PRAGMA wal_autocheckpoint = 0;
@@ -213,7 +212,7 @@ func FuzzLegacyRow(f *testing.F) {
 	f.Add(valid, "nfifnfifnfif", int64(1)<<62, 1e18, "relative")
 	f.Fuzz(func(t *testing.T, texts, kinds string, number int64, float float64, home string) {
 		row := legacyRow{rowid: 1}
-		split := strings.SplitN(texts, "\x1f", 12)
+		split := strings.SplitN(texts, "\x1f", columnCount)
 		for i := range row.values {
 			text := ""
 			if i < len(split) {
@@ -250,7 +249,7 @@ func FuzzLegacyRow(f *testing.F) {
 		if diff := cmp.Diff(n, n.normalized()); diff != "" {
 			t.Fatalf("not normalized:\n%s", diff)
 		}
-		if len(n.Backends) > 0 && row.values[10] == nil || len(n.Devices) > 0 && row.values[11] == nil {
+		if len(n.Backends) > 0 && row.values[colBackends] == nil || len(n.Devices) > 0 && row.values[colDevices] == nil {
 			t.Fatal("capabilities out of nothing")
 		}
 		for _, w := range warnings {

@@ -67,7 +67,7 @@ type iotestErr struct{}
 
 func (iotestErr) Read([]byte) (int, error) { return 0, io.ErrClosedPipe }
 
-// TestImportCaps: however much there is of what is no node, it is not held.
+// TestImportCaps: rows that are not nodes are not kept in memory, however many there are.
 func TestImportCaps(t *testing.T) {
 	for name, text := range map[string]string{
 		"objects":     "{}\n",

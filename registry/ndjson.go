@@ -6,15 +6,15 @@ import (
 	"io"
 )
 
-// Caps of ReadNDJSON, in bytes.
+// Limits of ReadNDJSON, in bytes.
 const (
 	maxNodeLine  = 64 << 10
 	maxNodeBytes = 256 << 20
 )
 
-// ReadNDJSON reads nodes as `node list --json` prints them: one JSON object a line. A
-// line that is no node is skipped, with the reason. A file of more than 256 MB, or
-// of more than [MaxImport] rows, is ErrInvalid.
+// ReadNDJSON reads nodes as `node list --json` prints them: one JSON object on each
+// line. A line that is not a valid node is skipped, with the reason. A file of more
+// than 256 MB, or of more than [MaxImport] rows, is ErrInvalid.
 func ReadNDJSON(r io.Reader) (ImportSet, error) {
 	var set ImportSet
 	for line, err := range eachLine(r, maxNodeLine, maxNodeBytes) {
@@ -25,7 +25,7 @@ func ReadNDJSON(r io.Reader) (ImportSet, error) {
 		if len(text) == 0 && !line.long {
 			continue
 		}
-		if err := set.room(); err != nil {
+		if err := set.checkRoom(); err != nil {
 			return ImportSet{}, fmt.Errorf("read nodes: %w", err)
 		}
 		if line.long {

@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// DefaultSSHPort is the port of a node whose description names none.
+// DefaultSSHPort is the port of a node where none is given.
 const DefaultSSHPort = 22
 
-// Status is what the last contact with a node showed.
+// Status is the result of the last contact with a node.
 type Status string
 
 // The four statuses.
@@ -29,25 +29,25 @@ func (s Status) Valid() bool {
 	return false
 }
 
-// Node is one machine of the fleet. A Node that the package returns shares
-// nothing with any other.
+// Node is one machine of the fleet. A Node that the package returns shares no
+// memory with any other.
 type Node struct {
-	Name        string // identity; see Validate for every field's rule
-	SSHHost     string // DNS name or address, IPv6 without brackets; stored in one form, names in lower case
+	Name        string // identity; Validate has the rule of every field
+	SSHHost     string // DNS name or address, IPv6 without brackets; stored in the canonical form
 	SSHPort     uint16
 	SSHUser     string
-	SSHKeyPath  string // absolute path of a private key on this machine; "" = none
+	SSHKeyPath  string // absolute path of a private key on this machine; "": none
 	GitRepoURL  string
 	GitBranch   string
-	InstallPath string // on the node: absolute, or ~/ and kept so
+	InstallPath string // on the node: absolute, or with ~/, which is stored as it is
 
-	LastConnected time.Time         // whole seconds, UTC; zero = never
-	Status        Status            // "" on input = StatusUnknown
-	Backends      []string          // sorted and unique; nil = unknown
-	Devices       map[string]uint32 // devices of each backend; nil = unknown
+	LastConnected time.Time         // whole seconds, UTC; zero: never
+	Status        Status            // "" on input: StatusUnknown
+	Backends      []string          // sorted and unique; nil: unknown
+	Devices       map[string]uint32 // number of devices by backend; nil: unknown
 }
 
-// normalized returns n in the one form in which it is stored and returned. It
+// normalized returns n in the form in which it is stored and returned. The result
 // shares no memory with n.
 func (n Node) normalized() Node {
 	n.SSHHost = canonicalHost(n.SSHHost)
@@ -68,7 +68,7 @@ func normalizeBackends(names []string) []string {
 	return slices.Compact(names)
 }
 
-// withState returns n, its unknown state fields filled from old.
+// withState returns n, with its unknown state fields taken from old.
 func (n Node) withState(old Node) Node {
 	if n.LastConnected.IsZero() {
 		n.LastConnected = old.LastConnected
@@ -85,7 +85,7 @@ func (n Node) withState(old Node) Node {
 	return n
 }
 
-// sameNode compares normalized nodes of one name.
+// sameNode compares normalized nodes of the same name.
 func sameNode(a, b Node) bool {
 	return sameState(a, b) &&
 		a.SSHHost == b.SSHHost &&
@@ -97,7 +97,7 @@ func sameNode(a, b Node) bool {
 		a.InstallPath == b.InstallPath
 }
 
-// sameState compares normalized nodes; nil differs from empty.
+// sameState compares the state of normalized nodes. nil and empty differ.
 func sameState(a, b Node) bool {
 	return a.Status == b.Status &&
 		a.LastConnected.Equal(b.LastConnected) &&

@@ -5,23 +5,26 @@ import (
 	"strings"
 )
 
-// fieldChange is one field's values as the audit log shows them.
+// auditedField is a field as the audit log shows it.
+type auditedField struct {
+	name  string
+	value string
+}
+
+// fieldChange is a change of a field as the audit log shows it.
 type fieldChange struct {
 	field    string
 	old, new string
 }
 
-// quote makes a value of text that cannot be mistaken for anything around it.
-func quote(s string) string { return strconv.Quote(s) }
-
 const null = "null"
 
-// auditedFields are the values of a normalized node that the audit log tells
-// of: not the name, which is its subject, and not what changes by itself.
-func auditedFields(n Node) [9]fieldChange {
+// auditedFields are the fields of a normalized node that the audit log shows. The
+// name is the subject of the audit row. Status and last contact are not audited.
+func auditedFields(n Node) [9]auditedField {
 	keyPath, backends, devices := null, null, null
 	if n.SSHKeyPath != "" {
-		keyPath = quote(n.SSHKeyPath)
+		keyPath = strconv.Quote(n.SSHKeyPath)
 	}
 	if n.Backends != nil {
 		backends = formatBackends(n.Backends)
@@ -29,16 +32,16 @@ func auditedFields(n Node) [9]fieldChange {
 	if n.Devices != nil {
 		devices = formatDevices(n.Devices)
 	}
-	return [9]fieldChange{
-		{field: "ssh_host", new: quote(n.SSHHost)},
-		{field: "ssh_port", new: strconv.Itoa(int(n.SSHPort))},
-		{field: "ssh_user", new: quote(n.SSHUser)},
-		{field: "ssh_key_path", new: keyPath},
-		{field: "git_repo_url", new: quote(n.GitRepoURL)},
-		{field: "git_branch", new: quote(n.GitBranch)},
-		{field: "install_path", new: quote(n.InstallPath)},
-		{field: "backends", new: backends},
-		{field: "devices", new: devices},
+	return [9]auditedField{
+		{"ssh_host", strconv.Quote(n.SSHHost)},
+		{"ssh_port", strconv.Itoa(int(n.SSHPort))},
+		{"ssh_user", strconv.Quote(n.SSHUser)},
+		{"ssh_key_path", keyPath},
+		{"git_repo_url", strconv.Quote(n.GitRepoURL)},
+		{"git_branch", strconv.Quote(n.GitBranch)},
+		{"install_path", strconv.Quote(n.InstallPath)},
+		{"backends", backends},
+		{"devices", devices},
 	}
 }
 
@@ -46,15 +49,15 @@ func auditedFields(n Node) [9]fieldChange {
 func diffNodes(old, n Node) []fieldChange {
 	before, after := auditedFields(old), auditedFields(n)
 	var changes []fieldChange
-	for i, c := range after {
-		if c.old = before[i].new; c.old != c.new {
-			changes = append(changes, c)
+	for i := range after {
+		if before[i].value != after[i].value {
+			changes = append(changes, fieldChange{after[i].name, before[i].value, after[i].value})
 		}
 	}
 	return changes
 }
 
-// describe is the detail of an audit row: `ssh_port: 22 -> 2222; ...`.
+// describe returns the detail of an audit row: `ssh_port: 22 -> 2222; ...`.
 func describe(changes ...fieldChange) string {
 	var b strings.Builder
 	for i, c := range changes {
@@ -66,12 +69,13 @@ func describe(changes ...fieldChange) string {
 	return b.String()
 }
 
-// describeNode lists the audited fields that have a value.
+// describeNode returns the audited fields that have a value, as the detail of an
+// audit row.
 func describeNode(n Node) string {
 	var parts []string
-	for _, c := range auditedFields(n) {
-		if c.new != null {
-			parts = append(parts, c.field+": "+c.new)
+	for _, f := range auditedFields(n) {
+		if f.value != null {
+			parts = append(parts, f.name+": "+f.value)
 		}
 	}
 	return strings.Join(parts, "; ")

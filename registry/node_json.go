@@ -12,7 +12,7 @@ var (
 	_ json.Unmarshaler = (*Node)(nil)
 )
 
-// nodeJSON is a Node as written: the twelve names, null where unknown.
+// nodeJSON is the JSON form of a Node: twelve fields, null where unknown.
 type nodeJSON struct {
 	Name          string            `json:"node_name"`
 	SSHHost       string            `json:"ssh_host"`
@@ -28,10 +28,11 @@ type nodeJSON struct {
 	Devices       map[string]uint32 `json:"devices"`
 }
 
-// MarshalJSON returns n on one line: twelve fields in fixed order, null where
-// unknown, lists and names sorted, no HTML escapes. (json.Marshal puts escapes
-// into what it gets; call this, or an Encoder that is told not to.) Text that
-// is not UTF-8 is ErrInvalid; nothing else is checked.
+// MarshalJSON returns n on one line: twelve fields in a fixed order, null where
+// unknown, backends and devices sorted, no HTML escapes. (json.Marshal adds HTML
+// escapes to the result. Call this method, or use an Encoder with
+// SetEscapeHTML(false).) Text that is not UTF-8 is ErrInvalid. Nothing else is
+// checked.
 func (n Node) MarshalJSON() ([]byte, error) {
 	n = n.normalized()
 	w := nodeJSON{
@@ -61,11 +62,11 @@ func (n Node) MarshalJSON() ([]byte, error) {
 	return wire.MarshalTexts(w, texts...)
 }
 
-// UnmarshalJSON reads the form that MarshalJSON writes, fields in any order. As
-// in the table, what can be null may be absent, ssh_port is 22 and status is
-// unknown when absent, and everything else is required. A field that is
-// unknown or repeated, or of the wrong type, is refused, and so is every value
-// that Validate refuses. Errors are ErrInvalid; n is then unchanged.
+// UnmarshalJSON reads the form that MarshalJSON writes, with the fields in any order.
+// Fields that can be null may be absent. An absent ssh_port is 22, and an absent
+// status is unknown. All other fields are required. A field that is unknown,
+// repeated or of the wrong type is refused, and so is a value that Validate refuses.
+// Errors are ErrInvalid; n is then unchanged.
 func (n *Node) UnmarshalJSON(data []byte) error {
 	got := Node{SSHPort: DefaultSSHPort}
 	lastConnected := int64(-1)
@@ -99,8 +100,8 @@ func (n *Node) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// optionalUnix refuses negative seconds, so that a negative value is free to
-// mean that there is none.
+// optionalUnix refuses negative seconds, so a negative value can mean that there is
+// no time.
 type optionalUnix int64
 
 func (u *optionalUnix) UnmarshalJSON(data []byte) error {

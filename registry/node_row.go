@@ -5,27 +5,46 @@ import (
 	"time"
 )
 
-// nodeFields are the names of a node's fields, in the table and in JSON, in the
-// order of both.
-var nodeFields = [12]string{
-	"node_name",
-	"ssh_host",
-	"ssh_port",
-	"ssh_user",
-	"ssh_key_path",
-	"git_repo_url",
-	"git_branch",
-	"install_path",
-	"last_connected_unix",
-	"status",
-	"backends",
-	"devices",
+// The columns of a node's row, in the order of the table and of the JSON form.
+const (
+	colName = iota
+	colSSHHost
+	colSSHPort
+	colSSHUser
+	colSSHKeyPath
+	colGitRepoURL
+	colGitBranch
+	colInstallPath
+	colLastConnected
+	colStatus
+	colBackends
+	colDevices
+	columnCount
+)
+
+// nodeFields are the names of a node's fields, in the table and in JSON.
+var nodeFields = [columnCount]string{
+	colName:          "node_name",
+	colSSHHost:       "ssh_host",
+	colSSHPort:       "ssh_port",
+	colSSHUser:       "ssh_user",
+	colSSHKeyPath:    "ssh_key_path",
+	colGitRepoURL:    "git_repo_url",
+	colGitBranch:     "git_branch",
+	colInstallPath:   "install_path",
+	colLastConnected: "last_connected_unix",
+	colStatus:        "status",
+	colBackends:      "backends",
+	colDevices:       "devices",
 }
 
-// nodeRow is room for one row of the table, used again for each.
+// nodeValues is a node's row as the driver returns it.
+type nodeValues [columnCount]any
+
+// nodeRow is the memory for one row. It is used for every row of a query.
 type nodeRow struct {
-	values [12]any
-	ptrs   [12]any
+	values nodeValues
+	ptrs   [columnCount]any
 }
 
 func newNodeRow() *nodeRow {
@@ -36,7 +55,7 @@ func newNodeRow() *nodeRow {
 	return row
 }
 
-// node turns the row into a valid node. Its errors are ErrBadRow and name the
+// node returns the row as a valid node. Its errors are ErrBadRow and name the
 // row.
 func (row *nodeRow) node() (Node, error) {
 	n, err := decodeNode(&row.values)
@@ -44,63 +63,69 @@ func (row *nodeRow) node() (Node, error) {
 		err = n.validate()
 	}
 	if err != nil {
-		// Not ErrInvalid: whoever reads did nothing wrong.
+		// Not ErrInvalid: the caller gave no invalid value.
 		return Node{}, fmt.Errorf("%w %.80q: %v", ErrBadRow, n.Name, err)
 	}
 	return n, nil
 }
 
-// decodeNode is strict about types and leaves the rest to validate. After an
-// error the node has at least the name, if the row has one.
-func decodeNode(values *[12]any) (Node, error) {
-	var n Node
-	for _, column := range [...]struct {
-		i        int
-		dst      *string
-		nullable bool
-	}{
-		{0, &n.Name, false},
-		{1, &n.SSHHost, false},
-		{3, &n.SSHUser, false},
-		{4, &n.SSHKeyPath, true},
-		{5, &n.GitRepoURL, false},
-		{6, &n.GitBranch, false},
-		{7, &n.InstallPath, false},
-		{9, (*string)(&n.Status), false},
-	} {
-		text, ok := values[column.i].(string)
-		if !ok && !(column.nullable && values[column.i] == nil) {
-			return n, &FieldError{Field: nodeFields[column.i], Rule: "must be text"}
-		}
-		*column.dst = text
+// decodeNode is strict about types. It leaves all other rules to validate. After
+// an error the node has its name, if the row has one.
+func decodeNode(values *nodeValues) (n Node, err error) {
+	if err := decodeTexts(values, &n); err != nil {
+		return n, err
 	}
-	port, ok := values[2].(int64)
+	port, ok := values[colSSHPort].(int64)
 	if !ok || port < 1 || port > 65535 {
 		return n, &FieldError{Field: "ssh_port", Rule: rulePort}
 	}
 	n.SSHPort = uint16(port)
-	if values[8] != nil {
-		seconds, ok := values[8].(int64)
+	if value := values[colLastConnected]; value != nil {
+		seconds, ok := value.(int64)
 		if !ok || !validUnix(seconds) {
 			return n, &FieldError{Field: "last_connected_unix", Rule: ruleUnix}
 		}
 		n.LastConnected = time.Unix(seconds, 0).UTC()
 	}
-	if n.Status == "" {
-		return n, &FieldError{Field: "status", Rule: ruleStatus}
-	}
-	var err error
-	if values[10] != nil {
-		text, ok := values[10].(string)
+	if value := values[colBackends]; value != nil {
+		text, ok := value.(string)
 		if n.Backends, err = parseBackends(text); !ok || err != nil {
 			return n, &FieldError{Field: "backends", Rule: "must be a JSON array of strings"}
 		}
 	}
-	if values[11] != nil {
-		text, ok := values[11].(string)
+	if value := values[colDevices]; value != nil {
+		text, ok := value.(string)
 		if n.Devices, err = parseDevices(text); !ok || err != nil {
 			return n, &FieldError{Field: "devices", Rule: "must be a JSON object of counts"}
 		}
 	}
 	return n, nil
+}
+
+// decodeTexts sets the fields of n that are text.
+func decodeTexts(values *nodeValues, n *Node) error {
+	for _, column := range [...]struct {
+		i        int
+		field    *string
+		nullable bool
+	}{
+		{colName, &n.Name, false},
+		{colSSHHost, &n.SSHHost, false},
+		{colSSHUser, &n.SSHUser, false},
+		{colSSHKeyPath, &n.SSHKeyPath, true},
+		{colGitRepoURL, &n.GitRepoURL, false},
+		{colGitBranch, &n.GitBranch, false},
+		{colInstallPath, &n.InstallPath, false},
+		{colStatus, (*string)(&n.Status), false},
+	} {
+		text, ok := values[column.i].(string)
+		if !ok && !(column.nullable && values[column.i] == nil) {
+			return &FieldError{Field: nodeFields[column.i], Rule: "must be text"}
+		}
+		*column.field = text
+	}
+	if n.Status == "" { // valid in a Node, but not in a row
+		return &FieldError{Field: "status", Rule: ruleStatus}
+	}
+	return nil
 }

@@ -18,24 +18,24 @@ func rowOf(n Node) *nodeRow {
 }
 
 func TestNodeRowRefuses(t *testing.T) {
-	for name, change := range map[string]func(values *[12]any){
-		"null name":        func(v *[12]any) { v[0] = nil },
-		"number for text":  func(v *[12]any) { v[1] = int64(7) },
-		"blob for text":    func(v *[12]any) { v[3] = []byte("ops") },
-		"text for port":    func(v *[12]any) { v[2] = "x" },
-		"port -1":          func(v *[12]any) { v[2] = int64(-1) },
-		"port 65536":       func(v *[12]any) { v[2] = int64(65536) },
-		"null host":        func(v *[12]any) { v[1] = nil },
-		"host as option":   func(v *[12]any) { v[1] = "-oProxyCommand=x" },
-		"time as text":     func(v *[12]any) { v[8] = "now" },
-		"negative time":    func(v *[12]any) { v[8] = int64(-1) },
-		"null status":      func(v *[12]any) { v[9] = nil },
-		"empty status":     func(v *[12]any) { v[9] = "" },
-		"other status":     func(v *[12]any) { v[9] = "reachable" },
-		"backends no JSON": func(v *[12]any) { v[10] = "cpu" },
-		"backends number":  func(v *[12]any) { v[10] = int64(1) },
-		"devices no JSON":  func(v *[12]any) { v[11] = "{" },
-		"devices blob":     func(v *[12]any) { v[11] = []byte("{}") },
+	for name, change := range map[string]func(values *nodeValues){
+		"null name":        func(v *nodeValues) { v[colName] = nil },
+		"number for text":  func(v *nodeValues) { v[colSSHHost] = int64(7) },
+		"blob for text":    func(v *nodeValues) { v[colSSHUser] = []byte("ops") },
+		"text for port":    func(v *nodeValues) { v[colSSHPort] = "x" },
+		"port -1":          func(v *nodeValues) { v[colSSHPort] = int64(-1) },
+		"port 65536":       func(v *nodeValues) { v[colSSHPort] = int64(65536) },
+		"null host":        func(v *nodeValues) { v[colSSHHost] = nil },
+		"host as option":   func(v *nodeValues) { v[colSSHHost] = "-oProxyCommand=x" },
+		"time as text":     func(v *nodeValues) { v[colLastConnected] = "now" },
+		"negative time":    func(v *nodeValues) { v[colLastConnected] = int64(-1) },
+		"null status":      func(v *nodeValues) { v[colStatus] = nil },
+		"empty status":     func(v *nodeValues) { v[colStatus] = "" },
+		"other status":     func(v *nodeValues) { v[colStatus] = "reachable" },
+		"backends no JSON": func(v *nodeValues) { v[colBackends] = "cpu" },
+		"backends number":  func(v *nodeValues) { v[colBackends] = int64(1) },
+		"devices no JSON":  func(v *nodeValues) { v[colDevices] = "{" },
+		"devices blob":     func(v *nodeValues) { v[colDevices] = []byte("{}") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			row := rowOf(testNode())
@@ -44,7 +44,7 @@ func TestNodeRowRefuses(t *testing.T) {
 			if !errors.Is(err, ErrBadRow) || errors.Is(err, ErrInvalid) {
 				t.Errorf("got %v", err)
 			}
-			if row.values[0] != nil && !strings.Contains(err.Error(), "hive-01") {
+			if row.values[colName] != nil && !strings.Contains(err.Error(), "hive-01") {
 				t.Errorf("the error does not name the row: %v", err)
 			}
 			if !cmp.Equal(n, Node{}) {

@@ -11,7 +11,7 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// nodeColumns in the order of nodeRow and nodeArgs.
+// nodeColumns are nodeFields, in their order.
 const nodeColumns = `
 	node_name,
 	ssh_host,
@@ -30,18 +30,19 @@ const sqlSelectNode = `SELECT` + nodeColumns + `
 	FROM beehives
 	WHERE node_name = ?`
 
-// sqlSelectNodes selects all nodes, and a column beside them.
-func sqlSelectNodes(column string) string {
+// sqlSelectNodes selects all nodes. checked is the expression that
+// [vault.Tx.Checked] wants beside them.
+func sqlSelectNodes(checked string) string {
 	return `SELECT` + nodeColumns + `,
-	` + column + `
-	FROM beehives AS n
+	` + checked + `
+	FROM beehives
 	ORDER BY node_name`
 }
 
 // selectNode returns ErrNotFound where there is no such node.
 func selectNode(ctx context.Context, tx *vault.Tx, name string) (Node, error) {
-	// The driver starts a goroutine per row for a context that can be
-	// cancelled. One row is quicker read than that.
+	// For a context that can be cancelled, the driver starts a goroutine for each
+	// row. That takes longer than reading the row.
 	row := newNodeRow()
 	err := tx.QueryRowContext(context.WithoutCancel(ctx), sqlSelectNode, name).Scan(row.ptrs[:]...)
 	switch {
@@ -53,20 +54,20 @@ func selectNode(ctx context.Context, tx *vault.Tx, name string) (Node, error) {
 	return row.node()
 }
 
-// selectNodes yields all nodes by name, binary order, and stops at the first
+// selectNodes yields all nodes by name, in binary order. It stops at the first
 // error.
 func selectNodes(ctx context.Context, tx *vault.Tx) iter.Seq2[Node, error] {
 	return func(yield func(Node, error) bool) {
-		// As in selectNode; the context is asked between rows instead.
-		rows, err := tx.QueryContext(context.WithoutCancel(ctx), sqlSelectNodes(tx.Checked("beehives", "n")))
+		// As in selectNode. The loop asks the context itself.
+		rows, err := tx.QueryContext(context.WithoutCancel(ctx), sqlSelectNodes(tx.Checked("beehives", "beehives")))
 		if err != nil {
 			yield(Node{}, err)
 			return
 		}
 		defer rows.Close()
 		row := newNodeRow()
-		var hash []byte
-		ptrs := append(row.ptrs[:], &hash)
+		var checked []byte
+		ptrs := append(row.ptrs[:], &checked)
 		for rows.Next() {
 			if err := ctx.Err(); err != nil {
 				yield(Node{}, err)
@@ -76,7 +77,7 @@ func selectNodes(ctx context.Context, tx *vault.Tx) iter.Seq2[Node, error] {
 				yield(Node{}, err)
 				return
 			}
-			tx.CountRow("beehives", hash)
+			tx.CountRow("beehives", checked)
 			n, err := row.node()
 			if !yield(n, err) || err != nil {
 				return
@@ -88,6 +89,15 @@ func selectNodes(ctx context.Context, tx *vault.Tx) iter.Seq2[Node, error] {
 	}
 }
 
+// requireNode returns ErrNotFound where there is no such node.
+func requireNode(ctx context.Context, tx *vault.Tx, name string) error {
+	found, err := nodeExists(ctx, tx, name)
+	if err == nil && !found {
+		err = ErrNotFound
+	}
+	return err
+}
+
 func nodeExists(ctx context.Context, tx *vault.Tx, name string) (bool, error) {
 	var one int
 	err := tx.QueryRowContext(ctx, `SELECT 1 FROM beehives WHERE node_name = ?`, name).Scan(&one)
@@ -97,38 +107,38 @@ func nodeExists(ctx context.Context, tx *vault.Tx, name string) (bool, error) {
 	return err == nil, err
 }
 
-// nodeArgs are the columns of a normalized node.
+// nodeArgs returns the values of nodeColumns of a normalized node.
 func nodeArgs(n Node) []any {
-	args := []any{
+	var keyPath, lastConnected, backends, devices any // NULL
+	if n.SSHKeyPath != "" {
+		keyPath = n.SSHKeyPath
+	}
+	if !n.LastConnected.IsZero() {
+		lastConnected = n.LastConnected.Unix()
+	}
+	if n.Backends != nil {
+		backends = formatBackends(n.Backends)
+	}
+	if n.Devices != nil {
+		devices = formatDevices(n.Devices)
+	}
+	return []any{
 		n.Name,
 		n.SSHHost,
 		int64(n.SSHPort),
 		n.SSHUser,
-		nil,
+		keyPath,
 		n.GitRepoURL,
 		n.GitBranch,
 		n.InstallPath,
-		nil,
+		lastConnected,
 		string(n.Status),
-		nil,
-		nil,
+		backends,
+		devices,
 	}
-	if n.SSHKeyPath != "" {
-		args[4] = n.SSHKeyPath
-	}
-	if !n.LastConnected.IsZero() {
-		args[8] = n.LastConnected.Unix()
-	}
-	if n.Backends != nil {
-		args[10] = formatBackends(n.Backends)
-	}
-	if n.Devices != nil {
-		args[11] = formatDevices(n.Devices)
-	}
-	return args
 }
 
-// insertNode returns ErrExists, and inserts nothing, where the name is taken.
+// insertNode returns ErrExists, and inserts nothing, where the name exists.
 func insertNode(ctx context.Context, tx *vault.Tx, n Node) error {
 	res, err := tx.ExecContext(ctx, `INSERT INTO beehives (`+nodeColumns+`
 	) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -138,7 +148,7 @@ func insertNode(ctx context.Context, tx *vault.Tx, n Node) error {
 
 // updateNode writes every column but the name.
 func updateNode(ctx context.Context, tx *vault.Tx, n Node) error {
-	args := nodeArgs(n)
+	args := append(nodeArgs(n)[colName+1:], n.Name) // the name stands in WHERE
 	res, err := tx.ExecContext(ctx, `UPDATE beehives SET
 		ssh_host = ?,
 		ssh_port = ?,
@@ -151,11 +161,11 @@ func updateNode(ctx context.Context, tx *vault.Tx, n Node) error {
 		status = ?,
 		backends = ?,
 		devices = ?
-	WHERE node_name = ?`, append(args[1:], args[0])...)
+	WHERE node_name = ?`, args...)
 	return expectRow(res, err, ErrNotFound)
 }
 
-// renameNode takes the node's keys with it: their rows cascade.
+// renameNode renames the node in the rows of its keys too: they cascade.
 func renameNode(ctx context.Context, tx *vault.Tx, name, newName string) error {
 	res, err := tx.ExecContext(ctx, `UPDATE beehives SET
 		node_name = ?
@@ -163,39 +173,26 @@ func renameNode(ctx context.Context, tx *vault.Tx, name, newName string) error {
 	return expectRow(res, err, ErrNotFound)
 }
 
-func updateNodeStatus(ctx context.Context, tx *vault.Tx, name string, status Status) error {
-	res, err := tx.ExecContext(ctx, `UPDATE beehives SET
-		status = ?
-	WHERE node_name = ?`, string(status), name)
-	return expectRow(res, err, ErrNotFound)
-}
-
-func updateNodeLastConnected(ctx context.Context, tx *vault.Tx, name string, at time.Time) error {
-	res, err := tx.ExecContext(ctx, `UPDATE beehives SET
-		last_connected_unix = ?
-	WHERE node_name = ?`, at.Unix(), name)
-	return expectRow(res, err, ErrNotFound)
-}
-
-// deleteNode reports whether there was one. Its host keys and the assignment of
-// its SSH key go by cascade.
+// deleteNode reports whether there was such a node. Its host keys and the use of its
+// SSH key are deleted by cascade.
 func deleteNode(ctx context.Context, tx *vault.Tx, name string) (bool, error) {
-	res, err := tx.ExecContext(ctx, `DELETE FROM beehives WHERE node_name = ?`, name)
-	err = expectRow(res, err, ErrNotFound)
-	if errors.Is(err, ErrNotFound) {
-		return false, nil
-	}
-	return err == nil, err
+	return touchedRow(tx.ExecContext(ctx, `DELETE FROM beehives WHERE node_name = ?`, name))
 }
 
-// expectRow returns none where a statement touched no row.
-func expectRow(res sql.Result, err error, none error) error {
+// touchedRow reports whether a statement touched a row.
+func touchedRow(res sql.Result, err error) (bool, error) {
 	if err != nil {
-		return err
+		return false, err
 	}
 	n, err := res.RowsAffected()
-	if err == nil && n == 0 {
-		err = none
+	return n > 0, err
+}
+
+// expectRow returns missing where a statement touched no row.
+func expectRow(res sql.Result, err, missing error) error {
+	touched, err := touchedRow(res, err)
+	if err == nil && !touched {
+		err = missing
 	}
 	return err
 }

@@ -4,12 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// CreateNode adds a node. A name that is taken is ErrExists.
+// CreateNode adds a node. A name that exists is ErrExists.
 func (r *Registry) CreateNode(ctx context.Context, n Node) error {
 	err := r.writeNode(ctx, n, func(tx *vault.Tx, n Node) error {
 		return createNode(ctx, tx, n)
@@ -20,9 +21,57 @@ func (r *Registry) CreateNode(ctx context.Context, n Node) error {
 	return nil
 }
 
-// AddNode adds a node, or gives the node of that name this configuration. Of
-// the state (last contact, status, backends, devices) it keeps what is stored
-// wherever n's is unknown; keys stay too.
+// KeyChoice says which SSH key a new node uses. At most one of the fields may be set.
+// Without any, the node uses no key.
+type KeyChoice struct {
+	Import   *PrivateKey // stored, unless the vault has it already
+	Generate bool        // a new ed25519 key, with the node's name as its comment
+	Use      string      // fingerprint of a key in the vault
+}
+
+// CreateNodeWithKey is CreateNode for a node that uses a key of the vault, all in one
+// transaction. It returns the key's fingerprint, or "" without a key. A missing key
+// is ErrNotFound.
+func (r *Registry) CreateNodeWithKey(ctx context.Context, n Node, choice KeyChoice) (fingerprint string, err error) {
+	k := choice.Import
+	if choice.Generate {
+		if k, err = GeneratePrivateKey("ed25519", n.Name); err != nil {
+			return "", err
+		}
+		defer k.Wipe()
+	}
+	err = r.writeNode(ctx, n, func(tx *vault.Tx, n Node) error {
+		if err := createNode(ctx, tx, n); err != nil {
+			return err
+		}
+		switch {
+		case choice.Generate:
+			fingerprint = k.Fingerprint()
+			if _, err := storeSSHKey(ctx, tx, "ssh-key.generate", k); err != nil {
+				return err
+			}
+		case k != nil:
+			fingerprint = k.Fingerprint()
+			return useKey(ctx, tx, k, n.Name)
+		case choice.Use != "":
+			fingerprint = choice.Use
+			if _, err := selectSealedSSHKey(ctx, tx, fingerprint); err != nil {
+				return fmt.Errorf("SSH key %q: %w", fingerprint, err)
+			}
+		default:
+			return nil
+		}
+		return assignSSHKey(ctx, tx, fingerprint, []string{n.Name})
+	})
+	if err != nil {
+		return "", fmt.Errorf("create node %q: %w", n.Name, err)
+	}
+	return fingerprint, nil
+}
+
+// AddNode adds a node, or replaces the configuration of the node of that name. Where
+// the state of n (last contact, status, backends, devices) is unknown, the stored
+// state stays. The node's keys stay too.
 func (r *Registry) AddNode(ctx context.Context, n Node) error {
 	err := r.writeNode(ctx, n, func(tx *vault.Tx, n Node) error {
 		old, err := selectNode(ctx, tx, n.Name)
@@ -62,8 +111,8 @@ func (r *Registry) GetNode(ctx context.Context, name string) (Node, error) {
 	return n, nil
 }
 
-// ListNodes returns all nodes by name, in the order of its bytes. A row that
-// cannot be read fails the list with ErrBadRow and its name.
+// ListNodes returns all nodes by name, in binary order. If any row is not valid, the
+// error is ErrBadRow and names the row.
 func (r *Registry) ListNodes(ctx context.Context) ([]Node, error) {
 	revision, err := r.revision(ctx)
 	if err == nil {
@@ -90,10 +139,10 @@ func (r *Registry) ListNodes(ctx context.Context) ([]Node, error) {
 	return list, nil
 }
 
-// UpdateNode lets change alter the node and writes the result, all in one
-// write transaction. An error of change, or a result that is not valid, leaves
-// everything as it was. The name must stay: see RenameNode. change must not
-// call the Registry.
+// UpdateNode calls change with the node and stores the result, in one write
+// transaction. After an error of change, or with a result that is not valid, nothing
+// is changed. change must not change the name, for which there is RenameNode, and
+// must not call the Registry.
 func (r *Registry) UpdateNode(ctx context.Context, name string, change func(*Node) error) error {
 	return r.UpdateNodes(ctx, []string{name}, change)
 }
@@ -130,9 +179,9 @@ func changeNode(ctx context.Context, tx *vault.Tx, name string, change func(*Nod
 	return replaceNode(ctx, tx, old, n, "node.update")
 }
 
-// RenameNode gives a node another name; its keys go with it. It returns
-// ErrNotFound, or ErrExists where newName is taken. A node's own name is no
-// change.
+// RenameNode gives a node another name. Its keys stay with it. A missing node is
+// ErrNotFound, and a newName that exists is ErrExists. Nothing happens where newName
+// is the node's name already.
 func (r *Registry) RenameNode(ctx context.Context, name, newName string) error {
 	if err := r.renameNode(ctx, name, newName); err != nil {
 		return fmt.Errorf("rename node %q to %q: %w", name, newName, err)
@@ -145,10 +194,8 @@ func (r *Registry) renameNode(ctx context.Context, name, newName string) error {
 		return &FieldError{Field: "node_name", Rule: rule}
 	}
 	return r.v.Update(ctx, func(tx *vault.Tx) error {
-		if found, err := nodeExists(ctx, tx, name); err != nil {
+		if err := requireNode(ctx, tx, name); err != nil {
 			return err
-		} else if !found {
-			return ErrNotFound
 		}
 		if name == newName {
 			return nil
@@ -164,57 +211,17 @@ func (r *Registry) renameNode(ctx context.Context, name, newName string) error {
 		return tx.Audit(ctx, vault.Event{
 			Action:  "node.rename",
 			Subject: name,
-			Detail:  describe(fieldChange{"node_name", quote(name), quote(newName)}),
+			Detail:  describe(fieldChange{"node_name", strconv.Quote(name), strconv.Quote(newName)}),
 		})
 	})
 }
 
-// RemoveNode removes a node with its host keys, and with its SSH key when no
-// other node uses that. It reports whether there was such a node.
-func (r *Registry) RemoveNode(ctx context.Context, name string) (bool, error) {
-	var removed bool
-	err := r.v.Update(ctx, func(tx *vault.Tx) error {
-		// A row that cannot be read can still be removed.
-		old, err := selectNode(ctx, tx, name)
-		if errors.Is(err, ErrNotFound) {
-			return nil
-		}
-		if err != nil && !errors.Is(err, ErrBadRow) {
-			return err
-		}
-		fingerprint, err := selectNodeSSHKey(ctx, tx, name)
-		if err != nil {
-			return err
-		}
-		hostKeys, err := countNodeHostKeys(ctx, tx, name)
-		if err != nil {
-			return err
-		}
-		if removed, err = deleteNode(ctx, tx, name); err != nil || !removed {
-			return err
-		}
-		detail := fmt.Sprintf("host keys: %d", hostKeys)
-		if old.Name != "" {
-			detail = describeNode(old) + "; " + detail
-		}
-		if fingerprint != "" {
-			detail += "; ssh key: " + fingerprint
-		}
-		if err := tx.Audit(ctx, vault.Event{Action: "node.remove", Subject: name, Detail: detail}); err != nil {
-			return err
-		}
-		if fingerprint == "" {
-			return nil
-		}
-		gone, err := deleteUnusedSSHKey(ctx, tx, fingerprint)
-		if err != nil || !gone {
-			return err
-		}
-		return tx.Audit(ctx, vault.Event{
-			Action:  "ssh-key.remove",
-			Subject: fingerprint,
-			Detail:  "no node uses it after the removal of " + quote(name),
-		})
+// RemoveNode removes a node with its host keys. It also removes the node's SSH key
+// when no other node uses that. It reports whether there was such a node.
+func (r *Registry) RemoveNode(ctx context.Context, name string) (removed bool, err error) {
+	err = r.v.Update(ctx, func(tx *vault.Tx) (err error) {
+		removed, err = removeNode(ctx, tx, name)
+		return err
 	})
 	if err != nil {
 		return false, fmt.Errorf("remove node %q: %w", name, err)
@@ -222,15 +229,63 @@ func (r *Registry) RemoveNode(ctx context.Context, name string) (bool, error) {
 	return removed, nil
 }
 
-// UpdateStatus stores what the last contact showed, and nothing else. It
-// writes only when the status changes, so it may be called at every heartbeat.
+func removeNode(ctx context.Context, tx *vault.Tx, name string) (bool, error) {
+	n, err := selectNode(ctx, tx, name)
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	readable := err == nil
+	if !readable && !errors.Is(err, ErrBadRow) { // a bad row can be removed
+		return false, err
+	}
+	fingerprint, err := selectNodeSSHKey(ctx, tx, name)
+	if err != nil {
+		return false, err
+	}
+	hostKeys, err := countNodeHostKeys(ctx, tx, name)
+	if err != nil {
+		return false, err
+	}
+	if removed, err := deleteNode(ctx, tx, name); err != nil || !removed {
+		return false, err
+	}
+	detail := fmt.Sprintf("host keys: %d", hostKeys)
+	if readable {
+		detail = describeNode(n) + "; " + detail
+	}
+	if fingerprint == "" {
+		return true, tx.Audit(ctx, vault.Event{Action: "node.remove", Subject: name, Detail: detail})
+	}
+	detail += "; ssh key: " + fingerprint
+	if err := tx.Audit(ctx, vault.Event{Action: "node.remove", Subject: name, Detail: detail}); err != nil {
+		return false, err
+	}
+	return true, removeUnusedSSHKey(ctx, tx, fingerprint, name)
+}
+
+// removeUnusedSSHKey removes the key of a removed node, unless another node uses
+// it.
+func removeUnusedSSHKey(ctx context.Context, tx *vault.Tx, fingerprint, node string) error {
+	removed, err := deleteUnusedSSHKey(ctx, tx, fingerprint)
+	if err != nil || !removed {
+		return err
+	}
+	return tx.Audit(ctx, vault.Event{
+		Action:  "ssh-key.remove",
+		Subject: fingerprint,
+		Detail:  "no node uses it after the removal of " + strconv.Quote(node),
+	})
+}
+
+// UpdateStatus stores the status of a node. It writes only when the status changes,
+// so it may be called at every heartbeat.
 func (r *Registry) UpdateStatus(ctx context.Context, name string, status Status) error {
 	err := error(&FieldError{Field: "status", Rule: ruleStatus})
 	if status.Valid() {
 		err = r.updateState(ctx, name, func(_ time.Time, n *Node) {
 			n.Status = status
 		}, func(tx *vault.Tx, _, n Node) error {
-			return updateNodeStatus(ctx, tx, name, n.Status)
+			return updateNodeState(ctx, tx, stateOf(n))
 		})
 	}
 	if err != nil {
@@ -239,12 +294,13 @@ func (r *Registry) UpdateStatus(ctx context.Context, name string, status Status)
 	return nil
 }
 
-// UpdateLastConnected stores that there was contact now, to the second.
+// UpdateLastConnected stores the current time, in whole seconds, as the time of the
+// last contact.
 func (r *Registry) UpdateLastConnected(ctx context.Context, name string) error {
 	err := r.updateState(ctx, name, func(now time.Time, n *Node) {
 		n.LastConnected = now
 	}, func(tx *vault.Tx, _, n Node) error {
-		return updateNodeLastConnected(ctx, tx, name, n.LastConnected)
+		return updateNodeState(ctx, tx, stateOf(n))
 	})
 	if err != nil {
 		return fmt.Errorf("update last contact of node %q: %w", name, err)
@@ -252,8 +308,8 @@ func (r *Registry) UpdateLastConnected(ctx context.Context, name string) error {
 	return nil
 }
 
-// UpdateCapabilities replaces both lists; nil makes one unknown. It writes only
-// when something changes.
+// UpdateCapabilities replaces the backends and the devices. nil makes either unknown.
+// It writes only when something changes.
 func (r *Registry) UpdateCapabilities(ctx context.Context, name string, backends []string, devices map[string]uint32) error {
 	err := validateCapabilities(backends, devices)
 	if err == nil {
@@ -269,9 +325,9 @@ func (r *Registry) UpdateCapabilities(ctx context.Context, name string, backends
 	return nil
 }
 
-// updateState writes what change makes of a node's state. It looks without the
-// write lock first: where nothing changes at that moment, there is nothing to
-// write at any.
+// updateState lets change alter a node's state, and calls write when it differs. It
+// reads without the write lock first, and does not take the lock where nothing
+// changes.
 func (r *Registry) updateState(ctx context.Context, name string, change func(now time.Time, n *Node),
 	write func(tx *vault.Tx, old, n Node) error) error {
 
@@ -302,7 +358,7 @@ func (r *Registry) updateState(ctx context.Context, name string, change func(now
 	})
 }
 
-// writeNode runs write for the normalized and valid form of n.
+// writeNode calls write with n normalized and validated, in a write transaction.
 func (r *Registry) writeNode(ctx context.Context, n Node, write func(tx *vault.Tx, n Node) error) error {
 	n = n.normalized()
 	if err := n.validate(); err != nil {
@@ -311,7 +367,7 @@ func (r *Registry) writeNode(ctx context.Context, n Node, write func(tx *vault.T
 	return r.v.Update(ctx, func(tx *vault.Tx) error { return write(tx, n) })
 }
 
-// createNode inserts a normalized, valid node with its audit row.
+// createNode inserts a normalized, valid node and its audit row.
 func createNode(ctx context.Context, tx *vault.Tx, n Node) error {
 	if err := insertNode(ctx, tx, n); err != nil {
 		return err
@@ -319,8 +375,8 @@ func createNode(ctx context.Context, tx *vault.Tx, n Node) error {
 	return tx.Audit(ctx, vault.Event{Action: "node.add", Subject: n.Name, Detail: describeNode(n)})
 }
 
-// replaceNode writes n, normalized and valid, over old where they differ. The
-// audit row tells of all but status and last contact.
+// replaceNode stores n, normalized and valid, in place of old where they differ. It
+// writes an audit row where an audited field differs; see auditedFields.
 func replaceNode(ctx context.Context, tx *vault.Tx, old, n Node, action string) error {
 	if sameNode(old, n) {
 		return nil

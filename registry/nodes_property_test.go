@@ -8,7 +8,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// drawNode draws any valid node of a name.
+// drawNode draws a valid node with this name.
 func drawNode(t *rapid.T, name string) Node {
 	word := rapid.StringMatching(`[a-z0-9][a-z0-9._-]{0,10}[a-z0-9]`)
 	path := rapid.StringMatching(`/[a-zA-Z0-9 ~$"'<&>é世./-]{0,30}`)
@@ -37,8 +37,8 @@ func drawNode(t *rapid.T, name string) Node {
 	return n
 }
 
-// TestAddNodeProperty: what AddNode stores is its argument, state filled from
-// what was there; and a node is the same after its JSON form.
+// TestAddNodeProperty: AddNode stores its argument, with unknown state taken from the
+// stored node. A node is the same after a round trip through JSON.
 func TestAddNodeProperty(t *testing.T) {
 	r := newRegistry(t)
 	model := make(map[string]Node)

@@ -31,11 +31,11 @@ func TestAddNode(t *testing.T) {
 	wantNode(t, r, testNode())
 	wantEvents(t, r, 0, event{"node.add", "hive-01", testNodeDetail})
 
-	// The same again is no change.
+	// The same node again is not a change.
 	check(t, r.AddNode(t.Context(), n))
 	wantEvents(t, r, 1)
 
-	// New configuration, state unknown: what was learnt stays.
+	// New configuration and unknown state: the stored state stays.
 	want := testNode()
 	want.SSHPort, want.GitBranch, want.SSHKeyPath = 22, "dev", ""
 	again := want
@@ -45,14 +45,14 @@ func TestAddNode(t *testing.T) {
 	wantEvents(t, r, 1, event{"node.update", "hive-01",
 		`ssh_port: 2222 -> 22; ssh_key_path: "/home/ops/.ssh/id_ed25519" -> null; git_branch: "main" -> "dev"`})
 
-	// Given state replaces it; empty is not unknown.
+	// Known state replaces the stored state. Empty is not unknown.
 	want.Status, want.Backends, want.Devices = StatusError, []string{}, map[string]uint32{}
 	want.LastConnected = want.LastConnected.Add(time.Hour)
 	check(t, r.AddNode(t.Context(), want))
 	wantNode(t, r, want)
 	wantEvents(t, r, 2, event{"node.update", "hive-01", `backends: ["cpu","cuda"] -> []; devices: {"cpu":1,"cuda":2} -> {}`})
 
-	// State alone is not audited.
+	// A change of state only is not audited.
 	want.Status = StatusOffline
 	check(t, r.AddNode(t.Context(), want))
 	wantNode(t, r, want)
@@ -162,7 +162,7 @@ func TestUpdateNode(t *testing.T) {
 	wantEvents(t, r, 1, event{"node.update", "hive-01", `ssh_user: "ops" -> "deploy"; backends: ["cpu","cuda"] -> ["cpu","cuda","metal"]; ` +
 		`devices: {"cpu":1,"cuda":2} -> {"cpu":1,"cuda":2,"metal":1}`})
 
-	// State becomes unknown only here and by the functions for it.
+	// Only UpdateNode and the functions for state can make state unknown.
 	want.Status, want.LastConnected, want.Backends, want.Devices = StatusUnknown, time.Time{}, nil, nil
 	check(t, r.UpdateNode(t.Context(), "hive-01", func(n *Node) error {
 		n.Status, n.LastConnected, n.Backends, n.Devices = "", time.Time{}, nil, nil
@@ -317,8 +317,8 @@ func TestUpdateCapabilities(t *testing.T) {
 	)
 }
 
-// TestUnchangedWritesNothing watches the database itself: a write that was
-// skipped has left no trace in the count of changes.
+// TestUnchangedWritesNothing watches the database's own count of changes: an operation
+// without a change must not write.
 func TestUnchangedWritesNothing(t *testing.T) {
 	r := newRegistry(t)
 	check(t, r.AddNode(t.Context(), testNode()))

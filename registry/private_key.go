@@ -16,43 +16,45 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// ErrWeakKey: an RSA key of fewer than 3072 bits.
-var ErrWeakKey = errors.New("weak key")
-
-// minRSABits is what an RSA key needs not to be weak.
+// minRSABits is the size from which an RSA key is not weak.
 const minRSABits = 3072
 
-// PrivateKey is an SSH private key on its way into the vault. Wipe it.
+// PrivateKey is an SSH private key that is to be stored in the vault. The owner
+// wipes it.
 type PrivateKey struct {
 	pem     []byte // OpenSSH, without a passphrase
 	public  ssh.PublicKey
 	comment string
 }
 
-// Fingerprint is the key's, SHA256:... as ssh-keygen prints it.
+// Fingerprint returns SHA256:..., as ssh-keygen prints it.
 func (k *PrivateKey) Fingerprint() string { return ssh.FingerprintSHA256(k.public) }
 
-// Wipe overwrites the private key: best effort.
+// Wipe overwrites the private key. Copies that the runtime made may stay in memory.
 func (k *PrivateKey) Wipe() { clear(k.pem) }
 
 // PrivateKeyOptions says how a private key is read.
 type PrivateKeyOptions struct {
-	// Name of the key stands in the question for its passphrase.
+	// Name is the name of the key in the question for its passphrase. "": "the SSH
+	// key".
 	Name string
-	// Passphrase asks for it. Nil: a key under one is refused.
+	// Passphrase asks for the passphrase. Nil: a key with a passphrase is refused.
 	Passphrase identity.PassphraseFunc
-	// AllowWeak takes RSA keys of fewer than 3072 bits.
+	// AllowWeak accepts RSA keys of fewer than 3072 bits.
 	AllowWeak bool
-	// Comment replaces the key's own; "" keeps that.
+	// Comment replaces the key's comment. "": the comment stays.
 	Comment string
 }
 
-// ParsePrivateKey reads a private key as people have it: ed25519, RSA or ECDSA, as
-// OpenSSH or PEM (PKCS#1, PKCS#8, SEC 1), under a passphrase or not. An OpenSSH key
-// without one is kept as it is; others are written anew as OpenSSH. What is no such
-// key gives a *FieldError that says what it is instead, and so does one whose public
-// and private half do not belong together; a small RSA key ErrWeakKey; a wrong
-// passphrase [identity.ErrPassphrase]. No error tells of the content.
+// ParsePrivateKey reads a private key: ed25519, RSA or ECDSA, as OpenSSH or PEM
+// (PKCS#1, PKCS#8, SEC 1), with a passphrase or without. An OpenSSH key without a
+// passphrase is kept as it is. Any other key is written as OpenSSH, without the
+// passphrase.
+//
+// Data that is not such a key is a *FieldError, which says what it is instead if that
+// can be recognised. A key whose public and private half do not belong together is a
+// *FieldError too. A small RSA key is ErrWeakKey, a wrong passphrase
+// [identity.ErrPassphrase]. No error contains anything of the data.
 func ParsePrivateKey(ctx context.Context, data []byte, opts PrivateKeyOptions) (*PrivateKey, error) {
 	if rule := notPrivateKey(data); rule != "" {
 		return nil, &FieldError{Field: "private_key", Rule: rule}
@@ -68,7 +70,7 @@ func ParsePrivateKey(ctx context.Context, data []byte, opts PrivateKeyOptions) (
 	k, err := newPrivateKey(raw, comment, opts.AllowWeak)
 	if err == nil && !locked && opts.Comment == "" && bytes.HasPrefix(bytes.TrimSpace(data), []byte(opensshHeader)) {
 		k.Wipe()
-		k.pem = append(bytes.Clone(bytes.TrimSpace(data)), '\n') // as it was made
+		k.pem = append(bytes.Clone(bytes.TrimSpace(data)), '\n')
 	}
 	return k, err
 }
@@ -78,14 +80,14 @@ const (
 	opensshHeader = "-----BEGIN " + opensshType + "-----"
 )
 
-// notPrivateKey says what was given in place of a private key, as far as it can be
-// recognised.
+// notPrivateKey returns the rule that data breaks as a private key, or "". The rule
+// says what the data is instead, if that can be recognised.
 func notPrivateKey(data []byte) string {
 	text := strings.TrimSpace(string(data[:min(len(data), 4096)]))
 	first, _, _ := strings.Cut(text, "\n")
 	word, _, _ := strings.Cut(first, " ")
 	switch {
-	case len(data) > maxPEM:
+	case len(data) > MaxPEM:
 		return "is too long"
 	case text == "":
 		return "is empty"
@@ -106,17 +108,18 @@ func notPrivateKey(data []byte) string {
 	case len(bytes.TrimSpace(rest)) > 0:
 		return "must be one PEM block"
 	case block.Type == "DSA PRIVATE KEY":
-		return "is a DSA key, which SSH does not take any more"
+		return "is a DSA key, which SSH does not support any more"
 	}
 	if k, ok := parseOpenSSH(block); ok {
 		if public, err := ssh.ParsePublicKey(k.PubKey); err == nil && strings.HasPrefix(public.Type(), "sk-") {
-			return "belongs to a security key, which alone can sign with it: it cannot be stored"
+			return "belongs to a security key, and only that device can sign with it: it cannot be stored"
 		}
 	}
 	return ""
 }
 
-// readRawKey parses the key, asking for its passphrase where it has one.
+// readRawKey parses the key. It asks for the passphrase where the key has one;
+// locked reports that.
 func readRawKey(ctx context.Context, data []byte, opts PrivateKeyOptions) (raw any, locked bool, err error) {
 	raw, _, err = parseKey(data, nil)
 	if _, locked = errors.AsType[*ssh.PassphraseMissingError](err); !locked {
@@ -128,7 +131,7 @@ func readRawKey(ctx context.Context, data []byte, opts PrivateKeyOptions) (raw a
 	}
 	err = identity.AskPassphrase(ctx, opts.Passphrase, name, func(passphrase []byte) (err error) {
 		if passphrase == nil {
-			return identity.ErrPassphrase // parseKey takes nil for none
+			return identity.ErrPassphrase // to parseKey, nil means no passphrase
 		}
 		raw, _, err = parseKey(data, passphrase)
 		return err
@@ -136,13 +139,15 @@ func readRawKey(ctx context.Context, data []byte, opts PrivateKeyOptions) (raw a
 	return raw, true, err
 }
 
-const ruleUnknownKey = "is no private key that is known here"
+const ruleUnknownKey = "is not a private key of a supported format"
 
-// parseKey is the one parser of private keys. What it returns has signed, and the
-// public key, which is that of the fingerprint, has verified it: whoever writes a
-// key file can put anybody's public half into it. A key under a passphrase gives an
-// [*ssh.PassphraseMissingError] without one, [identity.ErrPassphrase] for a wrong one.
-// No error tells of the content.
+// parseKey is the only parser of private keys. It makes the private key sign and
+// verifies that with the public key that it returns: a key file may state another
+// key's public half, and the fingerprint must not be that key's.
+//
+// passphrase is nil for none. A key that has one is then an
+// [*ssh.PassphraseMissingError]. A wrong passphrase is [identity.ErrPassphrase]. No
+// error contains anything of the data.
 func parseKey(data, passphrase []byte) (raw any, public ssh.PublicKey, err error) {
 	if passphrase == nil {
 		raw, err = ssh.ParseRawPrivateKey(data)
@@ -167,8 +172,8 @@ func parseKey(data, passphrase []byte) (raw any, public ssh.PublicKey, err error
 	return raw, public, nil
 }
 
-// proveKey signs once with a private key, verifies that with its public half, and
-// returns that.
+// proveKey signs with a private key, verifies the signature with its public half, and
+// returns the public half.
 func proveKey(raw any) (ssh.PublicKey, error) {
 	switch raw.(type) {
 	case ed25519.PrivateKey, *rsa.PrivateKey, *ecdsa.PrivateKey:
@@ -203,19 +208,20 @@ func proveKey(raw any) (ssh.PublicKey, error) {
 const ruleHalves = "is damaged or forged: its private and its public half do not belong together"
 
 // statedHalves checks the public halves that an OpenSSH file states beside the
-// private key: other programs go by them.
+// private key, because other programs use them.
 func statedHalves(data []byte, public ssh.PublicKey) error {
 	block, _ := pem.Decode(bytes.TrimSpace(data))
 	if block == nil || block.Type != opensshType {
-		return nil // no other format states a half
+		return nil // no other format states a public half
 	}
 	k, ok := parseOpenSSH(block)
-	if !ok { // Go's parser takes a file with bytes behind its end, which OpenSSH refuses
+	if !ok { // Go's parser accepts bytes after the end of the file; OpenSSH refuses them
 		return &FieldError{Field: "private_key", Rule: ruleUnknownKey}
 	}
 	same := bytes.Equal(k.PubKey, public.Marshal())
 	if k.CipherName == "none" && public.Type() == ssh.KeyAlgoED25519 {
-		// The other types' parser takes the half that stands here as the key's own.
+		// An ed25519 key states the half a second time. For the other types, the parser
+		// takes the public half from here.
 		var inner struct {
 			Check1, Check2 uint32
 			Type           string
@@ -232,13 +238,13 @@ func statedHalves(data []byte, public ssh.PublicKey) error {
 	return nil
 }
 
-// newPrivateKey writes a key that was parsed, or made, as OpenSSH.
+// newPrivateKey writes a parsed or generated key as OpenSSH.
 func newPrivateKey(raw any, comment string, allowWeak bool) (*PrivateKey, error) {
 	if k, ok := raw.(*rsa.PrivateKey); ok && k.N.BitLen() < minRSABits && !allowWeak {
 		return nil, fmt.Errorf("%w: RSA of %d bits, where %d are needed", ErrWeakKey, k.N.BitLen(), minRSABits)
 	}
-	if len(comment) > maxComment || ruleCharacters(comment) != "" {
-		return nil, &FieldError{Field: "comment", Rule: fmt.Sprintf("must be text of at most %d bytes", maxComment)}
+	if rule := ruleComment(comment); rule != "" {
+		return nil, &FieldError{Field: "comment", Rule: rule}
 	}
 	signer, err := ssh.NewSignerFromKey(raw)
 	if err != nil {
@@ -252,7 +258,7 @@ func newPrivateKey(raw any, comment string, allowWeak bool) (*PrivateKey, error)
 	return &PrivateKey{pem: pem.EncodeToMemory(block), public: signer.PublicKey(), comment: comment}, nil
 }
 
-// GeneratePrivateKey makes a key: "ed25519", or "rsa" with 4096 bits.
+// GeneratePrivateKey generates a key. kind is "ed25519", or "rsa" for 4096 bits.
 func GeneratePrivateKey(kind, comment string) (*PrivateKey, error) {
 	switch kind {
 	case "ed25519":
@@ -272,7 +278,8 @@ func GeneratePrivateKey(kind, comment string) (*PrivateKey, error) {
 	return nil, &FieldError{Field: "type", Rule: "must be ed25519 or rsa"}
 }
 
-// opensshKey is the file format of OpenSSH, as PROTOCOL.key has it.
+// opensshKey is OpenSSH's file format of a private key, after the magic; see
+// PROTOCOL.key in OpenSSH.
 type opensshKey struct {
 	CipherName   string
 	KdfName      string
@@ -290,8 +297,8 @@ func parseOpenSSH(block *pem.Block) (k opensshKey, ok bool) {
 	return k, ssh.Unmarshal(block.Bytes[len(magic):], &k) == nil
 }
 
-// opensshComment returns the comment that stands behind the private key, or "".
-// Nothing else in reach reads it.
+// opensshComment returns the comment of an OpenSSH private key, or "". The ssh package
+// has no function for it.
 func opensshComment(data []byte) string {
 	block, _ := pem.Decode(bytes.TrimSpace(data))
 	k, ok := parseOpenSSH(block)
@@ -306,7 +313,7 @@ func opensshComment(data []byte) string {
 	if ssh.Unmarshal(k.PrivKeyBlock, &head) != nil {
 		return ""
 	}
-	parts := map[string]int{ // strings before the comment
+	fields := map[string]int{ // between the type and the comment
 		ssh.KeyAlgoED25519:  2,
 		ssh.KeyAlgoRSA:      6,
 		ssh.KeyAlgoECDSA256: 3,
@@ -314,21 +321,21 @@ func opensshComment(data []byte) string {
 		ssh.KeyAlgoECDSA521: 3,
 	}[head.Type]
 	rest := head.Rest
-	for range parts {
-		var part struct {
+	for range fields {
+		var field struct {
 			Skipped []byte
 			Rest    []byte `ssh:"rest"`
 		}
-		if ssh.Unmarshal(rest, &part) != nil {
+		if ssh.Unmarshal(rest, &field) != nil {
 			return ""
 		}
-		rest = part.Rest
+		rest = field.Rest
 	}
 	var last struct {
 		Comment string
 		Padding []byte `ssh:"rest"`
 	}
-	if parts == 0 || ssh.Unmarshal(rest, &last) != nil || len(last.Comment) > maxComment || ruleCharacters(last.Comment) != "" {
+	if fields == 0 || ssh.Unmarshal(rest, &last) != nil || ruleComment(last.Comment) != "" {
 		return ""
 	}
 	return last.Comment

@@ -17,8 +17,8 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// opensshFile writes an ed25519 key as ssh-keygen does, with the public halves that
-// are given: in front, beside the private key, and in its last 32 bytes.
+// opensshFile writes an ed25519 key as ssh-keygen does, with the three given public
+// halves: at the start, beside the private key, and in its last 32 bytes.
 func opensshFile(t testing.TB, seed, outer, inner, last ed25519.PublicKey) []byte {
 	t.Helper()
 	blob := func(key ed25519.PublicKey) []byte {
@@ -48,8 +48,8 @@ func opensshFile(t testing.TB, seed, outer, inner, last ed25519.PublicKey) []byt
 	return pem.EncodeToMemory(&pem.Block{Type: "OPENSSH PRIVATE KEY", Bytes: body})
 }
 
-// TestForgedHalves: a key file in which a stranger's public half stands beside his
-// own private one would take the stranger's fingerprint.
+// TestForgedHalves: a key file that states another key's public half must not get the
+// fingerprint of that key.
 func TestForgedHalves(t *testing.T) {
 	mine, private, err := ed25519.GenerateKey(rand.Reader)
 	check(t, err)
@@ -119,7 +119,7 @@ func FuzzParsePrivateKey(f *testing.F) {
 			}
 			return
 		}
-		// What is accepted signs, as any program reads it, under its fingerprint.
+		// An accepted key must sign in any program, and have its fingerprint there.
 		signer, err := ssh.ParsePrivateKey(k.pem)
 		if err != nil {
 			t.Fatal(err)
@@ -142,7 +142,7 @@ func FuzzParsePrivateKey(f *testing.F) {
 	})
 }
 
-// TestWeakRSA: an RSA key of 2048 bits is taken only when that is said.
+// TestWeakRSA: an RSA key of 2048 bits is accepted only with AllowWeak.
 func TestWeakRSA(t *testing.T) {
 	private, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {

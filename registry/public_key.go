@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"fmt"
 	"strings"
 
 	"golang.org/x/crypto/ssh"
@@ -11,9 +12,8 @@ const (
 	maxComment   = 1024
 )
 
-// parsePublicKey reads a public key line, which must be in the one form that
-// it has: type, a space, base64; no options, no comment. Certificates are not
-// keys.
+// parsePublicKey parses a public key line: a type, a space and base64, without
+// options or a comment. A certificate is refused. The error is a *FieldError.
 func parsePublicKey(keyType, line string) (ssh.PublicKey, error) {
 	fail := func(rule string) (ssh.PublicKey, error) { return nil, &FieldError{Field: "public_key", Rule: rule} }
 	if len(line) > maxPublicKey {
@@ -33,6 +33,14 @@ func parsePublicKey(keyType, line string) (ssh.PublicKey, error) {
 		return nil, &FieldError{Field: "type", Rule: "must be that of the public key"}
 	}
 	return key, nil
+}
+
+// ruleComment returns the rule that a key's comment breaks, or "".
+func ruleComment(s string) string {
+	if len(s) > maxComment {
+		return fmt.Sprintf("must have at most %d bytes", maxComment)
+	}
+	return ruleCharacters(s)
 }
 
 func publicKeyLine(key ssh.PublicKey) string {

@@ -10,33 +10,42 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// Errors of this package. Compare with errors.Is; the errors of package vault
-// come through as well.
+// The errors of this package. Compare them with errors.Is. The errors of package
+// vault pass through.
 var (
-	// ErrNotFound: no node, or no SSH key, of that name.
+	// ErrNotFound: there is no such node, SSH key or host key.
 	ErrNotFound = errors.New("not found")
 
-	// ErrExists: the name, or the key, is taken.
+	// ErrExists: the node or the key exists already.
 	ErrExists = errors.New("already exists")
 
 	// ErrInvalid: a value was refused. A *FieldError in the chain names the
 	// field and the rule.
 	ErrInvalid = wire.ErrInvalid
 
-	// ErrBadRow: a row of the vault cannot be read as what it should be.
-	// Nothing in this package writes such a row.
+	// ErrBadRow: a row of the vault is not valid. Nothing in this package writes
+	// such a row.
 	ErrBadRow = errors.New("unreadable row")
 
-	// ErrNotRegistry: a plain SQLite file without the table of nodes.
+	// ErrNotRegistry: a plain SQLite file to be imported has no table of nodes.
 	ErrNotRegistry = errors.New("not a node registry")
 
-	// ErrLegacyDamaged: a plain SQLite file to be imported cannot be read to its
-	// end.
+	// ErrLegacyDamaged: a plain SQLite file to be imported is damaged.
 	ErrLegacyDamaged = errors.New("the plaintext file is damaged")
+
+	// ErrInUse: nodes still use the SSH key.
+	ErrInUse = errors.New("in use")
+
+	// ErrWeakKey: an RSA key of fewer than 3072 bits.
+	ErrWeakKey = errors.New("weak key")
+
+	// ErrHostKeyChanged: another host key of that type is pinned for the node. A
+	// caller who expects the change gives the fingerprint of the old one.
+	ErrHostKeyChanged = errors.New("host key has changed")
 )
 
-// FieldError says which field was refused and by which rule. It never holds
-// the value, which may be a secret in the wrong place. It is ErrInvalid.
+// FieldError says which field was refused and by which rule. It never holds the
+// value: somebody may have put a secret into the wrong field. It is ErrInvalid.
 type FieldError = wire.FieldError
 
 // Registry is the fleet's nodes in a vault. It is safe for use by many
@@ -45,11 +54,12 @@ type Registry struct {
 	v     *vault.Vault
 	owned bool
 	cache nodeCache
-	used  atomic.Bool // something was read already
+	used  atomic.Bool // a node was read or listed before
 }
 
-// revision is the revision of the database, or the zero Revision for the first read of a
-// handle: a program that reads once then needs one connection, and the cache nothing.
+// revision returns the data revision of the database for the cache. The first
+// call returns the zero Revision, which is never cached: so a program that reads
+// once does not need a second connection.
 func (r *Registry) revision(ctx context.Context) (vault.Revision, error) {
 	if !r.used.Swap(true) {
 		return vault.Revision{}, nil
@@ -57,8 +67,8 @@ func (r *Registry) revision(ctx context.Context) (vault.Revision, error) {
 	return r.v.Revision(ctx)
 }
 
-// Open opens the vault that cfg describes, which must exist. The errors are
-// those of vault.Open. The caller closes the Registry.
+// Open opens the vault that cfg describes. It must exist. The errors are those of
+// vault.Open. The caller closes the Registry.
 func Open(ctx context.Context, cfg vault.Config) (*Registry, error) {
 	v, err := vault.Open(ctx, cfg)
 	if err != nil {
@@ -67,13 +77,12 @@ func Open(ctx context.Context, cfg vault.Config) (*Registry, error) {
 	return &Registry{v: v, owned: true}, nil
 }
 
-// New returns a Registry over an open vault, which stays the caller's to
-// close.
+// New returns a Registry over an open vault. The caller closes the vault.
 func New(v *vault.Vault) *Registry {
 	return &Registry{v: v}
 }
 
-// Vault returns the vault below.
+// Vault returns the vault that holds the registry.
 func (r *Registry) Vault() *vault.Vault { return r.v }
 
 // Close closes the vault if Open opened it, and does nothing after New.

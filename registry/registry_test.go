@@ -68,7 +68,7 @@ type event struct {
 	Action, Subject, Detail string
 }
 
-// events returns what the audit log holds of this package.
+// events returns the rows of the audit log that this package wrote.
 func events(t testing.TB, r *Registry) []event {
 	t.Helper()
 	var list []event

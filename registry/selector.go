@@ -16,26 +16,25 @@ type Selector struct {
 }
 
 // condition is one comparison of --where.
-type condition struct {
-	holds func(n Node, now time.Time) bool
-}
+type condition func(n Node, now time.Time) bool
 
-// ParseSelector parses names and globs (hive-*, [ab]?), of which a node must match
-// one, and conditions, all of which must hold, joined by commas:
+// ParseSelector parses patterns and conditions. A node must match one of the patterns,
+// which are names and globs (hive-*, [ab]?). All conditions must hold. They are
+// separated by commas:
 //
-//	status=online       the status is; != is not
-//	backend=cuda        the backend is there; != is not
-//	cuda>=2             the backend has that many devices: = != < <= > >=; like
-//	                    backend=, nothing holds of a node whose backends are unknown
-//	seen<10m            the last contact is less long ago; > longer, or never
+//	status=online       the status, with = or !=
+//	backend=cuda        the node has the backend; != for nodes without it
+//	cuda>=2             the number of the backend's devices, with = != < <= > >=
+//	seen<10m            the last contact was less than 10 minutes ago; > for a longer
+//	                    time, or never
 //
-// No pattern stands for all nodes, and no condition for none. The error matches
-// ErrInvalid.
+// Conditions on backends and devices do not hold for a node where these are unknown.
+// Without patterns every name matches. The error matches ErrInvalid.
 func ParseSelector(patterns []string, where string) (Selector, error) {
 	s := Selector{patterns: patterns}
 	for _, p := range patterns {
 		if _, err := path.Match(p, ""); err != nil || p == "" {
-			return Selector{}, fmt.Errorf("%w: %.80q is no name and no glob", ErrInvalid, p)
+			return Selector{}, fmt.Errorf("%w: %.80q is neither a name nor a glob", ErrInvalid, p)
 		}
 	}
 	if where == "" {
@@ -51,7 +50,7 @@ func ParseSelector(patterns []string, where string) (Selector, error) {
 	return s, nil
 }
 
-// operators, the longer before those that they begin with.
+// operators of conditions. An operator stands before its own prefixes.
 var operators = []string{"!=", "<=", ">=", "=", "<", ">"}
 
 func parseCondition(text string) (condition, error) {
@@ -66,53 +65,72 @@ func parseCondition(text string) (condition, error) {
 		}
 	}
 	if operator == "" {
-		return condition{}, fmt.Errorf("%w: the condition %.80q is none of status=..., backend=..., cuda>=2, seen<10m", ErrInvalid, text)
+		return nil, fmt.Errorf("%w: the condition %.80q is not of the form status=..., backend=..., cuda>=2 or seen<10m", ErrInvalid, text)
 	}
 	name, value := strings.TrimSpace(text[:at]), strings.TrimSpace(text[at+len(operator):])
-	var c condition
-	wrong := func(rule string) (condition, error) {
-		return condition{}, fmt.Errorf("%w: the condition %.80q %s", ErrInvalid, text, rule)
-	}
-	equality := operator == "=" || operator == "!="
+	var holds condition
+	var rule string
 	switch name {
 	case "status":
-		if !equality || !Status(value).Valid() {
-			return wrong("compares by = or != with unknown, online, offline or error")
-		}
-		c.holds = func(n Node, _ time.Time) bool { return (n.Status == Status(value)) == (operator == "=") }
+		holds, rule = statusCondition(operator, value)
 	case "backend":
-		if !equality || ruleBackend(value) != "" {
-			return wrong("compares by = or != with a backend's name")
-		}
-		c.holds = func(n Node, _ time.Time) bool {
-			_, counted := n.Devices[value]
-			has := counted || slices.Contains(n.Backends, value)
-			known := n.Devices != nil || n.Backends != nil
-			return known && has == (operator == "=")
-		}
+		holds, rule = backendCondition(operator, value)
 	case "seen":
-		ago, err := ParseAge(value)
-		if err != nil || equality {
-			return wrong("compares by < or > with a time such as 90s, 10m, 36h or 7d")
-		}
-		c.holds = func(n Node, now time.Time) bool {
-			older := n.LastConnected.IsZero() || now.Sub(n.LastConnected) >= ago
-			return older == (operator[0] == '>')
-		}
+		holds, rule = seenCondition(operator, value)
 	default:
-		count, err := strconv.ParseUint(value, 10, 32)
-		if err != nil || ruleBackend(name) != "" {
-			return wrong("compares a backend's devices with a count, such as cuda>=2")
-		}
-		c.holds = func(n Node, _ time.Time) bool {
-			devices, known := n.Devices[name]
-			if !known { // none, where others are told of and this one is not
-				known = (n.Devices != nil || n.Backends != nil) && !slices.Contains(n.Backends, name)
-			}
-			return known && compare(uint64(devices), operator, count)
-		}
+		holds, rule = devicesCondition(name, operator, value)
 	}
-	return c, nil
+	if rule != "" {
+		return nil, fmt.Errorf("%w: the condition %.80q %s", ErrInvalid, text, rule)
+	}
+	return holds, nil
+}
+
+func isEquality(operator string) bool { return operator == "=" || operator == "!=" }
+
+func statusCondition(operator, value string) (holds condition, rule string) {
+	status := Status(value)
+	if !isEquality(operator) || !status.Valid() {
+		return nil, "compares by = or != with unknown, online, offline or error"
+	}
+	return func(n Node, _ time.Time) bool { return (n.Status == status) == (operator == "=") }, ""
+}
+
+func backendCondition(operator, backend string) (holds condition, rule string) {
+	if !isEquality(operator) || ruleBackend(backend) != "" {
+		return nil, "compares by = or != with a backend's name"
+	}
+	return func(n Node, _ time.Time) bool {
+		_, counted := n.Devices[backend]
+		has := counted || slices.Contains(n.Backends, backend)
+		known := n.Devices != nil || n.Backends != nil
+		return known && has == (operator == "=")
+	}, ""
+}
+
+func seenCondition(operator, value string) (holds condition, rule string) {
+	ago, err := ParseAge(value)
+	if err != nil || isEquality(operator) {
+		return nil, "compares by < or > with a time such as 90s, 10m, 36h or 7d"
+	}
+	return func(n Node, now time.Time) bool {
+		older := n.LastConnected.IsZero() || now.Sub(n.LastConnected) >= ago
+		return older == (operator[0] == '>')
+	}, ""
+}
+
+func devicesCondition(backend, operator, value string) (holds condition, rule string) {
+	count, err := strconv.ParseUint(value, 10, 32)
+	if err != nil || ruleBackend(backend) != "" {
+		return nil, "compares a backend's devices with a count, such as cuda>=2"
+	}
+	return func(n Node, _ time.Time) bool {
+		devices, known := n.Devices[backend]
+		if !known { // a known node without this backend has 0 of its devices
+			known = (n.Devices != nil || n.Backends != nil) && !slices.Contains(n.Backends, backend)
+		}
+		return known && compare(uint64(devices), operator, count)
+	}, ""
 }
 
 func compare(a uint64, operator string, b uint64) bool {
@@ -131,8 +149,8 @@ func compare(a uint64, operator string, b uint64) bool {
 	return a >= b
 }
 
-// ParseAge parses how long ago something is: 90s, 10m, 36h, or days such as 7d. The
-// error matches ErrInvalid.
+// ParseAge parses a duration such as 90s, 10m, 36h, or 7d for days. The error matches
+// ErrInvalid.
 func ParseAge(text string) (time.Duration, error) {
 	if days, ok := strings.CutSuffix(text, "d"); ok {
 		if n, err := strconv.ParseUint(days, 10, 16); err == nil {
@@ -141,11 +159,11 @@ func ParseAge(text string) (time.Duration, error) {
 	} else if d, err := time.ParseDuration(text); err == nil && d >= 0 {
 		return d, nil
 	}
-	return 0, fmt.Errorf("%w: %.80q is no time such as 90s, 10m, 36h or 7d", ErrInvalid, text)
+	return 0, fmt.Errorf("%w: %.80q is not a time such as 90s, 10m, 36h or 7d", ErrInvalid, text)
 }
 
-// Names returns the names that are meant where nothing else is: no glob and no
-// condition. Those can be looked up without reading every node.
+// Names returns the names of the selector, each once. ok reports that the selector has
+// nothing but names: then the nodes can be read without reading all nodes.
 func (s Selector) Names() (names []string, ok bool) {
 	for _, p := range s.patterns {
 		if strings.ContainsAny(p, `*?[\`) {
@@ -160,8 +178,8 @@ func (s Selector) Names() (names []string, ok bool) {
 	return names, len(names) > 0 && len(s.conditions) == 0
 }
 
-// Select returns the nodes that are picked, in their order. A name or glob that no
-// node matches is ErrNotFound; conditions that none fulfils are no error.
+// Select returns the nodes that the selector picks, in their order. A pattern that
+// matches no node is ErrNotFound. Conditions that hold for no node are not an error.
 func (s Selector) Select(nodes []Node, now time.Time) ([]Node, error) {
 	matched := make([]bool, len(s.patterns))
 	var picked []Node
@@ -172,8 +190,8 @@ func (s Selector) Select(nodes []Node, now time.Time) ([]Node, error) {
 				matched[i], match = true, true
 			}
 		}
-		for _, c := range s.conditions {
-			match = match && c.holds(n, now)
+		for _, holds := range s.conditions {
+			match = match && holds(n, now)
 		}
 		if match {
 			picked = append(picked, n)

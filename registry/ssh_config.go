@@ -16,56 +16,48 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// maxIncludes bounds how deep ssh_config files include each other, as OpenSSH does;
-// the other two how many files are read, and how many bytes: two files that include
-// each other twice are many.
+// Limits of a scan. Files that include each other twice are read very often, so the
+// depth alone is not enough.
 const (
-	maxIncludes    = 16
+	maxIncludes    = 16 // depth, as in OpenSSH
 	maxConfigFiles = 1000
-	maxConfigBytes = 16 << 20
+	maxConfigBytes = 16 << 20 // of all files
 	maxConfigLine  = 1 << 20
 )
 
-const ruleConfigFiles = "files include each other without end"
+const ruleConfigFiles = "too many files, or files that include each other"
 
 // SSHAliases is what a scan of ssh_config files found.
 type SSHAliases struct {
-	Names   []string  // of Host lines, in their order, each once
-	Skipped []Problem // what names no single machine, with the reason: the first hundred
-	More    int       // that Skipped does not hold
-	// Runs are the lines for which ssh runs a program, or may: Match exec, and an
-	// Include of what only ssh can name.
+	Names   []string  // aliases on Host lines, in their order, each once
+	Skipped []Problem // lines and names that are not an alias, with the reason: the first hundred
+	More    int       // how many more were skipped
+	// Runs are the lines for which ssh runs a program or may run one: Match exec, and
+	// an Include with a pattern that only ssh can expand. It has the first hundred.
 	Runs []Problem
 
-	files int             // that were read
-	bytes int64           // of them
-	seen  map[string]bool // Names
+	files int             // files read
+	bytes int64           // bytes read
+	seen  map[string]bool // the names in Names
 }
 
-// ScanSSHConfig finds the aliases of an ssh_config file and of those that it
-// includes. It reads Host, Match and Include lines alone: what a Host line means, with
-// all rules of ssh_config, stock `ssh -G` tells; see [ParseSSHValues]. Patterns and
-// Match lines name no machine, and are told. `ssh -G` runs the programs of Match exec:
-// whoever does not want that looks at Runs first. home stands for ~.
+// ScanSSHConfig finds the aliases in an ssh_config file and in the files that it
+// includes. It reads only Host, Match and Include lines. The settings of an alias come
+// from `ssh -G ALIAS`; see [ParseSSHValues]. That runs the programs of Match exec, so
+// a caller checks Runs before. Patterns and Match lines are skipped and reported. home
+// replaces ~.
 //
-// Files that are no regular ones, too many, too large or too deep are ErrInvalid.
+// A file that is not a regular file is ErrInvalid, and so are too many files, bytes or
+// levels of Include.
 func ScanSSHConfig(path, home string) (SSHAliases, error) {
 	found := SSHAliases{seen: map[string]bool{}}
 	err := found.scan(path, home, maxIncludes)
 	return found, err
 }
 
+// scan scans a file. depth is how deep its Include lines may nest.
 func (a *SSHAliases) scan(file, home string, depth int) error {
-	// Looked at before it is opened: a FIFO would be waited for.
-	if info, err := os.Stat(file); err != nil {
-		return err
-	} else if !info.Mode().IsRegular() {
-		return fmt.Errorf("%w: %q is not a regular file", ErrInvalid, file)
-	}
-	if err := vault.CheckNotOpen(file); err != nil {
-		return err
-	}
-	f, err := os.Open(file)
+	f, err := openRegular(file)
 	if err != nil {
 		return err
 	}
@@ -84,7 +76,7 @@ func (a *SSHAliases) scan(file, home string, depth int) error {
 		a.bytes += int64(len(line.text)) + 1
 		text := string(line.text)
 		if runsProgram(text) {
-			a.Runs, _ = tell(a.Runs, 0, Problem{where, "ssh runs a program for it: Match exec"})
+			a.Runs, _ = addProblem(a.Runs, 0, Problem{where, "ssh runs a program for it: Match exec"})
 		}
 		keyword, args := splitConfigLine(text)
 		switch keyword {
@@ -99,9 +91,6 @@ func (a *SSHAliases) scan(file, home string, depth int) error {
 				return fmt.Errorf("%w: %s: %s", ErrInvalid, where, ruleConfigFiles)
 			}
 			for _, pattern := range args {
-				if strings.ContainsAny(pattern, "%$") || strings.HasPrefix(pattern, "~") && pattern != "~" && !strings.HasPrefix(pattern, "~/") {
-					a.Runs, _ = tell(a.Runs, 0, Problem{where, "only ssh can tell what it includes"})
-				}
 				if err := a.include(pattern, where, filepath.Dir(file), home, depth-1); err != nil {
 					return err
 				}
@@ -111,20 +100,35 @@ func (a *SSHAliases) scan(file, home string, depth int) error {
 	return nil
 }
 
-// runsProgram reports whether a line is a Match with an exec, in whatever quotes: it
-// would rather take a name for one than miss one.
+// openRegular opens a regular file that is not part of an open vault.
+func openRegular(file string) (*os.File, error) {
+	// Before it is opened: opening a FIFO would wait for a writer.
+	if info, err := os.Stat(file); err != nil {
+		return nil, err
+	} else if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%w: %q is not a regular file", ErrInvalid, file)
+	}
+	if err := vault.CheckNotOpen(file); err != nil {
+		return nil, err
+	}
+	return os.Open(file)
+}
+
+// runsProgram reports whether a line is a Match with an exec, in any quotes. It may
+// report a line that has none, but must not miss one.
 func runsProgram(line string) bool {
 	line = strings.NewReplacer(`"`, "", "'", "", `\`, "", "=", " ", "!", " ", ",", " ").Replace(strings.ToLower(line))
 	fields := strings.Fields(line)
 	return len(fields) > 0 && fields[0] == "match" && slices.Contains(fields, "exec")
 }
 
-func (a *SSHAliases) skip(p Problem) { a.Skipped, a.More = tell(a.Skipped, a.More, p) }
+func (a *SSHAliases) skip(p Problem) { a.Skipped, a.More = addProblem(a.Skipped, a.More, p) }
 
+// add adds an argument of a Host line, if it is an alias that can be a node's name.
 func (a *SSHAliases) add(name, where string) {
 	switch {
 	case strings.HasPrefix(name, "!"), strings.ContainsAny(name, "*?"):
-		if name != "*" { // which is how defaults are written
+		if name != "*" { // Host * has the defaults
 			a.skip(Problem{where, strconv.Quote(name) + " is a pattern"})
 		}
 	case ruleName(name) != "":
@@ -135,10 +139,14 @@ func (a *SSHAliases) add(name, where string) {
 	}
 }
 
-// include follows an Include of a file in dir as ssh does that of a user's file:
-// relative to ~/.ssh. What ssh passes over, though it stands beside the file, is told.
+// include scans the files of an Include line. Like ssh for a user's file, it looks for
+// a relative pattern in ~/.ssh. dir is the directory of the including file: a file there
+// that ssh ignores is reported.
 func (a *SSHAliases) include(pattern, where, dir, home string, depth int) error {
 	given := pattern
+	if onlySSHExpands(given) {
+		a.Runs, _ = addProblem(a.Runs, 0, Problem{where, "only ssh knows what it includes"})
+	}
 	pattern = ExpandPath(home, pattern)
 	if !filepath.IsAbs(pattern) {
 		pattern = filepath.Join(home, ".ssh", pattern)
@@ -152,7 +160,7 @@ func (a *SSHAliases) include(pattern, where, dir, home string, depth int) error 
 	}
 	for _, file := range files {
 		info, err := os.Stat(file)
-		if err == nil && !info.IsDir() { // which ssh does not read either
+		if err == nil && !info.IsDir() { // ssh ignores directories too
 			err = a.scan(file, home, depth)
 		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -162,8 +170,14 @@ func (a *SSHAliases) include(pattern, where, dir, home string, depth int) error 
 	return nil
 }
 
-// splitConfigLine splits a line of ssh_config into its keyword, lower case, and its
-// arguments; quotes hold one together, an equals sign may stand behind the keyword.
+// onlySSHExpands reports whether the pattern of an Include has tokens, variables or
+// another user's home in it.
+func onlySSHExpands(pattern string) bool {
+	return strings.ContainsAny(pattern, "%$") || strings.HasPrefix(pattern, "~") && pattern != "~" && !strings.HasPrefix(pattern, "~/")
+}
+
+// splitConfigLine splits a line of ssh_config into its keyword, in lower case, and its
+// arguments. An argument may be in double quotes. An equals sign may follow the keyword.
 func splitConfigLine(line string) (keyword string, args []string) {
 	line = strings.TrimSpace(line)
 	if line == "" || line[0] == '#' {
@@ -190,9 +204,9 @@ func splitConfigLine(line string) (keyword string, args []string) {
 	return keyword, args
 }
 
-// ParseSSHValues makes a node of what `ssh -G NAME` prints: its address, port and
-// user, and the first of its identity files that is there. The other fields of the
-// node are the caller's. What ssh would do and the node cannot is in lost.
+// ParseSSHValues reads the output of `ssh -G NAME`. It returns n with the address, the
+// port, the user, and the first identity file that exists. lost describes the settings
+// that a node cannot have.
 func ParseSSHValues(r io.Reader, n Node, home string) (_ Node, lost []string, err error) {
 	s := bufio.NewScanner(r)
 	s.Buffer(nil, maxConfigLine)
@@ -226,8 +240,8 @@ func ParseSSHValues(r io.Reader, n Node, home string) (_ Node, lost []string, er
 	return n, lost, s.Err()
 }
 
-// notCarried are settings of ssh without which the node may not be reached, or not be
-// the same: a node has no place for them.
+// notCarried are the settings of ssh that a node cannot have, but may need to be
+// reached or recognised.
 var notCarried = map[string]string{
 	"proxyjump":       "ProxyJump",
 	"proxycommand":    "ProxyCommand",
@@ -235,10 +249,11 @@ var notCarried = map[string]string{
 	"certificatefile": "CertificateFile",
 }
 
-// WriteSSHConfig writes the nodes as ssh_config, for an Include: an alias for each,
-// with its host keys asked for by command, and its key's path where one is noted.
-// ssh would expand ${ with no way to write it otherwise: a path with it is left out,
-// and said so in a comment; a command with it is ErrInvalid.
+// WriteSSHConfig writes the nodes as an ssh_config file for an Include. Each node is an
+// alias, with the path of its key if it has one. ssh gets the host keys from the command.
+//
+// ssh expands ${ everywhere, and no quoting prevents it. A key's path with ${ is left
+// out, with a comment in the file. A command with ${ is ErrInvalid.
 func WriteSSHConfig(w io.Writer, nodes []Node, knownHostsCommand []string) error {
 	var b bytes.Buffer
 	b.WriteString("# The nodes of an rbee-vault. Use it by a line at the top of ~/.ssh/config:\n# Include THIS-FILE\n")
@@ -247,7 +262,7 @@ func WriteSSHConfig(w io.Writer, nodes []Node, knownHostsCommand []string) error
 		if sshExpands(arg) {
 			return fmt.Errorf("%w: %q cannot be written in ssh_config, as ssh expands ${", ErrInvalid, arg)
 		}
-		if i == 0 { // ssh expands tokens behind the program alone
+		if i == 0 { // ssh expands % in the arguments, but not in the program
 			command = append(command, quoteConfig(arg))
 			continue
 		}
@@ -267,11 +282,10 @@ func WriteSSHConfig(w io.Writer, nodes []Node, knownHostsCommand []string) error
 	return err
 }
 
-// sshExpands reports whether ssh takes a value for more than it says: an environment
-// variable in ${}, which no quoting hides.
+// sshExpands reports whether ssh would expand an environment variable in a value.
 func sshExpands(s string) bool { return strings.Contains(s, "${") }
 
-// configValue quotes a value of ssh_config, in which a percent sign begins a token.
+// configValue quotes a value of ssh_config, where a percent sign begins a token.
 func configValue(s string) string {
 	return quoteConfig(strings.ReplaceAll(s, "%", "%%"))
 }

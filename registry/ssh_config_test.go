@@ -59,7 +59,7 @@ func TestScanSSHConfig(t *testing.T) {
 	}
 }
 
-// TestMatchExecIsSeen: for whatever line stock ssh runs a program, the scan says so.
+// TestMatchExecIsSeen: the scan reports every line for which stock ssh runs a program.
 func TestMatchExecIsSeen(t *testing.T) {
 	home := t.TempDir()
 	ran := filepath.Join(home, "ran")
@@ -84,7 +84,7 @@ func TestMatchExecIsSeen(t *testing.T) {
 		`Match !exec "touch RAN"`:                   true,
 		"Match all\r\nMatch exec \"touch RAN\"\r\n": true,
 		"Include " + included:                       true,
-		"Host b\nInclude " + included:               true, // ssh may, for another name
+		"Host b\nInclude " + included:               true, // ssh runs it for another name
 		"Include ${HOME}/included":                  true,
 		"Include %d/included":                       true,
 		"Include " + harmless:                       false,
@@ -113,11 +113,12 @@ func TestMatchExecIsSeen(t *testing.T) {
 	}
 }
 
-// TestIncludesAreBounded, in depth, in number and in size, and no FIFO is waited for.
+// TestIncludesAreBounded: the depth, number and size of included files have limits, and
+// a FIFO is not opened.
 func TestIncludesAreBounded(t *testing.T) {
 	home := t.TempDir()
 	path := func(name string) string { return filepath.Join(home, name) }
-	for i := range 15 { // no deeper than may be, and 2^15 of them
+	for i := range 15 { // within the depth, but 2^15 files
 		text := fmt.Sprintf("Include %[1]s\nInclude %[1]s\n", path(fmt.Sprint("f", i+1)))
 		if err := os.WriteFile(path(fmt.Sprint("f", i)), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -143,7 +144,7 @@ func TestIncludesAreBounded(t *testing.T) {
 	}
 }
 
-// TestWhatSSHKnowsAndANodeDoesNot is told, each of it.
+// TestWhatSSHKnowsAndANodeDoesNot: each setting that a node cannot have is reported.
 func TestWhatSSHKnowsAndANodeDoesNot(t *testing.T) {
 	home := t.TempDir()
 	file := filepath.Join(home, "config")
@@ -164,7 +165,7 @@ func TestWhatSSHKnowsAndANodeDoesNot(t *testing.T) {
 	}
 }
 
-// TestWriteSSHConfig: stock ssh reads back what a node says, however it is spelt.
+// TestWriteSSHConfig: stock ssh reads back a node's values, with any characters.
 func TestWriteSSHConfig(t *testing.T) {
 	dir := t.TempDir()
 	key := filepath.Join(dir, `a key with 100% "quotes" and #`)

@@ -21,22 +21,23 @@ var (
 	_ json.Unmarshaler = (*SSHKey)(nil)
 )
 
-// maxPEM bounds a private key in bytes; an RSA key of 16384 bits has 12 kB.
-const maxPEM = 64 << 10
+// MaxPEM limits a private key in PEM, in bytes. An RSA key of 16384 bits has
+// 12 kB.
+const MaxPEM = 64 << 10
 
-// SSHKey is what is known of an SSH key in the vault without its private half.
+// SSHKey is an SSH key in the vault, without its private half.
 type SSHKey struct {
 	Fingerprint string    // SHA256:..., as ssh-keygen prints it
 	Type        string    // such as ssh-ed25519
 	PublicKey   string    // public key line without a comment
 	Comment     string    // may be empty
 	Created     time.Time // whole milliseconds, UTC
-	Used        time.Time // when last read; zero = never
+	Used        time.Time // when the private key was last used; zero: never
 	Nodes       []string  // names of the nodes that use it, sorted
 }
 
-// Validate returns a *FieldError when the fields do not agree with each other
-// or cannot be stored.
+// Validate returns a *FieldError when a field is not valid or does not agree with
+// another.
 func (k SSHKey) Validate() error {
 	key, err := parsePublicKey(k.Type, k.PublicKey)
 	if err != nil {
@@ -45,10 +46,7 @@ func (k SSHKey) Validate() error {
 	if ssh.FingerprintSHA256(key) != k.Fingerprint {
 		return &FieldError{Field: "fingerprint", Rule: "must be that of the public key"}
 	}
-	if len(k.Comment) > maxComment {
-		return &FieldError{Field: "comment", Rule: fmt.Sprintf("must have at most %d bytes", maxComment)}
-	}
-	if rule := ruleCharacters(k.Comment); rule != "" {
+	if rule := ruleComment(k.Comment); rule != "" {
 		return &FieldError{Field: "comment", Rule: rule}
 	}
 	if !validMilli(k.Created) {
@@ -78,7 +76,7 @@ type sshKeyJSON struct {
 	Nodes       []string `json:"nodes"`
 }
 
-// MarshalJSON returns the key on one line, fields in fixed order.
+// MarshalJSON returns the key on one line, with its fields in a fixed order.
 func (k SSHKey) MarshalJSON() ([]byte, error) {
 	w := sshKeyJSON{
 		Fingerprint: k.Fingerprint,
@@ -98,8 +96,8 @@ func (k SSHKey) MarshalJSON() ([]byte, error) {
 	return wire.MarshalTexts(w, append([]string{k.Fingerprint, k.Type, k.PublicKey, k.Comment}, k.Nodes...)...)
 }
 
-// UnmarshalJSON reads what MarshalJSON writes, every field required, and
-// validates it. Errors are ErrInvalid; k is then unchanged.
+// UnmarshalJSON reads what MarshalJSON writes and validates it. Every field is
+// required. Errors are ErrInvalid; k is then unchanged.
 func (k *SSHKey) UnmarshalJSON(data []byte) error {
 	var got SSHKey
 	err := wire.UnmarshalObject(data, []wire.Field{
@@ -124,11 +122,11 @@ func (k *SSHKey) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// EachSSHKey yields the SSH keys by fingerprint and stops after an error.
-// Other statements may run in tx meanwhile.
+// EachSSHKey yields all SSH keys by fingerprint. It stops after an error. Other
+// statements may run in tx during the iteration.
 func EachSSHKey(ctx context.Context, tx *vault.Tx) iter.Seq2[SSHKey, error] {
 	return func(yield func(SSHKey, error) bool) {
-		for k, err := range selectSSHKeys(ctx, tx, sqlSelectSSHKeys(tx.Checked("ssh_keys", "k"), tx.Checked("beehive_ssh_keys", "n"))+`ORDER BY k.fingerprint, n.node_name`) {
+		for k, err := range selectAllSSHKeys(ctx, tx) {
 			if err == nil {
 				if bad := k.Validate(); bad != nil {
 					err = fmt.Errorf("%w %.80q: %v", ErrBadRow, k.Fingerprint, bad)
@@ -145,9 +143,8 @@ func EachSSHKey(ctx context.Context, tx *vault.Tx) iter.Seq2[SSHKey, error] {
 	}
 }
 
-// PrivateKeyPEM returns a private key as it was stored, or ErrNotFound. The
-// caller has audited the reading, in a transaction that is committed by now,
-// and wipes the bytes.
+// PrivateKeyPEM returns a private key as it was stored, or ErrNotFound. The caller
+// must have committed an audit row about it before. The caller wipes the bytes.
 func PrivateKeyPEM(ctx context.Context, tx *vault.Tx, fingerprint string) ([]byte, error) {
 	sealed, err := selectSealedSSHKey(ctx, tx, fingerprint)
 	if err != nil {
@@ -160,11 +157,11 @@ func PrivateKeyPEM(ctx context.Context, tx *vault.Tx, fingerprint string) ([]byt
 	return private, nil
 }
 
-// InsertSSHKey stores a key of a backup with its assignments and seals its
-// private half, which must be one PEM block without a passphrase and belong to
-// the public half. It is ErrExists when the key is there or one of its nodes
-// has a key, ErrNotFound when one of its nodes is missing. After an error the
-// transaction must fail. It writes no audit row and does not keep private.
+// InsertSSHKey stores a key of a backup, with the nodes that use it, and seals its
+// private half; see [SSHKey.Matches]. The error is ErrExists when the key exists or
+// one of the nodes has a key, ErrNotFound when one of the nodes is missing. After an
+// error the transaction must not be committed. It writes no audit row and does not
+// keep private.
 func InsertSSHKey(ctx context.Context, tx *vault.Tx, k SSHKey, private []byte) error {
 	if err := insertSSHKeyAndNodes(ctx, tx, k, private); err != nil {
 		return fmt.Errorf("insert SSH key %q: %w", k.Fingerprint, err)
@@ -187,10 +184,7 @@ func insertSSHKeyAndNodes(ctx context.Context, tx *vault.Tx, k SSHKey, private [
 		return err
 	}
 	for _, name := range slices.Sorted(slices.Values(k.Nodes)) {
-		found, err := nodeExists(ctx, tx, name)
-		if err == nil && !found {
-			err = ErrNotFound
-		}
+		err := requireNode(ctx, tx, name)
 		if err == nil {
 			err = insertNodeSSHKey(ctx, tx, name, k.Fingerprint)
 		}
@@ -202,7 +196,7 @@ func insertSSHKeyAndNodes(ctx context.Context, tx *vault.Tx, k SSHKey, private [
 }
 
 // Matches checks that the private key is one PEM block without a passphrase, that it
-// signs, and that k's public half is its own; the error is a [*FieldError].
+// can sign, and that it belongs to k's public key. The error is a [*FieldError].
 func (k SSHKey) Matches(private []byte) error {
 	if rule := notPrivateKey(private); rule != "" || !bytes.HasPrefix(private, []byte("-----BEGIN ")) {
 		return &FieldError{Field: "private_key", Rule: "must be one PEM block of a private key"}

@@ -11,25 +11,36 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// sqlSelectSSHKeys selects keys, a row for each node that uses one, and two columns
-// beside them: of the key, and of its use.
-func sqlSelectSSHKeys(keyColumn, useColumn string) string {
+// sqlSelectSSHKeys selects keys: one row for each node that uses a key, and one
+// row without a node for a key that no node uses. rest is what follows FROM. The
+// other two are the expressions that [vault.Tx.Checked] wants beside the rows of
+// ssh_keys and of beehive_ssh_keys.
+func sqlSelectSSHKeys(checkedKey, checkedUse, rest string) string {
 	return `SELECT
-	k.fingerprint,
-	k.type,
-	k.public_key,
-	k.comment,
-	k.created,
-	k.used,
-	n.node_name,
-	` + keyColumn + `,
-	` + useColumn + `
-FROM ssh_keys AS k
-LEFT JOIN beehive_ssh_keys AS n ON n.fingerprint = k.fingerprint `
+		ssh_keys.fingerprint,
+		ssh_keys.type,
+		ssh_keys.public_key,
+		ssh_keys.comment,
+		ssh_keys.created,
+		ssh_keys.used,
+		beehive_ssh_keys.node_name,
+		` + checkedKey + `,
+		` + checkedUse + `
+	FROM ssh_keys
+	LEFT JOIN beehive_ssh_keys ON beehive_ssh_keys.fingerprint = ssh_keys.fingerprint
+	` + rest
 }
 
-// selectSSHKeys yields the keys of one of the two queries by fingerprint, each with
-// its nodes by name.
+// selectAllSSHKeys yields the keys by fingerprint, each with its nodes by name.
+func selectAllSSHKeys(ctx context.Context, tx *vault.Tx) iter.Seq2[SSHKey, error] {
+	return selectSSHKeys(ctx, tx, sqlSelectSSHKeys(
+		tx.Checked("ssh_keys", "ssh_keys"),
+		tx.Checked("beehive_ssh_keys", "beehive_ssh_keys"),
+		`ORDER BY ssh_keys.fingerprint, beehive_ssh_keys.node_name`))
+}
+
+// selectSSHKeys yields the keys of a query of sqlSelectSSHKeys. The rows of a key
+// must follow each other.
 func selectSSHKeys(ctx context.Context, tx *vault.Tx, query string, args ...any) iter.Seq2[SSHKey, error] {
 	return func(yield func(SSHKey, error) bool) {
 		rows, err := tx.QueryContext(ctx, query, args...)
@@ -38,39 +49,39 @@ func selectSSHKeys(ctx context.Context, tx *vault.Tx, query string, args ...any)
 			return
 		}
 		defer rows.Close()
-		var last SSHKey // one row a node; yielded when the next key begins
+		var key SSHKey // collects its nodes until the next key begins
 		for rows.Next() {
-			k, key, use, err := scanSSHKey(rows)
+			k, checkedKey, checkedUse, err := scanSSHKey(rows)
 			if err != nil {
 				yield(SSHKey{}, err)
 				return
 			}
-			if k.Fingerprint != last.Fingerprint {
-				tx.CountRow("ssh_keys", key)
-			}
 			if k.Nodes != nil {
-				tx.CountRow("beehive_ssh_keys", use)
+				tx.CountRow("beehive_ssh_keys", checkedUse)
 			}
-			if k.Fingerprint == last.Fingerprint {
-				last.Nodes = append(last.Nodes, k.Nodes...)
+			if k.Fingerprint == key.Fingerprint {
+				key.Nodes = append(key.Nodes, k.Nodes...)
 				continue
 			}
-			if last.Fingerprint != "" && !yield(last, nil) {
+			tx.CountRow("ssh_keys", checkedKey)
+			if key.Fingerprint != "" && !yield(key, nil) {
 				return
 			}
-			last = k
+			key = k
 		}
 		if err := rows.Err(); err != nil {
 			yield(SSHKey{}, err)
 			return
 		}
-		if last.Fingerprint != "" {
-			yield(last, nil)
+		if key.Fingerprint != "" {
+			yield(key, nil)
 		}
 	}
 }
 
-func scanSSHKey(rows *sql.Rows) (k SSHKey, key, use []byte, err error) {
+// scanSSHKey scans a row: the key with one node at most, and the two values for
+// [vault.Tx.CountRow].
+func scanSSHKey(rows *sql.Rows) (k SSHKey, checkedKey, checkedUse []byte, err error) {
 	var (
 		created int64
 		used    sql.NullInt64
@@ -84,8 +95,8 @@ func scanSSHKey(rows *sql.Rows) (k SSHKey, key, use []byte, err error) {
 		&created,
 		&used,
 		&node,
-		&key,
-		&use,
+		&checkedKey,
+		&checkedUse,
 	)
 	if err != nil {
 		return SSHKey{}, nil, nil, fmt.Errorf("%w %.80q: %w", ErrBadRow, k.Fingerprint, err)
@@ -97,7 +108,7 @@ func scanSSHKey(rows *sql.Rows) (k SSHKey, key, use []byte, err error) {
 	if node.Valid {
 		k.Nodes = []string{node.String}
 	}
-	return k, key, use, nil
+	return k, checkedKey, checkedUse, nil
 }
 
 // selectSealedSSHKey returns ErrNotFound where there is no such key.
@@ -122,7 +133,8 @@ func selectNodeSSHKey(ctx context.Context, tx *vault.Tx, name string) (string, e
 
 // selectSSHKey returns ErrNotFound where there is no such key.
 func selectSSHKey(ctx context.Context, tx *vault.Tx, fingerprint string) (SSHKey, error) {
-	for k, err := range selectSSHKeys(ctx, tx, sqlSelectSSHKeys("NULL", "NULL")+`WHERE k.fingerprint = ? ORDER BY n.node_name`, fingerprint) {
+	query := sqlSelectSSHKeys("NULL", "NULL", `WHERE ssh_keys.fingerprint = ? ORDER BY beehive_ssh_keys.node_name`)
+	for k, err := range selectSSHKeys(ctx, tx, query, fingerprint) {
 		return k, err
 	}
 	return SSHKey{}, ErrNotFound
@@ -146,7 +158,7 @@ func selectSSHKeyNodes(ctx context.Context, tx *vault.Tx, fingerprint string) ([
 	return names, rows.Err()
 }
 
-// replaceNodeSSHKey has a node use another key; "" none.
+// replaceNodeSSHKey makes a node use another key, or with "" no key.
 func replaceNodeSSHKey(ctx context.Context, tx *vault.Tx, name, fingerprint string) error {
 	if _, err := tx.ExecContext(ctx, `DELETE FROM beehive_ssh_keys WHERE node_name = ?`, name); err != nil || fingerprint == "" {
 		return err
@@ -160,7 +172,7 @@ func updateSSHKeyUsed(ctx context.Context, tx *vault.Tx, fingerprint string, at 
 	return expectRow(res, err, ErrNotFound)
 }
 
-// insertSSHKey returns ErrExists where the key is there.
+// insertSSHKey returns ErrExists, and inserts nothing, where the key exists.
 func insertSSHKey(ctx context.Context, tx *vault.Tx, k SSHKey, sealed []byte) error {
 	used := sql.NullInt64{Int64: k.Used.UnixMilli(), Valid: !k.Used.IsZero()}
 	res, err := tx.ExecContext(ctx, `INSERT INTO ssh_keys (
@@ -184,7 +196,8 @@ func insertSSHKey(ctx context.Context, tx *vault.Tx, k SSHKey, sealed []byte) er
 	return expectRow(res, err, ErrExists)
 }
 
-// insertNodeSSHKey returns ErrExists where the node has a key.
+// insertNodeSSHKey makes a node use a key. It returns ErrExists, and inserts nothing,
+// where the node has a key.
 func insertNodeSSHKey(ctx context.Context, tx *vault.Tx, name, fingerprint string) error {
 	res, err := tx.ExecContext(ctx, `INSERT INTO beehive_ssh_keys (
 		node_name,
@@ -194,15 +207,9 @@ func insertNodeSSHKey(ctx context.Context, tx *vault.Tx, name, fingerprint strin
 	return expectRow(res, err, ErrExists)
 }
 
-// deleteUnusedSSHKey reports whether it deleted the key: not while a node uses
-// it.
+// deleteUnusedSSHKey deletes a key that no node uses. It reports whether it did.
 func deleteUnusedSSHKey(ctx context.Context, tx *vault.Tx, fingerprint string) (bool, error) {
-	res, err := tx.ExecContext(ctx, `DELETE FROM ssh_keys
+	return touchedRow(tx.ExecContext(ctx, `DELETE FROM ssh_keys
 	WHERE fingerprint = ?
-		AND NOT EXISTS (SELECT 1 FROM beehive_ssh_keys AS n WHERE n.fingerprint = ssh_keys.fingerprint)`, fingerprint)
-	err = expectRow(res, err, ErrNotFound)
-	if errors.Is(err, ErrNotFound) {
-		return false, nil
-	}
-	return err == nil, err
+		AND NOT EXISTS (SELECT 1 FROM beehive_ssh_keys WHERE beehive_ssh_keys.fingerprint = ssh_keys.fingerprint)`, fingerprint))
 }

@@ -13,18 +13,16 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// ErrInUse: nodes still use the SSH key.
-var ErrInUse = errors.New("in use")
-
-// AddSSHKey seals a private key into the vault and has the nodes use it, in place
-// of what they used. It is ErrExists where the key is there, ErrNotFound where a
-// node is not; then nothing is changed. The caller wipes the key.
+// AddSSHKey stores a private key, sealed, and makes the nodes use it in place of the
+// key that they used. The error is ErrExists where the key exists, ErrNotFound where a
+// node is missing. Nothing is changed then. The caller wipes the key.
 func (r *Registry) AddSSHKey(ctx context.Context, k *PrivateKey, nodes ...string) (SSHKey, error) {
 	return r.insertSSHKey(ctx, "ssh-key.add", k, nodes)
 }
 
-// GenerateSSHKey makes a key that never exists outside the vault, of the kinds of
-// [GeneratePrivateKey], and has the nodes use it. Errors are those of AddSSHKey.
+// GenerateSSHKey generates a key as [GeneratePrivateKey] does, stores it, and makes the
+// nodes use it. The key never leaves the vault and the process. Errors are those of
+// AddSSHKey.
 func (r *Registry) GenerateSSHKey(ctx context.Context, kind, comment string, nodes ...string) (SSHKey, error) {
 	k, err := GeneratePrivateKey(kind, comment)
 	if err != nil {
@@ -49,7 +47,7 @@ func (r *Registry) insertSSHKey(ctx context.Context, action string, k *PrivateKe
 	return key, nil
 }
 
-// storeSSHKey seals a new key in, with its audit row.
+// storeSSHKey stores a new key, sealed, and its audit row.
 func storeSSHKey(ctx context.Context, tx *vault.Tx, action string, k *PrivateKey) (SSHKey, error) {
 	key := SSHKey{
 		Fingerprint: k.Fingerprint(),
@@ -82,9 +80,9 @@ func (r *Registry) ListSSHKeys(ctx context.Context) ([]SSHKey, error) {
 	return list, nil
 }
 
-// FindSSHKey picks the one key that a person means: by its fingerprint, the
-// beginning of it (SHA256: may be left out) from six characters on, or its comment.
-// It is ErrNotFound, or ErrInvalid where several are meant.
+// FindSSHKey returns the key with this fingerprint. name may also be the comment, or
+// the beginning of the fingerprint with at least six characters; SHA256: may be left
+// out. No such key is ErrNotFound, and several are ErrInvalid.
 func FindSSHKey(keys []SSHKey, name string) (SSHKey, error) {
 	var found []SSHKey
 	hash := strings.TrimPrefix(name, "SHA256:")
@@ -105,8 +103,8 @@ func FindSSHKey(keys []SSHKey, name string) (SSHKey, error) {
 	return SSHKey{}, fmt.Errorf("SSH key %q: %w", name, ErrNotFound)
 }
 
-// AssignSSHKey has the nodes use the key, in place of what they used; "" takes away
-// what they use. It is ErrNotFound where the key or a node is not there.
+// AssignSSHKey makes the nodes use the key in place of the key that they used, or with
+// "" no key. A missing key or node is ErrNotFound.
 func (r *Registry) AssignSSHKey(ctx context.Context, fingerprint string, nodes ...string) error {
 	err := r.v.Update(ctx, func(tx *vault.Tx) error {
 		if fingerprint != "" {
@@ -124,26 +122,26 @@ func (r *Registry) AssignSSHKey(ctx context.Context, fingerprint string, nodes .
 
 func assignSSHKey(ctx context.Context, tx *vault.Tx, fingerprint string, nodes []string) error {
 	for _, name := range nodes {
-		found, err := nodeExists(ctx, tx, name)
-		if err == nil && !found {
-			err = ErrNotFound
-		}
-		var old string
-		if err == nil {
-			old, err = selectNodeSSHKey(ctx, tx, name)
-		}
-		if err == nil && old != fingerprint {
-			err = replaceNodeSSHKey(ctx, tx, name, fingerprint)
-			if err == nil {
-				detail := describe(fieldChange{"ssh key", orNone(old), orNone(fingerprint)})
-				err = tx.Audit(ctx, vault.Event{Action: "ssh-key.assign", Subject: name, Detail: detail})
-			}
-		}
-		if err != nil {
+		if err := assignNodeSSHKey(ctx, tx, fingerprint, name); err != nil {
 			return fmt.Errorf("node %q: %w", name, err)
 		}
 	}
 	return nil
+}
+
+func assignNodeSSHKey(ctx context.Context, tx *vault.Tx, fingerprint, node string) error {
+	if err := requireNode(ctx, tx, node); err != nil {
+		return err
+	}
+	old, err := selectNodeSSHKey(ctx, tx, node)
+	if err != nil || old == fingerprint {
+		return err
+	}
+	if err := replaceNodeSSHKey(ctx, tx, node, fingerprint); err != nil {
+		return err
+	}
+	detail := describe(fieldChange{"ssh key", orNone(old), orNone(fingerprint)})
+	return tx.Audit(ctx, vault.Event{Action: "ssh-key.assign", Subject: node, Detail: detail})
 }
 
 func orNone(s string) string {
@@ -153,8 +151,8 @@ func orNone(s string) string {
 	return s
 }
 
-// RemoveSSHKey removes a key. While nodes use it, it is ErrInUse and names them,
-// unless they are to be left without one. A key that is not there is ErrNotFound.
+// RemoveSSHKey removes a key. While nodes use it, the error is ErrInUse and names them.
+// With unassign these nodes use no key afterwards. A missing key is ErrNotFound.
 func (r *Registry) RemoveSSHKey(ctx context.Context, fingerprint string, unassign bool) error {
 	err := r.v.Update(ctx, func(tx *vault.Tx) error {
 		nodes, err := selectSSHKeyNodes(ctx, tx, fingerprint)
@@ -182,8 +180,9 @@ func (r *Registry) RemoveSSHKey(ctx context.Context, fingerprint string, unassig
 	return nil
 }
 
-// ExportSSHKey returns a private key as OpenSSH PEM, or ErrNotFound. That it was
-// read is in the audit log before it is. The caller wipes the bytes.
+// ExportSSHKey returns a private key as OpenSSH PEM, or ErrNotFound. to says where the
+// key goes, for the audit log. The audit row is committed before the key is read. The
+// caller wipes the bytes.
 func (r *Registry) ExportSSHKey(ctx context.Context, fingerprint, to string) ([]byte, error) {
 	if err := r.useSSHKey(ctx, "ssh-key.export", fingerprint, to); err != nil {
 		return nil, fmt.Errorf("export SSH key %q: %w", fingerprint, err)
@@ -191,15 +190,14 @@ func (r *Registry) ExportSSHKey(ctx context.Context, fingerprint, to string) ([]
 	return r.privateKey(ctx, fingerprint)
 }
 
-// RefuseSSHKeyExport puts into the audit log that an export was asked for and
-// refused.
+// RefuseSSHKeyExport writes an audit row about an export that was refused.
 func (r *Registry) RefuseSSHKeyExport(ctx context.Context, fingerprint, reason string) error {
 	return r.v.Update(ctx, func(tx *vault.Tx) error {
 		return tx.Audit(ctx, vault.Event{Action: "ssh-key.export-refused", Subject: fingerprint, Detail: reason})
 	})
 }
 
-// useSSHKey commits the audit row of a use, and when it was.
+// useSSHKey commits the audit row and the time of a use.
 func (r *Registry) useSSHKey(ctx context.Context, action, fingerprint, detail string) error {
 	return r.v.Update(ctx, func(tx *vault.Tx) error {
 		if err := updateSSHKeyUsed(ctx, tx, fingerprint, tx.Now()); err != nil {
@@ -217,14 +215,14 @@ func (r *Registry) privateKey(ctx context.Context, fingerprint string) (private 
 	return private, err
 }
 
-// ActionUseSSHKey is the audit log's action for a key that signs for a node from then
-// on: the key is its subject, the node its detail.
+// ActionUseSSHKey is the action of the audit row that Signer writes. Its subject is the
+// key's fingerprint, its detail the node.
 const ActionUseSSHKey = "ssh-key.use"
 
-// Signer returns the key that a node uses, for an SSH client, or ErrNotFound. That
-// it is used is in the audit log from then on. The private key is unsealed for each
-// signature and wiped behind it, so the Signer works as long as the Registry is open
-// and the key is there.
+// Signer returns the key that a node uses, for an SSH client, or ErrNotFound. It writes
+// an audit row; the signatures themselves are not audited. The private key is unsealed
+// for each signature and wiped after it. So the Signer works only while the Registry is
+// open and the vault has the key.
 func (r *Registry) Signer(ctx context.Context, node string) (ssh.Signer, error) {
 	key, err := r.NodeSSHKey(ctx, node)
 	if err != nil {
@@ -260,7 +258,7 @@ func (s *sealedSigner) Sign(rand io.Reader, data []byte) (*ssh.Signature, error)
 
 // SignWithAlgorithm implements [ssh.AlgorithmSigner].
 func (s *sealedSigner) SignWithAlgorithm(rand io.Reader, data []byte, algorithm string) (*ssh.Signature, error) {
-	// An ssh.Signer is given no context.
+	// The interface ssh.Signer has no context.
 	private, err := s.registry.privateKey(context.Background(), s.fingerprint)
 	if err != nil {
 		return nil, err
@@ -268,7 +266,7 @@ func (s *sealedSigner) SignWithAlgorithm(rand io.Reader, data []byte, algorithm 
 	defer clear(private)
 	signer, err := ssh.ParsePrivateKey(private)
 	if err != nil {
-		return nil, fmt.Errorf("%w: SSH key %q is no private key", ErrBadRow, s.fingerprint)
+		return nil, fmt.Errorf("%w: SSH key %q is not a private key", ErrBadRow, s.fingerprint)
 	}
 	if with, ok := signer.(ssh.AlgorithmSigner); ok && algorithm != "" {
 		return with.SignWithAlgorithm(rand, data, algorithm)
@@ -276,7 +274,7 @@ func (s *sealedSigner) SignWithAlgorithm(rand io.Reader, data []byte, algorithm 
 	return signer.Sign(rand, data)
 }
 
-// Algorithms implements [ssh.MultiAlgorithmSigner]: of RSA those with SHA-2.
+// Algorithms implements [ssh.MultiAlgorithmSigner]. An RSA key signs with SHA-2 only.
 func (s *sealedSigner) Algorithms() []string {
 	if s.public.Type() == ssh.KeyAlgoRSA {
 		return []string{ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256}
@@ -284,55 +282,7 @@ func (s *sealedSigner) Algorithms() []string {
 	return []string{s.public.Type()}
 }
 
-// KeyChoice says which SSH key of the vault a new node uses: at most one of the
-// fields is set.
-type KeyChoice struct {
-	Import   *PrivateKey // sealed in, or used where it is there already
-	Generate bool        // a new ed25519 key, with the node's name for a comment
-	Use      string      // fingerprint of a key that is there
-}
-
-// CreateNodeWithKey is CreateNode, and has the node use a key of the vault, all in
-// one transaction. It returns the key's fingerprint. A key to use that is not there
-// is ErrNotFound.
-func (r *Registry) CreateNodeWithKey(ctx context.Context, n Node, choice KeyChoice) (fingerprint string, err error) {
-	k := choice.Import
-	if choice.Generate {
-		if k, err = GeneratePrivateKey("ed25519", n.Name); err != nil {
-			return "", err
-		}
-		defer k.Wipe()
-	}
-	err = r.writeNode(ctx, n, func(tx *vault.Tx, n Node) error {
-		if err := createNode(ctx, tx, n); err != nil {
-			return err
-		}
-		switch {
-		case choice.Generate:
-			if _, err := storeSSHKey(ctx, tx, "ssh-key.generate", k); err != nil {
-				return err
-			}
-			fingerprint = k.Fingerprint()
-			return assignSSHKey(ctx, tx, fingerprint, []string{n.Name})
-		case k != nil:
-			fingerprint = k.Fingerprint()
-			return useKey(ctx, tx, k, n.Name)
-		case choice.Use != "":
-			fingerprint = choice.Use
-			if _, err := selectSealedSSHKey(ctx, tx, fingerprint); err != nil {
-				return fmt.Errorf("SSH key %q: %w", fingerprint, err)
-			}
-			return assignSSHKey(ctx, tx, fingerprint, []string{n.Name})
-		}
-		return nil
-	})
-	if err != nil {
-		return "", fmt.Errorf("create node %q: %w", n.Name, err)
-	}
-	return fingerprint, nil
-}
-
-// useKey has a node use a key, which is sealed in unless it is there.
+// useKey makes a node use a key, and stores the key where the vault does not have it.
 func useKey(ctx context.Context, tx *vault.Tx, k *PrivateKey, node string) error {
 	_, err := selectSealedSSHKey(ctx, tx, k.Fingerprint())
 	if errors.Is(err, ErrNotFound) {
@@ -344,8 +294,8 @@ func useKey(ctx context.Context, tx *vault.Tx, k *PrivateKey, node string) error
 	return assignSSHKey(ctx, tx, k.Fingerprint(), []string{node})
 }
 
-// NodeSSHKey returns the key of the vault that a node uses, or ErrNotFound where it
-// uses none or is not there.
+// NodeSSHKey returns the key that a node uses. A node without a key and a missing node
+// are ErrNotFound.
 func (r *Registry) NodeSSHKey(ctx context.Context, node string) (SSHKey, error) {
 	var key SSHKey
 	err := r.v.View(ctx, func(tx *vault.Tx) (err error) {

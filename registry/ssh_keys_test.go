@@ -86,7 +86,7 @@ func TestSigner(t *testing.T) {
 	}
 }
 
-// TestExportIsAuditedFirst: where the audit row cannot be written, no byte leaves.
+// TestExportIsAuditedFirst: where the audit row cannot be written, no key is returned.
 func TestExportIsAuditedFirst(t *testing.T) {
 	cfg := vaulttest.Config(t)
 	r := registry.New(vaulttest.Open(t, cfg))
@@ -108,7 +108,7 @@ func TestExportIsAuditedFirst(t *testing.T) {
 	}
 	var last vault.AuditRow
 	err = r.Vault().View(t.Context(), func(tx *vault.Tx) error {
-		// A careless SELECT shows no key.
+		// The table has no private key in clear.
 		var sealed []byte
 		if err := tx.QueryRowContext(t.Context(), `SELECT private_key FROM ssh_keys`).Scan(&sealed); err != nil {
 			return err
@@ -132,7 +132,7 @@ func TestExportIsAuditedFirst(t *testing.T) {
 	}
 }
 
-// TestPrivateKeysOfSSHKeygen: whatever ssh-keygen writes comes back so that
+// TestPrivateKeysOfSSHKeygen: a key of any kind that ssh-keygen writes is exported so that
 // ssh-keygen reads it, with the same public half.
 func TestPrivateKeysOfSSHKeygen(t *testing.T) {
 	dir := t.TempDir()
@@ -209,7 +209,7 @@ func TestPrivateKeysOfSSHKeygen(t *testing.T) {
 	}
 }
 
-// TestRemoveSSHKeyInUse: a key that a node uses goes only when that is said.
+// TestRemoveSSHKeyInUse: a key that a node uses is removed only with unassign.
 func TestRemoveSSHKeyInUse(t *testing.T) {
 	r := registry.New(vaulttest.New(t))
 	n := registry.Node{Name: "hive-01", SSHHost: "h", SSHPort: 22, SSHUser: "ops", GitRepoURL: "https://example.org/r.git", GitBranch: "main", InstallPath: "/opt"}

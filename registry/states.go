@@ -9,28 +9,33 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// State is what the last contact with a node showed.
+// State is the result of the last contact with a node.
 type State struct {
 	Node   string
 	Status Status
-	// LastConnected is when there was contact; zero: that is not known, and what is
-	// stored stays. An earlier time than is stored is taken too: clocks are set right.
+	// LastConnected is the time of the contact. Zero: not known, the stored time stays.
+	// A time earlier than the stored one is stored too, because clocks are corrected.
 	LastConnected time.Time
-	// Lag is how far what is stored may stay behind LastConnected while the status
-	// is the same, so that a heartbeat is not a write. 0: not at all.
+	// Lag is how far the stored time may stay behind LastConnected while the status is
+	// the same: not every heartbeat needs a write. 0: every new time is stored.
 	Lag time.Duration
 }
 
-// StatesReport tells what became of some states.
+// stateOf returns the stored state of a node.
+func stateOf(n Node) State {
+	return State{Node: n.Name, Status: n.Status, LastConnected: n.LastConnected}
+}
+
+// StatesReport is what UpdateStates did.
 type StatesReport struct {
-	Written int      // states that changed what was stored
-	Missing []string // names of no node
+	Written int      // how many stored states changed
+	Missing []string // names without a node, sorted, each once
 }
 
 // UpdateStates stores the states of many nodes in one transaction. Where nothing
-// changes, nothing is written and no lock is taken, so it may be called at every
-// heartbeat of a fleet. States are not audited. An invalid status is a *FieldError,
-// and then nothing is stored.
+// changes, it writes nothing and takes no write lock, so it may be called at every
+// heartbeat of a fleet. States are not audited. A status or time that is not valid is
+// a *FieldError, and nothing is stored.
 func (r *Registry) UpdateStates(ctx context.Context, states []State) (StatesReport, error) {
 	for _, s := range states {
 		if !s.Status.Valid() {
@@ -49,7 +54,7 @@ func (r *Registry) UpdateStates(ctx context.Context, states []State) (StatesRepo
 	err := r.v.View(ctx, look)
 	if err == nil && len(changes) > 0 {
 		err = r.v.Update(ctx, func(tx *vault.Tx) error {
-			if err := look(tx); err != nil { // again: others write too
+			if err := look(tx); err != nil { // again: another writer may have come first
 				return err
 			}
 			for _, s := range changes {
@@ -67,7 +72,7 @@ func (r *Registry) UpdateStates(ctx context.Context, states []State) (StatesRepo
 	return report, nil
 }
 
-// changedStates returns what of the states is to be written.
+// changedStates returns the states that must be written, and the names without a node.
 func changedStates(ctx context.Context, tx *vault.Tx, states []State) (changes []State, missing []string, err error) {
 	stored, err := selectStates(ctx, tx)
 	if err != nil {
@@ -90,7 +95,7 @@ func changedStates(ctx context.Context, tx *vault.Tx, states []State) (changes [
 		}
 		if s.Status != old.Status || behind < 0 || behind > s.Lag {
 			changes = append(changes, s)
-			stored[s.Node] = s // one node may come twice
+			stored[s.Node] = s // a node may be given twice
 		}
 	}
 	slices.Sort(missing)

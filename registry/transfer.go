@@ -8,14 +8,14 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// Totals counts what a vault holds.
+// Totals is how many nodes and keys a vault has.
 type Totals struct {
 	Nodes    int
 	SSHKeys  int
 	HostKeys int
 }
 
-// Counts counts what the transaction sees.
+// Counts returns the totals as the transaction sees them.
 func Counts(ctx context.Context, tx *vault.Tx) (Totals, error) {
 	var t Totals
 	err := tx.QueryRowContext(ctx, `SELECT
@@ -32,8 +32,8 @@ func Counts(ctx context.Context, tx *vault.Tx) (Totals, error) {
 	return t, nil
 }
 
-// EachNode yields all nodes by name, in the order of its bytes, and stops after
-// an error. Other statements may run in tx meanwhile.
+// EachNode yields all nodes by name, in binary order. It stops after an error. Other
+// statements may run in tx during the iteration.
 func EachNode(ctx context.Context, tx *vault.Tx) iter.Seq2[Node, error] {
 	return func(yield func(Node, error) bool) {
 		for n, err := range selectNodes(ctx, tx) {
@@ -47,8 +47,8 @@ func EachNode(ctx context.Context, tx *vault.Tx) iter.Seq2[Node, error] {
 	}
 }
 
-// InsertNode stores a node of a backup, state and all. A name that is taken is
-// ErrExists. It writes no audit row.
+// InsertNode stores a node of a backup with its state. A name that exists is ErrExists.
+// It writes no audit row.
 func InsertNode(ctx context.Context, tx *vault.Tx, n Node) error {
 	n = n.normalized()
 	err := n.validate()

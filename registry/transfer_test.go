@@ -62,8 +62,8 @@ func wantKeys(t testing.TB, r *Registry, wantSSH []SSHKey, wantHost []HostKey) {
 	}))
 }
 
-// TestTransfer copies everything from one vault to another, each private key
-// read while the list of keys is open, as a backup does.
+// TestTransfer copies everything from one vault to another. It reads each private key
+// while it iterates over the keys.
 func TestTransfer(t *testing.T) {
 	from, to := newRegistry(t), newRegistry(t)
 	nodes := []Node{testNode(), bareNode("hive-02"), bareNode("hive-03")}
@@ -147,7 +147,7 @@ func TestTransfer(t *testing.T) {
 	}
 }
 
-// viaJSON returns v after a round through its JSON form.
+// viaJSON returns v after a round trip through JSON.
 func viaJSON[T any](t *testing.T, v T) T {
 	t.Helper()
 	data, err := json.Marshal(v)
@@ -281,7 +281,7 @@ func TestInsertRefuses(t *testing.T) {
 			return InsertSSHKey(ctx, tx, other, pem.EncodeToMemory(encrypted))
 		}, ErrInvalid},
 		"too long": {func(ctx context.Context, tx *vault.Tx) error {
-			return InsertSSHKey(ctx, tx, other, append(slices.Clone(otherPEM), bytes.Repeat([]byte("\n"), maxPEM)...))
+			return InsertSSHKey(ctx, tx, other, append(slices.Clone(otherPEM), bytes.Repeat([]byte("\n"), MaxPEM)...))
 		}, ErrInvalid},
 	} {
 		t.Run(name, func(t *testing.T) {

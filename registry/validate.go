@@ -11,7 +11,7 @@ import (
 	"github.com/rbee-keeper/rbee-vault/internal/wire"
 )
 
-// Caps, in bytes or in entries. They bound what one row can hold.
+// Limits of a node's fields, in bytes or in entries.
 const (
 	maxName        = 64
 	maxHost        = 253
@@ -23,25 +23,25 @@ const (
 	maxBackends    = 64
 )
 
-// maxUnix is the last second of year 9999, the last one RFC 3339 can write.
+// maxUnix is the last second of the year 9999. RFC 3339 has no later time.
 const maxUnix = 253402300799
 
-// Validate checks every field and returns the first that is refused, as a
-// *FieldError. No field may start with '-' (a program would take it for an
-// option), hold a control character, or be other than UTF-8. Beyond that:
+// Validate checks every field and returns a *FieldError for the first one that is not
+// valid. No field may start with '-', because a program would take it as an option.
+// Every field must be UTF-8 without control characters. The other rules:
 //
 //   - Name: a letter or digit, then letters, digits and ._-, at most 64 bytes.
-//   - SSHHost: a DNS name (underscores are taken, a dot at the end is not), an
-//     IPv4 address, or an IPv6 address without brackets, with a zone or not. It is
+//   - SSHHost: a DNS name (with underscores, but without a dot at the end), an IPv4
+//     address, or an IPv6 address without brackets, with or without a zone. It is
 //     stored in one form: an address as netip writes it, a name in lower case.
 //   - SSHPort: 1 to 65535.
 //   - SSHUser: a letter, digit or underscore, then also .@+-, at most 64 bytes.
 //   - SSHKeyPath: empty or absolute, at most 1024 bytes.
 //   - GitRepoURL: https, http, ssh, git or file, or [user@]host:path; at most
-//     1024 bytes; no query, no fragment. A password, or a user name that looks
-//     like a token, is refused: it would lie there in clear.
-//   - GitBranch: as git check-ref-format demands of a branch, at most 255 bytes.
-//   - InstallPath: absolute or beginning with ~/, at most 1024 bytes.
+//     1024 bytes; no query, no fragment. A password is refused, and so is a user
+//     name that looks like a token: every list of nodes would show it.
+//   - GitBranch: a branch name that git check-ref-format accepts, at most 255 bytes.
+//   - InstallPath: absolute, or with ~/ at the start, at most 1024 bytes.
 //   - LastConnected: zero, or 1970 to 9999.
 //   - Status: one of the four, or empty.
 //   - Backends, keys of Devices: a lower-case letter or digit, then also ._-, at
@@ -86,7 +86,7 @@ func (n *Node) validate() error {
 
 const (
 	rulePort   = "must be 1 to 65535"
-	ruleUnix   = "must lie in the years 1970 to 9999"
+	ruleUnix   = "must be in the years 1970 to 9999"
 	ruleStatus = "must be unknown, online, offline or error"
 )
 
@@ -112,14 +112,13 @@ func validateCapabilities(backends []string, devices map[string]uint32) error {
 
 func validUnix(seconds int64) bool { return 0 <= seconds && seconds <= maxUnix }
 
-// validMilli reports whether a time in milliseconds is one that can be written
+// validMilli reports whether a time is after the zero of Unix time and can be written
 // as RFC 3339.
 func validMilli(t time.Time) bool {
 	return t.UnixMilli() > 0 && validUnix(t.Unix())
 }
 
-// ruleText is what every text field obeys. Its result is the broken rule, or
-// "".
+// ruleText returns the general rule that a text field breaks, or "".
 func ruleText(s string, limit int) string {
 	switch {
 	case s == "":
@@ -132,9 +131,9 @@ func ruleText(s string, limit int) string {
 	return ruleCharacters(s)
 }
 
-// ruleCharacters refuses what is no text, and what would make a terminal or a
-// reader see something else than stands there. The replacement character is
-// what decoders leave where there was no text.
+// ruleCharacters refuses bytes that are not UTF-8, and characters that control a
+// terminal or change the direction of text. It refuses the replacement character too,
+// which decoders put in place of bytes that are not UTF-8.
 func ruleCharacters(s string) string {
 	for i := 0; i < len(s); i++ {
 		if c := s[i]; c < 0x20 || c >= 0x7f {
@@ -169,8 +168,7 @@ func isDigits(s string) bool {
 	return s != ""
 }
 
-// only reports whether s has nothing but letters, digits and the bytes of
-// extra.
+// only reports whether s has only letters, digits and the bytes of extra.
 func only(s, extra string) bool {
 	for i := 0; i < len(s); i++ {
 		if !isAlnum(s[i]) && strings.IndexByte(extra, s[i]) < 0 {
@@ -209,8 +207,7 @@ func ruleHost(s string) string {
 			return rule
 		}
 	}
-	// A name that ends in a number is an address to every resolver, or a
-	// mistake for one.
+	// Resolvers read a name that ends in a number as an IPv4 address.
 	if isDigits(label) {
 		if _, err := netip.ParseAddr(s); err != nil {
 			return rule
@@ -242,8 +239,8 @@ func rulePath(s string, home bool) string {
 	return "must be absolute"
 }
 
-// ruleBranch holds git check-ref-format's rules for refs/heads/<s>, and the
-// two names that git refuses to make a branch of.
+// ruleBranch has the rules of git check-ref-format for refs/heads/<s>, and refuses the
+// two names that git does not accept for a branch.
 func ruleBranch(s string) string {
 	const rule = "must be a branch name that git check-ref-format accepts"
 	if r := ruleText(s, maxBranch); r != "" {
@@ -279,10 +276,9 @@ func ruleBackend(s string) string {
 	return ""
 }
 
-// ExpandPath returns p with a leading ~ or ~/ replaced by home. It reads
-// neither the environment nor the disk; any other path comes back as it is.
-// Without a home a path with ~ comes back as it is too, and Validate refuses
-// it.
+// ExpandPath returns p with a leading ~ or ~/ replaced by home. Any other path is
+// returned as it is. If home is "", a path with ~ is returned as it is too, and Validate
+// refuses it. It reads neither the environment nor the disk.
 func ExpandPath(home, p string) string {
 	switch {
 	case home == "":

@@ -28,7 +28,7 @@ func testNode() Node {
 	}
 }
 
-// bareNode is a valid node of which nothing is known but how to reach it.
+// bareNode is a valid node with unknown state.
 func bareNode(name string) Node {
 	return Node{
 		Name:        name,

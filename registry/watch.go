@@ -7,21 +7,23 @@ import (
 	"time"
 )
 
-// Change is what became of a node.
+// Change is a change of a node.
 type Change struct {
 	Name   string
-	Before *Node // nil: it is new
-	After  *Node // nil: it is gone
+	Before *Node // nil: the node was added
+	After  *Node // nil: the node was removed
 }
 
-// watchInterval is how often a watcher looks, at most.
+// watchInterval is the time between two looks.
 const watchInterval = time.Second
 
-// Watch yields what changes in the nodes from now on, whoever changes it, until ctx
-// ends; its error then comes last. It looks once a second, which costs next to
-// nothing while nobody has changed anything, and writes nothing. What happens
-// between two looks is told as its sum: a node that was added and removed again is
-// not told, and one that was renamed went and came. An error of reading ends it.
+// Watch yields the changes of nodes from now on, by any process, until ctx ends. It
+// yields the error of ctx, or of a read, as the last element.
+//
+// It looks once a second and yields the difference since the last look. So a node that
+// was added and removed in between is not reported, and a renamed node is reported as
+// removed and added. A look costs very little while nothing has changed. Watch writes
+// nothing.
 //
 //	for change, err := range r.Watch(ctx) { ... }
 func (r *Registry) Watch(ctx context.Context) iter.Seq2[Change, error] {
@@ -68,8 +70,8 @@ func (r *Registry) Watch(ctx context.Context) iter.Seq2[Change, error] {
 	}
 }
 
-// clone shares no memory with c: what a caller changes, the next comparison must not
-// see.
+// clone returns a copy that shares no memory with c: a caller may change it, and the
+// next comparison must not see that.
 func (c Change) clone() Change {
 	if c.Before != nil {
 		n := c.Before.clone()
@@ -82,7 +84,7 @@ func (c Change) clone() Change {
 	return c
 }
 
-// changesBetween compares two lists, each by name.
+// changesBetween compares two lists, which are sorted by name.
 func changesBetween(before, after []Node) iter.Seq[Change] {
 	return func(yield func(Change) bool) {
 		for len(before)+len(after) > 0 {

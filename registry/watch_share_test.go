@@ -6,8 +6,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestWatchSharesNothing: what a caller does with a change is not seen by the next
-// comparison, nor by anybody else.
+// TestWatchSharesNothing: when a caller modifies a change, neither the next comparison nor
+// another caller sees that.
 func TestWatchSharesNothing(t *testing.T) {
 	before := []Node{testNode()}
 	after := []Node{testNode().normalized()}

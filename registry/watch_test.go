@@ -11,8 +11,8 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
 )
 
-// TestWatch: changes of this process and of another are told, once each, and nothing
-// is written for it.
+// TestWatch: each change, by this process or another, is reported once. Watch writes
+// nothing.
 func TestWatch(t *testing.T) {
 	cfg := vaulttest.Config(t)
 	r := registry.New(vaulttest.Open(t, cfg))
@@ -38,8 +38,8 @@ func TestWatch(t *testing.T) {
 		}
 	}()
 	<-began
-	// The watcher may not have looked at the beginning yet, so the first change is
-	// made until it is seen.
+	// The watcher may not have taken its first look yet, so the first change is repeated
+	// until it is reported.
 	seen := ""
 	for port := uint16(2); seen == ""; port++ {
 		if err := other("set", "hive-01", port); err != nil {
@@ -53,7 +53,7 @@ func TestWatch(t *testing.T) {
 	if seen != "hive-01 true true" {
 		t.Errorf("%s", seen)
 	}
-	// All of it in one commit each; it may take more than one look.
+	// Several commits: the watcher may need more than one look.
 	if err := other("remove", "hive-02", 0); err != nil {
 		t.Fatal(err)
 	}

@@ -339,3 +339,18 @@ func TestParseSheet(t *testing.T) {
 }
 
 const testSigner = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ3q0jxYwVmYQ3ZbC6aJFdBkjV6nYJq1hS5mFzQy0b3x"
+
+// TestCutComments: comments that name the vault and, cut off, no signer do not fit, though
+// the slot vouches.
+func TestCutComments(t *testing.T) {
+	h := holders(t)["native"]
+	cfg, _, m, _ := vaultOf(t, h, true, 0)
+	if err := openAndClose(t.Context(), cfg); err != nil {
+		t.Fatalf("by its vouch: %v", err)
+	}
+	first, _, _ := strings.Cut(comment(m), "\n")
+	cfg.Identities = h.identities(t, first+"\n")
+	if err := openAndClose(t.Context(), cfg); !errors.Is(err, vault.ErrForeignSigner) {
+		t.Errorf("%v, want ErrForeignSigner", err)
+	}
+}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -43,17 +44,17 @@ type app struct {
 	vaultID         string
 	wait            time.Duration
 
-	offers     []vault.Offer // the identities that config read
+	offers     []vault.Offer // the identities, once config has read them
 	stdinTaken string        // the flag or argument that reads standard input
-	passphrase []byte        // what passphraseFile holds, once it was read
+	passphrase []byte        // the passphrase in passphraseFile, once it was read
 }
 
 // run runs the command line and returns the exit code.
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	// The first signal ends what the command waits for. From then on signals do what
-	// they do to any program, so that a second one ends it whatever it is at.
+	// The first signal cancels what the command waits for. After that signals have their
+	// default effect, so a second one kills the command at once.
 	defer context.AfterFunc(ctx, func() {
 		stop()
 		endPlugins()
@@ -67,10 +68,13 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root.SetContext(ctx)
 	err := refuseSecrets(a, args)
 	if err == nil {
-		err = root.ExecuteContext(ctx)
+		var cmd *cobra.Command
+		if cmd, err = root.ExecuteContextC(ctx); isUsage(err) {
+			err = withHint(err, "See: %s --help", cmd.CommandPath())
+		}
 	}
 	if ctx.Err() != nil {
-		endPlugins() // before we end, where the other one is late
+		endPlugins() // again: the AfterFunc above may not have run yet
 	}
 	if err == nil {
 		err = a.ui.flush()
@@ -98,25 +102,8 @@ Begin with "rbee-vault init", then "rbee-vault node add".`,
 		Args:          cobra.NoArgs,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	f := cmd.PersistentFlags()
-	f.StringVar(&a.db, "db", "", "database `PATH` ($RBEE_VAULT_DB; default ~/.rbee/beehives.db)")
-	f.StringArrayVar(&a.identities, "identity", nil, "open with the age or SSH identity in `FILE`, '-' for standard input, 'fd:N' for a descriptor; repeatable ($RBEE_VAULT_IDENTITY_FILE)")
-	f.BoolVar(&a.byPassphrase, "passphrase", false, "open by a passphrase slot, also where there is a keyring")
-	f.StringVar(&a.passphraseFile, "passphrase-file", "", "take the passphrase, of a slot or an identity, from the one line of `FILE`, '-', or 'fd:N'")
-	f.BoolVar(&a.json, "json", false, "print JSON; errors too")
-	f.BoolVar(&a.noInput, "no-input", false, "never ask for anything")
-	f.BoolVar(&a.yes, "yes", false, "answer yes to the question whether to go on")
-	f.BoolVarP(&a.quiet, "quiet", "q", false, "print nothing but data, warnings and errors")
-	f.BoolVar(&a.debug, "debug", false, "print what happens underneath")
-	f.DurationVar(&a.wait, "wait", 10*time.Second, "how long to wait for a lock that another process holds")
-	f.StringVar(&a.signer, "signer", "", "the vault's signer is `FINGERPRINT` (SHA256:...), or the one that a sheet's file names ($RBEE_VAULT_SIGNER)")
-	f.BoolVar(&a.acceptSuccessor, "accept-successor", false, "take a certified successor of --signer too")
-	f.StringVar(&a.vaultID, "vault-id", "", "the vault must have this `ID`")
-	f.BoolVar(&a.allowNetworkFS, "allow-network-fs", false, "use a vault on NFS, SMB, 9p or FUSE, which one machine at a time must have to itself")
-	f.BoolVar(&a.acceptRollback, "accept-rollback", false, "open a database that is older than what else is known of it")
-	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usageError{cmd, err.Error()}
-	})
+	a.registerFlags(cmd)
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err.Error()) })
 	cmd.AddCommand(
 		newInit(a),
 		newStatus(a),
@@ -138,39 +125,46 @@ Begin with "rbee-vault init", then "rbee-vault node add".`,
 	return cmd
 }
 
-// secretText is a private key, or a part of one: an identity of age or of a plugin, PEM,
-// and what every OpenSSH key begins with.
+// registerFlags registers the flags that every command takes.
+func (a *app) registerFlags(cmd *cobra.Command) {
+	f := cmd.PersistentFlags()
+	f.StringVar(&a.db, "db", "", "database `PATH` ($RBEE_VAULT_DB; default ~/.rbee/beehives.db)")
+	f.StringArrayVar(&a.identities, "identity", nil, "open with the age or SSH identity in `FILE`, '-' for standard input, 'fd:N' for a descriptor; repeatable ($RBEE_VAULT_IDENTITY_FILE)")
+	f.BoolVar(&a.byPassphrase, "passphrase", false, "open with a passphrase slot, even if there is a keyring")
+	f.StringVar(&a.passphraseFile, "passphrase-file", "", "read the passphrase of a slot or an identity from the only line of `FILE`, '-' or 'fd:N'")
+	f.BoolVar(&a.json, "json", false, "print JSON, for errors too")
+	f.BoolVar(&a.noInput, "no-input", false, "never prompt")
+	f.BoolVar(&a.yes, "yes", false, "answer yes to every confirmation")
+	f.BoolVarP(&a.quiet, "quiet", "q", false, "print only data, warnings and errors")
+	f.BoolVar(&a.debug, "debug", false, "print debug messages")
+	f.DurationVar(&a.wait, "wait", 10*time.Second, "how long to wait for a lock that another process holds")
+	f.StringVar(&a.signer, "signer", "", "the vault's signer: its `FINGERPRINT` (SHA256:...), or the file of a sheet that names it ($RBEE_VAULT_SIGNER)")
+	f.BoolVar(&a.acceptSuccessor, "accept-successor", false, "also accept a certified successor of --signer")
+	f.StringVar(&a.vaultID, "vault-id", "", "open the vault only if it has this `ID`")
+	f.BoolVar(&a.allowNetworkFS, "allow-network-fs", false, "use a vault on NFS, SMB, 9p or FUSE; only one machine at a time may have it open")
+	f.BoolVar(&a.acceptRollback, "accept-rollback", false, "open a database that is older than its last known state")
+}
+
+// secretText matches a private key or a part of one: an identity of age or of a plugin,
+// PEM, and the beginning of every OpenSSH key.
 var secretText = regexp.MustCompile(`(?i)age-secret-key-(pq-)?1[0-9a-z]{6}|age-plugin-[0-9a-z+._-]+-1[0-9a-z]{6}|-----BEGIN [A-Z0-9 ]*PRIVATE KEY|b3BlbnNzaC1rZXktdjE`)
 
-// isSecret reports whether a text holds a private key that was given where a path
-// or a public key belongs. It must not be said again.
+// isSecret reports whether a text holds a private key, where a path or a public key was
+// expected. No message may quote such a text.
 func isSecret(text string) bool { return secretText.MatchString(text) }
 
-// refuseSecrets looks at the arguments before anything can quote one of them. Other
-// users of the machine have seen them already.
+// refuseSecrets refuses arguments that hold a private key, before any message can quote
+// them. Other users of the machine may have seen them already.
 func refuseSecrets(a *app, args []string) error {
 	if !isSecret(strings.Join(args, " ")) { // a shell may have split it
 		return nil
 	}
 	a.json = slices.Contains(args, "--json")
-	return withHint(fmt.Errorf("%w: an argument is a private key or an identity itself, and this machine's users can see arguments", vault.ErrInvalid),
-		"Give the path of its file, or '-' for standard input. Take that key out of use: others may have read it, and your shell keeps it.")
+	return withHint(fmt.Errorf("%w: an argument is a private key or an identity itself, and other users of this machine can see arguments", vault.ErrInvalid),
+		"Give the path of its file, or '-' for standard input. Stop using that key: others may have read it, and your shell keeps it in its history.")
 }
 
-// usageError is a command line that says nothing: exit 64.
-type usageError struct {
-	cmd *cobra.Command
-	msg string
-}
-
-func (e usageError) Error() string { return e.msg }
-
-// usagef is for what a command finds wrong with its flags and arguments.
-func usagef(cmd *cobra.Command, format string, args ...any) error {
-	return usageError{cmd, fmt.Sprintf(format, args...)}
-}
-
-// wrapArgs makes wrong numbers of arguments and unknown commands usage errors.
+// wrapArgs turns wrong numbers of arguments and unknown commands into usage errors.
 func wrapArgs(cmd *cobra.Command) {
 	check := cmd.Args
 	if check == nil {
@@ -178,13 +172,13 @@ func wrapArgs(cmd *cobra.Command) {
 	}
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil {
-			return usageError{cmd, err.Error()}
+			return usageError(err.Error())
 		}
 		return nil
 	}
 	if cmd.RunE == nil && cmd.Run == nil && cmd.HasSubCommands() {
 		cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-			return usagef(cmd, "which %s command?", cmd.Name())
+			return usagef("which %s command?", cmd.Name())
 		}
 	}
 	cmd.ValidArgsFunction = cobra.NoFileCompletions
@@ -195,29 +189,26 @@ func wrapArgs(cmd *cobra.Command) {
 
 // path returns the database's path: flag, then environment, then default.
 func (a *app) path() (string, error) {
-	if a.db != "" {
-		return a.db, nil
-	}
-	if path := os.Getenv("RBEE_VAULT_DB"); path != "" {
+	if path := cmp.Or(a.db, os.Getenv("RBEE_VAULT_DB")); path != "" {
 		return path, nil
 	}
 	home, err := os.UserHomeDir()
 	if err != nil || !filepath.IsAbs(home) {
-		return "", fmt.Errorf("%w: no home directory ($HOME is not set to one), so there is no default path", vault.ErrInvalid)
+		return "", fmt.Errorf("%w: no home directory ($HOME is not an absolute path), so there is no default path", vault.ErrInvalid)
 	}
 	return vault.DefaultPath(home), nil
 }
 
-// interactive reports whether somebody can be asked.
+// interactive reports whether the command can prompt.
 func (a *app) interactive() bool { return !a.noInput && a.ui.terminal() != nil }
 
-// config says how the vault is opened.
+// config returns how to open the vault, with the identities that were offered.
 func (a *app) config(ctx context.Context) (vault.Config, error) {
 	cfg, err := a.configWithoutIdentities()
 	if err != nil {
 		return vault.Config{}, err
 	}
-	// Once for the whole command: what came from a pipe cannot be read again.
+	// Read once for the whole command: a pipe cannot be read again.
 	if a.offers == nil {
 		if a.offers, err = a.readOffers(ctx); err != nil {
 			return vault.Config{}, err
@@ -229,6 +220,7 @@ func (a *app) config(ctx context.Context) (vault.Config, error) {
 	return cfg, nil
 }
 
+// configWithoutIdentities is config for commands that need no key.
 func (a *app) configWithoutIdentities() (vault.Config, error) {
 	path, err := a.path()
 	if err == nil {
@@ -241,10 +233,7 @@ func (a *app) configWithoutIdentities() (vault.Config, error) {
 	if a.passphraseFile != "" || a.byPassphrase || a.interactive() {
 		passphrase = a.askPassphrase
 	}
-	signer := a.signer
-	if signer == "" {
-		signer = os.Getenv("RBEE_VAULT_SIGNER")
-	}
+	signer := cmp.Or(a.signer, os.Getenv("RBEE_VAULT_SIGNER"))
 	if signer != "" {
 		if signer, err = parseSigner(signer); err != nil {
 			return vault.Config{}, err
@@ -290,21 +279,10 @@ func (a *app) withVault(ctx context.Context, fn func(*vault.Vault) error) error 
 	return err
 }
 
-// withRegistry is withVault for the registry in it.
+// withRegistry is withVault for the registry in the vault.
 func (a *app) withRegistry(ctx context.Context, fn func(*registry.Registry) error) error {
 	return a.withVault(ctx, func(v *vault.Vault) error { return fn(registry.New(v)) })
 }
 
-// now is the wall clock, for ages.
+// now is the wall clock.
 func (a *app) now() time.Time { return time.Now().UTC() }
-
-// takeStdin gives standard input to one reader only.
-func (a *app) takeStdin(ctx context.Context, what string) (*input, error) {
-	if a.stdinTaken != "" {
-		return nil, fmt.Errorf("%w: %s and %s cannot both read standard input", vault.ErrInvalid, a.stdinTaken, what)
-	}
-	a.stdinTaken = what
-	in := newInput(ctx, a.stdin)
-	in.keep = true
-	return in, nil
-}

@@ -7,10 +7,10 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// TestConcerns: the commands never sign, so no script shows this row of a library's.
+// TestConcerns checks a row that only the library writes: no command signs.
 func TestConcerns(t *testing.T) {
 	used := vault.AuditRow{Action: registry.ActionUseSSHKey, Subject: "SHA256:x", Detail: "hive-01"}
 	if !concerns(used, "hive-01") || concerns(used, "hive-02") {
-		t.Error("the use of a node's key is not told of that node alone")
+		t.Error("the use of an SSH key does not concern its node, or concerns another")
 	}
 }

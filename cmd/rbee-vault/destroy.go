@@ -8,22 +8,34 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/rbee-keeper/rbee-vault/internal/wire"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
+type destroyOptions struct {
+	dryRun bool
+}
+
+func (o *destroyOptions) register(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&o.dryRun, "dry-run", false, "show what would be removed, and remove nothing")
+}
+
 func newDestroy(a *app) *cobra.Command {
-	var dryRun bool
+	var o destroyOptions
 	cmd := &cobra.Command{
 		Use:   "destroy",
-		Short: "Remove a vault, or a file set aside, with its key",
-		Long: `Remove the vault at --db with its keyring items; or a file that restore or a
-migration set aside, by its name. It asks for no key, but for the file's name
-(--yes does not ask). Backups stay, and can be read by their recipients. A copy of
-a vault in another directory has the original's keyring items: with either, both go.`,
+		Short: "Remove a vault, or a file that was set aside, with its key",
+		Long: `Remove the vault at --db with its keyring items. --db may also name a file that restore
+or a migration set aside.
+
+No key is needed, but you type the name of the file to confirm (not with --yes).
+Backups stay, and their recipients can read them. A copy of a vault in another
+directory shares the keyring items with the original: after one of them is destroyed,
+neither opens by the keyring.`,
 		Example: `  rbee-vault destroy --db ~/.rbee/beehives.db.replaced-20260102T150405Z`,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return runDestroy(cmd.Context(), a, dryRun) },
+		RunE:    func(cmd *cobra.Command, _ []string) error { return runDestroy(cmd.Context(), a, o) },
 	}
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "show what would go, and remove nothing")
+	o.register(cmd)
 	return cmd
 }
 
@@ -35,8 +47,8 @@ type destroyJSON struct {
 	LeftKeys []string `json:"left_in_keyring"`
 }
 
-func runDestroy(ctx context.Context, a *app, dryRun bool) error {
-	cfg, err := a.configWithoutIdentities() // none is needed
+func runDestroy(ctx context.Context, a *app, o destroyOptions) error {
+	cfg, err := a.configWithoutIdentities()
 	if err != nil {
 		return err
 	}
@@ -44,7 +56,7 @@ func runDestroy(ctx context.Context, a *app, dryRun bool) error {
 	if err != nil {
 		return destroyHint(err, cfg.Path, nil)
 	}
-	if !dryRun {
+	if !o.dryRun {
 		if err := a.confirmDestroy(ctx, plan, filepath.Base(cfg.Path)); err != nil {
 			return err
 		}
@@ -53,9 +65,13 @@ func runDestroy(ctx context.Context, a *app, dryRun bool) error {
 		}
 	}
 	if a.json {
-		list := func(from []string) []string { return append([]string{}, from...) }
-		return a.ui.object(destroyJSON{dryRun, list(plan.Files), list(plan.Accounts), list(plan.Left), list(plan.LeftAccounts)})
+		return a.ui.object(destroyJSON{o.dryRun, notNil(plan.Files), notNil(plan.Accounts), notNil(plan.Left), notNil(plan.LeftAccounts)})
 	}
+	showDestroyed(a, plan, o.dryRun)
+	return nil
+}
+
+func showDestroyed(a *app, plan vault.Destroyed, dryRun bool) {
 	for _, file := range plan.Files {
 		a.ui.printf("%s\n", file)
 	}
@@ -63,20 +79,19 @@ func runDestroy(ctx context.Context, a *app, dryRun bool) error {
 		a.ui.printf("keyring item %s\n", account)
 	}
 	if dryRun {
-		a.ui.info("Nothing was removed: that would go.")
+		a.ui.info("Nothing was removed: this was a dry run.")
 	} else {
-		a.ui.info("Destroyed. Backups that were made of it can still be read by their recipients.")
+		a.ui.info("Destroyed. The recipients of its backups can still read them.")
 	}
 	for _, file := range plan.Left {
-		a.ui.info("Left, a vault of its own: %s", file)
+		a.ui.info("Not removed, because it is another vault: %s", file)
 	}
 	for _, account := range plan.LeftAccounts {
-		a.ui.warn("the keyring item %s may be this vault's, or another's: it is left", account)
+		a.ui.warn("the keyring item %s was not removed: it may belong to another vault", account)
 	}
-	return nil
 }
 
-// confirmDestroy has the operator type the file's name.
+// confirmDestroy asks the operator to type the name of the file.
 func (a *app) confirmDestroy(ctx context.Context, plan vault.Destroyed, name string) error {
 	if a.yes {
 		return nil
@@ -90,7 +105,7 @@ func (a *app) confirmDestroy(ctx context.Context, plan vault.Destroyed, name str
 	for _, account := range plan.Accounts {
 		a.ui.say("  keyring item %s", account)
 	}
-	answer, err := a.ui.ask(ctx, fmt.Sprintf("All of that goes, for good. Type %s to destroy it: ", name))
+	answer, err := a.ui.ask(ctx, fmt.Sprintf("All of this will be lost for good. Type %s to destroy it: ", name))
 	if err != nil {
 		return err
 	}
@@ -100,15 +115,15 @@ func (a *app) confirmDestroy(ctx context.Context, plan vault.Destroyed, name str
 	return nil
 }
 
-// destroyHint adds what only destroy knows of the next step; items are those that
-// are gone already.
+// destroyHint adds the next step after a failure of the keyring; items are the keyring
+// items that were removed before it.
 func destroyHint(err error, path string, items []string) error {
 	if classify(err).code != exitKeyring {
 		return err
 	}
 	what := "Nothing was removed."
 	if len(items) > 0 {
-		what = "No file was removed, but the keyring item " + strings.Join(items, ", ") + "."
+		what = "No file was removed. Removed keyring items: " + strings.Join(items, ", ") + "."
 	}
-	return withHint(err, "%s Run it where the keyring is. Where that is lost for good, its items are too: rm %s %s", what, shellQuote(path), shellQuote(path+".slots"))
+	return withHint(err, "%s Run this where the keyring is available. If the keyring is lost for good, so are its items. Then remove the files: rm %s %s", what, wire.Quote(path), wire.Quote(path+".slots"))
 }

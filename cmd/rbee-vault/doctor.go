@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rbee-keeper/rbee-vault/backup"
+	"github.com/rbee-keeper/rbee-vault/internal/wire"
 	"github.com/rbee-keeper/rbee-vault/keyring"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
@@ -17,12 +18,12 @@ import (
 func newDoctor(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "doctor",
-		Short: "Check everything, and say how to mend it",
-		Long: `Check modes and owners, the keyring, the slots file, every way in, the age of the
-key, every page of the database, the audit log, the backups and leftovers: a line
-each, with the command that mends it. Secrets that are offered (--identity,
---passphrase) are tried on every slot. It works on a vault that does not open.
-Exit 18 on damage, 3 on other failures.`,
+		Short: "Check everything, and report how to fix it",
+		Long: `Check file modes and owners, the keyring, the slots file, every unlock method, the age
+of the key, every page of the database, the audit log, the backups and leftover files.
+Each check prints a line, with the command that fixes the problem. The secrets that you
+offer (--identity, --passphrase) are tried on every slot. It also works if the vault
+does not open. Exit 18 on damage, 3 on other failures.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runDoctor(cmd.Context(), a) },
 	}
 }
@@ -31,19 +32,20 @@ type findingJSON struct {
 	Check   string              `json:"check"`
 	Status  vault.FindingStatus `json:"status"`
 	Message string              `json:"message"`
-	Mend    *string             `json:"mend"`
+	Fix     *string             `json:"mend"`
 }
 
-// oldBackup is the age from which a backup is worth a warning.
+// oldBackup is the age from which doctor warns about the newest backup.
 const oldBackup = 30 * 24 * time.Hour
 
+// runDoctor prints every finding. The error is damage if there is any, else errFindings.
 func runDoctor(ctx context.Context, a *app) error {
 	cfg, err := a.config(ctx)
 	if err != nil {
 		return err
 	}
 	provider := examineKeyring(ctx, cfg)
-	cfg.Logger = nil // what it would say stands in the findings
+	cfg.Logger = nil // the findings report the same
 	opts := vault.ExamineOptions{Use: func(v *vault.Vault) []vault.Finding {
 		return []vault.Finding{examineBackups(ctx, a, v)}
 	}}
@@ -54,7 +56,7 @@ func runDoctor(ctx context.Context, a *app) error {
 	}
 	for _, f := range found {
 		if f.Check == "keyring item" && strings.HasPrefix(f.Message, "none") {
-			provider.Status, provider.Mend = vault.FindingOK, "" // nobody needs one
+			provider.Status, provider.Mend = vault.FindingOK, "" // this vault does not use it
 		}
 	}
 	found = append([]vault.Finding{provider, examineProcess()}, found...)
@@ -81,11 +83,7 @@ func printFinding(a *app, f vault.Finding) error {
 		hint = classify(f.Err).hint
 	}
 	if a.json {
-		j := findingJSON{Check: f.Check, Status: f.Status, Message: f.Message}
-		if hint != "" {
-			j.Mend = &hint
-		}
-		return a.ui.object(j)
+		return a.ui.object(findingJSON{f.Check, f.Status, f.Message, wire.Nullable(hint)})
 	}
 	style := map[vault.FindingStatus]lipgloss.Style{vault.FindingOK: green, vault.FindingWarn: yellow, vault.FindingFail: red}[f.Status]
 	a.ui.printf("%s  %s: %s\n", a.ui.paint(style, fmt.Sprintf("%-4s", f.Status)), f.Check, f.Message)
@@ -95,16 +93,16 @@ func printFinding(a *app, f vault.Finding) error {
 	return nil
 }
 
-// examineProcess sees that this process would leave no core dump.
+// examineProcess checks that this process cannot leave a core dump.
 func examineProcess() vault.Finding {
 	if err := hardened(); err != nil {
 		return vault.Finding{Check: "core dumps", Status: vault.FindingWarn, Message: err.Error()}
 	}
-	return vault.Finding{Check: "core dumps", Status: vault.FindingOK, Message: "off, and no program of the same user can attach"}
+	return vault.Finding{Check: "core dumps", Status: vault.FindingOK, Message: "off, and no other program of this user can attach to this one"}
 }
 
-// examineKeyring names the program behind the keyring. A vault may do without,
-// so its absence alone is no failure.
+// examineKeyring reports the program behind the keyring. A vault may do without one, so a
+// missing keyring is only a warning.
 func examineKeyring(ctx context.Context, cfg vault.Config) vault.Finding {
 	k, ok := cfg.Keyring.(*keyring.Keyring)
 	if !ok {
@@ -117,7 +115,7 @@ func examineKeyring(ctx context.Context, cfg vault.Config) vault.Finding {
 	return vault.Finding{Check: "keyring", Status: vault.FindingOK, Message: provider}
 }
 
-// examineBackups looks at the newest backup's age and file.
+// examineBackups checks the age and the file of the newest backup.
 func examineBackups(ctx context.Context, a *app, v *vault.Vault) vault.Finding {
 	f := vault.Finding{Check: "backup", Status: vault.FindingWarn, Mend: "rbee-vault backup"}
 	last, err := lastBackup(ctx, v)
@@ -125,7 +123,7 @@ func examineBackups(ctx context.Context, a *app, v *vault.Vault) vault.Finding {
 	case err != nil:
 		return vault.Finding{Check: "backup", Status: vault.FindingFail, Message: err.Error(), Err: err}
 	case last == nil:
-		f.Message = "there is none yet"
+		f.Message = "there is no backup yet"
 	case last.File(false) != backup.FilePresent && last.File(false) != backup.FileStreamed:
 		f.Message = fmt.Sprintf("the last one, %s, is %s", last.Path, last.File(false))
 	case a.now().Sub(last.Created) > oldBackup:

@@ -32,14 +32,14 @@ const (
 )
 
 var (
-	// errPartial: some of what was asked was done; the messages say what not.
-	errPartial = errors.New("done in part")
-	// errFindings: doctor found what should not be, and it is not damage.
-	errFindings = errors.New("not everything is well")
-	// errDeclined: the operator said no.
+	// errPartial: only a part was done; the messages say what was not.
+	errPartial = errors.New("only partly done")
+	// errFindings: doctor found problems, and none is damage.
+	errFindings = errors.New("there are problems")
+	// errDeclined: the operator answered no.
 	errDeclined = errors.New("nothing was done")
-	// errNeedsFlag: nobody can be asked, and no flag answers the question.
-	errNeedsFlag = errors.New("nobody can be asked")
+	// errNeedsFlag: the command cannot prompt, and no flag answers the question.
+	errNeedsFlag = errors.New("cannot prompt")
 )
 
 // failure is what an error means to the caller of the command.
@@ -50,60 +50,60 @@ type failure struct {
 	hint string
 }
 
-// failures is searched from the top: where one error wraps several, the one that
-// decides stands first.
+// failures is searched from the top: if an error wraps several of these, the first one
+// decides.
 var failures = []failure{
 	{context.Canceled, exitInterrupted, "interrupted", ""},
 	{errDeclined, exitError, "declined", ""},
 	{errNeedsFlag, exitUsage, "needs_flag", ""},
 	{errPartial, exitPartial, "partial", ""},
 	{errFindings, exitPartial, "findings", ""},
-	{backup.ErrNotRecorded, exitPartial, "not_recorded", "The file is good; `rbee-vault backup list` does not know of it."},
-	{vault.ErrUnknownOutcome, exitError, "unknown_outcome", "Look whether the change is there before you try again: rbee-vault audit list"},
+	{backup.ErrNotRecorded, exitPartial, "not_recorded", "The backup is good, but `rbee-vault backup list` does not list it."},
+	{vault.ErrUnknownOutcome, exitError, "unknown_outcome", "Check whether the change was made before you try again: rbee-vault audit list"},
 	{vault.ErrNewer, exitNewer, "newer_version", "Install the rbee-vault that wrote it, or a later one."},
-	{vault.ErrUnvouched, exitUntrusted, "unvouched", "Compare the fingerprint with your sheet, and give it: --signer SHA256:..., or --signer and the sheet's file"},
-	{vault.ErrSuccessor, exitUntrusted, "successor", "If the key was rotated since that sheet was written, give the newer sheet's signer, or add --accept-successor."},
-	{backup.ErrSuccessor, exitUntrusted, "successor", "If the key was rotated since that sheet was written, give the newer sheet's signer, or add --accept-successor."},
-	{vault.ErrForeignSigner, exitDamaged, "foreign_signer", "It may not be your vault. If you know who signs for it, from a sheet, say so: --signer SHA256:...; else restore a backup: rbee-vault restore FILE --replace"},
-	{vault.ErrOtherVault, exitDamaged, "other_vault", "Put the right database in place, or leave --vault-id out."},
-	{backup.ErrUntrusted, exitUntrusted, "untrusted", "Give the fingerprint that stands on the recovery sheet: --signer SHA256:..."},
-	{backup.ErrDamaged, exitDamaged, "backup_damaged", "Take another copy of this backup, or an earlier one: rbee-vault backup list --check"},
-	{vault.ErrRollback, exitDamaged, "rollback", "If you put the older copy there yourself, add --accept-rollback; if not, find out who did."},
-	{vault.ErrUnknownKeyID, exitDamaged, "unknown_key_id", "Put the right database and slots file side by side, or restore a backup: rbee-vault restore FILE --replace"},
+	{vault.ErrUnvouched, exitUntrusted, "unvouched", "Compare the fingerprint with your sheet. If it is the same, give it: --signer SHA256:..., or --signer and the sheet's file"},
+	{vault.ErrSuccessor, exitUntrusted, "successor", "If the key was rotated after that sheet was written, give the signer on the newer sheet, or add --accept-successor."},
+	{backup.ErrSuccessor, exitUntrusted, "successor", "If the key was rotated after that sheet was written, give the signer on the newer sheet, or add --accept-successor."},
+	{vault.ErrForeignSigner, exitDamaged, "foreign_signer", "It may not be your vault. If a sheet of yours names this signer, give it: --signer SHA256:... Otherwise restore a backup: rbee-vault restore FILE --replace"},
+	{vault.ErrOtherVault, exitDamaged, "other_vault", "Put the right database in place, or leave out --vault-id."},
+	{backup.ErrUntrusted, exitUntrusted, "untrusted", "Give the fingerprint on the recovery sheet: --signer SHA256:..."},
+	{backup.ErrDamaged, exitDamaged, "backup_damaged", "Use another copy of this backup, or an earlier backup: rbee-vault backup list --check"},
+	{vault.ErrRollback, exitDamaged, "rollback", "If you put the older copy there yourself, add --accept-rollback. If you did not, find out who did."},
+	{vault.ErrUnknownKeyID, exitDamaged, "unknown_key_id", "Put the database and its own slots file side by side, or restore a backup: rbee-vault restore FILE --replace"},
 	{vault.ErrMissing, exitDamaged, "database_missing", "Put the database back beside its slots file, or restore a backup: rbee-vault restore FILE"},
-	{vault.ErrLogGone, exitDamaged, "log_gone", "Close every program that has the vault open, then see which of the last changes are there: rbee-vault audit list"},
+	{vault.ErrLogGone, exitDamaged, "log_gone", "Close every program that has the vault open, then check which of the last changes were kept: rbee-vault audit list"},
 	{vault.ErrAudit, exitDamaged, "audit_broken", "Compare with a backup's audit_log.jsonl to see what was changed."},
-	{vault.ErrDamaged, exitDamaged, "damaged", "A backup brings the vault back: rbee-vault restore FILE --replace (`rbee-vault doctor` tells what is damaged)"},
+	{vault.ErrDamaged, exitDamaged, "damaged", "Restore a backup: rbee-vault restore FILE --replace (`rbee-vault doctor` reports what is damaged)"},
 	{registry.ErrHostKeyChanged, exitDamaged, "host_key_changed", ""},
-	{registry.ErrBadRow, exitDamaged, "bad_row", "Remove the row (`rbee-vault node remove NAME`) and add the node anew."},
+	{registry.ErrBadRow, exitDamaged, "bad_row", "Remove the row (`rbee-vault node remove NAME`) and add the node again."},
 	{vault.ErrPlaintext, exitExists, "plaintext", ""},
-	{vault.ErrFileExists, exitExists, "exists", "Nothing was made. Name a new file."},
+	{vault.ErrFileExists, exitExists, "exists", "Nothing was written. Choose a file that does not exist."},
 	{vault.ErrExists, exitExists, "exists", ""},
 	{backup.ErrExists, exitExists, "exists", "Choose another name: a backup never replaces a file."},
 	{registry.ErrExists, exitExists, "exists", ""},
-	{vault.ErrNoVault, exitNoVault, "no_vault", "Make one: rbee-vault init. Or bring one back: rbee-vault restore FILE"},
-	{vault.ErrLocked, exitLocked, "locked", "Wait for the other process, or give it longer: --wait 1m"},
-	{vault.ErrAlreadyOpen, exitLocked, "already_open", "It is a file of the vault itself, which this command has open: name another one."},
-	{vault.ErrUnsettled, exitError, "unsettled", "Make room on the disk, or mend the directory's permissions, and try again."},
+	{vault.ErrNoVault, exitNoVault, "no_vault", "Create a vault: rbee-vault init. Or restore a backup: rbee-vault restore FILE"},
+	{vault.ErrLocked, exitLocked, "locked", "Wait until the other process is done, or wait longer for it: --wait 1m"},
+	{vault.ErrAlreadyOpen, exitLocked, "already_open", "The file belongs to the vault that this command has open. Choose another file."},
+	{vault.ErrUnsettled, exitError, "unsettled", "Free disk space or fix the directory's permissions, and try again."},
 	{vault.ErrReadOnly, exitInvalid, "read_only", ""},
-	{keyring.ErrNoBus, exitKeyring, "keyring_no_bus", "There is no D-Bus session here (ssh, cron, systemd?). Open by identity: --identity FILE"},
-	{keyring.ErrNoProvider, exitKeyring, "keyring_no_provider", "Start gnome-keyring, KWallet or KeePassXC, or open by identity: --identity FILE"},
-	{keyring.ErrNoCollection, exitKeyring, "keyring_no_collection", "Create a default keyring in your keyring program, or open by identity: --identity FILE"},
-	{keyring.ErrLocked, exitKeyring, "keyring_locked", "Unlock it, or run without --no-input on a terminal, or open by identity: --identity FILE"},
-	{keyring.ErrDismissed, exitKeyring, "keyring_dismissed", "Unlock the keyring and try again, or open by identity: --identity FILE"},
-	{keyring.ErrTimeout, exitKeyring, "keyring_timeout", "Restart the keyring program, or open by identity: --identity FILE"},
-	{keyring.ErrReadBack, exitKeyring, "keyring_read_back", "The keyring lost what it was given: was its prompt dismissed? Nothing was changed; try again, or use --no-keyring."},
-	{keyring.ErrNotDeleted, exitWrongKey, "keyring_not_deleted", "Another item answers to this account: remove it in your keyring program (service rbee-vault)."},
-	{keyring.ErrUnavailable, exitKeyring, "keyring_unavailable", "Open by identity: --identity FILE"},
+	{keyring.ErrNoBus, exitKeyring, "keyring_no_bus", "There is no D-Bus session here (ssh, cron, systemd?). Open with an identity: --identity FILE"},
+	{keyring.ErrNoProvider, exitKeyring, "keyring_no_provider", "Start gnome-keyring, KWallet or KeePassXC, or open with an identity: --identity FILE"},
+	{keyring.ErrNoCollection, exitKeyring, "keyring_no_collection", "Create a default keyring in your keyring program, or open with an identity: --identity FILE"},
+	{keyring.ErrLocked, exitKeyring, "keyring_locked", "Unlock it, or run without --no-input on a terminal, or open with an identity: --identity FILE"},
+	{keyring.ErrDismissed, exitKeyring, "keyring_dismissed", "Unlock the keyring and try again, or open with an identity: --identity FILE"},
+	{keyring.ErrTimeout, exitKeyring, "keyring_timeout", "Restart the keyring program, or open with an identity: --identity FILE"},
+	{keyring.ErrReadBack, exitKeyring, "keyring_read_back", "The keyring did not keep the key: was its prompt dismissed? Nothing was changed. Try again, or use --no-keyring."},
+	{keyring.ErrNotDeleted, exitWrongKey, "keyring_not_deleted", "Another item has the same account: remove it in your keyring program (service rbee-vault)."},
+	{keyring.ErrUnavailable, exitKeyring, "keyring_unavailable", "Open with an identity: --identity FILE"},
 	{vault.ErrSlotsFile, exitWrongKey, "slots_file", "Put back the slots file that belongs to this database, or restore a backup: rbee-vault restore FILE --replace"},
-	{vault.ErrKeyringItem, exitWrongKey, "keyring_item", "Open in another way, and write it again: rbee-vault slot add keyring --identity FILE"},
-	{vault.ErrWrongKey, exitWrongKey, "wrong_key", "Try another way in: --identity FILE with the recovery identity or a recipient's, or --passphrase."},
+	{vault.ErrKeyringItem, exitWrongKey, "keyring_item", "Open with another unlock method, and write the item again: rbee-vault slot add keyring --identity FILE"},
+	{vault.ErrWrongKey, exitWrongKey, "wrong_key", "Try another unlock method: --identity FILE with the recovery identity or a recipient's, or --passphrase."},
 	{vault.ErrNoWayIn, exitWrongKey, "no_way_in", "Give the recovery identity or a recipient's: --identity FILE. Or a passphrase: --passphrase"},
-	{vault.ErrNoSlot, exitNotFound, "no_slot", "`rbee-vault slot list` shows which there are."},
+	{vault.ErrNoSlot, exitNotFound, "no_slot", "`rbee-vault slot list` lists the slots."},
 	{vault.ErrSlotExists, exitExists, "slot_exists", ""},
 	{vault.ErrLastSlot, exitInvalid, "last_slot", "Add another first: rbee-vault slot add recovery, or recipient"},
-	{vault.ErrPlugin, exitError, "plugin", "Install the plugin, or do without that recipient: rbee-vault slot remove ID"},
-	{vault.ErrNetworkFS, exitInvalid, "network_fs", "Keep the vault on a local disk and carry backups over the network. Or, if only one machine ever has it open: --allow-network-fs"},
+	{vault.ErrPlugin, exitError, "plugin", "Install the plugin, or remove that recipient: rbee-vault slot remove ID"},
+	{vault.ErrNetworkFS, exitInvalid, "network_fs", "Keep the vault on a local disk, and send backups over the network. If only one machine ever has it open: --allow-network-fs"},
 	{vault.ErrInsecure, exitError, "insecure", ""},
 	{registry.ErrNotFound, exitNotFound, "not_found", ""},
 	{fs.ErrNotExist, exitNotFound, "not_found", ""},
@@ -117,8 +117,8 @@ var failures = []failure{
 
 // classify returns what an error means.
 func classify(err error) failure {
-	if u, ok := errors.AsType[usageError](err); ok {
-		return failure{err, exitUsage, "usage", fmt.Sprintf("See: %s --help", u.cmd.CommandPath())}
+	if isUsage(err) {
+		return failure{err, exitUsage, "usage", hint(err, "")}
 	}
 	for _, f := range failures {
 		if errors.Is(err, f.err) {
@@ -129,7 +129,20 @@ func classify(err error) failure {
 	return failure{err, exitError, "error", ""}
 }
 
-// hintError is an error with a hint that only its place knows.
+// usageError is a command line that the command cannot take: exit 64.
+type usageError string
+
+func (e usageError) Error() string { return string(e) }
+
+// usagef reports wrong flags and arguments.
+func usagef(format string, args ...any) error { return usageError(fmt.Sprintf(format, args...)) }
+
+func isUsage(err error) bool {
+	_, ok := errors.AsType[usageError](err)
+	return ok
+}
+
+// hintError is an error with a hint of its own, in place of the one in failures.
 type hintError struct {
 	error
 	hint string
@@ -150,7 +163,7 @@ func hint(err error, fallback string) string {
 		return h.hint
 	}
 	if insecure, ok := errors.AsType[*vault.InsecureError](err); ok {
-		return "Mend it: " + insecure.Mend
+		return "Fix it: " + insecure.Mend
 	}
 	return fallback
 }

@@ -9,11 +9,11 @@ import (
 	"testing"
 )
 
-// unit is the documented one.
+// unit is the documented systemd unit.
 const unit = "../../systemd/queen-rbee.service"
 
-// TestSystemdUnit: systemd finds nothing wrong with the unit, and little that it
-// lets the daemon do.
+// TestSystemdUnit: systemd finds no error in the unit, and the unit gives the daemon few
+// rights.
 func TestSystemdUnit(t *testing.T) {
 	data, err := os.ReadFile(unit)
 	if err != nil {
@@ -24,7 +24,7 @@ func TestSystemdUnit(t *testing.T) {
 			t.Errorf("the unit lacks %q", line)
 		}
 	}
-	// verify wants a program that exists.
+	// systemd-analyze verify needs a program that exists.
 	installed := filepath.Join(t.TempDir(), "queen-rbee.service")
 	data = bytes.Replace(data, []byte("ExecStart=/usr/local/bin/queen-rbee"), []byte("ExecStart=/bin/true"), 1)
 	if err := os.WriteFile(installed, data, 0o644); err != nil {
@@ -33,15 +33,14 @@ func TestSystemdUnit(t *testing.T) {
 	if out, err := exec.Command("systemd-analyze", "verify", installed).CombinedOutput(); err != nil || len(out) > 0 {
 		t.Errorf("verify: %v: %s", err, out)
 	}
-	// Its scale goes from 0 (locked in) to 100.
+	// The scale goes from 0 (no rights) to 100.
 	if out, err := exec.Command("systemd-analyze", "security", "--offline=true", "--threshold=15", installed).CombinedOutput(); err != nil {
 		t.Errorf("security: %v: %s", err, out)
 	}
 }
 
-// TestSystemdCredential goes the whole way: a credential that systemd-creds
-// encrypted for this host is decrypted into a directory like the one that systemd
-// makes, and opens the vault there.
+// TestSystemdCredential encrypts a credential for this host with systemd-creds, decrypts it
+// into a directory like the one that systemd makes, and opens the vault with it.
 func TestSystemdCredential(t *testing.T) {
 	home := t.TempDir()
 	place := filepath.Join(home, "place") // as XDG_RUNTIME_DIR and TMPDIR, to look into
@@ -71,10 +70,10 @@ func TestSystemdCredential(t *testing.T) {
 		t.Errorf("mode %v, %v", info.Mode(), err)
 	}
 	if left, err := os.ReadDir(place); err != nil || len(left) > 0 {
-		t.Errorf("something was put elsewhere: %v, %v", left, err)
+		t.Errorf("there are other files: %v, %v", left, err)
 	}
 
-	// Access to that directory is by ACL, and the modes show its mask.
+	// That directory is protected by an ACL, and the mode bits show the mask of the ACL.
 	dir := filepath.Join(home, "credentials")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
@@ -101,10 +100,10 @@ func TestSystemdCredential(t *testing.T) {
 		t.Errorf("doctor does not try the credential:\n%s", out)
 	}
 
-	// What does not come to be leaves nothing.
+	// A slot that cannot be added leaves no file.
 	for name, args := range map[string][]string{
-		"a key that systemd-creds has not": {"--with-key=nonsense", "--out", file + ".2"},
-		"a file that is there":             {"--with-key=host", "--out", file},
+		"a key that systemd-creds does not have": {"--with-key=nonsense", "--out", file + ".2"},
+		"a file that exists":                     {"--with-key=host", "--out", file},
 	} {
 		before := must("slot", "list")
 		code, _, stderr := command(t, env, append([]string{"slot", "add", "credential", "--systemd"}, args...)...)

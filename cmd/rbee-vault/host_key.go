@@ -1,263 +1,134 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"net"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/crypto/ssh"
 
 	"github.com/rbee-keeper/rbee-vault/registry"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
 func newHostKey(a *app) *cobra.Command {
-	cmd := &cobra.Command{Use: "host-key", Short: "The host keys that are pinned for the nodes"}
+	cmd := &cobra.Command{Use: "host-key", Short: "The pinned host keys of the nodes"}
 	cmd.AddCommand(newHostKeyList(a), newHostKeyTrust(a), newHostKeyForget(a))
 	return cmd
 }
 
+type hostKeyListOptions struct {
+	selectOptions
+	knownHosts bool
+}
+
+func (o *hostKeyListOptions) register(cmd *cobra.Command) {
+	o.selectOptions.register(cmd)
+	cmd.Flags().BoolVar(&o.knownHosts, "known-hosts", false, "print the host keys of all nodes in the known_hosts format of OpenSSH")
+}
+
 func newHostKeyList(a *app) *cobra.Command {
-	var knownHosts bool
-	var where string
+	var o hostKeyListOptions
 	cmd := &cobra.Command{
 		Use:   "list [NODE|GLOB...]",
 		Short: "List the pinned host keys",
-		Long: `List the pinned host keys. --known-hosts prints those of all nodes as OpenSSH reads
-them; as in: ssh -o KnownHostsCommand='/usr/bin/rbee-vault host-key list --known-hosts' ...`,
+		Long: `List the pinned host keys. --known-hosts prints the host keys of all nodes in the format
+of OpenSSH, for: ssh -o KnownHostsCommand='/usr/bin/rbee-vault host-key list --known-hosts' ...`,
 		Args: cobra.ArbitraryArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx := cmd.Context()
-			if knownHosts {
-				if len(args) > 0 || where != "" {
-					return usagef(cmd, "--known-hosts prints those of all nodes")
-				}
-				return a.withVault(ctx, func(v *vault.Vault) error {
-					return v.View(ctx, func(tx *vault.Tx) error { return registry.WriteKnownHosts(ctx, tx, a.ui.out) })
-				})
-			}
-			var names []string
-			var keys []registry.HostKey
-			err := a.withRegistry(ctx, func(r *registry.Registry) (err error) {
-				names, err = a.selectNames(ctx, r, args, where)
-				if err == nil && len(names) > 0 {
-					keys, err = r.ListHostKeys(ctx, names...)
-				}
-				return err
-			})
-			if err != nil {
-				return err
-			}
-			if a.json {
-				return objects(a.ui, keys)
-			}
-			var rows [][]string
-			for _, k := range keys {
-				rows = append(rows, []string{k.Node, k.Type, vault.Fingerprint(k.PublicKey), k.FirstSeen.Format("2006-01-02"), k.LastSeen.Format("2006-01-02")})
-			}
-			if len(names) == 0 && where != "" {
-				return nil // that no node is so was said
-			}
-			if len(keys) == 0 {
-				a.ui.info("No host key is pinned: rbee-vault host-key trust NODE --fingerprint SHA256:...")
-				return nil
-			}
-			a.ui.table([]string{"NODE", "TYPE", "FINGERPRINT", "FIRST SEEN", "LAST SEEN"}, rows, nil)
-			return nil
-		},
+		RunE: func(cmd *cobra.Command, args []string) error { return runHostKeyList(cmd.Context(), a, o, args) },
 	}
-	whereFlag(cmd, &where)
-	cmd.Flags().BoolVar(&knownHosts, "known-hosts", false, "print OpenSSH's known_hosts format")
+	o.register(cmd)
 	return cmd
 }
 
-func newHostKeyTrust(a *app) *cobra.Command {
-	var fingerprint, file, where string
-	var replaces []string
-	cmd := &cobra.Command{
-		Use:   "trust NODE --fingerprint SHA256:... | trust [NODE|GLOB...] --from-known-hosts FILE",
-		Short: "Pin a node's host key",
-		Long: `Pin the host key that a node shows now, if it has the fingerprint that you were told
-by other means (on the node: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub); or the
-keys that an OpenSSH known_hosts file has for the nodes named, or all.
-
-Where another key of the type is pinned, nothing is changed (exit 18) unless --replace
-names the old one.`,
-		Args: cobra.ArbitraryArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx := cmd.Context()
-			switch {
-			case (fingerprint == "") == (file == ""):
-				return usagef(cmd, "give --fingerprint or --from-known-hosts")
-			case file != "":
-				return runTrustKnownHosts(ctx, a, file, args, where, replaces)
-			case len(args) != 1 || where != "":
-				return usagef(cmd, "which node?")
-			case !strings.HasPrefix(fingerprint, "SHA256:") || len(fingerprint) != len("SHA256:")+43:
-				return fmt.Errorf("%w: a fingerprint reads SHA256: and 43 characters", vault.ErrInvalid)
-			}
-			return runTrustFingerprint(ctx, a, args[0], fingerprint, replaces)
-		},
-	}
-	whereFlag(cmd, &where)
-	cmd.Flags().StringVar(&fingerprint, "fingerprint", "", "pin the key with this `FINGERPRINT`")
-	cmd.Flags().StringVar(&file, "from-known-hosts", "", "pin what this known_hosts `FILE` has")
-	cmd.Flags().StringArrayVar(&replaces, "replace", nil, "in place of the pinned key with this `FINGERPRINT`; repeatable")
-	return cmd
-}
-
-func runTrustFingerprint(ctx context.Context, a *app, name, fingerprint string, replaces []string) error {
-	return a.withRegistry(ctx, func(r *registry.Registry) error {
-		n, err := r.GetNode(ctx, name)
-		if err != nil {
-			return nodeHint(err)
+func runHostKeyList(ctx context.Context, a *app, o hostKeyListOptions, args []string) error {
+	if o.knownHosts {
+		if len(args) > 0 || o.where != "" {
+			return usagef("--known-hosts prints the host keys of all nodes: give no node and no --where")
 		}
-		key, err := seeHostKey(ctx, n, fingerprint)
-		if err != nil {
-			return err
-		}
-		if _, err := r.TrustHostKey(ctx, name, key, replaces...); err != nil {
-			return hostKeyHint(err)
-		}
-		a.ui.info("%s: %s %s is pinned", name, key.Type(), fingerprint)
-		return nil
-	})
-}
-
-// hostKeyTypes are asked for one after the other: a server shows one key a
-// connection.
-var hostKeyTypes = []string{ssh.KeyAlgoED25519, ssh.KeyAlgoECDSA256, ssh.KeyAlgoECDSA384, ssh.KeyAlgoECDSA521, ssh.KeyAlgoRSASHA512}
-
-// seeHostKey connects to the node, without logging in, until it shows the key of
-// that fingerprint.
-func seeHostKey(ctx context.Context, n registry.Node, fingerprint string) (ssh.PublicKey, error) {
-	address := net.JoinHostPort(n.SSHHost, strconv.Itoa(int(n.SSHPort)))
-	var seen []string
-	for _, kind := range hostKeyTypes {
-		var shown ssh.PublicKey
-		conn, err := (&net.Dialer{Timeout: 10 * time.Second}).DialContext(ctx, "tcp", address)
-		if err != nil {
-			return nil, fmt.Errorf("reach node %q: %w", n.Name, err)
-		}
-		conn.SetDeadline(time.Now().Add(10 * time.Second))
-		done := errors.New("seen")
-		c, _, _, err := ssh.NewClientConn(conn, address, &ssh.ClientConfig{
-			User:              n.SSHUser,
-			HostKeyAlgorithms: []string{kind},
-			HostKeyCallback: func(_ string, _ net.Addr, key ssh.PublicKey) error {
-				shown = key
-				return done // nothing of ours is sent
-			},
+		return a.withVault(ctx, func(v *vault.Vault) error {
+			return v.View(ctx, func(tx *vault.Tx) error { return registry.WriteKnownHosts(ctx, tx, a.ui.out) })
 		})
-		if err == nil {
-			c.Close()
-		}
-		conn.Close()
-		if shown == nil {
-			continue // it has none of the kind
-		}
-		if ssh.FingerprintSHA256(shown) == fingerprint {
-			return shown, nil
-		}
-		seen = append(seen, shown.Type()+" "+ssh.FingerprintSHA256(shown))
 	}
-	if len(seen) == 0 {
-		return nil, fmt.Errorf("%s shows no host key: is it an SSH server?", address)
-	}
-	return nil, withHint(fmt.Errorf("%w: %s shows none with that fingerprint, but %s", registry.ErrHostKeyChanged, address, strings.Join(seen, ", ")),
-		"Look at the node itself, not over this network: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub")
-}
-
-// maxKnownHosts caps a known_hosts file, in bytes.
-const maxKnownHosts = 64 << 20
-
-func runTrustKnownHosts(ctx context.Context, a *app, file string, patterns []string, where string, replaces []string) error {
-	s, err := registry.ParseSelector(patterns, where)
+	selection, err := o.parse(args)
 	if err != nil {
 		return err
 	}
-	in, err := openInput(ctx, file) // and read, before the vault is opened: it may be a pipe
-	if err != nil {
+	var names []string
+	var keys []registry.HostKey
+	err = a.withRegistry(ctx, func(r *registry.Registry) (err error) {
+		names, err = selection.names(ctx, a, r)
+		if err == nil && len(names) > 0 {
+			keys, err = r.ListHostKeys(ctx, names...)
+		}
 		return err
-	}
-	defer in.Close()
-	content, err := readInput(in, maxKnownHosts)
-	if err != nil {
-		return fmt.Errorf("known_hosts file %q: %w", file, err)
-	}
-	return a.withRegistry(ctx, func(r *registry.Registry) error {
-		nodes, err := a.selectNodes(ctx, r, s)
-		if err != nil {
-			return err
-		}
-		known, err := registry.ReadKnownHosts(bytes.NewReader(content), nodes)
-		if err != nil {
-			return fmt.Errorf("known_hosts file %q: %w", file, err)
-		}
-		for _, p := range known.Skipped {
-			a.ui.warn("%s: %s", p.Row, p.Reason)
-		}
-		if known.More > 0 {
-			a.ui.warn("and %d more lines were left out", known.More)
-		}
-		added, err := r.TrustHostKeys(ctx, known.Keys, replaces...)
-		if err != nil {
-			return hostKeyHint(err)
-		}
-		a.ui.info("%s has keys of %d of %d nodes; %d host keys are newly pinned", file, len(known.Keys), len(nodes), added)
-		if len(known.Keys) < len(nodes) && len(patterns) > 0 {
-			return fmt.Errorf("%w: %s has no key to pin for %d of the nodes named", errPartial, file, len(nodes)-len(known.Keys))
-		}
-		return nil
 	})
+	if err != nil {
+		return err
+	}
+	if a.json {
+		return objects(a.ui, keys)
+	}
+	if len(names) == 0 && selection.conditional {
+		return nil // names has said that no node matches
+	}
+	if len(keys) == 0 {
+		a.ui.info("No host key is pinned. To pin one: rbee-vault host-key trust NODE --fingerprint SHA256:...")
+		return nil
+	}
+	var rows [][]string
+	for _, k := range keys {
+		rows = append(rows, []string{k.Node, k.Type, vault.Fingerprint(k.PublicKey), k.FirstSeen.Format(time.DateOnly), k.LastSeen.Format(time.DateOnly)})
+	}
+	a.ui.table([]string{"NODE", "TYPE", "FINGERPRINT", "FIRST SEEN", "LAST SEEN"}, rows, nil)
+	return nil
 }
 
-func hostKeyHint(err error) error {
-	if errors.Is(err, registry.ErrHostKeyChanged) {
-		return withHint(err, "Was the machine set up anew? If you know why, name the old key: --replace SHA256:...")
-	}
-	return err
+type forgetOptions struct {
+	selectOptions
+	fingerprint string
+}
+
+func (o *forgetOptions) register(cmd *cobra.Command) {
+	o.selectOptions.register(cmd)
+	cmd.Flags().StringVar(&o.fingerprint, "fingerprint", "", "only the host key with this `FINGERPRINT`")
 }
 
 func newHostKeyForget(a *app) *cobra.Command {
-	var fingerprint, where string
+	var o forgetOptions
 	cmd := &cobra.Command{
 		Use:   "forget NODE|GLOB...",
-		Short: "Take away the pinned host keys of nodes",
+		Short: "Remove the pinned host keys of nodes",
 		Args:  cobra.ArbitraryArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 && where == "" {
-				return usagef(cmd, "which node?")
-			}
-			ctx := cmd.Context()
-			what := "all pinned host keys"
-			if fingerprint != "" {
-				what = fingerprint
-			}
-			return a.withRegistry(ctx, func(r *registry.Registry) error {
-				names, err := a.selectNames(ctx, r, args, where)
-				if err != nil || len(names) == 0 {
-					return err
-				}
-				if err := a.ui.confirm(ctx, fmt.Sprintf("Forget %s of %s?", what, strings.Join(names, ", "))); err != nil {
-					return err
-				}
-				n, err := r.ForgetHostKeys(ctx, fingerprint, names...)
-				if err != nil {
-					return err
-				}
-				a.ui.info("%d host keys forgotten", n)
-				return nil
-			})
-		},
+		RunE:  func(cmd *cobra.Command, args []string) error { return runHostKeyForget(cmd.Context(), a, o, args) },
 	}
-	cmd.Flags().StringVar(&fingerprint, "fingerprint", "", "only the one with this `FINGERPRINT`")
-	whereFlag(cmd, &where)
+	o.register(cmd)
 	return cmd
+}
+
+func runHostKeyForget(ctx context.Context, a *app, o forgetOptions, args []string) error {
+	selection, err := o.parseSome(args)
+	if err != nil {
+		return err
+	}
+	what := "all pinned host keys"
+	if o.fingerprint != "" {
+		what = o.fingerprint
+	}
+	return a.withRegistry(ctx, func(r *registry.Registry) error {
+		names, err := selection.names(ctx, a, r)
+		if err != nil || len(names) == 0 {
+			return err
+		}
+		if err := a.ui.confirm(ctx, fmt.Sprintf("Forget %s of %s?", what, strings.Join(names, ", "))); err != nil {
+			return err
+		}
+		n, err := r.ForgetHostKeys(ctx, o.fingerprint, names...)
+		if err != nil {
+			return err
+		}
+		a.ui.info("%d host keys forgotten", n)
+		return nil
+	})
 }

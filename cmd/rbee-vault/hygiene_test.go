@@ -12,9 +12,8 @@ import (
 	"testing"
 )
 
-// TestHygiene looks at the process while it waits for a person with a secret in
-// memory: no core dump, nobody to attach, and nothing in its arguments or
-// environment.
+// TestHygiene looks at the process while it prompts and has a secret in memory: core dumps
+// are off, new files are private, and the secret is not in its arguments or environment.
 func TestHygiene(t *testing.T) {
 	home := t.TempDir()
 	env := []string{"HOME=" + home, "DBUS_SESSION_BUS_ADDRESS="}
@@ -42,8 +41,8 @@ func TestHygiene(t *testing.T) {
 	}
 }
 
-// TestNotDumpable: the kernel gives what a process that can be dumped has in /proc
-// to its user, and what one that cannot has to root.
+// TestNotDumpable: the files in /proc of a process that cannot be dumped belong to root,
+// else to its user.
 func TestNotDumpable(t *testing.T) {
 	exe, err := exec.LookPath("rbee-vault")
 	if err != nil {
@@ -51,7 +50,7 @@ func TestNotDumpable(t *testing.T) {
 	}
 	uid := os.Getuid()
 	dir := t.TempDir()
-	if uid == 0 { // root's own would tell nothing
+	if uid == 0 { // the files of root belong to root in any case
 		uid = 65534
 		for d := dir; d != "/"; d = filepath.Dir(d) {
 			if err := os.Chmod(d, 0o755); err != nil && d == dir {
@@ -70,7 +69,7 @@ func TestNotDumpable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// It waits for an identity on standard input.
+	// The command waits for an identity on standard input.
 	cmd := exec.Command(program, "node", "list", "--identity", "-", "--no-input", "--db", filepath.Join(dir, "none.db"))
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -94,7 +93,7 @@ func TestNotDumpable(t *testing.T) {
 		}
 		return int(st.Uid)
 	}
-	// Until it has come so far; the test's own deadline ends a wait in vain.
+	// Wait until the command has called harden. The deadline of the test ends the wait.
 	for owner() != 0 {
 		if t.Context().Err() != nil {
 			t.Fatal("the process can be dumped")
@@ -102,8 +101,8 @@ func TestNotDumpable(t *testing.T) {
 	}
 }
 
-// TestSecretsStayIn plants secrets in what the command reads, has it fail and talk
-// in every mode, and looks for them in all that it says and leaves.
+// TestSecretsStayIn plants secrets in the input of many commands, in several modes, and
+// looks for the secrets in all output and in all files that are left.
 func TestSecretsStayIn(t *testing.T) {
 	home := t.TempDir()
 	env := []string{"HOME=" + home, "TMPDIR=" + home, "DBUS_SESSION_BUS_ADDRESS="}

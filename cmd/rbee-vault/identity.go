@@ -17,7 +17,7 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// readOffers reads what --identity names, or the environment does.
+// readOffers reads the identities that --identity or the environment names.
 func (a *app) readOffers(ctx context.Context) ([]vault.Offer, error) {
 	sources := a.identities
 	if len(sources) == 0 {
@@ -28,7 +28,7 @@ func (a *app) readOffers(ctx context.Context) ([]vault.Offer, error) {
 	var offers []vault.Offer
 	for _, source := range sources {
 		if isSecret(source) {
-			return nil, fmt.Errorf("%w: what is given is an identity itself, where the path of its file is needed", vault.ErrInvalid)
+			return nil, fmt.Errorf("%w: this is an identity itself, and the path of its file is needed", vault.ErrInvalid)
 		}
 		found, err := a.readIdentity(ctx, source)
 		if err != nil {
@@ -61,11 +61,11 @@ func (a *app) openSecret(ctx context.Context, source, what string) (io.ReadClose
 	if number, ok := strings.CutPrefix(source, "fd:"); ok {
 		fd, err := strconv.Atoi(number)
 		if err != nil || fd < 3 {
-			return nil, fmt.Errorf("%w: fd:N names a descriptor from 3 on", vault.ErrInvalid)
+			return nil, fmt.Errorf("%w: the number in fd:N must be 3 or more", vault.ErrInvalid)
 		}
 		f := os.NewFile(uintptr(fd), source)
 		if f == nil {
-			return nil, fmt.Errorf("%w: %s is no descriptor", vault.ErrInvalid, source)
+			return nil, fmt.Errorf("%w: %s is not an open descriptor", vault.ErrInvalid, source)
 		}
 		return newInput(ctx, f), nil
 	}
@@ -77,8 +77,8 @@ func (a *app) openSecret(ctx context.Context, source, what string) (io.ReadClose
 	return openInput(ctx, source)
 }
 
-// underCredentials reports whether the file is one that systemd handed over:
-// there access goes by ACL, and the mode bits show the ACL's mask.
+// underCredentials reports whether systemd passed the file as a credential. Such a file
+// is protected by an ACL, and its mode bits show the mask of the ACL.
 func underCredentials(path string) bool {
 	dir := os.Getenv("CREDENTIALS_DIRECTORY")
 	return filepath.IsAbs(dir) && strings.HasPrefix(filepath.Clean(path), filepath.Clean(dir)+"/")
@@ -87,8 +87,7 @@ func underCredentials(path string) bool {
 // maxPassphrase caps a passphrase, in bytes.
 const maxPassphrase = 1024
 
-// readPassphrase reads a passphrase from a file: its first line, and there must be
-// no other.
+// readPassphrase reads a passphrase from a file that has one line. The caller wipes it.
 func (a *app) readPassphrase(ctx context.Context, source string) ([]byte, error) {
 	r, err := a.openSecret(ctx, source, "--passphrase-file -")
 	if err != nil {
@@ -108,14 +107,14 @@ func (a *app) readPassphrase(ctx context.Context, source string) ([]byte, error)
 	return passphrase, nil
 }
 
-// askPassphrase is the [identity.PassphraseFunc] of the command: --passphrase-file, or
-// else a question on the terminal.
+// askPassphrase is the [identity.PassphraseFunc] of the command: it reads
+// --passphrase-file, or else prompts on the terminal.
 func (a *app) askPassphrase(ctx context.Context, what string, attempt int) ([]byte, error) {
 	if a.passphraseFile != "" {
 		if attempt > 1 {
 			return nil, vault.ErrWrongKey
 		}
-		// Read once, for standard input and descriptors cannot be read again.
+		// Read once: standard input and descriptors cannot be read again.
 		if a.passphrase == nil {
 			passphrase, err := a.readPassphrase(ctx, a.passphraseFile)
 			if err != nil {
@@ -125,17 +124,25 @@ func (a *app) askPassphrase(ctx context.Context, what string, attempt int) ([]by
 		}
 		return bytes.Clone(a.passphrase), nil
 	}
-	if !a.interactive() {
-		return nil, fmt.Errorf("%w for a passphrase, so --passphrase-file FILE is needed", errNeedsFlag)
+	if err := a.needPassphrasePrompt(); err != nil {
+		return nil, err
 	}
 	if attempt > 1 {
-		a.ui.say("That is not it.")
+		a.ui.say("Wrong passphrase.")
 	}
 	return a.ui.askSecret(ctx, fmt.Sprintf("Passphrase of %s: ", what))
 }
 
-// plugins is how an age plugin talks to the person: it may tell and warn, and ask
-// where somebody can be asked.
+// needPassphrasePrompt returns an error if the command cannot prompt for a passphrase.
+func (a *app) needPassphrasePrompt() error {
+	if a.interactive() {
+		return nil
+	}
+	return fmt.Errorf("%w for a passphrase, so --passphrase-file FILE is needed", errNeedsFlag)
+}
+
+// plugins is how an age plugin talks to the person: it may print messages, and prompt if
+// the command can.
 func (a *app) plugins() *plugin.ClientUI {
 	if a.interactive() {
 		return plugin.NewTerminalUI(

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -10,20 +11,33 @@ import (
 
 const module = "github.com/rbee-keeper/rbee-vault/"
 
-// TestImports keeps the directions between the packages, and each of the outside
-// libraries that will be replaced one day in its one place.
-func TestImports(t *testing.T) {
-	allowed := map[string][]string{
-		"keyring":            {},
-		"internal/durable":   {},
-		"internal/wire":      {},
-		"internal/sqlcipher": {"internal/durable"},
-		"identity":           {"internal/wire"},
-		"vault":              {"identity", "keyring", "internal/durable", "internal/sqlcipher", "internal/wire"},
-		"registry":           {"vault", "identity", "internal/wire"},
-		"backup":             {"registry", "vault", "identity", "internal/durable", "internal/wire"},
-		"cmd/rbee-vault":     {"registry", "vault", "backup", "keyring", "identity", "internal/wire"},
+// importsOnPage reads in ARCHITECTURE.md which of our packages each package may import.
+func importsOnPage(t *testing.T) map[string][]string {
+	t.Helper()
+	page, err := os.ReadFile("../../ARCHITECTURE.md")
+	if err != nil {
+		t.Fatal(err)
 	}
+	_, list, _ := strings.Cut(string(page), "<!-- imports -->\n```\n")
+	list, _, _ = strings.Cut(list, "```")
+	allowed := map[string][]string{}
+	for line := range strings.Lines(list) {
+		name, imports, ok := strings.Cut(line, "->")
+		if !ok {
+			t.Fatalf("ARCHITECTURE.md: %q", line)
+		}
+		allowed[strings.TrimSpace(name)] = strings.FieldsFunc(imports, func(r rune) bool { return r == ',' || r == ' ' || r == '\n' })
+	}
+	if len(allowed) == 0 {
+		t.Fatal("ARCHITECTURE.md lists no packages")
+	}
+	return allowed
+}
+
+// TestImports checks that packages import each other as ARCHITECTURE.md says, and that each
+// library that will be replaced one day is imported in one place only.
+func TestImports(t *testing.T) {
+	allowed := importsOnPage(t)
 	// The one place of a library: a package, or a file of one.
 	onePlace := map[string]string{
 		"github.com/mutecomm/go-sqlcipher/v4": "internal/sqlcipher/",
@@ -48,14 +62,21 @@ func TestImports(t *testing.T) {
 		}
 		name := strings.TrimPrefix(p.ImportPath, module)
 		seen[name] = true
+		used := map[string]bool{}
 		for _, imported := range p.Imports {
 			if ours, ok := strings.CutPrefix(imported, module); ok {
+				used[ours] = true
 				if want, ok := allowed[name]; ok && !slices.Contains(want, ours) {
 					t.Errorf("%s imports %s", name, ours)
 				}
 			}
 			if slices.Contains(onlyCmd, imported) && name != "cmd/rbee-vault" {
 				t.Errorf("%s imports %s", name, imported)
+			}
+		}
+		for _, want := range allowed[name] {
+			if !used[want] {
+				t.Errorf("ARCHITECTURE.md says that %s imports %s; it does not", name, want)
 			}
 		}
 		for library, place := range onePlace {

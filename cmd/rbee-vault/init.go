@@ -21,28 +21,31 @@ type initOptions struct {
 	noKeyring   bool
 }
 
+func (o *initOptions) register(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&o.recoveryOut, "recovery-out", "", "write the recovery identity to the new `FILE`")
+	f.StringArrayVar(&o.recipients, "recipient", nil, "also let the owner of this public `KEY` open the vault: age1..., ssh-ed25519 or ssh-rsa; repeatable")
+	f.BoolVar(&o.pq, "pq", false, "create a post-quantum vault: recipients are age1pq1...")
+	f.BoolVar(&o.noKeyring, "no-keyring", false, "do not store the key in the OS keyring: the vault opens with an identity only")
+}
+
 func newInit(a *app) *cobra.Command {
 	var o initOptions
 	cmd := &cobra.Command{
 		Use:   "init",
-		Short: "Make a new vault",
-		Long: `Make a new vault: an encrypted database whose key goes into the OS keyring, and
-into slots that only the owners of the recovery identity and of the recipients'
-keys can open.
+		Short: "Create a new vault",
+		Long: `Create a new vault: an encrypted database. Its key is stored in the OS keyring and in
+slots. The recovery identity opens one slot, and each recipient's key another.
 
-The recovery identity is shown once, on the terminal, or written to a new file
-with --recovery-out. Whoever has it opens the vault and its backups; without it,
-a lost keyring is a lost vault unless a recipient is left. Keep it offline.`,
+The recovery identity is shown once, on the terminal, or written to a new file with
+--recovery-out. Whoever has it can open the vault and its backups. Without it, a lost
+keyring means a lost vault, unless there is another recipient. Keep it offline.`,
 		Example: `  rbee-vault init
   rbee-vault init --recovery-out /media/usb/recovery.txt --recipient age1...
   rbee-vault init --no-keyring --no-input --recovery-out recovery.txt`,
-		RunE: func(cmd *cobra.Command, _ []string) error { return runInit(cmd, a, o) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return runInit(cmd.Context(), a, o) },
 	}
-	f := cmd.Flags()
-	f.StringVar(&o.recoveryOut, "recovery-out", "", "write the recovery identity to the new `FILE`")
-	f.StringArrayVar(&o.recipients, "recipient", nil, "let the owner of this public `KEY` in too: age1..., ssh-ed25519 or ssh-rsa; repeatable")
-	f.BoolVar(&o.pq, "pq", false, "make a post-quantum vault: recipients are age1pq1...")
-	f.BoolVar(&o.noKeyring, "no-keyring", false, "keep the key out of the OS keyring: the vault opens by identity alone")
+	o.register(cmd)
 	return cmd
 }
 
@@ -65,41 +68,53 @@ type initJSON struct {
 	Slots             []vault.Slot `json:"slots"`
 }
 
-func runInit(cmd *cobra.Command, a *app, o initOptions) error {
-	ctx := cmd.Context()
+func runInit(ctx context.Context, a *app, o initOptions) error {
 	cfg, err := a.config(ctx)
 	if err != nil {
 		return err
 	}
-	opts := vault.CreateOptions{Recipients: o.recipients, PostQuantum: o.pq, NoKeyring: o.noKeyring}
-	if o.recoveryOut != "" {
-		if opts.RecoveryFile, err = filepath.Abs(o.recoveryOut); err != nil {
-			return err
-		}
-	} else if a.interactive() {
-		opts.ShowRecovery = a.showRecovery("make no vault")
-	} else if len(o.recipients) == 0 {
-		return fmt.Errorf("%w, so the recovery identity needs --recovery-out FILE, or somebody else a --recipient", errNeedsFlag)
+	opts, err := o.build(a)
+	if err != nil {
+		return err
 	}
 	created, err := vault.Create(ctx, cfg, opts)
 	if err != nil {
 		return initHint(err, cfg.Path)
 	}
 	if a.json {
-		var recipient *string
-		if created.RecoveryRecipient != "" {
-			recipient = &created.RecoveryRecipient
-		}
 		return a.ui.object(initJSON{
 			Path:              created.Path,
 			VaultID:           created.VaultID,
 			KeyID:             created.KeyID.String(),
 			Keyring:           !o.noKeyring,
-			RecoveryRecipient: recipient,
+			RecoveryRecipient: wire.Nullable(created.RecoveryRecipient),
 			Signer:            newSignerJSON(created.Signer),
 			Slots:             created.Slots,
 		})
 	}
+	a.showCreated(created, opts)
+	return nil
+}
+
+// build returns the options for the vault package. The recovery identity is written to a
+// file or shown on the terminal, or there must be a recipient.
+func (o initOptions) build(a *app) (vault.CreateOptions, error) {
+	opts := vault.CreateOptions{Recipients: o.recipients, PostQuantum: o.pq, NoKeyring: o.noKeyring}
+	switch {
+	case o.recoveryOut != "":
+		var err error
+		if opts.RecoveryFile, err = filepath.Abs(o.recoveryOut); err != nil {
+			return opts, err
+		}
+	case a.interactive():
+		opts.ShowRecovery = a.showRecovery("create no vault")
+	case len(o.recipients) == 0:
+		return opts, fmt.Errorf("%w, so --recovery-out FILE or --recipient KEY is needed", errNeedsFlag)
+	}
+	return opts, nil
+}
+
+func (a *app) showCreated(created vault.Created, opts vault.CreateOptions) {
 	a.ui.pairs([][2]string{
 		{"vault", created.Path},
 		{"vault id", created.VaultID},
@@ -108,43 +123,42 @@ func runInit(cmd *cobra.Command, a *app, o initOptions) error {
 	if opts.RecoveryFile != "" {
 		a.ui.info(`
 The recovery identity is in %s. It opens this vault, and every backup
-of it, when the keyring is gone. Move it offline, away from this machine, and
-keep the signer's fingerprint with it: a restore asks for it.`, opts.RecoveryFile)
+of it, when the keyring is lost. Move it offline, away from this machine. Keep the
+signer's fingerprint with it: a restore asks for the fingerprint.`, opts.RecoveryFile)
 	} else if opts.ShowRecovery == nil {
 		a.ui.info(`
-There is no recovery identity: only the recipients' keys open this vault when the
-keyring is gone.`)
+There is no recovery identity: if the keyring is lost, only the recipients' keys open
+this vault.`)
 	}
-	if o.noKeyring {
+	if opts.NoKeyring {
 		a.ui.info(`
-Without a keyring, %s is the only
-holder of the vault's key. Make backups: rbee-vault backup`, created.Path+".slots")
+Without a keyring, only %s
+holds the vault's key. Make backups: rbee-vault backup`, created.Path+".slots")
 	}
 	a.ui.info("\nNext: rbee-vault node add NAME --ssh-host HOST --ssh-user USER --git-repo URL --install-path PATH")
-	return nil
 }
 
-// initHint adds what only init knows of the next step.
+// initHint adds the next step after a failed init.
 func initHint(err error, path string) error {
 	switch {
 	case errors.Is(err, vault.ErrPlaintext):
-		return withHint(err, "It is left as it is. Make the vault beside it and import: rbee-vault init --db %[2]s && rbee-vault node import %[1]s --db %[2]s", shellQuote(path), shellQuote(path+".vault"))
+		return withHint(err, "The file was not changed. Create a vault beside it and import the file: rbee-vault init --db %[2]s && rbee-vault node import %[1]s --db %[2]s", wire.Quote(path), wire.Quote(path+".vault"))
 	case errors.Is(err, vault.ErrExists):
-		return withHint(err, "Nothing was touched. Use it, or choose another path with --db.")
+		return withHint(err, "Nothing was changed. Use that vault, or choose another path with --db.")
 	case noKeyringHere(err):
-		return withHint(err, "No vault was made. On a machine without a keyring, make one that opens by identity alone: rbee-vault init --no-keyring")
+		return withHint(err, "No vault was created. On a machine without a keyring, create one that opens with an identity only: rbee-vault init --no-keyring")
 	}
 	return err
 }
 
-// noKeyringHere reports whether the machine has no keyring at all, rather than one
-// that is locked or silent.
+// noKeyringHere reports whether the machine has no keyring at all. A keyring that is
+// locked or does not answer is another matter.
 func noKeyringHere(err error) bool {
 	return errors.Is(err, keyring.ErrNoBus) || errors.Is(err, keyring.ErrNoProvider) || errors.Is(err, keyring.ErrNoCollection)
 }
 
-// showRecovery returns a function that shows a recovery identity on the terminal,
-// once, and sees that the operator has it. otherwise says what Ctrl-C does.
+// showRecovery returns a function that shows a recovery identity once, on the terminal,
+// and asks the operator to confirm it. otherwise says what Ctrl-C does.
 func (a *app) showRecovery(otherwise string) func(context.Context, vault.NewIdentity) error {
 	return func(ctx context.Context, n vault.NewIdentity) error {
 		tty := a.ui.terminal()
@@ -159,26 +173,23 @@ Recovery identity of vault %s
     recipient  %s
     signer     %s
 
-It opens this vault, and every backup of it, when the keyring is gone. It is not
-stored anywhere and cannot be shown again. Write it down, or put it into a
-password manager that does not live on this machine alone, with the signer's
-fingerprint beside it: a restore asks for that.
+It opens this vault, and every backup of it, when the keyring is lost. It is not
+stored anywhere and cannot be shown again. Write it down, or put it into a password
+manager that is not on this machine only. Keep the signer's fingerprint with it: a
+restore asks for the fingerprint.
 
 `, n.VaultID, n.Identity, n.Recipient, vault.Fingerprint(n.Signer))
 		last := n.Identity[len(n.Identity)-6:]
 		for range 3 {
-			answer, err := a.ui.ask(ctx, fmt.Sprintf("Type its last 6 characters, to show that you have it (Ctrl-C: %s): ", otherwise))
+			answer, err := a.ui.ask(ctx, fmt.Sprintf("Type its last 6 characters to confirm that you have it (Ctrl-C: %s): ", otherwise))
 			if err != nil {
 				return err
 			}
 			if strings.EqualFold(answer, last) {
 				return nil
 			}
-			fmt.Fprintln(tty, "That is not how it ends.")
+			fmt.Fprintln(tty, "Those are not its last 6 characters.")
 		}
 		return fmt.Errorf("%w: the recovery identity was not confirmed", errDeclined)
 	}
 }
-
-// shellQuote makes a word safe to paste into a shell.
-func shellQuote(s string) string { return wire.Quote(s) }

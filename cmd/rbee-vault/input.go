@@ -17,23 +17,23 @@ import (
 )
 
 // input is a file, a FIFO or standard input that the command reads. A Read returns
-// when ctx ends, whatever the other end of a pipe does.
+// when ctx ends, even if the other end of a pipe does nothing.
 type input struct {
 	ctx     context.Context
 	f       io.Reader
-	buf     []byte // the goroutine's own: it may outlive a Read
-	regular bool   // never waits for anybody
-	keep    bool   // it is not ours to close
+	buf     []byte // for the goroutine that reads, which may outlive a Read
+	regular bool   // a Read never blocks
+	keep    bool   // Close leaves f open
 }
 
-// openInput opens a file, which blocks where it is a FIFO that nobody writes to.
+// openInput opens a file. It blocks on a FIFO until somebody writes to it, or ctx ends.
 func openInput(ctx context.Context, path string) (*input, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, err
 	}
 	if info.IsDir() || info.Mode()&fs.ModeDevice != 0 {
-		return nil, fmt.Errorf("%w: %q is no file that can be read", vault.ErrInvalid, path)
+		return nil, fmt.Errorf("%w: %q is not a file that can be read", vault.ErrInvalid, path)
 	}
 	if err := vault.CheckNotOpen(path); err != nil {
 		return nil, err
@@ -45,8 +45,28 @@ func openInput(ctx context.Context, path string) (*input, error) {
 	return newInput(ctx, f), nil
 }
 
+// openArgument opens the file that an argument names, or standard input for '-'. what
+// names the content in errors.
+func (a *app) openArgument(ctx context.Context, file, what string) (*input, error) {
+	if file == "-" {
+		return a.takeStdin(ctx, what)
+	}
+	return openInput(ctx, file)
+}
+
+// takeStdin gives standard input to one reader only.
+func (a *app) takeStdin(ctx context.Context, what string) (*input, error) {
+	if a.stdinTaken != "" {
+		return nil, fmt.Errorf("%w: %s and %s cannot both read standard input", vault.ErrInvalid, a.stdinTaken, what)
+	}
+	a.stdinTaken = what
+	in := newInput(ctx, a.stdin)
+	in.keep = true
+	return in, nil
+}
+
 // checkRegular refuses a FIFO, a device, a socket or a directory, without opening
-// it. What is not there is nobody's business here.
+// it. A missing file is not an error here.
 func checkRegular(path string) error {
 	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
 		return notRegular(path)
@@ -81,7 +101,7 @@ func (in *input) Read(p []byte) (int, error) {
 	buf := in.buf[:min(len(p), len(in.buf))]
 	n, err := identity.Await(in.ctx, func() (int, error) { return in.f.Read(buf) })
 	if in.ctx.Err() != nil {
-		in.buf = nil // it is still being read into
+		in.buf = nil // the goroutine still reads into it
 		return 0, in.ctx.Err()
 	}
 	copy(p, buf[:n])
@@ -93,12 +113,12 @@ func (in *input) Read(p []byte) (int, error) {
 func (in *input) Close() error {
 	f, ok := in.f.(io.Closer)
 	if !ok || in.keep || in.ctx.Err() != nil && !in.regular {
-		return nil // it would wait for the Read that hangs
+		return nil // closing would wait for the Read that hangs
 	}
 	return f.Close()
 }
 
-// readInput reads all of it, which is at most max bytes. The caller wipes a secret.
+// readInput reads all of r, which may have at most max bytes. The caller wipes a secret.
 func readInput(r io.Reader, max int64) ([]byte, error) {
 	data, err := io.ReadAll(io.LimitReader(r, max+1))
 	if err == nil && int64(len(data)) > max {
@@ -111,9 +131,8 @@ func readInput(r io.Reader, max int64) ([]byte, error) {
 	return data, nil
 }
 
-// spool copies what can be read only once, and may never end, into a file without a
-// name, so that nobody's lock waits for it. It is ciphertext, and still nobody
-// else's business.
+// spool copies a pipe into a file without a name, so that no lock is held while the data
+// comes in, which may take for ever. The data is ciphertext, but still private.
 func spool(r io.Reader) (*os.File, error) {
 	f, err := os.CreateTemp("", "rbee-vault-") // mode 0600
 	if err != nil {
@@ -132,17 +151,17 @@ func spool(r io.Reader) (*os.File, error) {
 	return f, nil
 }
 
-// output writes to a pipe that nobody may be reading. Once ctx has ended, a Write
-// waits a moment longer and gives up.
+// output writes to a pipe that perhaps nobody reads. After ctx has ended, a Write waits a
+// moment longer and gives up.
 type output struct {
 	ctx context.Context
 	w   io.Writer
 }
 
-// outputGrace is what a reader who does read needs to take the last lines.
+// outputGrace is how long a reader gets to take the last lines.
 const outputGrace = time.Second
 
-// newOutput wraps what may block: not a terminal and not a regular file.
+// newOutput wraps a writer that may block. A terminal or a regular file does not.
 func newOutput(ctx context.Context, w io.Writer) io.Writer {
 	if f, ok := w.(*os.File); ok {
 		info, err := f.Stat()
@@ -163,12 +182,12 @@ func (o output) Write(p []byte) (int, error) {
 	return identity.Await(late, func() (int, error) { return o.w.Write(own) })
 }
 
-// pluginPrefix is how the programs of age plugins are named.
+// pluginPrefix begins the name of every age plugin's program.
 const pluginPrefix = "age-plugin-"
 
-// endPlugins ends the age plugins that this process has started: one that hangs would
-// be waited for, and would outlive us. age offers no other way; where there is no
-// /proc, they are left to themselves.
+// endPlugins kills the age plugins that this process has started: the command would wait
+// for a plugin that hangs, and the plugin would outlive it. The age library offers no
+// other way. Without /proc, plugins are left running.
 func endPlugins() {
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
 	for _, file := range stats {
@@ -176,7 +195,7 @@ func endPlugins() {
 		if err != nil {
 			continue
 		}
-		// 1234 (age-plugin-name) S 1200 ...: the name, cut, and the parent
+		// 1234 (age-plugin-name) S 1200 ...: pid, name (cut), state, parent
 		head, rest, ok := strings.Cut(string(stat), ") ")
 		number, name, named := strings.Cut(head, " (")
 		fields := strings.Fields(rest)

@@ -18,7 +18,7 @@ import (
 	"github.com/rbee-keeper/rbee-vault/internal/plugintest"
 )
 
-// process is the command while it waits for somebody.
+// process is a running command.
 type process struct {
 	t      *testing.T
 	cmd    *exec.Cmd
@@ -26,8 +26,8 @@ type process struct {
 	done   chan struct{}
 }
 
-// startProcess runs the command with these ends of pipes as its standard input and
-// output; nil: none.
+// startProcess starts the command with these ends of pipes as its standard input and
+// output; nil for none.
 func startProcess(t *testing.T, env []string, stdin, stdout *os.File, args ...string) *process {
 	t.Helper()
 	p := &process{t: t, cmd: exec.Command("rbee-vault", args...), done: make(chan struct{})}
@@ -53,19 +53,19 @@ func startProcess(t *testing.T, env []string, stdin, stdout *os.File, args ...st
 	return p
 }
 
-// ends waits for the end, and returns the exit code; -1: a signal ended it.
+// ends waits until the command ends, and returns its exit code, or -1 after a signal.
 func (p *process) ends() int {
 	p.t.Helper()
 	select {
 	case <-p.done:
 		return p.cmd.ProcessState.ExitCode()
 	case <-time.After(20 * time.Second):
-		p.t.Fatalf("%v goes on waiting", p.cmd.Args[1:])
+		p.t.Fatalf("%v did not end", p.cmd.Args[1:])
 		return 0
 	}
 }
 
-// feed writes to a pipe, and returns when the other end has taken it all.
+// feed writes to a pipe, and returns when the other end has read it all.
 func feed(t *testing.T, w *os.File, text string) {
 	t.Helper()
 	if _, err := w.WriteString(text); err != nil {
@@ -76,7 +76,7 @@ func feed(t *testing.T, w *os.File, text string) {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatal("nobody reads")
+			t.Fatal("the pipe is not read")
 		}
 	}
 }
@@ -91,7 +91,7 @@ func unread(t *testing.T, pipe *os.File) int {
 	return n
 }
 
-// TestInterrupted: the first signal ends every wait.
+// TestInterrupted: the first signal ends every wait for input.
 func TestInterrupted(t *testing.T) {
 	env, recovery := keylessVault(t)
 	dir := t.TempDir()
@@ -104,7 +104,7 @@ func TestInterrupted(t *testing.T) {
 	}
 	for name, test := range map[string]struct {
 		args []string
-		fifo string // fed instead of standard input
+		fifo string // is written to, instead of standard input
 	}{
 		"identity":           {args: []string{"node", "list", "--identity", "-"}},
 		"passphrase":         {args: []string{"slot", "add", "passphrase", "--passphrase-file", "-", "--identity", recovery}},
@@ -141,7 +141,7 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
-// TestInterruptedWhileOpening: nobody writes to the FIFO.
+// TestInterruptedWhileOpening: a signal ends the wait for a writer of a FIFO.
 func TestInterruptedWhileOpening(t *testing.T) {
 	env, recovery := keylessVault(t)
 	dir := t.TempDir()
@@ -156,7 +156,7 @@ func TestInterruptedWhileOpening(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(first, identity, 0); err != nil { // it is running, then
+	if err := os.WriteFile(first, identity, 0); err != nil { // returns after the command has opened it
 		t.Fatal(err)
 	}
 	p.cmd.Process.Signal(os.Interrupt)
@@ -165,11 +165,11 @@ func TestInterruptedWhileOpening(t *testing.T) {
 	}
 }
 
-// TestInterruptedWriting: nobody reads what is printed. One signal ends the command
-// in a moment, two at once.
+// TestInterruptedWriting: nobody reads the output. One signal ends the command after a
+// moment, two signals end it at once.
 func TestInterruptedWriting(t *testing.T) {
 	env, recovery := keylessVault(t)
-	// More than a pipe of one page holds.
+	// More output than fits into a pipe of one page.
 	add := []string{"node", "add", "--ssh-host", "h", "--ssh-user", "ops", "--git-repo", "https://example.org/r.git", "--install-path", "/opt/" + strings.Repeat("x", 1000), "--identity", recovery}
 	for i := range 8 {
 		if code, _, stderr := command(t, env, append(add, fmt.Sprintf("hive-%d", i))...); code != exitOK {
@@ -215,7 +215,7 @@ func TestInterruptedWriting(t *testing.T) {
 	}
 }
 
-// TestHungPlugin: an age plugin that never answers ends with the command.
+// TestHungPlugin: an age plugin that never answers is killed when the command ends.
 func TestHungPlugin(t *testing.T) {
 	plugintest.Install(t)
 	env, recovery := keylessVault(t)
@@ -245,7 +245,7 @@ func TestHungPlugin(t *testing.T) {
 		if plugin == "" {
 			t.Fatal("the plugin was not started")
 		}
-		t.Cleanup(func() { // where the test fails
+		t.Cleanup(func() { // for a test that fails
 			if stat, err := os.ReadFile(plugin); err == nil && strings.Contains(string(stat), "(age-plugin-") {
 				pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(plugin)))
 				syscall.Kill(pid, syscall.SIGKILL)
@@ -261,13 +261,13 @@ func TestHungPlugin(t *testing.T) {
 				break // gone, or waiting for init
 			}
 			if time.Now().After(deadline) {
-				t.Fatalf("the plugin lives on: %s", stat)
+				t.Fatalf("the plugin still runs: %s", stat)
 			}
 		}
 	}
 }
 
-// TestRestoreFromPipeLocksNothing: while the backup comes in, the vault is anybody's.
+// TestRestoreFromPipeLocksNothing: the vault is not locked while the backup comes in.
 func TestRestoreFromPipeLocksNothing(t *testing.T) {
 	env, recovery := keylessVault(t)
 	file := filepath.Join(t.TempDir(), "b.age")

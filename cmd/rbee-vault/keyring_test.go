@@ -26,8 +26,8 @@ func command(t *testing.T, env []string, args ...string) (code int, stdout, stde
 	return cmd.ProcessState.ExitCode(), out.String(), errs.String()
 }
 
-// TestKeyringCauses: each way in which a keyring can fail has its own exit code
-// and message, none makes a key, and the recovery identity opens all the same.
+// TestKeyringCauses: each failure of a keyring has its own exit code and message, none
+// creates a key, and the recovery identity still opens the vault.
 func TestKeyringCauses(t *testing.T) {
 	session := keyringtest.Start(t)
 	home := t.TempDir()
@@ -44,7 +44,7 @@ func TestKeyringCauses(t *testing.T) {
 	expect(exitOK, "", "node", "list")
 
 	session.Restart(t)
-	expect(exitOK, "", "node", "list") // the key outlives the daemon
+	expect(exitOK, "", "node", "list") // the key is still there after the daemon was restarted
 
 	session.RestartLocked(t)
 	expect(exitKeyring, "locked", "node", "list")
@@ -78,13 +78,13 @@ func TestKeyringCauses(t *testing.T) {
 	lying := keyringtest.StartFake(t, session.Address(), keyringtest.Lying)
 	other := filepath.Join(home, "other.txt")
 	expect(exitKeyring, "did not store", "init", "--recovery-out", other, "--db", filepath.Join(home, "lying", "v.db"))
-	expect(exitWrongKey, "has no key of id", "rotate") // it has none, whatever it said
+	expect(exitWrongKey, "has no key of id", "rotate") // the keyring did not store the key
 	expect(exitKeyring, "did not store", "rotate", "--identity", recovery)
 	expect(exitKeyring, "did not store", "slot", "add", "keyring", "--identity", recovery)
 	expect(exitOK, "", "node", "list", "--identity", recovery)
 	lying.Stop()
 	session.Restart(t)
-	expect(exitOK, "", "node", "list") // the old key was left where it is
+	expect(exitOK, "", "node", "list") // the old key is still in the keyring
 	if _, err := os.Stat(filepath.Join(home, "lying", "v.db")); err == nil {
 		t.Error("a vault was made although its key was not stored")
 	}

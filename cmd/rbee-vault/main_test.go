@@ -17,8 +17,8 @@ import (
 	"github.com/rbee-keeper/rbee-vault/keyring/keyringtest"
 )
 
-// TestMain builds the command as its users do, for all tests that run it: without
-// the race detector, under which a passphrase takes half a minute.
+// TestMain builds the command for all tests that run it. It builds without the race
+// detector, which makes a passphrase take half a minute.
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "rbee-vault")
@@ -34,8 +34,8 @@ func TestMain(m *testing.M) {
 	}())
 }
 
-// planted stands in every host name and key that the scripts store: no file of a
-// vault, and no temporary file, may hold it.
+// planted is in every host name and key that the scripts store. No file of a vault and no
+// temporary file may hold it.
 const planted = "planted"
 
 func TestScripts(t *testing.T) { runScripts(t, "testdata/script", nil) }
@@ -95,7 +95,7 @@ func findPlanted(dir string) error {
 		}
 		data, err := os.ReadFile(path)
 		if err == nil && bytes.Contains(data, []byte(planted)) {
-			return errors.New("planted text lies in " + path)
+			return errors.New("planted text is in " + path)
 		}
 		return err
 	})

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
@@ -13,76 +14,29 @@ import (
 )
 
 func newNodeList(a *app) *cobra.Command {
-	var where string
+	var o selectOptions
 	cmd := &cobra.Command{
 		Use:   "list [NAME|GLOB...]",
 		Short: "List the nodes",
-		Long: `List the nodes by name: as a table on a terminal; in a pipe tab-separated (name,
-host, port, user, status, last contact, backends); with --json one object a line.
-Without a name, a glob or --where, all of them, whatever their status.`,
+		Long: `List the nodes, sorted by name: as a table on a terminal; tab-separated in a pipe (name,
+host, port, user, status, last contact, backends); as JSON lines with --json. Without a
+name, a glob or --where, all nodes are listed.`,
 		Example: `  rbee-vault node list 'hive-*' --where 'status=online,cuda>=2,seen<10m'`,
 		Args:    cobra.ArbitraryArgs,
-		RunE:    func(cmd *cobra.Command, args []string) error { return runNodeList(cmd, a, args, where) },
+		RunE:    func(cmd *cobra.Command, args []string) error { return runNodeList(cmd.Context(), a, o, args) },
 	}
-	whereFlag(cmd, &where)
+	o.register(cmd)
 	return cmd
 }
 
-// whereFlag is that of every command that takes nodes.
-func whereFlag(cmd *cobra.Command, where *string) {
-	cmd.Flags().StringVar(where, "where", "", "the nodes for which all `CONDITIONS` hold: status=online, backend=cuda, cuda>=2, seen<10m; joined by commas")
-}
-
-// selectNodes returns the nodes that are picked.
-func (a *app) selectNodes(ctx context.Context, r *registry.Registry, s registry.Selector) ([]registry.Node, error) {
-	if names, ok := s.Names(); ok { // another node's unreadable row is in nobody's way
-		var nodes []registry.Node
-		for _, name := range names {
-			n, err := r.GetNode(ctx, name)
-			if err != nil {
-				return nil, nodeHint(err)
-			}
-			nodes = append(nodes, n)
-		}
-		return nodes, nil
-	}
-	nodes, err := r.ListNodes(ctx)
-	if err != nil {
-		return nil, err
-	}
-	picked, err := s.Select(nodes, a.now())
-	return picked, nodeHint(err)
-}
-
-// selectNames is selectNodes for who needs their names alone; that conditions pick
-// none, it says.
-func (a *app) selectNames(ctx context.Context, r *registry.Registry, patterns []string, where string) ([]string, error) {
-	s, err := registry.ParseSelector(patterns, where)
-	if err != nil {
-		return nil, err
-	}
-	nodes, err := a.selectNodes(ctx, r, s)
-	if err != nil {
-		return nil, err
-	}
-	if len(nodes) == 0 && where != "" {
-		a.ui.info("No node is so.")
-	}
-	var names []string
-	for _, n := range nodes {
-		names = append(names, n.Name)
-	}
-	return names, nil
-}
-
-func runNodeList(cmd *cobra.Command, a *app, patterns []string, where string) error {
-	s, err := registry.ParseSelector(patterns, where)
+func runNodeList(ctx context.Context, a *app, o selectOptions, args []string) error {
+	selection, err := o.parse(args)
 	if err != nil {
 		return err
 	}
 	var nodes []registry.Node
-	err = a.withRegistry(cmd.Context(), func(r *registry.Registry) (err error) {
-		nodes, err = a.selectNodes(cmd.Context(), r, s)
+	err = a.withRegistry(ctx, func(r *registry.Registry) (err error) {
+		nodes, err = selection.nodes(ctx, a, r)
 		return err
 	})
 	if err != nil {
@@ -91,47 +45,56 @@ func runNodeList(cmd *cobra.Command, a *app, patterns []string, where string) er
 	if a.json {
 		return objects(a.ui, nodes)
 	}
-	if len(nodes) == 0 && where != "" {
-		a.ui.info("No node is so.")
-		return nil
-	}
 	if len(nodes) == 0 {
-		a.ui.info("There are no nodes yet: rbee-vault node add NAME ...")
+		if selection.conditional {
+			return nil // nodes has said that no node matches
+		}
+		a.ui.info("There are no nodes yet. To add one: rbee-vault node add NAME ...")
 		return nil
 	}
-	rows := make([][]string, len(nodes))
-	for i, n := range nodes {
-		last := "-"
-		if !n.LastConnected.IsZero() {
-			last = n.LastConnected.Format(time.RFC3339)
-			if a.ui.pretty {
-				last = ago(a.now().Sub(n.LastConnected))
-			}
-		} else if a.ui.pretty {
-			last = "never"
-		}
-		backends := backendsText(n)
-		if backends == "" {
-			backends = "-"
-		}
-		rows[i] = []string{n.Name, n.SSHHost, strconv.Itoa(int(n.SSHPort)), n.SSHUser, string(n.Status), last, backends}
-	}
-	colours := map[registry.Status]lipgloss.Style{
-		registry.StatusOnline:  green,
-		registry.StatusOffline: yellow,
-		registry.StatusError:   red,
-		registry.StatusUnknown: faint,
+	var rows [][]string
+	for _, n := range nodes {
+		rows = append(rows, nodeRow(a, n))
 	}
 	a.ui.table([]string{"NAME", "HOST", "PORT", "USER", "STATUS", "LAST CONTACT", "BACKENDS"}, rows, func(row, col int) lipgloss.Style {
 		if col == 4 {
-			return colours[nodes[row].Status]
+			return statusStyle(nodes[row].Status)
 		}
 		return lipgloss.NewStyle()
 	})
 	return nil
 }
 
-// ago gives a duration as a person says it.
+// nodeRow returns the cells of a node: for a person on a terminal, for a program in a pipe.
+func nodeRow(a *app, n registry.Node) []string {
+	last := "-"
+	switch {
+	case n.LastConnected.IsZero() && a.ui.pretty:
+		last = "never"
+	case n.LastConnected.IsZero():
+	case a.ui.pretty:
+		last = ago(a.now().Sub(n.LastConnected))
+	default:
+		last = n.LastConnected.Format(time.RFC3339)
+	}
+	return []string{n.Name, n.SSHHost, strconv.Itoa(int(n.SSHPort)), n.SSHUser, string(n.Status), last, cmp.Or(backendsText(n), "-")}
+}
+
+func statusStyle(s registry.Status) lipgloss.Style {
+	switch s {
+	case registry.StatusOnline:
+		return green
+	case registry.StatusOffline:
+		return yellow
+	case registry.StatusError:
+		return red
+	case registry.StatusUnknown:
+		return faint
+	}
+	return lipgloss.NewStyle()
+}
+
+// ago returns a duration in the form for a person: 5m, 36h, 3d.
 func ago(d time.Duration) string {
 	switch {
 	case d < 0:

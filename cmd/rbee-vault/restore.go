@@ -24,25 +24,30 @@ type restoreOptions struct {
 	dryRun    bool
 }
 
+func (o *restoreOptions) register(cmd *cobra.Command) {
+	o.readOptions.register(cmd)
+	f := cmd.Flags()
+	f.BoolVar(&o.replace, "replace", false, "replace a vault in place: it is set aside")
+	f.BoolVar(&o.noKeyring, "no-keyring", false, "do not store the new key in the OS keyring")
+	f.BoolVar(&o.dryRun, "dry-run", false, "check the backup and report, without writing anything")
+}
+
 func newRestore(a *app) *cobra.Command {
 	var o restoreOptions
 	cmd := &cobra.Command{
 		Use:   "restore FILE",
-		Short: "Make a vault of a backup",
-		Long: `Make a vault of a backup, at --db. FILE may be '-'. Everything is verified before
-anything is put in place. The vault gets an id, a key and a signing key of its own,
-and keeps the backup's recipients, so the same recovery identity opens it.
+		Short: "Create a vault from a backup",
+		Long: `Create a vault from a backup, at --db. FILE may be '-'. The whole backup is verified
+before anything is put in place. The vault gets a new id, a new key and a new signing
+key. It keeps the recipients of the backup, so the same recovery identity opens it.
 
-A vault in place is refused, or with --replace set aside as .replaced-<time>: it
-still opens, by --db and that name.`,
+If there is a vault in place, nothing is restored. With --replace it is set aside as
+.replaced-<time>, and still opens with --db and that name.`,
 		Example: `  rbee-vault restore beehives-20260102T150405Z-000007.tar.gz.age --identity recovery.txt`,
 		Args:    cobra.ExactArgs(1),
 		RunE:    func(cmd *cobra.Command, args []string) error { return runRestore(cmd.Context(), a, o, args[0]) },
 	}
 	o.register(cmd)
-	cmd.Flags().BoolVar(&o.replace, "replace", false, "set a vault in place aside")
-	cmd.Flags().BoolVar(&o.noKeyring, "no-keyring", false, "keep the new key out of the OS keyring")
-	cmd.Flags().BoolVar(&o.dryRun, "dry-run", false, "verify and report, write nothing")
 	return cmd
 }
 
@@ -64,26 +69,36 @@ func runRestore(ctx context.Context, a *app, o restoreOptions, file string) erro
 		return err
 	}
 	if o.dryRun {
-		if err := rehearseRestore(ctx, a, cfg, o); err != nil {
+		if err := rehearseRestore(ctx, cfg, o); err != nil {
 			return restoreHint(err)
 		}
-		return runVerify(ctx, a, o.readOptions, file, o.replace)
+		return verifyBackup(ctx, a, o.readOptions, file, o.replace)
 	}
+	done, err := restore(ctx, a, cfg, o, file)
+	if err != nil {
+		return restoreHint(err)
+	}
+	if a.json {
+		return a.ui.object(newRestoreJSON(done, o))
+	}
+	a.showRestored(done)
+	return nil
+}
+
+// restore puts the backup in place. If the backup is damaged or not trusted, the audit log
+// of the vault that it should have replaced records the attempt.
+func restore(ctx context.Context, a *app, cfg vault.Config, o restoreOptions, file string) (backup.Restored, error) {
 	if err := needIdentities(cfg.Identities); err != nil {
-		return err
+		return backup.Restored{}, err
 	}
 	r, err := a.openBackup(ctx, file)
 	if err != nil {
-		return err
+		return backup.Restored{}, err
 	}
 	defer r.Close()
-	var recorded map[string]bool
-	if o.replace && len(o.signers) == 0 {
-		recorded = recordedBackups(ctx, a, cfg)
-	}
-	read, err := o.build(a, cfg, recorded)
+	read, err := o.build(ctx, a, cfg, o.replace)
 	if err != nil {
-		return err
+		return backup.Restored{}, err
 	}
 	done, err := backup.Restore(ctx, cfg, r, backup.RestoreOptions{
 		ReadOptions:    read,
@@ -94,26 +109,24 @@ func runRestore(ctx context.Context, a *app, o restoreOptions, file string) erro
 	if o.replace && (errors.Is(err, backup.ErrUntrusted) || errors.Is(err, backup.ErrDamaged)) {
 		a.auditRefusedRestore(ctx, cfg, file, err)
 	}
-	if err != nil {
-		return restoreHint(err)
+	return done, err
+}
+
+func newRestoreJSON(done backup.Restored, o restoreOptions) restoreJSON {
+	return restoreJSON{
+		Path:     done.Path,
+		VaultID:  done.VaultID,
+		KeyID:    done.KeyID.String(),
+		Keyring:  !o.noKeyring,
+		Signer:   newSignerJSON(done.Signer),
+		Slots:    done.Slots,
+		LeftOut:  notNil(done.LeftOut),
+		Replaced: wire.Nullable(done.Aside),
+		Manifest: done.Manifest,
 	}
-	if a.json {
-		var aside *string
-		if done.Aside != "" {
-			aside = &done.Aside
-		}
-		return a.ui.object(restoreJSON{
-			Path:     done.Path,
-			VaultID:  done.VaultID,
-			KeyID:    done.KeyID.String(),
-			Keyring:  !o.noKeyring,
-			Signer:   newSignerJSON(done.Signer),
-			Slots:    done.Slots,
-			LeftOut:  append([]vault.Slot{}, done.LeftOut...),
-			Replaced: aside,
-			Manifest: done.Manifest,
-		})
-	}
+}
+
+func (a *app) showRestored(done backup.Restored) {
 	pairs := [][2]string{
 		{"vault", done.Path},
 		{"vault id", done.VaultID},
@@ -131,19 +144,18 @@ func runRestore(ctx context.Context, a *app, o restoreOptions, file string) erro
 	}
 	a.ui.pairs(pairs)
 	a.ui.info(`
-This is a new vault with a signer of its own: write its fingerprint on the recovery
-sheet, or keep the page that this writes: rbee-vault status --sheet FILE`)
-	a.tellUnvouched(done.Slots, done.Signer)
-	return nil
+This is a new vault with a new signer. Write the signer's fingerprint on the recovery
+sheet, or keep a new sheet: rbee-vault status --sheet FILE`)
+	a.showUnvouched(done.Slots, done.Signer)
 }
 
-// confirmInPlace asks about recipients that nothing vouches for.
+// confirmInPlace asks about the recipients of a vault in place that nothing vouches for.
 func (a *app) confirmInPlace(ctx context.Context, in vault.InPlace) error {
-	a.ui.warn("nothing vouches for what is in place: %v", in.Cause)
+	a.ui.warn("nothing vouches for the vault in place: %v", in.Cause)
 	if in.Recipients == nil {
-		a.ui.warn("its recipients are not known, so all of the backup's come back, also those that were removed since")
+		a.ui.warn("its recipients are not known, so all recipients of the backup come back, even those that were removed later")
 	} else {
-		a.ui.warn("of the backup's recipients only these are kept, which its slots file names; who can write that file could have changed them:")
+		a.ui.warn("of the backup's recipients only these are kept, which its slots file names; anybody who can write that file could have changed them:")
 		for _, s := range in.Recipients {
 			a.ui.warn("  %s", slotText(s))
 		}
@@ -154,9 +166,8 @@ func (a *app) confirmInPlace(ctx context.Context, in vault.InPlace) error {
 	return a.ui.confirm(ctx, "Set it aside as it is, and put the backup in its place?")
 }
 
-// tellUnvouched names the unlock methods whose first use is asked about, for nothing of
-// theirs vouches for the signer yet.
-func (a *app) tellUnvouched(slots []vault.Slot, signer string) {
+// showUnvouched lists the unlock methods that do not vouch for the signer yet.
+func (a *app) showUnvouched(slots []vault.Slot, signer string) {
 	var unvouched []string
 	for _, s := range slots {
 		if !s.Vouched() {
@@ -167,8 +178,9 @@ func (a *app) tellUnvouched(slots []vault.Slot, signer string) {
 		return
 	}
 	a.ui.info(`
-These have not vouched for the signer yet. Each is asked once, or vouches by this line;
-a service's credential first, for it cannot be asked:
+These unlock methods have not vouched for the signer yet. Each of them asks once, at its
+first use, or vouches with the command below. A service cannot be asked, so run the
+command for its credential first.
 %s
 
   rbee-vault status --identity FILE --signer %s`, strings.Join(unvouched, "\n"), vault.Fingerprint(signer))
@@ -177,16 +189,16 @@ a service's credential first, for it cannot be asked:
 func restoreHint(err error) error {
 	switch {
 	case errors.Is(err, vault.ErrExists):
-		return withHint(err, "Nothing was touched. Replace it (it is set aside) with --replace, or restore elsewhere with --db PATH.")
+		return withHint(err, "Nothing was changed. Replace that vault with --replace (it is set aside), or restore to another path with --db PATH.")
 	case noKeyringHere(err):
-		return withHint(err, "Nothing was restored. On a machine without a keyring, restore to a vault that opens by identity alone: --no-keyring")
+		return withHint(err, "Nothing was restored. On a machine without a keyring, restore to a vault that opens with an identity only: --no-keyring")
 	}
 	return err
 }
 
-// rehearseRestore looks for what would stop a restore before it reads the backup, and
-// gives that error. It writes nothing.
-func rehearseRestore(ctx context.Context, a *app, cfg vault.Config, o restoreOptions) error {
+// rehearseRestore returns the error that would stop a restore before it reads the backup.
+// It writes nothing.
+func rehearseRestore(ctx context.Context, cfg vault.Config, o restoreOptions) error {
 	if err := needIdentities(cfg.Identities); err != nil {
 		return err
 	}
@@ -199,7 +211,7 @@ func rehearseRestore(ctx context.Context, a *app, cfg vault.Config, o restoreOpt
 		return fmt.Errorf("%q %w", cfg.Path, vault.ErrExists)
 	}
 	if !o.noKeyring {
-		// An account that nobody has: whether the keyring answers at all.
+		// Look up an account that does not exist, to see whether the keyring answers.
 		if _, err := cfg.Keyring.Get(ctx, rand.Text()); err != nil && !errors.Is(err, keyring.ErrNotFound) {
 			return err
 		}
@@ -207,8 +219,8 @@ func rehearseRestore(ctx context.Context, a *app, cfg vault.Config, o restoreOpt
 	return nil
 }
 
-// auditRefusedRestore puts into the log of the vault in place, where that opens,
-// that somebody tried to replace it by a backup that was not accepted.
+// auditRefusedRestore records in the audit log of the vault in place that somebody tried
+// to replace it with a bad backup. A vault that does not open records nothing.
 func (a *app) auditRefusedRestore(ctx context.Context, cfg vault.Config, file string, reason error) {
 	v, err := vault.Open(ctx, cfg)
 	if err == nil {
@@ -220,13 +232,4 @@ func (a *app) auditRefusedRestore(ctx context.Context, cfg vault.Config, file st
 	if err != nil {
 		a.ui.logger().Debug("the refused restore is not in the audit log", "reason", err)
 	}
-}
-
-// slotText names a slot for a person.
-func slotText(s vault.Slot) string {
-	text := strings.TrimSpace(string(s.Kind) + " " + wire.Shorten(s.Recipient, 70))
-	if s.Label != "" && s.Label != string(s.Kind) {
-		text += " (" + s.Label + ")"
-	}
-	return text
 }

@@ -17,24 +17,30 @@ type rotateOptions struct {
 	sheet  string
 }
 
+func (o *rotateOptions) register(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.BoolVar(&o.dryRun, "dry-run", false, "check that a rotation can work, and change nothing")
+	f.StringVar(&o.sheet, "sheet", "", "write a sheet that names the new signer to the new `FILE`")
+	f.BoolVar(&o.backup, "backup", false, "make a backup after the rotation")
+}
+
 func newRotate(a *app) *cobra.Command {
 	var o rotateOptions
 	cmd := &cobra.Command{
 		Use:   "rotate",
 		Short: "Give the vault a new key",
-		Long: `Give the vault a new key. Every row is copied under it, every sealed key sealed
-anew, and every slot and the OS keyring get it; the old key opens nothing any more
-but older copies. It needs no secret besides the way in that opens the vault.
+		Long: `Give the vault a new key. Every row is encrypted again, every SSH key is sealed again,
+and every slot and the OS keyring get the new key. After that the old key opens only
+older copies. A rotation needs no secret except the one that opens the vault.
 
-Nobody else may have the vault open: who has is named, and waited for (--wait).
-Whatever interrupts it, the vault opens as before or with its new key, by every way
-in. Rotate when somebody who had a way in must not have one any more, and every
-year or two.`,
+No other process may have the vault open. If one has, it is named, and the rotation
+waits for it (--wait). A rotation may be interrupted at any time: the vault then has its
+old key or its new key, and every unlock method works.
+
+Rotate when somebody must lose access, and every year or two.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runRotate(cmd.Context(), a, o) },
 	}
-	cmd.Flags().BoolVar(&o.dryRun, "dry-run", false, "try all that can be tried, and change nothing")
-	cmd.Flags().StringVar(&o.sheet, "sheet", "", "write a page that names the new signer to the new `FILE`")
-	cmd.Flags().BoolVar(&o.backup, "backup", false, "make a backup afterwards")
+	o.register(cmd)
 	return cmd
 }
 
@@ -50,23 +56,10 @@ type rotateJSON struct {
 
 func runRotate(ctx context.Context, a *app, o rotateOptions) error {
 	if o.dryRun {
-		a.acceptRollback = false // which would be written down
+		a.acceptRollback = false // accepting it would write to the vault
+		return a.withVault(ctx, func(v *vault.Vault) error { return a.rehearseRotation(ctx, v) })
 	}
 	return a.withVault(ctx, func(v *vault.Vault) error {
-		if o.dryRun {
-			if err := v.CheckPages(ctx); err != nil {
-				return err
-			}
-			plan, err := v.PlanRotation(ctx)
-			if err != nil {
-				return rotateHint(err)
-			}
-			if err := a.showRotated(plan, true); err != nil {
-				return err
-			}
-			a.ui.info("Nothing was changed. A rotation would give the vault this generation of its key.")
-			return nil
-		}
 		sheet, err := newSheet(o.sheet)
 		if err != nil {
 			return err
@@ -77,25 +70,47 @@ func runRotate(ctx context.Context, a *app, o rotateOptions) error {
 		if err := sheet.write(ctx, a, v); err != nil {
 			return fmt.Errorf("the key was changed, but the sheet could not be written: %w", err)
 		}
-		if !o.backup && a.interactive() && !a.yes && !a.json {
-			err := a.ui.confirm(ctx, "The backups so far can be read as before. Make a fresh one now?")
-			if err != nil && !errors.Is(err, errDeclined) {
-				return err
-			}
-			o.backup = err == nil
-		}
-		if !o.backup {
-			a.ui.info("Make a fresh backup: rbee-vault backup")
-			return nil
-		}
-		if err := a.backup(ctx, v, backupOptions{}); err != nil {
-			return fmt.Errorf("the key was changed, but the backup failed: %w", err)
-		}
-		return nil
+		return a.backupRotated(ctx, v, o.backup)
 	})
 }
 
-// rotate rotates the open vault and tells of it.
+// rehearseRotation checks what can be checked without changing anything.
+func (a *app) rehearseRotation(ctx context.Context, v *vault.Vault) error {
+	if err := v.CheckPages(ctx); err != nil {
+		return err
+	}
+	plan, err := v.PlanRotation(ctx)
+	if err != nil {
+		return rotateHint(err)
+	}
+	if err := a.showRotated(plan, true); err != nil {
+		return err
+	}
+	a.ui.info("Nothing was changed: this was a dry run. A rotation would give the vault this generation of its key.")
+	return nil
+}
+
+// backupRotated makes the first backup with the new key, if the flag or the operator wants
+// one.
+func (a *app) backupRotated(ctx context.Context, v *vault.Vault, wanted bool) error {
+	if !wanted && a.interactive() && !a.yes && !a.json {
+		err := a.ui.confirm(ctx, "The old backups can still be read. Make a new backup now?")
+		if err != nil && !errors.Is(err, errDeclined) {
+			return err
+		}
+		wanted = err == nil
+	}
+	if !wanted {
+		a.ui.info("Make a new backup: rbee-vault backup")
+		return nil
+	}
+	if err := a.backup(ctx, v, backupOptions{}); err != nil {
+		return fmt.Errorf("the key was changed, but the backup failed: %w", err)
+	}
+	return nil
+}
+
+// rotate rotates the open vault and prints the result.
 func (a *app) rotate(ctx context.Context, v *vault.Vault) error {
 	done, err := v.Rotate(ctx)
 	if err != nil {
@@ -120,21 +135,22 @@ func (a *app) showRotated(r vault.Rotated, dryRun bool) error {
 	a.ui.pairs(append(pairs, [2]string{"opens by", vault.WaysIn(r.Slots, r.Keyring)}))
 	if !dryRun {
 		a.ui.info(`
-The signer is new: write its fingerprint on the recovery sheet, or keep the page that
---sheet FILE writes (rbee-vault status --sheet FILE, later). Who could read the vault
-before knows the old signing key: sheets and files that name the old signer do not tell
-his vaults and backups from yours. If a reader was removed, make credentials anew too.`)
+The vault has a new signer. Write the signer's fingerprint on the recovery sheet, or
+keep a new sheet: rbee-vault status --sheet FILE
+Anybody who could read the vault before knows the old signing key, and can sign vaults
+and backups with it. Sheets and files that name the old signer do not protect against
+that. If somebody lost access, make new service credentials too.`)
 	}
 	return nil
 }
 
-// rotateHint adds what only rotate knows of the next step.
+// rotateHint adds the next step after a failed rotation.
 func rotateHint(err error) error {
 	switch {
 	case errors.Is(err, vault.ErrLocked):
-		return withHint(err, "Stop that process first, or give it time: --wait 1m. A program that links the library can rotate by itself.")
+		return withHint(err, "Stop that process first, or wait longer for it: --wait 1m. A program that links the library can rotate the vault itself.")
 	case classify(err).code == exitKeyring:
-		return withHint(err, "The new key must go where the old one was. Where the keyring is lost for good: rbee-vault slot remove keyring --identity FILE, then rotate")
+		return withHint(err, "The keyring must store the new key, as it stored the old one. If the keyring is lost for good: rbee-vault slot remove keyring --identity FILE, then rotate")
 	}
 	return err
 }

@@ -1,47 +1,67 @@
 package main
 
 import (
+	"context"
+
 	"github.com/spf13/cobra"
 )
 
-// newSetup keeps the spellings that operators of the keeper know.
+// newSetup has the command names that operators know from rbee-keeper.
 func newSetup(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "setup",
-		Short: "The keeper's spellings: add-node, list-nodes, remove-node",
+		Short: "The same commands under the names in rbee-keeper: add-node, list-nodes, remove-node",
 	}
-	var o nodeOptions
+	cmd.AddCommand(newSetupAdd(a), newSetupList(a), newSetupRemove(a))
+	return cmd
+}
+
+func newSetupAdd(a *app) *cobra.Command {
+	var o nodeAddOptions
 	var name string
-	add := &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "add-node --name NAME",
 		Short: "Add a node; see `rbee-vault node add`",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if name == "" {
-				return usagef(cmd, "--name is needed")
-			}
-			return runNodeAdd(cmd, a, &o, &keyOptions{}, name)
-		},
+		RunE:  func(cmd *cobra.Command, _ []string) error { return runSetupAdd(cmd.Context(), a, o, name) },
 	}
-	o.register(add)
-	add.Flags().StringVar(&name, "name", "", "`NAME` of the node")
+	o.nodeOptions.register(cmd) // rbee-keeper has no flags for keys in the vault
+	nameFlag(cmd, &name)
+	return cmd
+}
 
-	list := &cobra.Command{
+func nameFlag(cmd *cobra.Command, name *string) {
+	cmd.Flags().StringVar(name, "name", "", "`NAME` of the node")
+}
+
+func runSetupAdd(ctx context.Context, a *app, o nodeAddOptions, name string) error {
+	if name == "" {
+		return usagef("--name is needed")
+	}
+	return runNodeAdd(ctx, a, o, name)
+}
+
+func newSetupList(a *app) *cobra.Command {
+	return &cobra.Command{
 		Use:   "list-nodes",
 		Short: "List the nodes; see `rbee-vault node list`",
-		RunE:  func(cmd *cobra.Command, _ []string) error { return runNodeList(cmd, a, nil, "") },
+		RunE:  func(cmd *cobra.Command, _ []string) error { return runNodeList(cmd.Context(), a, selectOptions{}, nil) },
 	}
+}
 
-	remove := &cobra.Command{
+func newSetupRemove(a *app) *cobra.Command {
+	var name string
+	cmd := &cobra.Command{
 		Use:   "remove-node --name NAME",
 		Short: "Remove a node; see `rbee-vault node remove`",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if name == "" {
-				return usagef(cmd, "--name is needed")
-			}
-			return removeNodes(cmd.Context(), a, exactly(name))
-		},
+		RunE:  func(cmd *cobra.Command, _ []string) error { return runSetupRemove(cmd.Context(), a, name) },
 	}
-	remove.Flags().StringVar(&name, "name", "", "`NAME` of the node")
-	cmd.AddCommand(add, list, remove)
+	nameFlag(cmd, &name)
 	return cmd
+}
+
+func runSetupRemove(ctx context.Context, a *app, name string) error {
+	if name == "" {
+		return usagef("--name is needed")
+	}
+	return removeNodes(ctx, a, selectNode(name))
 }

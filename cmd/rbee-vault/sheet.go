@@ -11,10 +11,10 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// sheet is the new file of a signer sheet; "": none is wanted.
+// sheet is the path of a signer sheet that is to be written; "" for none.
 type sheet string
 
-// newSheet sees that the file can be made, before anything is changed.
+// newSheet checks that the file can be created, before anything is changed.
 func newSheet(path string) (sheet, error) {
 	if path == "" {
 		return "", nil
@@ -34,7 +34,7 @@ func newSheet(path string) (sheet, error) {
 	return sheet(abs), nil
 }
 
-// write writes the page, and notes that it was handed out.
+// write writes the sheet, and records that in the vault.
 func (s sheet) write(ctx context.Context, a *app, v *vault.Vault) error {
 	if s == "" {
 		return nil

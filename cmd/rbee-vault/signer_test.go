@@ -10,7 +10,7 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// TestParseSigner: a sheet names a whole fingerprint, and never another file.
+// TestParseSigner: a sheet must have a whole fingerprint; the name of a file is refused.
 func TestParseSigner(t *testing.T) {
 	fingerprint := "SHA256:" + strings.Repeat("a", 43)
 	sheet := filepath.Join(t.TempDir(), "sheet")

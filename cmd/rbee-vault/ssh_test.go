@@ -11,7 +11,7 @@ import (
 	"github.com/rbee-keeper/rbee-vault/internal/sshdtest"
 )
 
-// TestSSH drives a real sshd with stock ssh: an exported key, and host keys from the
+// TestSSH connects to a real sshd with stock ssh, an exported key, and host keys from the
 // vault.
 func TestSSH(t *testing.T) {
 	env, recovery := keylessVault(t)
@@ -68,8 +68,8 @@ func TestSSH(t *testing.T) {
 	if out, err := ssh(); err != nil || strings.TrimSpace(string(out)) != "hello" {
 		t.Errorf("ssh: %v: %s", err, out)
 	}
-	// By the alias of an exported ssh_config.
-	// Its program and its database lie where ssh could see tokens.
+	// By the alias of an exported ssh_config. The paths of the program and the database hold
+	// text that ssh could take for tokens.
 	config := filepath.Join(t.TempDir(), "rbee.conf")
 	odd := filepath.Join(t.TempDir(), "100%h rbee")
 	program, err := os.ReadFile(exe)
@@ -103,10 +103,10 @@ func TestSSH(t *testing.T) {
 	}
 	must("host-key", "forget", "hive-01", "--yes")
 	if out, err := ssh(); err == nil {
-		t.Errorf("ssh trusts a host whose keys are forgotten: %s", out)
+		t.Errorf("ssh trusts a host after its keys were forgotten: %s", out)
 	}
 
-	// From known_hosts; and a key that has changed.
+	// A key from known_hosts, and a key that has changed.
 	public, err := os.ReadFile(server.PublicFiles[0])
 	if err != nil {
 		t.Fatal(err)

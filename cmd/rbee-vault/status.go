@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -14,14 +15,22 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
+type statusOptions struct {
+	sheet string
+}
+
+func (o *statusOptions) register(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&o.sheet, "sheet", "", "write a sheet that names the current signer to the new `FILE`")
+}
+
 func newStatus(a *app) *cobra.Command {
-	var sheet string
+	var o statusOptions
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Show what the vault is, how it opens and when it was last backed up",
-		RunE:  func(cmd *cobra.Command, _ []string) error { return runStatus(cmd.Context(), a, sheet) },
+		Short: "Show the vault, its unlock methods, its contents and its last backup",
+		RunE:  func(cmd *cobra.Command, _ []string) error { return runStatus(cmd.Context(), a, o) },
 	}
-	cmd.Flags().StringVar(&sheet, "sheet", "", "write a page that names the current signer to the new `FILE`")
+	o.register(cmd)
 	return cmd
 }
 
@@ -41,8 +50,8 @@ type statusJSON struct {
 	SSHKeys    int            `json:"ssh_keys"`
 	HostKeys   int            `json:"host_keys"`
 	Signer     signerJSON     `json:"signer"`
-	Sheet      *string        `json:"sheet"`            // when a sheet with the signer was handed out
-	Unanchored *string        `json:"unanchored_since"` // the oldest change that the keyring does not remember
+	Sheet      *string        `json:"sheet"`            // when a sheet with this signer was written
+	Unanchored *string        `json:"unanchored_since"` // the oldest change that the high-water mark in the keyring does not cover
 	Origin     *originJSON    `json:"origin"`
 	LastBackup *recordJSON    `json:"last_backup"`
 	WALBytes   int64          `json:"wal_bytes"`
@@ -53,108 +62,155 @@ type originJSON struct {
 	Signer  signerJSON `json:"signer"`
 }
 
-func runStatus(ctx context.Context, a *app, sheetFile string) error {
-	page, err := newSheet(sheetFile)
+// status is what runStatus shows.
+type status struct {
+	path        string
+	openedBy    vault.Source
+	meta        vault.Meta
+	slots       []vault.Slot
+	totals      registry.Totals
+	sheet       time.Time        // when a sheet with this signer was written; zero: never
+	behindSince time.Time        // the oldest change that the high-water mark in the keyring does not cover; zero: none
+	last        *backup.Record   // nil: there is no backup
+	lastFile    backup.FileState // of last
+	walBytes    int64
+}
+
+func runStatus(ctx context.Context, a *app, o statusOptions) error {
+	page, err := newSheet(o.sheet)
 	if err != nil {
 		return err
 	}
-	var m vault.Meta
-	var totals registry.Totals
-	var last *backup.Record
-	s := statusJSON{Schema: vault.SchemaVersion()}
-	err = a.withRegistry(ctx, func(r *registry.Registry) error {
-		v := r.Vault()
+	var s status
+	err = a.withVault(ctx, func(v *vault.Vault) error {
 		if err := page.write(ctx, a, v); err != nil {
 			return err
 		}
-		s.Path, s.OpenedBy = v.Path(), v.Source()
-		err := v.View(ctx, func(tx *vault.Tx) (err error) {
-			if m, err = tx.Meta(ctx); err != nil {
-				return err
-			}
-			if s.Slots, err = tx.Slots(ctx); err != nil {
-				return err
-			}
-			signers, err := tx.Signers(ctx)
-			if err != nil {
-				return err
-			}
-			if at := signers[len(signers)-1].Sheet; !at.IsZero() {
-				text := wire.FormatTime(at)
-				s.Sheet = &text
-			}
-			totals, err = registry.Counts(ctx, tx)
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		if last, err = lastBackup(ctx, v); err != nil {
-			return err
-		}
-		if v.Source() == vault.FromKeyring {
-			if state, err := v.Anchor(ctx); err == nil && !state.BehindSince.IsZero() {
-				text := wire.FormatTime(state.BehindSince)
-				s.Unanchored = &text
-			}
-		}
-		if info, err := os.Stat(v.Path() + "-wal"); err == nil {
-			s.WALBytes = info.Size()
-		}
-		return nil
+		s, err = readStatus(ctx, v)
+		return err
 	})
 	if err != nil {
 		return err
 	}
-	s.VaultID, s.KeyID, s.Generation, s.Class = m.VaultID, m.KeyID.String(), m.Generation, m.Class
-	s.Created, s.KeyCreated, s.Keyring = wire.FormatTime(m.Created), wire.FormatTime(m.KeyCreated), m.Keyring
-	s.Nodes, s.SSHKeys, s.HostKeys = totals.Nodes, totals.SSHKeys, totals.HostKeys
-	s.Signer = newSignerJSON(m.Signer)
+	if a.json {
+		return a.ui.object(newStatusJSON(s))
+	}
+	a.ui.pairs(s.pairs(a.now()))
+	return nil
+}
+
+// readStatus reads the status from the open vault and the files beside it.
+func readStatus(ctx context.Context, v *vault.Vault) (status, error) {
+	s := status{path: v.Path(), openedBy: v.Source()}
+	err := v.View(ctx, func(tx *vault.Tx) (err error) {
+		if s.meta, err = tx.Meta(ctx); err != nil {
+			return err
+		}
+		if s.slots, err = tx.Slots(ctx); err != nil {
+			return err
+		}
+		signers, err := tx.Signers(ctx)
+		if err != nil {
+			return err
+		}
+		s.sheet = signers[len(signers)-1].Sheet
+		s.totals, err = registry.Counts(ctx, tx)
+		return err
+	})
+	if err != nil {
+		return status{}, err
+	}
+	if s.last, err = lastBackup(ctx, v); err != nil {
+		return status{}, err
+	}
+	if s.last != nil {
+		s.lastFile = s.last.File(false)
+	}
+	if s.openedBy == vault.FromKeyring {
+		if state, err := v.Anchor(ctx); err == nil {
+			s.behindSince = state.BehindSince
+		}
+	}
+	if info, err := os.Stat(s.path + "-wal"); err == nil {
+		s.walBytes = info.Size()
+	}
+	return s, nil
+}
+
+func newStatusJSON(s status) statusJSON {
+	j := statusJSON{
+		Path:       s.path,
+		VaultID:    s.meta.VaultID,
+		KeyID:      s.meta.KeyID.String(),
+		Generation: s.meta.Generation,
+		Class:      s.meta.Class,
+		Schema:     vault.SchemaVersion(),
+		Created:    wire.FormatTime(s.meta.Created),
+		KeyCreated: wire.FormatTime(s.meta.KeyCreated),
+		OpenedBy:   s.openedBy,
+		Keyring:    s.meta.Keyring,
+		Slots:      s.slots,
+		Nodes:      s.totals.Nodes,
+		SSHKeys:    s.totals.SSHKeys,
+		HostKeys:   s.totals.HostKeys,
+		Signer:     newSignerJSON(s.meta.Signer),
+		Sheet:      nullableTime(s.sheet),
+		Unanchored: nullableTime(s.behindSince),
+		WALBytes:   s.walBytes,
+	}
+	if s.meta.OriginVaultID != "" {
+		j.Origin = &originJSON{s.meta.OriginVaultID, newSignerJSON(s.meta.OriginSigner)}
+	}
+	if s.last != nil {
+		record := newRecordJSON(*s.last, s.lastFile)
+		j.LastBackup = &record
+	}
+	return j
+}
+
+// nullableTime returns the time as JSON has it, or nil if there is none.
+func nullableTime(t time.Time) *string {
+	if t.IsZero() {
+		return nil
+	}
+	return wire.Nullable(wire.FormatTime(t))
+}
+
+// pairs returns the status as names and values.
+func (s status) pairs(now time.Time) [][2]string {
+	m := s.meta
+	pairs := [][2]string{
+		{"vault", s.path},
+		{"vault id", m.VaultID},
+		{"key id", fmt.Sprintf("%s (generation %d, made %s)", m.KeyID, m.Generation, m.KeyCreated.Format(time.DateOnly))},
+		{"class", string(m.Class)},
+		{"opened by", string(s.openedBy)},
+	}
+	add := func(name, value string) { pairs = append(pairs, [2]string{name, value}) }
+	if m.Keyring {
+		add("opens by", "the OS keyring")
+	}
+	for _, slot := range s.slots {
+		add("opens by", slotText(slot))
+	}
+	add("holds", fmt.Sprintf("%d nodes, %d SSH keys, %d host keys", s.totals.Nodes, s.totals.SSHKeys, s.totals.HostKeys))
+	add("signer", vault.Fingerprint(m.Signer))
+	if s.sheet.IsZero() {
+		add("sheet", "no sheet names this signer yet: rbee-vault status --sheet FILE")
+	}
+	if !s.behindSince.IsZero() {
+		add("high-water mark", "the keyring does not cover the changes since "+wire.FormatTime(s.behindSince))
+	}
 	if m.OriginVaultID != "" {
-		s.Origin = &originJSON{m.OriginVaultID, newSignerJSON(m.OriginSigner)}
+		add("restored from", fmt.Sprintf("vault %s, signer %s", m.OriginVaultID, vault.Fingerprint(m.OriginSigner)))
 	}
 	backupText := "never"
-	if last != nil {
-		state := last.File(false)
-		record := newRecordJSON(*last, state)
-		s.LastBackup = &record
-		backupText = fmt.Sprintf("%s ago, %s (%s)", ago(a.now().Sub(last.Created)), last.Path, state)
+	if s.last != nil {
+		backupText = fmt.Sprintf("%s ago, %s (%s)", ago(now.Sub(s.last.Created)), s.last.Path, s.lastFile)
 	}
-	if a.json {
-		return a.ui.object(s)
-	}
-	pairs := [][2]string{
-		{"vault", s.Path},
-		{"vault id", s.VaultID},
-		{"key id", fmt.Sprintf("%s (generation %d, made %s)", s.KeyID, s.Generation, m.KeyCreated.Format("2006-01-02"))},
-		{"class", string(s.Class)},
-		{"opened by", string(s.OpenedBy)},
-	}
-	if m.Keyring {
-		pairs = append(pairs, [2]string{"opens by", "the OS keyring"})
-	}
-	for _, slot := range s.Slots {
-		pairs = append(pairs, [2]string{"opens by", slotText(slot)})
-	}
-	pairs = append(pairs,
-		[2]string{"holds", fmt.Sprintf("%d nodes, %d SSH keys, %d host keys", s.Nodes, s.SSHKeys, s.HostKeys)},
-		[2]string{"signer", s.Signer.Fingerprint},
-	)
-	if s.Sheet == nil {
-		pairs = append(pairs, [2]string{"sheet", "none names this signer yet: rbee-vault status --sheet FILE"})
-	}
-	if s.Unanchored != nil {
-		pairs = append(pairs, [2]string{"not remembered", "by the keyring: what changed since " + *s.Unanchored})
-	}
-	if s.Origin != nil {
-		pairs = append(pairs, [2]string{"restored from", fmt.Sprintf("vault %s, signer %s", s.Origin.VaultID, s.Origin.Signer.Fingerprint)})
-	}
-	pairs = append(pairs,
-		[2]string{"last backup", backupText},
-		[2]string{"log", fmt.Sprintf("%d bytes", s.WALBytes)},
-	)
-	a.ui.pairs(pairs)
-	return nil
+	add("last backup", backupText)
+	add("log", fmt.Sprintf("%d bytes", s.walBytes))
+	return pairs
 }
 
 // lastBackup returns the newest backup that was completed, or nil.

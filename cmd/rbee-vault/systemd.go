@@ -12,13 +12,13 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// systemdCredential encrypts by systemd-creds.
+// systemdCredential encrypts an identity with systemd-creds.
 type systemdCredential struct {
-	key  string // what systemd-creds calls --with-key; "" for its default
-	tell func(format string, args ...any)
+	key  string // for --with-key of systemd-creds; "" for its default
+	warn func(format string, args ...any)
 }
 
-// encode encrypts the identity, and sees that it decrypts again.
+// encode encrypts the identity, and checks that it decrypts again.
 func (s systemdCredential) encode(ctx context.Context, n vault.NewIdentity) ([]byte, error) {
 	file := n.File()
 	defer clear(file)
@@ -26,12 +26,12 @@ func (s systemdCredential) encode(ctx context.Context, n vault.NewIdentity) ([]b
 	if s.key != "" {
 		args = append([]string{"--with-key=" + s.key}, args...)
 	}
-	encrypted, said, err := systemdCreds(ctx, file, args...)
+	encrypted, messages, err := systemdCreds(ctx, file, args...)
 	if err != nil {
 		return nil, err
 	}
-	if said != "" { // such as that its own key does not lie on an encrypted disk
-		s.tell("systemd-creds: %s", said)
+	if messages != "" { // for example, that its own key is not on an encrypted disk
+		s.warn("systemd-creds: %s", messages)
 	}
 	again, _, err := systemdCreds(ctx, encrypted, "decrypt", "--name="+vault.CredentialName, "-", "-")
 	defer clear(again)
@@ -44,20 +44,20 @@ func (s systemdCredential) encode(ctx context.Context, n vault.NewIdentity) ([]b
 	return encrypted, nil
 }
 
-// systemdCreds runs systemd-creds, and returns its output and what it said.
-// Secrets go through pipes alone.
-func systemdCreds(ctx context.Context, stdin []byte, args ...string) (stdout []byte, said string, err error) {
+// systemdCreds runs systemd-creds, and returns its standard output and its messages.
+// Secrets go through pipes only.
+func systemdCreds(ctx context.Context, stdin []byte, args ...string) (stdout []byte, messages string, err error) {
 	cmd := exec.CommandContext(ctx, "systemd-creds", args...)
 	cmd.Stdin = bytes.NewReader(stdin)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	err = cmd.Run()
-	said = wire.Clean(strings.TrimSpace(errs.String()))
+	messages = wire.Clean(strings.TrimSpace(errs.String()))
 	if err != nil {
-		if said != "" {
-			err = fmt.Errorf("%w: %s", err, said)
+		if messages != "" {
+			err = fmt.Errorf("%w: %s", err, messages)
 		}
-		return nil, said, fmt.Errorf("systemd-creds: %w", err)
+		return nil, messages, fmt.Errorf("systemd-creds: %w", err)
 	}
-	return out.Bytes(), said, nil
+	return out.Bytes(), messages, nil
 }

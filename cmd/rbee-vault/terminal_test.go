@@ -24,15 +24,15 @@ type console struct {
 	t      *testing.T
 	master *os.File
 	cmd    *exec.Cmd
-	stdout bytes.Buffer // where data goes: not the terminal
+	stdout bytes.Buffer // for data: not the terminal
 
 	mu   sync.Mutex
 	seen bytes.Buffer
 	more chan struct{}
 }
 
-// startConsole runs rbee-vault with a pseudo-terminal as its controlling one and
-// pipes for its data.
+// startConsole starts rbee-vault with a pseudo-terminal as its controlling terminal.
+// Standard output is a pipe.
 func startConsole(t *testing.T, env []string, args ...string) *console {
 	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
@@ -83,8 +83,7 @@ func startConsole(t *testing.T, env []string, args ...string) *console {
 	return c
 }
 
-// expect waits until the terminal shows what the pattern matches, and returns
-// the match.
+// expect waits until the text on the terminal matches the pattern, and returns the match.
 func (c *console) expect(pattern string) []string {
 	c.t.Helper()
 	re := regexp.MustCompile(pattern)
@@ -123,7 +122,7 @@ func TestInitShowsRecoveryOnTheTerminalOnly(t *testing.T) {
 	identity := c.expect(`AGE-SECRET-KEY-1[0-9A-Z]+`)[0]
 	c.expect(`last 6 characters`)
 	c.send("wrong!\n")
-	c.expect(`not how it ends`)
+	c.expect(`not its last 6 characters`)
 	c.send(strings.ToLower(identity[len(identity)-6:]) + "\n")
 	if code := c.exit(); code != exitOK {
 		t.Fatalf("exit code %d:\n%s", code, c.seen.String())
@@ -176,14 +175,14 @@ func TestInitInterruptedAtTheTerminal(t *testing.T) {
 	}
 }
 
-// screen is all that the terminal has shown.
+// screen returns all text that the terminal has shown.
 func (c *console) screen() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.seen.String()
 }
 
-// keylessVault makes a vault that opens by a recovery identity.
+// keylessVault creates a vault that opens with a recovery identity only.
 func keylessVault(t *testing.T) (env []string, recovery string) {
 	t.Helper()
 	home := t.TempDir()
@@ -195,14 +194,14 @@ func keylessVault(t *testing.T) (env []string, recovery string) {
 	return env, recovery
 }
 
-// TestPassphraseAtTheTerminal: it is typed twice and never shown; a wrong one may
-// be tried again.
+// TestPassphraseAtTheTerminal: a new passphrase is typed twice and never shown. After a
+// wrong passphrase the command prompts again.
 func TestPassphraseAtTheTerminal(t *testing.T) {
 	env, recovery := keylessVault(t)
 	c := startConsole(t, env, "slot", "add", "passphrase", "--allow-weak", "--identity", recovery)
 	c.expect(`New passphrase: $`)
 	c.send("planted-passphrase\n")
-	c.expect(`The same again: $`)
+	c.expect(`Repeat passphrase: $`)
 	c.send("planted-passphrase\n")
 	if code := c.exit(); code != exitOK {
 		t.Fatalf("exit code %d:\n%s", code, c.screen())
@@ -210,7 +209,7 @@ func TestPassphraseAtTheTerminal(t *testing.T) {
 	open := startConsole(t, env, "node", "list")
 	open.expect(`Passphrase of the vault: $`)
 	open.send("planted-wrong\n")
-	open.expect(`That is not it\.\nPassphrase of the vault: $`)
+	open.expect(`Wrong passphrase\.\nPassphrase of the vault: $`)
 	open.send("planted-passphrase\n")
 	if code := open.exit(); code != exitOK {
 		t.Errorf("exit code %d:\n%s", code, open.screen())
@@ -236,7 +235,7 @@ func TestPassphraseAtTheTerminal(t *testing.T) {
 	}
 }
 
-// TestPluginAtTheTerminal: an age plugin asks for its PIN in its own words.
+// TestPluginAtTheTerminal: an age plugin prompts for its PIN in its own words.
 func TestPluginAtTheTerminal(t *testing.T) {
 	plugintest.Install(t)
 	env, recovery := keylessVault(t)
@@ -251,20 +250,20 @@ func TestPluginAtTheTerminal(t *testing.T) {
 	c := startConsole(t, env, "node", "list", "--identity", identity)
 	c.expect(`enter the PIN of the test key`)
 	c.send("1234\n")
-	c.expect(`Is it your vault\?`) // a plugin has no secret to vouch with
+	c.expect(`Is it your vault\?`) // a plugin has no secret that can vouch
 	c.send("y\n")
 	if code := c.exit(); code != exitOK {
 		t.Errorf("exit code %d:\n%s", code, c.screen())
 	}
 	if code, _, stderr := command(t, env, "node", "list", "--identity", identity); code != exitWrongKey {
-		t.Errorf("where nobody can be asked: exit code %d, want %d:\n%s", code, exitWrongKey, stderr)
+		t.Errorf("without a prompt: exit code %d, want %d:\n%s", code, exitWrongKey, stderr)
 	}
 	for _, args := range [][]string{{"rotate"}, {"backup"}} {
 		if code, _, stderr := command(t, env, append(args, "--identity", recovery)...); code != exitOK {
 			t.Errorf("%v: exit code %d:\n%s", args, code, stderr)
 		}
 	}
-	// Without the plugin nothing can be encrypted to it: that is said.
+	// Without the plugin nothing can be encrypted to it, and that is reported.
 	env = append(env, "PATH=/usr/bin:/bin")
 	for _, args := range [][]string{{"rotate"}, {"rotate", "--dry-run"}, {"backup"}} {
 		if code, _, stderr := command(t, env, append(args, "--identity", recovery)...); code != exitError || !strings.Contains(stderr, "age-plugin-rbeetest is not installed") {
@@ -275,12 +274,12 @@ func TestPluginAtTheTerminal(t *testing.T) {
 		t.Errorf("doctor: exit code %d:\n%s", code, stdout)
 	}
 	if code, _, stderr := command(t, env, "node", "list", "--identity", recovery); code != exitOK {
-		t.Errorf("the other ways in: exit code %d:\n%s", code, stderr)
+		t.Errorf("another unlock method: exit code %d:\n%s", code, stderr)
 	}
 }
 
-// TestRecoveryAtTheTerminal: a second recovery identity is shown once, and is a way
-// in when it was confirmed.
+// TestRecoveryAtTheTerminal: a second recovery identity is shown once, and opens the vault
+// after it was confirmed.
 func TestRecoveryAtTheTerminal(t *testing.T) {
 	env, recovery := keylessVault(t)
 	c := startConsole(t, env, "slot", "add", "recovery", "--identity", recovery)

@@ -16,35 +16,34 @@ import (
 	"charm.land/lipgloss/v2/table"
 	"github.com/rbee-keeper/rbee-vault/identity"
 	"github.com/rbee-keeper/rbee-vault/internal/wire"
+	"github.com/rbee-keeper/rbee-vault/vault"
 	"github.com/schollz/progressbar/v3"
 	"golang.org/x/term"
 )
 
-// ui is everything that a person or a script sees. Data goes to standard output,
-// everything else to standard error, and questions to the terminal itself.
+// ui prints all that a person or a script sees. Data goes to standard output, everything
+// else to standard error, and prompts to the terminal itself.
 type ui struct {
 	app     *app
 	out     *bufio.Writer
 	err     io.Writer
-	tty     *os.File // opened when first asked for
+	tty     *os.File // opened when it is first needed
 	noTTY   bool
 	secrets *term.Terminal // reads passphrases from tty, without showing them
 	pretty  bool           // standard output is a terminal
-	width   int            // of that terminal
-	color   bool           // and may be coloured
+	color   bool           // that shows colours
 }
 
 func newUI(ctx context.Context, a *app, stdout, stderr io.Writer) *ui {
 	u := &ui{app: a, out: bufio.NewWriter(newOutput(ctx, stdout)), err: newOutput(ctx, stderr)}
 	if f, ok := stdout.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		u.pretty = true
-		u.width, _, _ = term.GetSize(int(f.Fd()))
 		u.color = os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
 	}
 	return u
 }
 
-// flush writes the data out; a full disk or a closed pipe shows here.
+// flush writes the data out, and reports a full disk or a closed pipe.
 func (u *ui) flush() error {
 	if err := u.out.Flush(); err != nil {
 		return fmt.Errorf("write output: %w", err)
@@ -52,13 +51,13 @@ func (u *ui) flush() error {
 	return nil
 }
 
-// printf prints data as text. What came from elsewhere is cleaned; --json is exact.
+// printf prints data as text. Its arguments are cleaned; only --json is exact.
 func (u *ui) printf(format string, args ...any) { fmt.Fprintf(u.out, format, cleanArgs(args)...) }
 
-// info tells what was done, unless --quiet or --json.
+// info prints what was done, unless --quiet or --json.
 func (u *ui) info(format string, args ...any) {
 	if !u.app.quiet && !u.app.json {
-		u.out.Flush() // what was printed before stands before it; an error shows at the end
+		u.out.Flush() // keeps the order of the output; an error is reported at the end
 		fmt.Fprintf(u.err, format+"\n", cleanArgs(args)...)
 	}
 }
@@ -111,7 +110,7 @@ func (u *ui) errObject(v any) {
 	}
 }
 
-// cleanLines is [wire.Clean] for a text of several lines that is our own.
+// cleanLines is [wire.Clean] for each line of a text that the command wrote.
 func cleanLines(s string) string {
 	lines := strings.Split(s, "\n")
 	for i, line := range lines {
@@ -120,8 +119,8 @@ func cleanLines(s string) string {
 	return strings.Join(lines, "\n")
 }
 
-// cleanArgs is [wire.Clean] for what a message is made of: numbers stay, all else becomes
-// clean text.
+// cleanArgs is [wire.Clean] for the arguments of a message: numbers stay, everything else
+// becomes clean text.
 func cleanArgs(args []any) []any {
 	cleaned := make([]any, len(args))
 	for i, arg := range args {
@@ -135,8 +134,8 @@ func cleanArgs(args []any) []any {
 	return cleaned
 }
 
-// escapeJSON writes as escapes what JSON may hold and a terminal would obey. It
-// stands in strings alone, so the values stay the same.
+// escapeJSON escapes the characters that JSON allows and a terminal would obey. They are
+// only in strings, so the values stay the same.
 func escapeJSON(line []byte) []byte {
 	if !bytes.ContainsFunc(line, func(r rune) bool { return r >= 0x7f && wire.Control(r) }) {
 		return line
@@ -162,6 +161,18 @@ func (u *ui) object(v any) error {
 	return nil
 }
 
+// checkRaw returns an error if standard output must not get raw data: it is a terminal,
+// for which onTerminal is the message, or --json needs it.
+func (u *ui) checkRaw(onTerminal string) error {
+	switch {
+	case u.pretty:
+		return fmt.Errorf("%w: %s", vault.ErrInvalid, onTerminal)
+	case u.app.json:
+		return fmt.Errorf("%w: --json and '-o -' both need standard output", vault.ErrInvalid)
+	}
+	return nil
+}
+
 // objects prints each value as a line of JSON.
 func objects[T any](u *ui, list []T) error {
 	for _, v := range list {
@@ -172,8 +183,11 @@ func objects[T any](u *ui, list []T) error {
 	return nil
 }
 
-// table prints rows: with headers and aligned on a terminal, tab-separated and
-// bare in a pipe. Style may colour a cell.
+// notNil returns the list as JSON should have it: [] if it is empty, not null.
+func notNil[T any](list []T) []T { return append([]T{}, list...) }
+
+// table prints rows: aligned and with headers on a terminal, tab-separated and without
+// headers in a pipe. style may colour a cell; nil colours none.
 func (u *ui) table(headers []string, rows [][]string, style func(row, col int) lipgloss.Style) {
 	for _, row := range rows {
 		for i := range row {
@@ -212,7 +226,7 @@ func (u *ui) table(headers []string, rows [][]string, style func(row, col int) l
 	}
 }
 
-// pairs prints names and values, one a line.
+// pairs prints names and values, one pair on a line.
 func (u *ui) pairs(pairs [][2]string) {
 	width := 0
 	for _, p := range pairs {
@@ -230,10 +244,10 @@ var (
 	faint  = lipgloss.NewStyle().Faint(true)
 )
 
-// painted is text of ours that holds colours.
+// painted is text with colours that the command wrote: it is not cleaned.
 type painted string
 
-// paint colours a word of ours where colours are wanted.
+// paint colours a word, if the output has colours.
 func (u *ui) paint(s lipgloss.Style, word string) painted {
 	if !u.color {
 		return painted(word)
@@ -241,16 +255,16 @@ func (u *ui) paint(s lipgloss.Style, word string) painted {
 	return painted(s.Render(word))
 }
 
-// progress returns a function that draws how far a long job is, once it has
-// taken a while, on a terminal only; and one that takes the bar away.
-func (u *ui) progress(what string) (tell func(done, total int64), end func()) {
+// progress returns a function that draws the progress of a long job, and one that removes
+// the bar. The bar appears after half a second, and on a terminal only.
+func (u *ui) progress(what string) (report func(done, total int64), end func()) {
 	f, ok := u.err.(*os.File)
 	if u.app.quiet || u.app.json || !ok || !term.IsTerminal(int(f.Fd())) {
 		return nil, func() {}
 	}
 	begun := time.Now()
 	var bar *progressbar.ProgressBar
-	tell = func(done, total int64) {
+	report = func(done, total int64) {
 		if bar == nil {
 			if time.Since(begun) < 500*time.Millisecond {
 				return
@@ -264,15 +278,14 @@ func (u *ui) progress(what string) (tell func(done, total int64), end func()) {
 		}
 		bar.Set64(done)
 	}
-	return tell, func() {
+	return report, func() {
 		if bar != nil {
 			bar.Finish()
 		}
 	}
 }
 
-// logger passes what the packages have to say on: warnings always, the rest
-// with --debug.
+// logger prints the log records of the packages: warnings always, the rest with --debug.
 func (u *ui) logger() *slog.Logger { return slog.New(logHandler{u: u}) }
 
 type logHandler struct {
@@ -319,8 +332,8 @@ func (h logHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 // WithGroup implements [slog.Handler].
 func (h logHandler) WithGroup(string) slog.Handler { return h }
 
-// terminal returns the terminal that the person sits at, or nil. Questions go
-// there even when input and output are pipes.
+// terminal returns the controlling terminal, or nil. Prompts go there even if input and
+// output are pipes.
 func (u *ui) terminal() *os.File {
 	if u.tty == nil && !u.noTTY {
 		f, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
@@ -333,7 +346,7 @@ func (u *ui) terminal() *os.File {
 	return u.tty
 }
 
-// say prints a line on the terminal, beside a question.
+// say prints a line on the terminal, where the prompts are.
 func (u *ui) say(format string, args ...any) {
 	if tty := u.terminal(); tty != nil {
 		fmt.Fprintf(tty, format+"\n", cleanArgs(args)...)
@@ -346,7 +359,7 @@ func (u *ui) ask(ctx context.Context, question string) (string, error) {
 	if tty == nil {
 		return "", errNeedsFlag
 	}
-	u.out.Flush() // what was printed before stands before it
+	u.out.Flush() // keeps the order of the output
 	fmt.Fprint(tty, cleanLines(question))
 	line, err := identity.Await(ctx, func() ([]byte, error) { return readTTYLine(tty) })
 	if ctx.Err() != nil {
@@ -358,8 +371,8 @@ func (u *ui) ask(ctx context.Context, question string) (string, error) {
 	return strings.TrimSpace(string(line)), nil
 }
 
-// askSecret is ask for what must not be seen: the terminal stops showing what is
-// typed before the question appears. The caller wipes the answer.
+// askSecret is ask for a secret: the terminal stops showing what is typed before the
+// question appears. The caller wipes the answer.
 func (u *ui) askSecret(ctx context.Context, question string) ([]byte, error) {
 	tty := u.terminal()
 	if tty == nil {
@@ -372,11 +385,11 @@ func (u *ui) askSecret(ctx context.Context, question string) ([]byte, error) {
 	}
 	defer term.Restore(int(tty.Fd()), state)
 	if u.secrets == nil {
-		u.secrets = term.NewTerminal(tty, "") // one for all, for it reads ahead
+		u.secrets = term.NewTerminal(tty, "") // kept, because it reads ahead
 	}
 	secret, err := identity.Await(ctx, func() ([]byte, error) {
 		secret, err := u.secrets.ReadPassword(wire.Clean(question))
-		if errors.Is(err, io.EOF) { // Ctrl-C, which signals nothing now
+		if errors.Is(err, io.EOF) { // Ctrl-C, which sends no signal in raw mode
 			err = context.Canceled
 		}
 		return []byte(secret), err
@@ -387,7 +400,7 @@ func (u *ui) askSecret(ctx context.Context, question string) ([]byte, error) {
 	return secret, nil
 }
 
-// readTTYLine reads a byte at a time: what is typed ahead belongs to the next
+// readTTYLine reads one line, byte by byte: text that is typed ahead belongs to the next
 // question.
 func readTTYLine(tty io.Reader) ([]byte, error) {
 	var line []byte
@@ -405,7 +418,7 @@ func readTTYLine(tty io.Reader) ([]byte, error) {
 	return nil, errors.New("too long")
 }
 
-// confirm asks whether to go on, unless --yes says so.
+// confirm asks whether to go on, unless --yes was given.
 func (u *ui) confirm(ctx context.Context, question string) error {
 	if u.app.yes {
 		return nil
@@ -413,12 +426,19 @@ func (u *ui) confirm(ctx context.Context, question string) error {
 	if !u.app.interactive() {
 		return fmt.Errorf("%w, so --yes is needed: %s", errNeedsFlag, question)
 	}
+	yes, err := u.askYes(ctx, question)
+	if err == nil && !yes {
+		err = errDeclined
+	}
+	return err
+}
+
+// askYes asks a question, and reports whether the answer is yes.
+func (u *ui) askYes(ctx context.Context, question string) (bool, error) {
 	answer, err := u.ask(ctx, question+" [y/N] ")
 	if err != nil {
-		return err
+		return false, err
 	}
-	if answer = strings.ToLower(answer); answer != "y" && answer != "yes" {
-		return errDeclined
-	}
-	return nil
+	answer = strings.ToLower(answer)
+	return answer == "y" || answer == "yes", nil
 }

@@ -13,11 +13,11 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// nasty writes to a terminal that obeys it, splits rows, and turns the direction of
+// nasty holds terminal commands, line breaks, and marks that change the direction of
 // writing.
 const nasty = "a\x1b[31mb\nc\td\re\x7ff\u009b1mg\u202eh\u2066i\u200fj\u2028k\u061cl\xff"
 
-// TestOutputIsClean puts it into everything that the command prints.
+// TestOutputIsClean puts nasty into everything that the command prints.
 func TestOutputIsClean(t *testing.T) {
 	for name, test := range map[string]struct {
 		lines int
@@ -55,7 +55,7 @@ func TestOutputIsClean(t *testing.T) {
 			t.Errorf("%s lost text: %q", name, text)
 		}
 	}
-	// JSON is exact, and a terminal reads escapes.
+	// JSON is exact: a terminal gets escapes.
 	var out bytes.Buffer
 	u := newUI(t.Context(), &app{json: true}, &out, &out)
 	exact := strings.ToValidUTF8(nasty, "")
@@ -71,7 +71,7 @@ func TestOutputIsClean(t *testing.T) {
 	}
 }
 
-// TestCleanArgs: what is no text stays what it was.
+// TestCleanArgs: arguments that are not text do not change.
 func TestCleanArgs(t *testing.T) {
 	if got := fmt.Sprintf("%d %5.1f %s %q %v", cleanArgs([]any{1, 2.5, "a", "b\x1b", []string{"c\n"}})...); got != `1   2.5 a "b?" [c ]` {
 		t.Error(got)

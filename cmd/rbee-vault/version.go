@@ -8,7 +8,7 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// version of the program.
+// version is the version of the program.
 const version = "0.1.0"
 
 type versionJSON struct {
@@ -21,13 +21,15 @@ func newVersion(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
-		RunE: func(*cobra.Command, []string) error {
-			v := versionJSON{version, vault.SchemaVersion(), runtime.Version()}
-			if a.json {
-				return a.ui.object(v)
-			}
-			a.ui.printf("rbee-vault %s (schema %d, %s)\n", v.Version, v.Schema, v.Go)
-			return nil
-		},
+		RunE:  func(*cobra.Command, []string) error { return runVersion(a) },
 	}
+}
+
+func runVersion(a *app) error {
+	v := versionJSON{version, vault.SchemaVersion(), runtime.Version()}
+	if a.json {
+		return a.ui.object(v)
+	}
+	a.ui.printf("rbee-vault %s (schema %d, %s)\n", v.Version, v.Schema, v.Go)
+	return nil
 }

@@ -21,13 +21,19 @@ type Server struct {
 	User string
 	// PublicFiles are the files of its public host keys, ed25519 and RSA.
 	PublicFiles []string
+
+	log *lockedBuffer
 }
+
+// Log returns what the server has written to its log so far.
+func (s Server) Log() string { return s.log.String() }
 
 // Addr returns host and port.
 func (s Server) Addr() string { return net.JoinHostPort(s.Host, s.Port) }
 
-// Start starts an sshd that accepts the authorized keys. The sshd ends with the test.
-func Start(t testing.TB, authorized string) Server {
+// Start starts an sshd that accepts the authorized keys. The sshd ends with the test. options
+// are lines of its configuration. They come first, so they override the others.
+func Start(t testing.TB, authorized string, options ...string) Server {
 	t.Helper()
 	me, err := user.Current()
 	if err != nil {
@@ -46,6 +52,9 @@ func Start(t testing.TB, authorized string) Server {
 	}
 	s := Server{Host: "127.0.0.1", User: me.Username}
 	var config bytes.Buffer
+	for _, option := range options {
+		fmt.Fprintln(&config, option)
+	}
 	for _, kind := range []string{"ed25519", "rsa"} {
 		key := filepath.Join(dir, "host_"+kind)
 		if out, err := exec.Command("ssh-keygen", "-q", "-t", kind, "-N", "", "-f", key).CombinedOutput(); err != nil {
@@ -81,9 +90,9 @@ PermitRootLogin yes
 	if err != nil {
 		sshd = "/usr/sbin/sshd"
 	}
-	var said lockedBuffer
+	s.log = &lockedBuffer{}
 	cmd := exec.Command(sshd, "-D", "-e", "-f", file)
-	cmd.Stderr = &said
+	cmd.Stderr = s.log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +107,7 @@ PermitRootLogin yes
 			return s
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("sshd does not listen: %v\n%s", err, said.String())
+			t.Fatalf("sshd does not listen: %v\n%s", err, s.Log())
 		}
 		time.Sleep(10 * time.Millisecond)
 	}

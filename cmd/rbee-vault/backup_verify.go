@@ -1,0 +1,186 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"filippo.io/age"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/rbee-keeper/rbee-vault/backup"
+	"github.com/rbee-keeper/rbee-vault/vault"
+)
+
+func newBackupVerify(a *app) *cobra.Command {
+	var o readOptions
+	cmd := &cobra.Command{
+		Use:   "verify FILE",
+		Short: "Check a backup as a restore does, without writing anything",
+		Long: `Check a whole backup: encryption, signature, signer, checksums, counts, and the hash
+chain of the audit log. FILE may be '-'. The backup opens with --identity.
+
+It is trusted if the vault in place has recorded it, or if --signer names its signer.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return runBackupVerify(cmd.Context(), a, o, args[0]) },
+	}
+	o.register(cmd)
+	return cmd
+}
+
+type verifiedJSON struct {
+	Manifest backup.Manifest `json:"manifest"`
+	Signer   string          `json:"signer"`
+}
+
+func runBackupVerify(ctx context.Context, a *app, o readOptions, file string) error {
+	return verifyBackup(ctx, a, o, file, true)
+}
+
+// verifyBackup verifies a backup, and prints what it holds.
+func verifyBackup(ctx context.Context, a *app, o readOptions, file string, askVault bool) error {
+	m, err := verifiedBackup(ctx, a, o, file, askVault, nil)
+	if err != nil {
+		return err
+	}
+	if a.json {
+		return a.ui.object(verifiedJSON{m, m.SignerFingerprint()})
+	}
+	a.ui.printf("ok: backup %d of vault %s, %s: %s\n", m.Sequence, m.VaultID, m.Created, countsText(m.Counts))
+	return nil
+}
+
+// verifiedBackup verifies a backup and returns its manifest. For askVault see build.
+// auditRow, if not nil, is called with each row of the audit log in the backup.
+func verifiedBackup(ctx context.Context, a *app, o readOptions, file string, askVault bool, auditRow func(vault.AuditRow)) (backup.Manifest, error) {
+	cfg, err := a.config(ctx)
+	if err != nil {
+		return backup.Manifest{}, err
+	}
+	if err := needIdentities(cfg.Identities); err != nil {
+		return backup.Manifest{}, err
+	}
+	r, err := a.openBackup(ctx, file)
+	if err != nil {
+		return backup.Manifest{}, err
+	}
+	defer r.Close()
+	opts, err := o.build(ctx, a, cfg, askVault)
+	if err != nil {
+		return backup.Manifest{}, err
+	}
+	opts.AuditRow = auditRow
+	return backup.Verify(ctx, r, opts)
+}
+
+// readOptions are the flags of every command that reads a backup.
+type readOptions struct {
+	signers         []string
+	acceptSuccessor bool
+}
+
+func (o *readOptions) register(cmd *cobra.Command) {
+	cmd.Flags().StringArrayVar(&o.signers, "signer", nil, "trust a backup whose signer has this `FINGERPRINT` (SHA256:... from the sheet, or the file of the sheet); repeatable")
+	cmd.Flags().BoolVar(&o.acceptSuccessor, "accept-successor", false, "also trust a signer that the one given certified, directly or through others")
+}
+
+// build returns the options for the backup package. Without --signer, and if askVault is
+// true, the backups that the vault in place has recorded are trusted.
+func (o readOptions) build(ctx context.Context, a *app, cfg vault.Config, askVault bool) (backup.ReadOptions, error) {
+	var recorded map[string]bool
+	if askVault && len(o.signers) == 0 {
+		recorded = recordedBackups(ctx, a, cfg)
+	}
+	var signers []string
+	for _, s := range o.signers {
+		signer, err := parseSigner(s)
+		if err != nil {
+			return backup.ReadOptions{}, err
+		}
+		signers = append(signers, signer)
+	}
+	return backup.ReadOptions{Identities: cfg.Identities, Trust: func(ctx context.Context, c backup.Claim) error {
+		if len(signers) == 0 && recorded[c.SumsSHA256] {
+			return nil
+		}
+		if len(signers) == 0 {
+			signer, err := a.askSigner(ctx, c)
+			if err != nil {
+				return err
+			}
+			signers = []string{signer}
+		}
+		err := backup.TrustSigners(signers...)(ctx, c)
+		if errors.Is(err, backup.ErrSuccessor) && o.acceptSuccessor {
+			a.ui.warn("the backup's signer is %s, a successor of the signer given", c.Signer)
+			return nil
+		}
+		return err
+	}}, nil
+}
+
+// askSigner asks the operator for the fingerprint of a backup's signer.
+func (a *app) askSigner(ctx context.Context, c backup.Claim) (string, error) {
+	if !a.interactive() {
+		return "", fmt.Errorf("%w: nothing vouches for its signer, %s", backup.ErrUntrusted, c.Signer)
+	}
+	answer, err := a.ui.ask(ctx, "Fingerprint of the signer on your sheet (SHA256:...): ")
+	if err != nil {
+		return "", err
+	}
+	return checkFingerprint(answer)
+}
+
+// recordedBackups returns the SHA-256 of the SHA256SUMS of each backup that the vault in
+// place has recorded. If that vault does not open, there are none.
+func recordedBackups(ctx context.Context, a *app, cfg vault.Config) map[string]bool {
+	cfg.Logger, cfg.ConfirmSigner = nil, nil
+	v, err := vault.Open(ctx, cfg)
+	if err != nil {
+		a.ui.logger().Debug("the vault in place vouches for no backup", "reason", err)
+		return nil
+	}
+	defer v.Close()
+	records, err := backup.List(ctx, v)
+	if err != nil {
+		return nil
+	}
+	sums := map[string]bool{}
+	for _, r := range records {
+		if r.Path != "" {
+			sums[r.SumsSHA256] = true
+		}
+	}
+	return sums
+}
+
+// needIdentities returns an error if no identity was given. It is called before a backup
+// is read, which may be long.
+func needIdentities(identities []age.Identity) error {
+	if len(identities) > 0 {
+		return nil
+	}
+	return withHint(fmt.Errorf("%w: a backup opens with an identity only", vault.ErrNoWayIn),
+		"Give the recovery identity or a recipient's: --identity FILE. A passphrase opens the vault that was backed up, not the backup.")
+}
+
+// openBackup opens the file, or standard input. A pipe is read to its end first, so that
+// the vault in place is not locked while the data comes in.
+func (a *app) openBackup(ctx context.Context, file string) (io.ReadCloser, error) {
+	if f, ok := a.stdin.(*os.File); ok && file == "-" && term.IsTerminal(int(f.Fd())) {
+		return nil, fmt.Errorf("%w: standard input is a terminal, not a backup", vault.ErrInvalid)
+	}
+	in, err := a.openArgument(ctx, file, "the backup")
+	if err != nil || in.regular {
+		return in, err
+	}
+	defer in.Close()
+	return spool(in)
+}
+
+func countsText(c backup.Counts) string {
+	return fmt.Sprintf("%d nodes, %d SSH keys, %d host keys, %d audit rows", c.Nodes, c.SSHKeys, c.HostKeys, c.AuditLog)
+}

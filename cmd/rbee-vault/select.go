@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"errors"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rbee-keeper/rbee-vault/registry"
+)
+
+// selectOptions are the flags of every command that takes nodes. Its arguments are names
+// and globs.
+type selectOptions struct {
+	where string
+}
+
+func (o *selectOptions) register(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&o.where, "where", "", "only nodes that meet all `CONDITIONS`, joined by commas: status=online, backend=cuda, cuda>=2, seen<10m")
+}
+
+// parse parses the flags and the arguments. Without any of them, every node is selected.
+// It is called before the vault is opened, so that nobody unlocks it for a mistyped glob.
+func (o selectOptions) parse(patterns []string) (nodeSelection, error) {
+	s, err := registry.ParseSelector(patterns, o.where)
+	if err != nil {
+		return nodeSelection{}, err
+	}
+	exact, _ := s.Names()
+	return nodeSelection{selector: s, exact: exact, conditional: o.where != ""}, nil
+}
+
+// parseSome is parse for commands that change nodes: they never mean every node.
+func (o selectOptions) parseSome(patterns []string) (nodeSelection, error) {
+	if len(patterns) == 0 && o.where == "" {
+		return nodeSelection{}, usagef("which nodes?")
+	}
+	return o.parse(patterns)
+}
+
+// nodeSelection says which nodes a command is about.
+type nodeSelection struct {
+	selector    registry.Selector
+	exact       []string // the names, where there is no glob and no condition
+	conditional bool     // --where was given
+}
+
+// selectNode selects the node of that name. A glob is not expanded.
+func selectNode(name string) nodeSelection { return nodeSelection{exact: []string{name}} }
+
+// nodes returns the selected nodes, by name. A name or glob that no node matches is
+// ErrNotFound. If no node meets the conditions, nodes prints that and returns none.
+func (s nodeSelection) nodes(ctx context.Context, a *app, r *registry.Registry) ([]registry.Node, error) {
+	if s.exact != nil { // an unreadable row of another node does not matter
+		return s.exactNodes(ctx, r)
+	}
+	all, err := r.ListNodes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	nodes, err := s.selector.Select(all, a.now())
+	if err != nil {
+		return nil, nodeHint(err)
+	}
+	if len(nodes) == 0 && s.conditional {
+		a.ui.info("No node matches.")
+	}
+	return nodes, nil
+}
+
+func (s nodeSelection) exactNodes(ctx context.Context, r *registry.Registry) ([]registry.Node, error) {
+	var nodes []registry.Node
+	for _, name := range s.exact {
+		n, err := r.GetNode(ctx, name)
+		if err != nil {
+			return nil, nodeHint(err)
+		}
+		nodes = append(nodes, n)
+	}
+	return nodes, nil
+}
+
+// names returns the names of the selected nodes.
+func (s nodeSelection) names(ctx context.Context, a *app, r *registry.Registry) ([]string, error) {
+	nodes, err := s.nodes(ctx, a, r)
+	var names []string
+	for _, n := range nodes {
+		names = append(names, n.Name)
+	}
+	return names, err
+}
+
+// removable is names, but the row of a node that is named may be unreadable: removing
+// the node is how to get rid of it.
+func (s nodeSelection) removable(ctx context.Context, a *app, r *registry.Registry) ([]string, error) {
+	if s.exact == nil {
+		return s.names(ctx, a, r)
+	}
+	for _, name := range s.exact {
+		if _, err := r.GetNode(ctx, name); err != nil && !errors.Is(err, registry.ErrBadRow) {
+			return nil, nodeHint(err)
+		}
+	}
+	return s.exact, nil
+}
+
+// nodeHint adds the next step for a node that does not exist.
+func nodeHint(err error) error {
+	if errors.Is(err, registry.ErrNotFound) {
+		return withHint(err, "List the nodes: rbee-vault node list")
+	}
+	return err
+}
