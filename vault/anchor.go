@@ -106,23 +106,23 @@ type anchorProgress struct {
 	timer       *time.Timer
 }
 
-// auditing tells how soon the anchor must follow what a transaction audited.
-type auditing int
+// urgency says how soon the anchor must follow an audit row.
+type urgency int
 
 const (
-	auditedNothing auditing = iota
-	auditedLater            // within a minute
-	auditedNow
+	urgencyNone urgency = iota // there is no audit row
+	urgencySoon                // within a minute
+	urgencyNow
 )
 
-// auditingOf decides by an event's action.
-func auditingOf(action string) auditing {
+// auditingOf returns the urgency of an audit row with this action.
+func auditingOf(action string) urgency {
 	for _, prefix := range []string{"vault.", "slot.", "backup."} {
 		if strings.HasPrefix(action, prefix) {
-			return auditedNow
+			return urgencyNow
 		}
 	}
-	return auditedLater
+	return urgencySoon
 }
 
 // compareAnchor compares the database with the keyring's anchor, once per handle. It returns
@@ -279,14 +279,14 @@ func (a anchor) check(ctx context.Context, tx *Tx, m Meta) (ahead bool, err erro
 
 // mark notes how soon the anchor must follow what was audited. The anchor is written after the
 // write lock is released: see followAnchor.
-func (v *Vault) mark(audited auditing) {
-	if audited == auditedNothing {
+func (v *Vault) mark(audited urgency) {
+	if audited == urgencyNone {
 		return
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.anchorProgress.behind, v.anchorProgress.changedHere = true, true
-	v.anchorProgress.urgent = v.anchorProgress.urgent || audited == auditedNow
+	v.anchorProgress.urgent = v.anchorProgress.urgent || audited == urgencyNow
 	v.anchorProgress.marks++
 }
 

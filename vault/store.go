@@ -76,7 +76,7 @@ type Tx struct {
 	cfg     *Config
 	now     time.Time
 	sealer  sealer
-	audited auditing // how soon the anchor must follow what Audit wrote
+	audited urgency // how soon the anchor must follow what Audit wrote
 	// moved is how the rows have changed since the last audit row. Nil: the changes are not
 	// tracked, and the next audit row computes the digest from the rows.
 	moved  *digest
@@ -101,8 +101,8 @@ func (s *store) view(ctx context.Context, fn func(tx *Tx) error) error {
 // update runs fn in a write transaction and commits it if fn returns nil. It returns how soon
 // the anchor must follow. If fn changed rows that the digest covers, it must have written an
 // audit row after them.
-func (s *store) update(ctx context.Context, fn func(tx *Tx) error) (auditing, error) {
-	var audited auditing
+func (s *store) update(ctx context.Context, fn func(tx *Tx) error) (urgency, error) {
+	var audited urgency
 	err := s.db.Update(ctx, func(t sqlcipher.Tx) error {
 		tx := s.tx(t)
 		if !s.build {
