@@ -462,3 +462,138 @@ func TestDiscover(t *testing.T) {
 		})
 	}
 }
+
+// run dials the node and runs a command there.
+func run(ctx context.Context, t *testing.T, f fleet, node, command string) (hive.Exit, string, string, error) {
+	t.Helper()
+	conn, err := f.dialer().Dial(t.Context(), node)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	var stdout, stderr bytes.Buffer
+	exit, err := conn.Run(ctx, command, &stdout, &stderr)
+	return exit, stdout.String(), stderr.String(), err
+}
+
+func TestRun(t *testing.T) {
+	f := newFleet(t)
+	f.addServer(t, "hive-01", sshdtest.Start(t, f.authorized), ssh.KeyAlgoED25519)
+	exit, stdout, stderr, err := run(t.Context(), t, f, "hive-01", "echo out; echo err >&2; cat; exit 3")
+	if err != nil || exit != (hive.Exit{Status: 3}) || stdout != "out\n" || stderr != "err\n" {
+		t.Errorf("%+v, %q, %q, %v", exit, stdout, stderr, err)
+	}
+	if exit, _, _, err = run(t.Context(), t, f, "hive-01", "kill -KILL $$"); err != nil || exit.Signal != "KILL" || exit.Status == 0 {
+		t.Errorf("%+v, %v", exit, err)
+	}
+}
+
+// serveSSH is an SSH server in the process, for what sshd does not do for root: it tells
+// a command of a signal. exec gets the command, and a channel of the signals; it returns
+// the exit status.
+func serveSSH(t *testing.T, exec func(out io.Writer, signals <-chan string) uint32) (host, port string, key ssh.PublicKey) {
+	t.Helper()
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := ssh.NewSignerFromKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := &ssh.ServerConfig{PublicKeyCallback: func(ssh.ConnMetadata, ssh.PublicKey) (*ssh.Permissions, error) { return nil, nil }}
+	config.AddHostKey(signer)
+	host, port = serve(t, func(conn net.Conn, _ int) {
+		_, channels, requests, err := ssh.NewServerConn(conn, config)
+		if err != nil {
+			return
+		}
+		go ssh.DiscardRequests(requests)
+		for c := range channels {
+			channel, requests, err := c.Accept()
+			if err != nil {
+				return
+			}
+			signals := make(chan string, 1)
+			for r := range requests {
+				switch r.Type {
+				case "exec":
+					r.Reply(true, nil)
+					go func() {
+						status := exec(channel, signals)
+						channel.SendRequest("exit-status", false, ssh.Marshal(struct{ Status uint32 }{status}))
+						channel.Close()
+					}()
+				case "signal":
+					var sent struct{ Name string }
+					if ssh.Unmarshal(r.Payload, &sent) == nil {
+						signals <- sent.Name
+					}
+				}
+			}
+		}
+	})
+	return host, port, signer.PublicKey()
+}
+
+// started is a writer that closes a channel with the first byte.
+type started chan struct{}
+
+func (s started) Write(p []byte) (int, error) {
+	select {
+	case <-s:
+	default:
+		close(s)
+	}
+	return len(p), nil
+}
+
+// TestRunInterrupted: a command gets the chance to end, and one that does not take it may
+// have done anything.
+func TestRunInterrupted(t *testing.T) {
+	f := newFleet(t)
+	f.addServer(t, "goes-on", sshdtest.Start(t, f.authorized), ssh.KeyAlgoED25519)
+	host, port, key := serveSSH(t, func(out io.Writer, signals <-chan string) uint32 {
+		io.WriteString(out, "on")
+		if <-signals == "INT" {
+			return 7
+		}
+		return 1
+	})
+	f.add(t, "ends", host, port, "ops", key)
+	for _, row := range []struct {
+		node    string
+		unknown bool
+		status  int
+	}{
+		{"ends", false, 7},
+		{"goes-on", true, 0},
+	} {
+		t.Run(row.node, func(t *testing.T) {
+			conn, err := f.dialer().Dial(t.Context(), row.node)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			ctx, cancel := context.WithCancel(t.Context())
+			on := make(started)
+			go func() {
+				<-on
+				cancel()
+			}()
+			exit, err := conn.Run(ctx, `trap '' INT; echo on; while :; do sleep 0.1; done`, on, io.Discard)
+			if !errors.Is(err, context.Canceled) || errors.Is(err, hive.ErrUnknownOutcome) != row.unknown || exit.Status != row.status {
+				t.Errorf("%+v, %v", exit, err)
+			}
+		})
+	}
+}
+
+// TestRunCut: the connection is gone while the command runs.
+func TestRunCut(t *testing.T) {
+	f := newFleet(t)
+	f.addServer(t, "hive-01", sshdtest.Start(t, f.authorized), ssh.KeyAlgoED25519)
+	if _, _, _, err := run(t.Context(), t, f, "hive-01", "kill -KILL $PPID; sleep 100"); !errors.Is(err, hive.ErrUnknownOutcome) {
+		t.Errorf("%v, want ErrUnknownOutcome", err)
+	}
+}
