@@ -17,8 +17,8 @@ var (
 	// ErrPassphrase: the passphrase was wrong. Another one may be tried. It matches
 	// [ErrWrongKey].
 	ErrPassphrase = fmt.Errorf("%w: wrong passphrase", ErrWrongKey)
-	// ErrNoWayIn: nothing that could open it was given.
-	ErrNoWayIn = errors.New("no way in")
+	// ErrNoUnlockMethod: nothing that could open it was given.
+	ErrNoUnlockMethod = errors.New("no unlock method")
 	// ErrPlugin: an age plugin is not installed, or failed.
 	ErrPlugin = errors.New("age plugin failed")
 )

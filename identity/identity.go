@@ -291,9 +291,9 @@ func ParseText(text string) (age.Identity, error) {
 	return age.ParseX25519Identity(text)
 }
 
-// Behind returns the identities under a passphrase, once the passphrase was given. For any
+// Opened returns the identities under a passphrase, once the passphrase was given. For any
 // other identity it returns nothing.
-func Behind(id age.Identity) []age.Identity {
+func Opened(id age.Identity) []age.Identity {
 	if l, ok := id.(*lockedIdentity); ok {
 		return l.identities
 	}

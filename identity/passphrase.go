@@ -20,10 +20,10 @@ type PassphraseFunc func(ctx context.Context, what string, attempt int) ([]byte,
 const maxAttempts = 3
 
 // AskPassphrase asks for the passphrase of what until try accepts it, three times at most. Any
-// error of try but [ErrPassphrase] ends it. If ask is nil, the error matches [ErrNoWayIn].
+// error of try but [ErrPassphrase] ends it. If ask is nil, the error matches [ErrNoUnlockMethod].
 func AskPassphrase(ctx context.Context, ask PassphraseFunc, what string, try func(passphrase []byte) error) error {
 	if ask == nil {
-		return fmt.Errorf("%w: %s needs a passphrase, and there is no way to ask for one", ErrNoWayIn, what)
+		return fmt.Errorf("%w: %s needs a passphrase, and there is no way to ask for one", ErrNoUnlockMethod, what)
 	}
 	err := ErrPassphrase
 	for attempt := 1; attempt <= maxAttempts && errors.Is(err, ErrPassphrase); attempt++ {

@@ -26,8 +26,8 @@ func restoreOver(t *testing.T, cfg vault.Config) (vault.RestoredVault, error) {
 	t.Helper()
 	identity := newIdentity(t)
 	return vault.Restore(t.Context(), cfg, vault.RestoreOptions{
-		Replace:        true,
-		ConfirmInPlace: func(context.Context, vault.InPlace) error { return nil },
+		Replace:         true,
+		ConfirmUnproven: func(context.Context, vault.UnprovenVault) error { return nil },
 		Fill: func(_ context.Context, tx *vault.Tx) (vault.Backup, error) {
 			slot := vault.Slot{ID: "0123456789abcdef", Kind: vault.SlotRecipient, Recipient: identity.Recipient().String(), Created: tx.Now()}
 			return vault.Backup{Slots: []vault.Slot{slot}, OriginVaultID: "origin"}, nil
@@ -78,7 +78,7 @@ func TestSlotsFileOfALostDatabase(t *testing.T) {
 	}
 	recipient := cfg.Identities[0].(*age.X25519Identity).Recipient().String()
 	_, err := vault.Restore(t.Context(), cfg, vault.RestoreOptions{
-		ConfirmInPlace: func(context.Context, vault.InPlace) error { return nil },
+		ConfirmUnproven: func(context.Context, vault.UnprovenVault) error { return nil },
 		Fill: func(_ context.Context, tx *vault.Tx) (vault.Backup, error) {
 			slot := vault.Slot{ID: "0123456789abcdef", Kind: vault.SlotRecipient, Recipient: recipient, Created: tx.Now()}
 			return vault.Backup{Slots: []vault.Slot{slot}, OriginVaultID: "origin"}, nil
@@ -110,7 +110,7 @@ func TestReplaceSeesChanges(t *testing.T) {
 			write(t, cfg.Path, data)
 			_, err := vault.Restore(t.Context(), cfg, vault.RestoreOptions{
 				Replace: true,
-				ConfirmInPlace: func(context.Context, vault.InPlace) error {
+				ConfirmUnproven: func(context.Context, vault.UnprovenVault) error {
 					change(t, cfg)
 					return nil
 				},
@@ -296,9 +296,9 @@ func TestReplaceDamaged(t *testing.T) {
 		}
 		own := cfg.Identities[0].(*age.X25519Identity).Recipient().String()
 		done, err := vault.Restore(t.Context(), cfg, vault.RestoreOptions{
-			Replace:        true,
-			ConfirmInPlace: func(context.Context, vault.InPlace) error { return nil },
-			Fill:           backupOf(own),
+			Replace:         true,
+			ConfirmUnproven: func(context.Context, vault.UnprovenVault) error { return nil },
+			Fill:            backupOf(own),
 		})
 		if err != nil {
 			t.Errorf("page %d: %v", at/page+1, err)

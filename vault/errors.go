@@ -36,14 +36,14 @@ var (
 	// ErrWrongKey: the source of the key answered, but it has no key or another key, or an
 	// identity opens none of the slots.
 	ErrWrongKey = identity.ErrWrongKey
-	// ErrNoWayIn: no source of the key was given, or none that this vault has.
-	ErrNoWayIn = identity.ErrNoWayIn
+	// ErrNoUnlockMethod: no source of the key was given, or none that this vault has.
+	ErrNoUnlockMethod = identity.ErrNoUnlockMethod
 
 	// ErrKeyringItem: the keyring answered, but it has no item for this vault, or the item is
 	// not the key of this vault. It comes with ErrWrongKey.
 	ErrKeyringItem = errors.New("keyring item is missing or wrong")
 	// ErrSlotsFile: the slots file is missing or unreadable, and no other unlock method is
-	// known. It comes with ErrNoWayIn or ErrWrongKey.
+	// known. It comes with ErrNoUnlockMethod or ErrWrongKey.
 	ErrSlotsFile = errors.New("no readable slots file")
 
 	// ErrNoSlot: the vault has no such slot.

@@ -35,7 +35,7 @@ type Finding struct {
 	Check   string
 	Status  FindingStatus
 	Message string
-	Mend    string // a command, or ""
+	Fix     string // a command, or ""
 	Err     error  // set for a failure
 }
 
@@ -44,11 +44,11 @@ func okay(check, format string, args ...any) Finding {
 }
 
 func warning(check, fix, format string, args ...any) Finding {
-	return Finding{Check: check, Status: FindingWarn, Mend: fix, Message: fmt.Sprintf(format, args...)}
+	return Finding{Check: check, Status: FindingWarn, Fix: fix, Message: fmt.Sprintf(format, args...)}
 }
 
 func failed(check, fix string, err error) Finding {
-	return Finding{Check: check, Status: FindingFail, Mend: fix, Message: err.Error(), Err: err}
+	return Finding{Check: check, Status: FindingFail, Fix: fix, Message: err.Error(), Err: err}
 }
 
 // Offer is a secret that the operator offers to try.
@@ -376,7 +376,7 @@ func (p paths) examineModes() []Finding {
 	for _, path := range append([]string{p.dir, p.db, p.slots, p.lock, p.write}, sqlcipher.SideFiles(p.db)...) {
 		err := CheckPrivate(path)
 		if insecure, ok := errors.AsType[*InsecureError](err); ok {
-			found = append(found, failed("modes", insecure.Mend, err))
+			found = append(found, failed("modes", insecure.Fix, err))
 		} else if err != nil {
 			found = append(found, failed("modes", "", err))
 		}

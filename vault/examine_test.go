@@ -38,7 +38,7 @@ func TestExamineWell(t *testing.T) {
 		"pages":        "holds",
 		"leftovers":    "none",
 	} {
-		if f := found(t, cfg, vault.ExamineOptions{}, check, text); f.Status != vault.FindingOK || f.Mend != "" {
+		if f := found(t, cfg, vault.ExamineOptions{}, check, text); f.Status != vault.FindingOK || f.Fix != "" {
 			t.Errorf("%+v", f)
 		}
 	}
@@ -48,7 +48,7 @@ func TestExamineWell(t *testing.T) {
 func TestExamineKeyAge(t *testing.T) {
 	cfg, _, _ := keyringVault(t)
 	cfg.Now = func() time.Time { return time.Now().Add(731 * 24 * time.Hour) }
-	if f := found(t, cfg, vault.ExamineOptions{}, "key age", "days old"); f.Status != vault.FindingWarn || f.Mend != "rbee-vault rotate" {
+	if f := found(t, cfg, vault.ExamineOptions{}, "key age", "days old"); f.Status != vault.FindingWarn || f.Fix != "rbee-vault rotate" {
 		t.Errorf("%+v", f)
 	}
 	v := vaulttest.Open(t, cfg)
@@ -70,7 +70,7 @@ func TestExamineKeyring(t *testing.T) {
 	if err := k.Delete(t.Context(), id); err != nil {
 		t.Fatal(err)
 	}
-	if f := found(t, by, vault.ExamineOptions{}, "keyring item", "has no key"); f.Status != vault.FindingFail || !strings.HasPrefix(f.Mend, "rbee-vault slot add keyring") {
+	if f := found(t, by, vault.ExamineOptions{}, "keyring item", "has no key"); f.Status != vault.FindingFail || !strings.HasPrefix(f.Fix, "rbee-vault slot add keyring") {
 		t.Errorf("%+v", f)
 	}
 	if f := found(t, cfg, vault.ExamineOptions{}, "keyring item", "has no key"); f.Status != vault.FindingFail {
@@ -99,7 +99,7 @@ func TestExamineKeyring(t *testing.T) {
 	if err := k.Set(t.Context(), otherKeyID, "an item"); err != nil {
 		t.Fatal(err)
 	}
-	if f := found(t, cfg, vault.ExamineOptions{}, "keyring leftovers", otherKeyID); f.Status != vault.FindingWarn || !strings.HasSuffix(f.Mend, otherKeyID) {
+	if f := found(t, cfg, vault.ExamineOptions{}, "keyring leftovers", otherKeyID); f.Status != vault.FindingWarn || !strings.HasSuffix(f.Fix, otherKeyID) {
 		t.Errorf("%+v", f)
 	}
 }

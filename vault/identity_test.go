@@ -63,7 +63,7 @@ func TestLockedIdentities(t *testing.T) {
 		if err := openedBy(t, cfg, parse(text, passphrases(&asked, "1", "2", "3", "secret"))...); !errors.Is(err, vault.ErrWrongKey) || asked != 3 || !strings.Contains(err.Error(), "the test's") {
 			t.Errorf("%s: %v, asked %d times, want ErrWrongKey after 3", name, err, asked)
 		}
-		if err := openedBy(t, cfg, parse(text, nil)...); !errors.Is(err, vault.ErrNoWayIn) || !strings.Contains(err.Error(), "needs a passphrase") {
+		if err := openedBy(t, cfg, parse(text, nil)...); !errors.Is(err, vault.ErrNoUnlockMethod) || !strings.Contains(err.Error(), "needs a passphrase") {
 			t.Errorf("%s: %v, want it to say that a passphrase is needed", name, err)
 		}
 		refused := errors.New("nobody there")

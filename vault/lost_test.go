@@ -46,13 +46,13 @@ func TestLostParts(t *testing.T) {
 	}{
 		"keyring item": {lose: loseItem, keyring: vault.ErrWrongKey, message: "the vault opens by: 1 recipient"},
 		"slots file": {lose: func(t *testing.T, s site) { remove(t, s.cfg.Path+".slots") },
-			identity: vault.ErrNoWayIn, message: "slots file is missing", healed: true},
+			identity: vault.ErrNoUnlockMethod, message: "slots file is missing", healed: true},
 		"slots file from before the last rotation": {lose: func(t *testing.T, s site) { s.old(".slots") },
 			identity: vault.ErrUnknownKeyID, message: "an older copy", healed: true, foreign: true},
 		"slots file of another vault": {lose: func(t *testing.T, s site) { write(t, s.cfg.Path+".slots", read(t, s.other.Path+".slots")) },
 			identity: vault.ErrUnknownKeyID, message: "another vault's", healed: true, foreign: true},
 		"slots file of garbage": {lose: func(t *testing.T, s site) { write(t, s.cfg.Path+".slots", []byte("{}")) },
-			identity: vault.ErrNoWayIn, message: "unreadable", healed: true, foreign: true},
+			identity: vault.ErrNoUnlockMethod, message: "unreadable", healed: true, foreign: true},
 		"keyring item of another vault": {lose: func(t *testing.T, s site) {
 			item, err := s.k.Get(t.Context(), keyIDs(t, s.other.Path+".slots")[0])
 			if err == nil {
@@ -71,7 +71,7 @@ func TestLostParts(t *testing.T) {
 		"database and slots file swapped for older copies": {lose: func(t *testing.T, s site) { s.old("", ".slots") },
 			keyring: vault.ErrRollback},
 		"keyring item and slots file": {lose: func(t *testing.T, s site) { loseItem(t, s); remove(t, s.cfg.Path+".slots") },
-			keyring: vault.ErrWrongKey, identity: vault.ErrNoWayIn, message: "only a backup can bring the vault back"},
+			keyring: vault.ErrWrongKey, identity: vault.ErrNoUnlockMethod, message: "only a backup can bring the vault back"},
 		"database": {lose: func(t *testing.T, s site) { remove(t, s.cfg.Path) },
 			keyring: vault.ErrMissing, identity: vault.ErrMissing, message: "there is a slots file"},
 	} {

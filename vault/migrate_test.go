@@ -244,8 +244,8 @@ func TestMigrateAsksNobodyUnderTheLock(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := vault.Restore(t.Context(), nextSchema(cfg), vault.RestoreOptions{
-		Replace:        true,
-		ConfirmInPlace: func(context.Context, vault.InPlace) error { return nil },
+		Replace:         true,
+		ConfirmUnproven: func(context.Context, vault.UnprovenVault) error { return nil },
 		Fill: func(ctx context.Context, tx *vault.Tx) (vault.Backup, error) {
 			return vault.Backup{}, errors.New("not wanted")
 		},

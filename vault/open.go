@@ -15,7 +15,7 @@ import (
 // transition left behind.
 //
 // Errors: [ErrNoVault], [ErrMissing], [ErrPlaintext], [ErrInsecure], [ErrAlreadyOpen],
-// [ErrLocked], [ErrNoWayIn], [ErrWrongKey], an error of package keyring, [ErrUnknownKeyID],
+// [ErrLocked], [ErrNoUnlockMethod], [ErrWrongKey], an error of package keyring, [ErrUnknownKeyID],
 // [ErrDamaged], [ErrRollback], [ErrNewer], and those of the signer: [ErrOtherVault],
 // [ErrForeignSigner], [ErrSuccessor], [ErrUnvouched]. After any of them the vault is unchanged.
 // The caller closes the vault.

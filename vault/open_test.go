@@ -120,7 +120,7 @@ func TestOpenRefuses(t *testing.T) {
 			cfg.Keyring = keyring.New(keyring.Config{})
 			t.Setenv("DBUS_SESSION_BUS_ADDRESS", "unix:path=/nonexistent")
 		}, keyring.ErrUnavailable},
-		{"no source", func(t *testing.T, cfg *vault.Config, _ faulttest.Keyring) { cfg.Keyring = nil }, vault.ErrNoWayIn},
+		{"no source", func(t *testing.T, cfg *vault.Config, _ faulttest.Keyring) { cfg.Keyring = nil }, vault.ErrNoUnlockMethod},
 		{"wrong identity before a good keyring", func(t *testing.T, cfg *vault.Config, _ faulttest.Keyring) {
 			cfg.Identities, cfg.ConfirmSigner = []age.Identity{newIdentity(t)}, vaulttest.AcceptSigner
 		}, vault.ErrWrongKey},
@@ -318,8 +318,8 @@ func TestKeyringLessVaultNeverCallsTheKeyring(t *testing.T) {
 	cfg.Keyring = forbidden{t}
 	vaulttest.Open(t, cfg).Close()
 	cfg.Identities = nil
-	if _, err := vault.Open(t.Context(), cfg); !errors.Is(err, vault.ErrNoWayIn) {
-		t.Errorf("%v, want ErrNoWayIn", err)
+	if _, err := vault.Open(t.Context(), cfg); !errors.Is(err, vault.ErrNoUnlockMethod) {
+		t.Errorf("%v, want ErrNoUnlockMethod", err)
 	}
 }
 

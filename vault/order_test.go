@@ -64,8 +64,8 @@ func TestSideFilesAtTheCommit(t *testing.T) {
 		v := vaulttest.Open(t, cfg)
 		v.Close()
 		_, err := vault.Restore(t.Context(), cfg, vault.RestoreOptions{
-			Replace:        true,
-			ConfirmInPlace: func(context.Context, vault.InPlace) error { return nil },
+			Replace:         true,
+			ConfirmUnproven: func(context.Context, vault.UnprovenVault) error { return nil },
 			Fill: func(ctx context.Context, tx *vault.Tx) (vault.Backup, error) {
 				write(t, cfg.Path+suffix, []byte("of a program that ignores the locks"))
 				slot := vault.Slot{ID: "0123456789abcdef", Kind: vault.SlotRecipient, Recipient: cfg.Identities[0].(*age.X25519Identity).Recipient().String(), Created: tx.Now()}
@@ -96,7 +96,7 @@ func TestOwner(t *testing.T) {
 		}
 	}
 	insecure, ok := errors.AsType[*vault.InsecureError](vault.CheckPrivate(path))
-	if !ok || !strings.Contains(insecure.Rule, "belongs to user") || !strings.Contains(insecure.Mend, "sudo") {
+	if !ok || !strings.Contains(insecure.Rule, "belongs to user") || !strings.Contains(insecure.Fix, "sudo") {
 		t.Errorf("%+v, want an InsecureError", insecure)
 	}
 }

@@ -93,7 +93,7 @@ func (p paths) replaced(now time.Time) string { return p.db + ".replaced-" + now
 type InsecureError struct {
 	Path string
 	Rule string // what is wrong
-	Mend string // a shell command
+	Fix  string // a shell command
 }
 
 func (e *InsecureError) Error() string { return fmt.Sprintf("%s %s", e.Path, e.Rule) }
@@ -115,14 +115,14 @@ func CheckPrivate(path string) error {
 		if os.Geteuid() == 0 {
 			fix = fmt.Sprintf("sudo -u '#%d' rbee-vault ...", st.Uid)
 		}
-		return &InsecureError{Path: path, Rule: fmt.Sprintf("belongs to user %d, not to you (%d)", st.Uid, os.Geteuid()), Mend: fix}
+		return &InsecureError{Path: path, Rule: fmt.Sprintf("belongs to user %d, not to you (%d)", st.Uid, os.Geteuid()), Fix: fix}
 	}
 	if mode := info.Mode().Perm(); mode&0o077 != 0 {
 		want := "600"
 		if info.IsDir() {
 			want = "700"
 		}
-		return &InsecureError{Path: path, Rule: fmt.Sprintf("is open to others (mode %04o)", mode), Mend: fmt.Sprintf("chmod %s %s", want, wire.Quote(path))}
+		return &InsecureError{Path: path, Rule: fmt.Sprintf("is open to others (mode %04o)", mode), Fix: fmt.Sprintf("chmod %s %s", want, wire.Quote(path))}
 	}
 	return nil
 }
@@ -173,7 +173,7 @@ func (p paths) checkPlace(cfg Config) error {
 			return &InsecureError{
 				Path: p.db,
 				Rule: fmt.Sprintf("has %d names (hard links): by another name, a program uses other locks and another log, and rows are lost; close every program that has it open before you fix this", durable.Links(info)),
-				Mend: fmt.Sprintf("cp -p %[1]s %[2]s && mv %[2]s %[1]s", wire.Quote(p.db), wire.Quote(p.db+".single")),
+				Fix:  fmt.Sprintf("cp -p %[1]s %[2]s && mv %[2]s %[1]s", wire.Quote(p.db), wire.Quote(p.db+".single")),
 			}
 		}
 	}

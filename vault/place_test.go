@@ -34,7 +34,7 @@ func TestHardLinks(t *testing.T) {
 		"through a migration": openAndClose(t.Context(), nextSchema(cfg)),
 	} {
 		insecure, ok := errors.AsType[*vault.InsecureError](err)
-		if !ok || !strings.Contains(insecure.Rule, "2 names") || !strings.Contains(insecure.Mend, "cp -p") {
+		if !ok || !strings.Contains(insecure.Rule, "2 names") || !strings.Contains(insecure.Fix, "cp -p") {
 			t.Errorf("%s: %v, want an InsecureError", name, err)
 		}
 	}
@@ -68,7 +68,7 @@ func mustMend(t *testing.T, cfg vault.Config) string {
 	if !ok {
 		t.Fatal("it is not refused")
 	}
-	return insecure.Mend
+	return insecure.Fix
 }
 
 // TestLinkOfAnInterruptedCommit: the second name is the vault's own, and the next open removes

@@ -21,15 +21,15 @@ type RestoreOptions struct {
 	NoKeyring bool
 	// Replace allows a vault at the path. That vault is set aside.
 	Replace bool
-	// ConfirmInPlace is asked if the vault in place does not open, or if nothing vouches for
+	// ConfirmUnproven is asked if the vault in place does not open, or if nothing vouches for
 	// it, so its recipients are not proven. An error ends the restore. Nil also ends it. No
 	// lock is held while it runs.
-	ConfirmInPlace func(context.Context, InPlace) error
+	ConfirmUnproven func(context.Context, UnprovenVault) error
 }
 
-// InPlace is what is known about a vault that is to be replaced, or whose database is missing,
+// UnprovenVault is what is known about a vault that is to be replaced, or whose database is missing,
 // if nothing vouches for it.
-type InPlace struct {
+type UnprovenVault struct {
 	Cause error // why nothing vouches for it
 	// Recipients are those in the slots file. An attacker who can write that file could have
 	// changed them. Of the backup's recipients, only these are kept. Nil: they are not known.
@@ -90,7 +90,7 @@ func Restore(ctx context.Context, cfg Config, opts RestoreOptions) (RestoredVaul
 		return RestoredVault{}, err
 	}
 	defer old.wipe()
-	if err := old.confirm(ctx, opts.ConfirmInPlace); err != nil {
+	if err := old.confirm(ctx, opts.ConfirmUnproven); err != nil {
 		return RestoredVault{}, err
 	}
 	lock := durable.NewLock(p.lock)
@@ -181,7 +181,7 @@ func (old oldVault) wipe() {
 
 // confirm asks about recipients that nothing vouches for. Without the question, a reader who
 // was removed could come back unnoticed.
-func (old oldVault) confirm(ctx context.Context, ask func(context.Context, InPlace) error) error {
+func (old oldVault) confirm(ctx context.Context, ask func(context.Context, UnprovenVault) error) error {
 	switch {
 	case old.cause == nil:
 		return nil
@@ -190,7 +190,7 @@ func (old oldVault) confirm(ctx context.Context, ask func(context.Context, InPla
 	case ask == nil:
 		return fmt.Errorf("the vault in place cannot be opened, so it is not replaced: %w", old.cause)
 	}
-	return ask(ctx, InPlace{Cause: old.cause, Recipients: old.slots, Lost: !old.exists})
+	return ask(ctx, UnprovenVault{Cause: old.cause, Recipients: old.slots, Lost: !old.exists})
 }
 
 // examineOldVault opens the vault in place and closes it again. It finds the recipients of the
@@ -253,7 +253,7 @@ func openOldVault(ctx context.Context, cfg Config, p paths) (*Vault, reading, er
 	cfg.ConfirmSigner, cfg.Signer = nil, "" // those are the backup's
 	cfg.anySigner = true
 	v, r, err := openUnder(ctx, cfg, p)
-	if len(cfg.Identities) > 0 && (errors.Is(err, ErrWrongKey) || errors.Is(err, ErrNoWayIn) || errors.Is(err, ErrUnknownKeyID)) {
+	if len(cfg.Identities) > 0 && (errors.Is(err, ErrWrongKey) || errors.Is(err, ErrNoUnlockMethod) || errors.Is(err, ErrUnknownKeyID)) {
 		cfg.Identities = nil
 		if other, theirs, e := openUnder(ctx, cfg, p); e == nil {
 			v, r, err = other, theirs, nil
@@ -266,7 +266,7 @@ func openOldVault(ctx context.Context, cfg Config, p paths) (*Vault, reading, er
 // nothing vouches for it.
 func unproven(err error) bool {
 	for _, cause := range []error{
-		ErrDamaged, ErrPlaintext, ErrWrongKey, ErrNoWayIn, ErrUnknownKeyID, keyring.ErrUnavailable,
+		ErrDamaged, ErrPlaintext, ErrWrongKey, ErrNoUnlockMethod, ErrUnknownKeyID, keyring.ErrUnavailable,
 		ErrUnvouched, ErrForeignSigner, ErrOtherVault,
 	} {
 		if errors.Is(err, cause) {

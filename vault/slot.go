@@ -119,7 +119,7 @@ func unwrapAny(slots []Slot, identities []age.Identity) (*Key, opener, error) {
 
 // whichOf returns the identity that opens the slot, if id holds several under a passphrase.
 func (s Slot) whichOf(id age.Identity) age.Identity {
-	for _, inner := range identity.Behind(id) {
+	for _, inner := range identity.Opened(id) {
 		if k, err := s.unwrap(inner); err == nil {
 			k.wipe()
 			return inner

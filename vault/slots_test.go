@@ -183,7 +183,7 @@ func TestSlotKinds(t *testing.T) {
 			}
 			v.Close()
 			for name, w := range ways {
-				if err := openAndClose(t.Context(), w.opts(cfg)); !errors.Is(err, vault.ErrWrongKey) && !errors.Is(err, vault.ErrNoWayIn) {
+				if err := openAndClose(t.Context(), w.opts(cfg)); !errors.Is(err, vault.ErrWrongKey) && !errors.Is(err, vault.ErrNoUnlockMethod) {
 					t.Errorf("by %s, which was removed: %v", name, err)
 				}
 			}
@@ -376,8 +376,8 @@ func TestPassphraseSlot(t *testing.T) {
 		t.Errorf("%v, want the refusal", err)
 	}
 	without.Passphrase = nil
-	if err := openAndClose(t.Context(), without); !errors.Is(err, vault.ErrNoWayIn) {
-		t.Errorf("%v, want ErrNoWayIn", err)
+	if err := openAndClose(t.Context(), without); !errors.Is(err, vault.ErrNoUnlockMethod) {
+		t.Errorf("%v, want ErrNoUnlockMethod", err)
 	}
 
 	r, err := age.NewScryptRecipient("secret")
@@ -481,8 +481,8 @@ func TestKeyringSlot(t *testing.T) {
 		t.Error(err)
 	}
 	never.Identities = nil
-	if err := openAndClose(t.Context(), never); !errors.Is(err, vault.ErrNoWayIn) {
-		t.Errorf("%v, want ErrNoWayIn", err)
+	if err := openAndClose(t.Context(), never); !errors.Is(err, vault.ErrNoUnlockMethod) {
+		t.Errorf("%v, want ErrNoUnlockMethod", err)
 	}
 
 	v = vaulttest.Open(t, byIdentity)

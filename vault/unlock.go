@@ -88,11 +88,11 @@ func ask(ctx context.Context, cfg Config, id KeyID, file slotsFile) (unlocked, e
 	case e == nil && file.present():
 		return unlocked{}, noEntry(id, file, FromIdentity)
 	case e == nil:
-		return unlocked{}, fmt.Errorf("%w: %w: the slots file is missing, and there is no keyring", ErrNoWayIn, ErrSlotsFile)
+		return unlocked{}, fmt.Errorf("%w: %w: the slots file is missing, and there is no keyring", ErrNoUnlockMethod, ErrSlotsFile)
 	case cfg.Passphrase != nil && len(e.passphraseSlots()) > 0:
 		return byPassphrase(ctx, cfg, id, file)
 	}
-	return unlocked{}, fmt.Errorf("%w: no identity is given; this vault opens by: %s", ErrNoWayIn, e.unlockMethods())
+	return unlocked{}, fmt.Errorf("%w: no identity is given; this vault opens by: %s", ErrNoUnlockMethod, e.unlockMethods())
 }
 
 func byIdentities(ctx context.Context, id KeyID, file slotsFile, identities []age.Identity, source Source) (unlocked, error) {
@@ -114,7 +114,7 @@ func byPassphrase(ctx context.Context, cfg Config, id KeyID, file slotsFile) (un
 	}
 	slots := e.passphraseSlots()
 	if len(slots) == 0 {
-		return unlocked{}, fmt.Errorf("%w: this vault has no passphrase slot; it opens by: %s", ErrNoWayIn, e.unlockMethods())
+		return unlocked{}, fmt.Errorf("%w: this vault has no passphrase slot; it opens by: %s", ErrNoUnlockMethod, e.unlockMethods())
 	}
 	u := unlocked{source: FromPassphrase}
 	err := identity.AskPassphrase(ctx, cfg.Passphrase, "the vault", func(passphrase []byte) (err error) {
@@ -163,21 +163,21 @@ func byKeyring(ctx context.Context, cfg Config, id KeyID, file slotsFile) (unloc
 func noEntry(id KeyID, file slotsFile, source Source) error {
 	switch {
 	case !file.present():
-		return fmt.Errorf("%w: %w: the slots file is missing, and %s needs it to open the vault", ErrNoWayIn, ErrSlotsFile, source)
+		return fmt.Errorf("%w: %w: the slots file is missing, and %s needs it to open the vault", ErrNoUnlockMethod, ErrSlotsFile, source)
 	case file.err != nil:
-		return fmt.Errorf("%w: %w: the slots file is unreadable, and %s needs it to open the vault: %w", ErrNoWayIn, ErrSlotsFile, source, file.err)
+		return fmt.Errorf("%w: %w: the slots file is unreadable, and %s needs it to open the vault: %w", ErrNoUnlockMethod, ErrSlotsFile, source, file.err)
 	case len(file.entries) == 0:
-		return fmt.Errorf("%w: %w: the slots file is empty, and %s needs it to open the vault", ErrNoWayIn, ErrSlotsFile, source)
+		return fmt.Errorf("%w: %w: the slots file is empty, and %s needs it to open the vault", ErrNoUnlockMethod, ErrSlotsFile, source)
 	}
 	return fmt.Errorf("%w: the database begins with %s, the slots file names %s: it is another vault's database, an older copy, or its first bytes are damaged", ErrUnknownKeyID, id, file.entries[0].KeyID)
 }
 
 // unlockMethods lists how the vault can be opened.
-func (e *entry) unlockMethods() string { return WaysIn(e.Slots, e.Keyring) }
+func (e *entry) unlockMethods() string { return UnlockMethods(e.Slots, e.Keyring) }
 
-// WaysIn lists in words how a vault with these slots can be opened: "1 recovery, 2 recipient,
+// UnlockMethods lists in words how a vault with these slots can be opened: "1 recovery, 2 recipient,
 // the OS keyring".
-func WaysIn(slots []Slot, keyring bool) string {
+func UnlockMethods(slots []Slot, keyring bool) string {
 	kinds := map[SlotKind]int{}
 	for _, s := range slots {
 		kinds[s.Kind]++
@@ -206,7 +206,7 @@ func readCredential(ctx context.Context, cfg Config) ([]age.Identity, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	} else if err != nil {
-		return nil, fmt.Errorf("%w: read credential: %w", ErrNoWayIn, err)
+		return nil, fmt.Errorf("%w: read credential: %w", ErrNoUnlockMethod, err)
 	}
 	defer f.Close()
 	identities, err := identity.Parse(ctx, f, identity.Options{Name: "credential " + CredentialName, Passphrase: cfg.Passphrase, Plugins: cfg.Plugins})

@@ -261,7 +261,7 @@ func (v *Vault) storeVouch(ctx context.Context) {
 func vouchKeys(identities []age.Identity) map[string][]byte {
 	keys := map[string][]byte{}
 	for _, id := range identities {
-		for _, id := range append([]age.Identity{id}, identity.Behind(id)...) {
+		for _, id := range append([]age.Identity{id}, identity.Opened(id)...) {
 			recipient, key := identity.Describe(id).Recipient, vouchKey(id)
 			if recipient != "" && key != nil {
 				keys[recipient] = key
