@@ -280,7 +280,7 @@ func TestAnchorCannotBeWritten(t *testing.T) {
 	cfg, k, _ := keyringVault(t)
 	before := anchorOf(t, k)
 	failing := cfg
-	failing.Keyring = faulttest.Keyring{Dir: k.Dir, Steps: &faulttest.Steps{At: 2, Blow: faulttest.FailOnwards}}
+	failing.Keyring = faulttest.Keyring{Dir: k.Dir, Steps: &faulttest.Steps{At: 2, Fault: faulttest.FailOnwards}}
 	node(t, failing, "first")
 	if anchorOf(t, k) != before {
 		t.Fatal("the keyring did not fail")

@@ -227,14 +227,14 @@ func TestRotateWithoutItsSlotsFile(t *testing.T) {
 		t.Fatalf("steps: %v", counted.Names())
 	}
 	for at := first + 1; at <= commit; at++ {
-		cfg, steps := run(&faulttest.Steps{At: at, Blow: faulttest.FailOnwards}) // like a kill
+		cfg, steps := run(&faulttest.Steps{At: at, Fault: faulttest.FailOnwards}) // like a kill
 		v, err := vault.Open(t.Context(), cfg)
 		if err != nil {
-			t.Errorf("step %d, %s: %v", at, steps.Struck(), err)
+			t.Errorf("step %d, %s: %v", at, steps.FaultStep(), err)
 			continue
 		}
 		if err := v.Update(t.Context(), func(*vault.Tx) error { return nil }); err != nil {
-			t.Errorf("step %d, %s: %v", at, steps.Struck(), err)
+			t.Errorf("step %d, %s: %v", at, steps.FaultStep(), err)
 		}
 		v.Close()
 	}

@@ -23,13 +23,13 @@ import (
 
 // killed runs a scenario, or only opens the vault, in a child. The child is killed at a step,
 // if it gets there.
-func (s crashSite) killed(t *testing.T, scenario string, open method, at int, b faulttest.Blow) {
+func (s crashSite) killed(t *testing.T, scenario string, open method, at int, b faulttest.Fault) {
 	t.Helper()
-	s.struck(t, scenario, open, at, b, "")
+	s.killedWithDisk(t, scenario, open, at, b, "")
 }
 
-// struck is killed with a Disk, whose power can be cut. lost is the directory of that Disk.
-func (s crashSite) struck(t *testing.T, scenario string, open method, at int, b faulttest.Blow, lost string) {
+// killedWithDisk is killed with a Disk, whose power can be cut. lost is the directory of that Disk.
+func (s crashSite) killedWithDisk(t *testing.T, scenario string, open method, at int, b faulttest.Fault, lost string) {
 	t.Helper()
 	cmd := child("crash", strings.Join([]string{scenario, s.dir, string(open), strconv.Itoa(at), string(b), lost}, "|"))
 	cmd.Stderr = nil
@@ -47,7 +47,7 @@ func crashChild(spec string) {
 	}
 	s := crashSite{f[1]}
 	at, _ := strconv.Atoi(f[3])
-	st := &faulttest.Steps{At: at, Blow: faulttest.Blow(f[4])}
+	st := &faulttest.Steps{At: at, Fault: faulttest.Fault(f[4])}
 	if f[5] != "" {
 		st.Disk = &faulttest.Disk{Lost: f[5]}
 	}
@@ -80,11 +80,11 @@ func TestCrashMatrix(t *testing.T) {
 			steps := counted.Names()
 			tally := map[string]int{}
 			for at := 1; at <= len(steps); at++ {
-				for _, b := range faulttest.Blows {
+				for _, b := range faulttest.Faults {
 					if b == faulttest.KillBefore && at%2 == 1 && at > 1 {
 						continue // the kill after the step before left the same files
 					}
-					tally["blows"]++
+					tally["faults"]++
 					s := ground.copy(t)
 					if b.Kills() {
 						s.killed(t, name, "", at, b)
@@ -102,10 +102,10 @@ func TestCrashMatrix(t *testing.T) {
 								again = ""
 							}
 							s.killed(t, name, again, 1+at*7%(len(steps)+1), b)
-							tally["struck twice"]++
+							tally["killed twice"]++
 						}
 					} else {
-						st := &faulttest.Steps{At: at, Blow: b}
+						st := &faulttest.Steps{At: at, Fault: b}
 						err := sc.run(ctx, s, st)
 						// The result must be the truth: with an error nothing has changed,
 						// without one everything has.

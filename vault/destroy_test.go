@@ -263,15 +263,15 @@ func TestDestroyUnderFaults(t *testing.T) {
 			if err := destroy(t.Context(), ground.copy(t), counted); err != nil {
 				t.Fatal(err)
 			}
-			blows := 0
+			faults := 0
 			for at := 1; at <= len(counted.Names()); at++ {
-				for _, b := range faulttest.Blows {
-					blows++
+				for _, b := range faulttest.Faults {
+					faults++
 					s := ground.copy(t)
 					if b.Kills() {
 						s.killed(t, name, "", at, b)
 					} else {
-						destroy(t.Context(), s, &faulttest.Steps{At: at, Blow: b})
+						destroy(t.Context(), s, &faulttest.Steps{At: at, Fault: b})
 					}
 					if exists(s.db()) && exists(s.db()+".slots") {
 						cfg := s.configBy(byRecipient, &faulttest.Steps{})
@@ -292,7 +292,7 @@ func TestDestroyUnderFaults(t *testing.T) {
 					}
 				}
 			}
-			t.Logf("%d steps, %d blows", len(counted.Names()), blows)
+			t.Logf("%d steps, %d faults", len(counted.Names()), faults)
 		})
 	}
 }

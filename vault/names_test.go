@@ -166,13 +166,13 @@ func TestInitAfterTheDatabaseWasMoved(t *testing.T) {
 		t.Fatal(err)
 	}
 	at := slices.Index(counted.Names(), "link beehives.db") + 1
-	for _, blow := range []struct {
+	for _, fault := range []struct {
 		name string
 		at   int
 	}{{"two names", at}, {"one name", at + 1}} {
-		t.Run(blow.name, func(t *testing.T) {
+		t.Run(fault.name, func(t *testing.T) {
 			s := newCrashSite(t, true)
-			s.killed(t, "init", "", blow.at, faulttest.KillAfter)
+			s.killed(t, "init", "", fault.at, faulttest.KillAfter)
 			k := faulttest.Keyring{Dir: s.keyring()}
 			before, _ := k.Accounts()
 			moved := filepath.Join(s.dir, "out", "moved.db")

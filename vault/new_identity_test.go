@@ -28,7 +28,7 @@ func interruptedInit(t *testing.T) crashSite {
 		t.Fatal(err)
 	}
 	at := slices.Index(counted.Names(), "link beehives.db") + 1
-	if err := create(t.Context(), s, &faulttest.Steps{At: at, Blow: faulttest.FailOnwards}); !errors.Is(err, faulttest.ErrFault) {
+	if err := create(t.Context(), s, &faulttest.Steps{At: at, Fault: faulttest.FailOnwards}); !errors.Is(err, faulttest.ErrFault) {
 		t.Fatalf("%v, want the fault", err)
 	}
 	if !exists(s.recovery()) || !exists(s.db()+".new") || exists(s.db()) {
@@ -72,9 +72,9 @@ func TestInterruptedInitFailsAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	for at := 1; at <= len(counted.Names()); at++ {
-		for _, b := range []faulttest.Blow{faulttest.FailBefore, faulttest.FailAfter, faulttest.FailOnwards} {
+		for _, b := range []faulttest.Fault{faulttest.FailBefore, faulttest.FailAfter, faulttest.FailOnwards} {
 			s := interruptedInit(t)
-			err := create(t.Context(), s, &faulttest.Steps{At: at, Blow: b})
+			err := create(t.Context(), s, &faulttest.Steps{At: at, Fault: b})
 			if err != nil {
 				err = create(t.Context(), s, &faulttest.Steps{})
 			}

@@ -17,9 +17,9 @@ import (
 func (s crashSite) lost() string { return filepath.Join(s.dir, "lost") }
 
 // cut runs a scenario that ends with the power cut.
-func (s crashSite) cut(t *testing.T, scenario string, open method, at int, b faulttest.Blow) {
+func (s crashSite) cut(t *testing.T, scenario string, open method, at int, b faulttest.Fault) {
 	t.Helper()
-	s.struck(t, scenario, open, at, b, s.lost())
+	s.killedWithDisk(t, scenario, open, at, b, s.lost())
 }
 
 func TestPowerCuts(t *testing.T) {
@@ -80,7 +80,7 @@ func TestPowerCuts(t *testing.T) {
 					tally["killed, then cut"]++
 					b := faulttest.Cuts[(at+then)%3]
 					s := ground.copy(t)
-					s.struck(t, name, "", at, faulttest.KillBefore, s.lost())
+					s.killedWithDisk(t, name, "", at, faulttest.KillBefore, s.lost())
 					s.cut(t, name, s.usual(), then, b)
 					os.RemoveAll(s.lost()) // if it did not get so far
 					s.ends(t, name, before, tally)

@@ -304,7 +304,7 @@ func TestRotateRefuses(t *testing.T) {
 		"one that knows all keys": {func(cfg *vault.Config, _ faulttest.Keyring) { cfg.Keyring = answering{value: "anything"} }, vault.ErrWrongKey},
 		"a slots file that cannot be written": {func(cfg *vault.Config, k faulttest.Keyring) {
 			os.Remove(cfg.Path + ".slots.part-x")
-			cfg.FS = faulttest.FS{Steps: &faulttest.Steps{At: 1, Blow: faulttest.FailOnwards}}
+			cfg.FS = faulttest.FS{Steps: &faulttest.Steps{At: 1, Fault: faulttest.FailOnwards}}
 		}, faulttest.ErrFault},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -428,7 +428,7 @@ func TestRotateUnsettled(t *testing.T) {
 	}
 	v.Close()
 	at := slices.Index(counted.Names(), "rename beehives.db") + 2
-	cfg.FS = faulttest.FS{Steps: &faulttest.Steps{At: at, Blow: faulttest.FailOnwards}}
+	cfg.FS = faulttest.FS{Steps: &faulttest.Steps{At: at, Fault: faulttest.FailOnwards}}
 	v = vaulttest.Open(t, cfg)
 	done, err := v.Rotate(t.Context())
 	if err != nil || done.Generation != 3 {

@@ -227,7 +227,7 @@ func TestSettleWaitsForTheKeyring(t *testing.T) {
 		}
 	}
 	failing := cfg
-	failing.Keyring = faulttest.Keyring{Dir: k.Dir, Steps: &faulttest.Steps{At: 3, Blow: faulttest.FailOnwards}}
+	failing.Keyring = faulttest.Keyring{Dir: k.Dir, Steps: &faulttest.Steps{At: 3, Fault: faulttest.FailOnwards}}
 	v := vaulttest.Open(t, failing)
 	if err := v.Update(t.Context(), func(tx *vault.Tx) error { return nil }); err != nil {
 		t.Errorf("a sweep that fails must only warn: %v", err)
@@ -336,7 +336,7 @@ func TestUnsettled(t *testing.T) {
 	cfg, k, _ := leftVault(t, map[string]any{"state": "pending"})
 	left := read(t, cfg.Path+".slots")
 	full := cfg
-	full.FS = faulttest.FS{Steps: &faulttest.Steps{At: 1, Blow: faulttest.FailOnwards}}
+	full.FS = faulttest.FS{Steps: &faulttest.Steps{At: 1, Fault: faulttest.FailOnwards}}
 	v := vaulttest.Open(t, full)
 	if err := v.View(t.Context(), func(tx *vault.Tx) error { return nil }); err != nil {
 		t.Error(err)
@@ -364,18 +364,18 @@ func TestSettleUnderFaults(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			struck := func(cfg vault.Config, k faulttest.Keyring, steps *faulttest.Steps) vault.Config {
+			faulty := func(cfg vault.Config, k faulttest.Keyring, steps *faulttest.Steps) vault.Config {
 				cfg.FS, cfg.Keyring = faulttest.FS{Steps: steps}, faulttest.Keyring{Dir: k.Dir, Steps: steps}
 				return cfg
 			}
 			counted := &faulttest.Steps{}
 			cfg, k, _ := leftVault(t, entry)
-			vaulttest.Open(t, struck(cfg, k, counted)).Close()
+			vaulttest.Open(t, faulty(cfg, k, counted)).Close()
 			for at := 3; at <= len(counted.Names()); at++ { // the first two read the key and the anchor
-				for _, b := range []faulttest.Blow{faulttest.FailBefore, faulttest.FailAfter, faulttest.FailOnwards} {
+				for _, b := range []faulttest.Fault{faulttest.FailBefore, faulttest.FailAfter, faulttest.FailOnwards} {
 					cfg, k, _ := leftVault(t, entry)
-					steps := &faulttest.Steps{At: at, Blow: b}
-					v, err := vault.Open(t.Context(), struck(cfg, k, steps))
+					steps := &faulttest.Steps{At: at, Fault: b}
+					v, err := vault.Open(t.Context(), faulty(cfg, k, steps))
 					if err != nil {
 						t.Errorf("step %d, %s: %v", at, b, err)
 						continue

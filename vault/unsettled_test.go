@@ -63,7 +63,7 @@ func TestCallerGivesUpBehindCommit(t *testing.T) {
 // continues.
 func TestUnsettledTriesAgain(t *testing.T) {
 	cfg := vaulttest.Config(t)
-	steps := &faulttest.Steps{At: 1, Blow: faulttest.FailOnwards}
+	steps := &faulttest.Steps{At: 1, Fault: faulttest.FailOnwards}
 	cfg.FS = faulttest.FS{Steps: steps}
 	v := vaulttest.Open(t, cfg)
 	if _, err := v.AddSlot(t.Context(), vault.NewSlot{Kind: vault.SlotRecipient, Recipient: otherRecipient}); !errors.Is(err, vault.ErrUnsettled) {

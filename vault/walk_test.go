@@ -120,7 +120,7 @@ func walkChild(spec string) {
 	arg, _ := strconv.Atoi(f[3])
 	at, _ := strconv.Atoi(f[4])
 	s := walkSite{crashSite{f[0]}}
-	if err := s.do(context.Background(), method, f[2], arg, &faulttest.Steps{At: at, Blow: faulttest.KillAfter}); err != nil {
+	if err := s.do(context.Background(), method, f[2], arg, &faulttest.Steps{At: at, Fault: faulttest.KillAfter}); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 	}
 }

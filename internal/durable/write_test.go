@@ -86,27 +86,27 @@ func TestWritesUnderFaults(t *testing.T) {
 			}
 			var names []string
 			for at := 1; at <= counted.N(); at++ {
-				for _, b := range []faulttest.Blow{faulttest.FailBefore, faulttest.FailAfter, faulttest.FailOnwards} {
-					steps := &faulttest.Steps{At: at, Blow: b}
+				for _, b := range []faulttest.Fault{faulttest.FailBefore, faulttest.FailAfter, faulttest.FailOnwards} {
+					steps := &faulttest.Steps{At: at, Fault: b}
 					dir, err := run(steps)
 					if b == faulttest.FailBefore {
-						names = append(names, steps.Struck())
+						names = append(names, steps.FaultStep())
 					}
 					if !errors.Is(err, faulttest.ErrFault) {
-						t.Errorf("%s, %s: %v, want the fault", steps.Struck(), b, err)
+						t.Errorf("%s, %s: %v, want the fault", steps.FaultStep(), b, err)
 					}
 					found := files(t, dir)
 					switch content, ok := found["F"]; {
-					case ok && content == after && strings.Contains("rename F, link F, remove F, sync directory", steps.Struck()):
+					case ok && content == after && strings.Contains("rename F, link F, remove F, sync directory", steps.FaultStep()):
 					case way.exists && content == before, !way.exists && !ok:
 					default:
-						t.Errorf("%s, %s: content %q", steps.Struck(), b, content)
+						t.Errorf("%s, %s: content %q", steps.FaultStep(), b, content)
 					}
 					delete(found, "F")
 					for name := range found {
 						// Unless the part cannot be removed either, or the part is the file.
 						if !durable.IsPart(name) || b != faulttest.FailOnwards {
-							t.Errorf("%s, %s: %s is left", steps.Struck(), b, name)
+							t.Errorf("%s, %s: %s is left", steps.FaultStep(), b, name)
 						}
 					}
 				}

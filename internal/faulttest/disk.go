@@ -254,8 +254,8 @@ func (d *Disk) change(file *diskFile, set map[string]*diskFile) {
 }
 
 // Cut makes the disk what it is after a power cut. Nothing may be written afterwards: the
-// process must end. The blow says which of the unflushed changes have still reached the disk.
-func (d *Disk) Cut(b Blow) {
+// process must end. The fault says which of the unflushed changes have still reached the disk.
+func (d *Disk) Cut(b Fault) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.load()
