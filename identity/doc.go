@@ -17,6 +17,6 @@
 //
 // # Secrets
 //
-// No error contains a part of an identity or of a passphrase. Callers wipe what they get; each
-// comment says what.
+// The errors of [Parse] contain nothing of the file that it read. If the caller must wipe a
+// result, the comment of the function says so.
 package identity

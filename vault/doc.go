@@ -28,8 +28,9 @@
 // valid. The next open removes the rest. When [Vault.Update] returns nil, the change is on the
 // disk.
 //
-// The keyring and the audit log protect against older copies of the database: the keyring
-// stores how far the audit log had come, and each audit row holds a digest of all rows.
+// Two things protect against older copies of the database. The anchor, an item of the keyring, is
+// a high-water mark: it stores how far the audit log had come. And each audit row holds a digest
+// of all rows.
 //
 // # Concurrency
 //

@@ -67,8 +67,8 @@ func (p *process) kill() {
 	<-p.ended
 }
 
-// gone returns a channel that is closed when the process has ended. For no process it is nil,
-// which never is.
+// gone returns a channel that is closed when the process has ended. For no process the channel
+// is nil, so it is never closed.
 func (p *process) gone() <-chan struct{} {
 	if p == nil {
 		return nil
