@@ -297,8 +297,8 @@ func TestReadOptionsLeftOut(t *testing.T) {
 	file, c := create(t, v)
 	opts := trusting(cfg, c)
 	opts.Identities = nil
-	if _, err := backup.Verify(t.Context(), bytes.NewReader(file), opts); !errors.Is(err, vault.ErrNoWayIn) || errors.Is(err, backup.ErrDamaged) {
-		t.Errorf("no identity: %v, want ErrNoWayIn", err)
+	if _, err := backup.Verify(t.Context(), bytes.NewReader(file), opts); !errors.Is(err, vault.ErrNoUnlockMethod) || errors.Is(err, backup.ErrDamaged) {
+		t.Errorf("no identity: %v, want ErrNoUnlockMethod", err)
 	}
 	opts = trusting(cfg, c)
 	opts.Trust = nil
@@ -403,7 +403,7 @@ func TestReplaceUnread(t *testing.T) {
 	if _, err := backup.Restore(t.Context(), cfg, bytes.NewReader(file), opts); !errors.Is(err, vault.ErrDamaged) {
 		t.Errorf("unasked: %v, want ErrDamaged", err)
 	}
-	opts.ConfirmInPlace = func(_ context.Context, in vault.InPlace) error {
+	opts.ConfirmUnproven = func(_ context.Context, in vault.UnprovenVault) error {
 		if !errors.Is(in.Cause, vault.ErrDamaged) || len(in.Recipients) != 1 {
 			t.Errorf("asked about %+v", in)
 		}

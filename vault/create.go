@@ -11,41 +11,41 @@ import (
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
 )
 
-// CreateOptions says how a new vault is opened besides by the keyring. At least
-// one of Recipients, RecoveryFile and ShowRecovery is needed.
+// CreateOptions says how a new vault can be opened besides the keyring. At least one of
+// Recipients, RecoveryFile and ShowRecovery is required.
 type CreateOptions struct {
 	// Recipients are age or SSH public keys; see [identity.ParseRecipient].
 	Recipients []string
 	// PostQuantum makes a vault of that class: its recipients are "age1pq1...".
 	PostQuantum bool
-	// RecoveryFile is where a recovery identity is written, as a new file.
+	// RecoveryFile is where the recovery identity is written. The file must not exist.
 	RecoveryFile string
-	// NoKeyring keeps the key out of cfg.Keyring, which then only loses what an
-	// interrupted run put there.
+	// NoKeyring keeps the key out of cfg.Keyring. The keyring is then used only to delete what
+	// an interrupted run stored in it.
 	NoKeyring bool
-	// ShowRecovery is given the recovery identity when RecoveryFile is empty. It
-	// returns when the operator has it; an error abandons the vault.
+	// ShowRecovery gets the recovery identity if RecoveryFile is empty. It returns when the
+	// operator has it. If it returns an error, no vault is made.
 	ShowRecovery func(context.Context, NewIdentity) error
 }
 
-// Created tells of a new vault.
+// Created describes a new vault.
 type Created struct {
 	Path              string
 	VaultID           string
 	KeyID             KeyID
-	Signer            string // public key line
-	RecoveryRecipient string // "" when no recovery identity was made
+	Signer            string // a line as in authorized_keys
+	RecoveryRecipient string // "" if no recovery identity was made
 	Slots             []Slot
 }
 
-// Create makes a new vault at cfg.Path, and its directory where there is none.
-// The key goes into cfg.Keyring, where there is one, and is wrapped for the
-// recipients. An interrupted run's leavings are swept.
+// Create makes a new vault at cfg.Path, and the directory if there is none. It stores the key
+// in cfg.Keyring, if there is one, and wraps it for the recipients. It removes what an
+// interrupted run left.
 //
-// Errors: [ErrExists] for any database at the path ([ErrPlaintext] too for an
-// ordinary SQLite database), [ErrFileExists] for a RecoveryFile, [ErrMissing] where
-// a slots file tells of a database that is gone, [ErrInvalid], [ErrInsecure],
-// [ErrLocked], an error of package keyring. After any of them there is no vault.
+// Errors: [ErrExists] for any database at the path (with [ErrPlaintext] if it is an ordinary
+// SQLite database), [ErrFileExists] for RecoveryFile, [ErrMissing] if there is a slots file but
+// no database, [ErrInvalid], [ErrInsecure], [ErrLocked], an error of package keyring. After any
+// of them there is no vault.
 func Create(ctx context.Context, cfg Config, opts CreateOptions) (Created, error) {
 	class := identity.Classic
 	if opts.PostQuantum {
@@ -57,7 +57,7 @@ func Create(ctx context.Context, cfg Config, opts CreateOptions) (Created, error
 	}
 	recoverable := opts.RecoveryFile != "" || opts.ShowRecovery != nil
 	if len(slots) == 0 && !recoverable {
-		return Created{}, fmt.Errorf("%w: a vault needs a recovery identity or a recipient: a lost keyring would lose it", ErrInvalid)
+		return Created{}, fmt.Errorf("%w: a vault needs a recovery identity or a recipient: without one, losing the keyring loses the vault", ErrInvalid)
 	}
 	p, err := newVaultPaths(cfg.Path)
 	if err == nil && opts.RecoveryFile != "" {
@@ -90,7 +90,7 @@ func Create(ctx context.Context, cfg Config, opts CreateOptions) (Created, error
 	if err := mustNotExist(p); err != nil {
 		return Created{}, err
 	}
-	interrupted, _, err := clearWay(ctx, cfg, p, false, t.meta.Keyring)
+	interrupted, _, err := clearInterruptedRun(ctx, cfg, p, false, t.meta.Keyring)
 	if err != nil {
 		return Created{}, err
 	}
@@ -122,7 +122,7 @@ func Create(ctx context.Context, cfg Config, opts CreateOptions) (Created, error
 			return err
 		}
 		if opts.RecoveryFile != "" {
-			t.takeBack = func() { takeBackRecovery(cfg.fs(), opts.RecoveryFile, recovery) }
+			t.undoHandOver = func() { removeRecoveryFile(cfg.fs(), opts.RecoveryFile, recovery) }
 		}
 	}
 	t.fill = func(context.Context, *Tx) (Event, error) {
@@ -141,7 +141,7 @@ func Create(ctx context.Context, cfg Config, opts CreateOptions) (Created, error
 	}, nil
 }
 
-// mustNotExist refuses whatever stands at the database's path.
+// mustNotExist returns [ErrExists] for any file at the database's path.
 func mustNotExist(p paths) error {
 	ok, err := durable.Exists(p.db)
 	if err != nil || !ok {
@@ -153,8 +153,8 @@ func mustNotExist(p paths) error {
 	return fmt.Errorf("%q %w", p.db, ErrExists)
 }
 
-// makeRecovery makes the recovery identity, or takes it again from the file of
-// an interrupted run.
+// makeRecovery makes the recovery identity, or uses the one in the file of an interrupted run
+// again.
 func makeRecovery(class identity.Class, file string, interrupted []string) (r NewIdentity, again bool, err error) {
 	if file != "" {
 		r, err = readRecovery(file, interrupted)
@@ -172,7 +172,7 @@ func makeRecovery(class identity.Class, file string, interrupted []string) (r Ne
 	return r, false, err
 }
 
-// checkDir sees that a file could be written there, before anything is made.
+// checkDir checks that the directory of a file exists, before anything is made.
 func checkDir(dir string) error {
 	ok, err := durable.Exists(dir)
 	if err == nil && !ok {

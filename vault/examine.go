@@ -20,7 +20,7 @@ import (
 	"github.com/rbee-keeper/rbee-vault/keyring"
 )
 
-// FindingStatus says how a check went.
+// FindingStatus is the result of a check.
 type FindingStatus string
 
 // The statuses of a finding.
@@ -35,41 +35,41 @@ type Finding struct {
 	Check   string
 	Status  FindingStatus
 	Message string
-	Mend    string // a command, or ""
-	Err     error  // of a failure
+	Fix     string // a command, or ""
+	Err     error  // set for a failure
 }
 
 func okay(check, format string, args ...any) Finding {
 	return Finding{Check: check, Status: FindingOK, Message: fmt.Sprintf(format, args...)}
 }
 
-func warning(check, mend, format string, args ...any) Finding {
-	return Finding{Check: check, Status: FindingWarn, Mend: mend, Message: fmt.Sprintf(format, args...)}
+func warning(check, fix, format string, args ...any) Finding {
+	return Finding{Check: check, Status: FindingWarn, Fix: fix, Message: fmt.Sprintf(format, args...)}
 }
 
-func failed(check, mend string, err error) Finding {
-	return Finding{Check: check, Status: FindingFail, Mend: mend, Message: err.Error(), Err: err}
+func failed(check, fix string, err error) Finding {
+	return Finding{Check: check, Status: FindingFail, Fix: fix, Message: err.Error(), Err: err}
 }
 
-// Offer is a secret that the operator gives to be tried.
+// Offer is a secret that the operator offers to try.
 type Offer struct {
 	Name       string // for messages
 	Identities []age.Identity
 }
 
-// ExamineOptions says what else is examined.
+// ExamineOptions says what else to examine.
 type ExamineOptions struct {
-	// Offers are tried on every slot, one by one. cfg.Identities opens the vault.
+	// Offers are tried on every slot, one by one. They do not open the vault: cfg.Identities
+	// does.
 	Offers []Offer
-	// Use is called with the vault when it opens, before it is closed, to add to
-	// the findings. Nil: nothing to add.
+	// Use is called with the open vault and adds to the findings. It is not called if the vault
+	// does not open. Nil: nothing to add.
 	Use func(*Vault) []Finding
 }
 
-// Examine checks everything about the vault at cfg.Path that can be checked,
-// also when it does not open; opening it heals what can be healed. What is found
-// comes as findings; the error is for a path that cannot be examined at all,
-// such as [ErrNoVault].
+// Examine checks everything about the vault at cfg.Path that can be checked, even if the vault
+// does not open. Opening it repairs what can be repaired. The results are the findings. The
+// error is for a path that cannot be examined at all, such as [ErrNoVault].
 func Examine(ctx context.Context, cfg Config, opts ExamineOptions) ([]Finding, error) {
 	p, err := newPaths(cfg.Path)
 	if err != nil {
@@ -89,7 +89,7 @@ func Examine(ctx context.Context, cfg Config, opts ExamineOptions) ([]Finding, e
 		case !before.present() && errors.Is(err, ErrSlotsFile):
 			found = append(found, failed("slots file", "", fmt.Errorf("%w: the slots file %q is missing", ErrDamaged, p.slots)))
 		case !before.present():
-			found = append(found, warning("slots file", "", "it is missing; opening the vault through its keyring would write it anew"))
+			found = append(found, warning("slots file", "", "it is missing; opening the vault through its keyring writes it again"))
 		case before.err != nil:
 			found = append(found, failed("slots file", "", fmt.Errorf("%w: the slots file is unreadable: %w", ErrDamaged, before.err)))
 		default:
@@ -101,7 +101,7 @@ func Examine(ctx context.Context, cfg Config, opts ExamineOptions) ([]Finding, e
 			if id, err := peekKeyID(p.db); err == nil && before.find(id) != nil {
 				e = *before.find(id)
 			}
-			found = append(found, cfg.examineWays(ctx, e, opts.Offers)...)
+			found = append(found, cfg.examineUnlockMethods(ctx, e, opts.Offers)...)
 		}
 		return append(found, p.examineLeftovers()...), nil
 	}
@@ -111,7 +111,7 @@ func Examine(ctx context.Context, cfg Config, opts ExamineOptions) ([]Finding, e
 	if err != nil {
 		return append(found, failed("slots", "", err)), nil
 	}
-	found = append(found, cfg.examineWays(ctx, newEntry(m, slots, v.key.check(), stateCurrent), opts.Offers)...)
+	found = append(found, cfg.examineUnlockMethods(ctx, newEntry(m, slots, v.key.check(), stateCurrent), opts.Offers)...)
 	found = append(found, v.examineAnchor(ctx, m)...)
 	found = append(found, v.examineKeyAge(m))
 	if err := v.CheckPages(ctx); err != nil {
@@ -153,25 +153,25 @@ func Examine(ctx context.Context, cfg Config, opts ExamineOptions) ([]Finding, e
 func examineSigner(signers []Signer) Finding {
 	s := signers[len(signers)-1]
 	if s.Sheet.IsZero() {
-		return warning("signer", "rbee-vault status --sheet FILE", "no sheet names %s, which signs since %s", s.Fingerprint(), s.Created.Format(time.DateOnly))
+		return warning("signer", "rbee-vault status --sheet FILE", "no sheet names %s, the signer since %s", s.Fingerprint(), s.Created.Format(time.DateOnly))
 	}
 	return okay("signer", "%s, on a sheet of %s", s.Fingerprint(), s.Sheet.Format(time.DateOnly))
 }
 
-// oldKey is the age from which a key is worth a warning.
+// oldKey is the age from which a key gets a warning.
 const oldKey = 2 * 365 * 24 * time.Hour
 
 func (v *Vault) examineKeyAge(m Meta) Finding {
 	age := v.cfg.now().Sub(m.KeyCreated)
 	if age > oldKey {
-		return warning("key age", "rbee-vault rotate", "generation %d is of %s, %d days old", m.Generation, m.KeyCreated.Format(time.DateOnly), int(age.Hours()/24))
+		return warning("key age", "rbee-vault rotate", "generation %d was made %s, %d days old", m.Generation, m.KeyCreated.Format(time.DateOnly), int(age.Hours()/24))
 	}
-	return okay("key age", "generation %d, of %s", m.Generation, m.KeyCreated.Format(time.DateOnly))
+	return okay("key age", "generation %d, made %s", m.Generation, m.KeyCreated.Format(time.DateOnly))
 }
 
-// examineWays tries every way in that can be tried: the keyring, and each slot by
-// what is offered; of the others it sees that their secret could open them.
-func (c Config) examineWays(ctx context.Context, e entry, offers []Offer) []Finding {
+// examineUnlockMethods tries every unlock method that can be tried: the keyring, and each slot
+// with what is offered. For the other slots it checks that their secret could open them.
+func (c Config) examineUnlockMethods(ctx context.Context, e entry, offers []Offer) []Finding {
 	found := []Finding{c.examineKeyringItem(ctx, e)}
 	if c.CredentialsDir != "" {
 		identities, err := readCredential(ctx, c)
@@ -208,7 +208,7 @@ func (c Config) examineWays(ctx context.Context, e entry, offers []Offer) []Find
 			found = append(found, failed("offered", "", fmt.Errorf("%s: %w: it opens none of the %d slots", o.Name, ErrWrongKey, len(e.Slots))))
 		}
 	}
-	if c.ByPassphrase && len(offers) == 0 && len(e.passphraseSlots()) > 0 { // else it is an identity's
+	if c.ByPassphrase && len(offers) == 0 && len(e.passphraseSlots()) > 0 { // else the passphrase is that of an identity
 		err := identity.AskPassphrase(ctx, c.Passphrase, "the vault", func(passphrase []byte) error {
 			k, by, err := unwrapByPassphrase(ctx, e.passphraseSlots(), passphrase)
 			if err == nil {
@@ -235,7 +235,7 @@ func (c Config) examineWays(ctx context.Context, e entry, offers []Offer) []Find
 	return found
 }
 
-// inspect checks what can be seen of a slot without its secret.
+// inspect checks what a slot shows without its secret.
 func (s Slot) inspect() error {
 	if err := s.validate(); err != nil {
 		return err
@@ -260,7 +260,7 @@ func (s Slot) inspect() error {
 		return fmt.Errorf("%w: its identity is not under a passphrase", ErrDamaged)
 	}
 	if n, err := strconv.Atoi(stanzas[0].Args[1]); err != nil || n > identity.MaxWorkFactor {
-		return fmt.Errorf("%w: its passphrase asks for a work factor of %s, over %d", ErrDamaged, stanzas[0].Args[1], identity.MaxWorkFactor)
+		return fmt.Errorf("%w: its passphrase needs a work factor of %s, which is over %d", ErrDamaged, stanzas[0].Args[1], identity.MaxWorkFactor)
 	}
 	return nil
 }
@@ -275,7 +275,7 @@ func stanzasOf(armored string) ([]*age.Stanza, error) {
 	return seen.stanzas, nil
 }
 
-// headerReader is an identity that opens nothing.
+// headerReader is an identity that only records the header.
 type headerReader struct{ stanzas []*age.Stanza }
 
 // Unwrap implements [age.Identity].
@@ -284,13 +284,13 @@ func (h *headerReader) Unwrap(stanzas []*age.Stanza) ([]byte, error) {
 	return nil, age.ErrIncorrectIdentity
 }
 
-// examineKeyringItem sees that the keyring has the entry's key, where it should.
+// examineKeyringItem checks that the keyring has the entry's key, if it should have it.
 func (c Config) examineKeyringItem(ctx context.Context, e entry) Finding {
 	switch {
 	case !e.Keyring:
-		return okay("keyring item", "none: the keyring is no way into this vault")
+		return okay("keyring item", "none: the keyring is not an unlock method of this vault")
 	case c.Keyring == nil:
-		return warning("keyring item", "", "not looked at: there is no keyring")
+		return warning("keyring item", "", "not checked: there is no keyring")
 	}
 	c.Identities, c.ByPassphrase, c.CredentialsDir = nil, false, ""
 	u, err := unlock(ctx, c, e.KeyID, slotsFile{data: []byte{}, entries: []entry{e}})
@@ -304,14 +304,14 @@ func (c Config) examineKeyringItem(ctx context.Context, e entry) Finding {
 	return failed("keyring item", "", err)
 }
 
-// examineAnchor compares the anchor, also where the keyring was not the way in.
+// examineAnchor compares the anchor, even if the vault was not opened by the keyring.
 func (v *Vault) examineAnchor(ctx context.Context, m Meta) []Finding {
 	if !m.Keyring || v.readOnly || v.cfg.Keyring == nil {
 		return nil
 	}
 	err := v.compareAnchor(ctx, m)
 	v.mu.Lock()
-	missing := v.anchoring.missing
+	missing := v.anchorProgress.missing
 	v.mu.Unlock()
 	switch {
 	case errors.Is(err, keyring.ErrUnavailable):
@@ -319,22 +319,22 @@ func (v *Vault) examineAnchor(ctx context.Context, m Meta) []Finding {
 	case err != nil:
 		return []Finding{failed("anchor", "", err)}
 	case missing:
-		return []Finding{warning("anchor", "", "the keyring held none, so an older copy of the database would not have been noticed; one is written")}
+		return []Finding{warning("anchor", "", "the keyring had none, so an older copy of the database would not have been noticed; one is written")}
 	}
 	state, err := v.Anchor(ctx)
 	switch {
 	case err != nil:
 		return []Finding{warning("anchor", "", "%v", err)}
 	case !state.Retry.IsZero():
-		return []Finding{warning("anchor", "", "the keyring did not take it; it is tried again at %s", wire.FormatTime(state.Retry))}
+		return []Finding{warning("anchor", "", "the keyring refused it; the next attempt is at %s", wire.FormatTime(state.Retry))}
 	case !state.BehindSince.IsZero() && v.cfg.now().Sub(state.BehindSince) > 2*anchorDelay:
-		return []Finding{warning("anchor", "", "an older copy would not be noticed for what changed since %s", wire.FormatTime(state.BehindSince))}
+		return []Finding{warning("anchor", "", "it does not cover the changes since %s, so an older copy without them would not be noticed", wire.FormatTime(state.BehindSince))}
 	}
 	return []Finding{okay("anchor", "the database is not behind what the keyring has seen")}
 }
 
-// examineOrphans looks for keyring items of keys that slots files beside the
-// database tell of, and that no database begins with any more.
+// examineOrphans looks for keyring items that no database needs any more. It finds their keys
+// in the slots files beside the database.
 func (v *Vault) examineOrphans(ctx context.Context, m Meta) []Finding {
 	if !m.Keyring || v.cfg.Keyring == nil {
 		return nil
@@ -343,7 +343,7 @@ func (v *Vault) examineOrphans(ctx context.Context, m Meta) []Finding {
 	for _, path := range v.paths.asides() {
 		id, err := peekKeyID(path)
 		if err != nil {
-			return nil // it may have any key
+			return nil // that database may have any key
 		}
 		known[id] = true
 	}
@@ -359,12 +359,12 @@ func (v *Vault) examineOrphans(ctx context.Context, m Meta) []Finding {
 		}
 		for _, e := range file.entries {
 			if known[e.KeyID] || !e.Keyring || e.VaultID != m.VaultID {
-				continue // needed, not there, or another vault's
+				continue // it is needed, it has no item, or it is another vault's
 			}
 			known[e.KeyID] = true
 			if _, err := v.cfg.Keyring.Get(ctx, e.KeyID.String()); err == nil {
 				found = append(found, warning("keyring leftovers", "secret-tool clear service rbee-vault username "+e.KeyID.String(),
-					"an item for key id %s, of which %s tells and which no database here begins with", e.KeyID, filepath.Base(path)))
+					"an item for key id %s, which %s names and no database here begins with", e.KeyID, filepath.Base(path)))
 			}
 		}
 	}
@@ -376,19 +376,18 @@ func (p paths) examineModes() []Finding {
 	for _, path := range append([]string{p.dir, p.db, p.slots, p.lock, p.write}, sqlcipher.SideFiles(p.db)...) {
 		err := CheckPrivate(path)
 		if insecure, ok := errors.AsType[*InsecureError](err); ok {
-			found = append(found, failed("modes", insecure.Mend, err))
+			found = append(found, failed("modes", insecure.Fix, err))
 		} else if err != nil {
 			found = append(found, failed("modes", "", err))
 		}
 	}
 	if found == nil {
-		found = append(found, okay("modes", "%s and its files are yours alone", p.dir))
+		found = append(found, okay("modes", "only you can read %s and its files", p.dir))
 	}
 	return found
 }
 
-// examineSlotsFile compares the slots file as it was before the vault was opened
-// with what it is now.
+// examineSlotsFile compares the present slots file with the file before the vault was opened.
 func (v *Vault) examineSlotsFile(before slotsFile) Finding {
 	now, err := readSlotsFile(v.paths.slots)
 	switch unsettled := v.changeable(); {
@@ -397,19 +396,19 @@ func (v *Vault) examineSlotsFile(before slotsFile) Finding {
 	case err != nil:
 		return failed("slots file", "", err)
 	case !v.readOnly && !before.present():
-		return warning("slots file", "", "it was missing, and is written anew from the database")
+		return warning("slots file", "", "it was missing, and was written again from the database")
 	case !bytes.Equal(before.data, now.data):
-		return warning("slots file", "", "it differed from the database, and is written anew")
+		return warning("slots file", "", "it differed from the database, and was written again")
 	case len(now.entries) > 1:
 		return warning("slots file", "", "it keeps %d entries until the vault is opened through its keyring", len(now.entries)-1)
 	}
 	return okay("slots file", "as the database says")
 }
 
-// examineLeftovers names what lies beside the database. Some of it is wanted.
+// examineLeftovers lists the files beside the database. Some of them are wanted.
 func (p paths) examineLeftovers() []Finding {
 	var found []Finding
-	file, _ := readSlotsFile(p.slots) // its errors are found elsewhere
+	file, _ := readSlotsFile(p.slots) // other findings report its errors
 	left, kept := p.leftovers(file)
 	for _, kind := range []struct {
 		paths []string
@@ -423,7 +422,7 @@ func (p paths) examineLeftovers() []Finding {
 		}
 	}
 	for _, path := range kept {
-		found = append(found, warning("leftovers", fmt.Sprintf("mv -n %s %s", wire.Quote(path), wire.Quote(path+".moved")), "%s: it stands where a new database is built, and no interrupted run left it; move it to another name", path))
+		found = append(found, warning("leftovers", fmt.Sprintf("mv -n %s %s", wire.Quote(path), wire.Quote(path+".moved")), "%s: it is in the place of a new database, and no interrupted run left it; move it to another name", path))
 	}
 	for _, path := range p.asides() {
 		what := "a vault that restore set aside"

@@ -56,7 +56,7 @@ func runDoctor(ctx context.Context, a *app) error {
 	}
 	for _, f := range found {
 		if f.Check == "keyring item" && strings.HasPrefix(f.Message, "none") {
-			provider.Status, provider.Mend = vault.FindingOK, "" // this vault does not use it
+			provider.Status, provider.Fix = vault.FindingOK, "" // this vault does not use it
 		}
 	}
 	found = append([]vault.Finding{provider, examineProcess()}, found...)
@@ -78,7 +78,7 @@ func runDoctor(ctx context.Context, a *app) error {
 }
 
 func printFinding(a *app, f vault.Finding) error {
-	hint := f.Mend
+	hint := f.Fix
 	if f.Status == vault.FindingFail && hint == "" {
 		hint = classify(f.Err).hint
 	}
@@ -110,14 +110,14 @@ func examineKeyring(ctx context.Context, cfg vault.Config) vault.Finding {
 	}
 	provider, err := k.Provider(ctx)
 	if err != nil {
-		return vault.Finding{Check: "keyring", Status: vault.FindingWarn, Message: err.Error(), Mend: classify(err).hint}
+		return vault.Finding{Check: "keyring", Status: vault.FindingWarn, Message: err.Error(), Fix: classify(err).hint}
 	}
 	return vault.Finding{Check: "keyring", Status: vault.FindingOK, Message: provider}
 }
 
 // examineBackups checks the age and the file of the newest backup.
 func examineBackups(ctx context.Context, a *app, v *vault.Vault) vault.Finding {
-	f := vault.Finding{Check: "backup", Status: vault.FindingWarn, Mend: "rbee-vault backup"}
+	f := vault.Finding{Check: "backup", Status: vault.FindingWarn, Fix: "rbee-vault backup"}
 	last, err := lastBackup(ctx, v)
 	switch {
 	case err != nil:
