@@ -85,7 +85,7 @@ func fleet(t testing.TB) (vault.Config, *vault.Vault) {
 		if err := registry.InsertHostKey(t.Context(), tx, pin); err != nil {
 			return err
 		}
-		return tx.Audit(t.Context(), vault.Event{Action: "host-key.trust", Subject: "hive-01"})
+		return tx.Audit(t.Context(), vault.Event{Action: vault.Action("host-key.trust"), Subject: "hive-01"})
 	})
 	if err != nil {
 		t.Fatal(err)

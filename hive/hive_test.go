@@ -432,7 +432,7 @@ func TestAuditOfProbes(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			if row.Action == registry.ActionUseSSHKey {
+			if row.Action == string(registry.ActionUseSSHKey) {
 				uses++
 			}
 		}

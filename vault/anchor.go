@@ -115,16 +115,6 @@ const (
 	urgencyNow
 )
 
-// auditingOf returns the urgency of an audit row with this action.
-func auditingOf(action string) urgency {
-	for _, prefix := range []string{"vault.", "slot.", "backup."} {
-		if strings.HasPrefix(action, prefix) {
-			return urgencyNow
-		}
-	}
-	return urgencySoon
-}
-
 // compareAnchor compares the database with the keyring's anchor, once per handle. It returns
 // [ErrRollback] if the database is older. Otherwise the handle may write the anchor from then
 // on.
@@ -204,7 +194,7 @@ func (tx *Tx) auditRollback(ctx context.Context, found error) error {
 		tx.cfg.log().Warn("accepted as it is", "what", line)
 	}
 	tx.moved = nil
-	return tx.Audit(ctx, Event{Action: "vault.accept-rollback", Detail: strings.Join(detail, "; ")})
+	return tx.Audit(ctx, Event{Action: ActionAcceptRollback, Detail: strings.Join(detail, "; ")})
 }
 
 // acceptAnchor makes the anchor follow the database after the operator accepted a rollback.

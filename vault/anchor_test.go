@@ -38,7 +38,7 @@ func node(t *testing.T, cfg vault.Config, name string) {
 		if err := insertNode(t.Context(), tx, name); err != nil {
 			return err
 		}
-		return tx.Audit(t.Context(), vault.Event{Action: "node.add", Subject: name})
+		return tx.Audit(t.Context(), vault.Event{Action: vault.Action("node.add"), Subject: name})
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -16,7 +16,7 @@ import (
 
 // Event is one change, for the audit log. No field may contain a secret.
 type Event struct {
-	Action  string // "node.add"
+	Action  EventAction
 	Subject string // what was changed: a node's name; may be empty
 	Detail  string // what exactly happened; may be empty
 }
@@ -108,7 +108,7 @@ func (tx *Tx) Audit(ctx context.Context, e Event) error {
 		At:       tx.now,
 		Actor:    actor.Name,
 		Via:      actor.Via,
-		Action:   auditText(e.Action, maxAction),
+		Action:   auditText(e.Action.name(), maxAction),
 		Subject:  auditText(e.Subject, maxSubject),
 		Detail:   auditText(e.Detail, maxDetail),
 		Digest:   now.String(),
@@ -118,7 +118,7 @@ func (tx *Tx) Audit(ctx context.Context, e Event) error {
 	if err := insertAuditRow(ctx, tx, r); err != nil {
 		return fmt.Errorf("write audit row: %w", err)
 	}
-	tx.audited = max(tx.audited, auditingOf(e.Action))
+	tx.audited = max(tx.audited, e.Action.urgency())
 	return nil
 }
 

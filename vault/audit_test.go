@@ -47,10 +47,10 @@ func auditedVault(t *testing.T) *vault.Vault {
 	cfg.Now = func() time.Time { return time.UnixMilli(1767323045123) }
 	v := vaulttest.Open(t, cfg)
 	for _, e := range []vault.Event{
-		{Action: "node.add", Subject: "hive-01", Detail: "ssh_host=a"},
-		{Action: "node.check"},
-		{Action: "node.remove", Subject: "hive-01"},
-		{Action: "node.note", Detail: "hive-01"},
+		{Action: vault.Action("node.add"), Subject: "hive-01", Detail: "ssh_host=a"},
+		{Action: vault.Action("node.check")},
+		{Action: vault.Action("node.remove"), Subject: "hive-01"},
+		{Action: vault.Action("node.note"), Detail: "hive-01"},
 	} {
 		if err := v.Update(t.Context(), func(tx *vault.Tx) error { return tx.Audit(t.Context(), e) }); err != nil {
 			t.Fatal(err)
@@ -235,7 +235,7 @@ func TestAppendAuditRow(t *testing.T) {
 			t.Errorf("a row twice: %v, want ErrAudit", err)
 		}
 		// The row's digest belongs to this vault.
-		return tx.Audit(ctx, vault.Event{Action: "goes.on"})
+		return tx.Audit(ctx, vault.Event{Action: vault.Action("goes.on")})
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -255,7 +255,7 @@ func TestAuditActor(t *testing.T) {
 		vault.WithActor(t.Context(), vault.Actor{Name: "kim\nroot\x1b[2J\u0085", Via: "queen-rbee 0.3.0"}),
 		vault.WithActor(t.Context(), vault.Actor{Name: long + "\xff"}),
 	} {
-		if err := v.Update(ctx, func(tx *vault.Tx) error { return tx.Audit(ctx, vault.Event{Action: "x"}) }); err != nil {
+		if err := v.Update(ctx, func(tx *vault.Tx) error { return tx.Audit(ctx, vault.Event{Action: vault.Action("x")}) }); err != nil {
 			t.Fatal(err)
 		}
 	}

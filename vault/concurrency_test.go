@@ -54,7 +54,7 @@ func writeChild(arg string) {
 			if _, err := tx.ExecContext(ctx, `UPDATE beehives SET install_path = ? WHERE node_name = ?`, padding, name); err != nil {
 				return err
 			}
-			return tx.Audit(ctx, vault.Event{Action: "node.add", Subject: name})
+			return tx.Audit(ctx, vault.Event{Action: vault.Action("node.add"), Subject: name})
 		})
 		if err != nil {
 			panic(err)

@@ -164,7 +164,7 @@ func addNode(ctx context.Context, tx *vault.Tx, name string) error {
 	if err := insertNode(ctx, tx, name); err != nil {
 		return err
 	}
-	return tx.Audit(ctx, vault.Event{Action: "node.add", Subject: name})
+	return tx.Audit(ctx, vault.Event{Action: vault.Action("node.add"), Subject: name})
 }
 
 func insertNode(ctx context.Context, tx *vault.Tx, name string) error {
@@ -230,7 +230,7 @@ func (sc scenario) prepare(t *testing.T) crashSite {
 		if err := insertKey(t.Context(), tx, "old"); err != nil {
 			return err
 		}
-		return tx.Audit(t.Context(), vault.Event{Action: "node.add", Subject: "old"})
+		return tx.Audit(t.Context(), vault.Event{Action: vault.Action("node.add"), Subject: "old"})
 	})
 	if err != nil {
 		t.Fatal(err)

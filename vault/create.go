@@ -126,7 +126,7 @@ func Create(ctx context.Context, cfg Config, opts CreateOptions) (Created, error
 		}
 	}
 	t.fill = func(context.Context, *Tx) (Event, error) {
-		return Event{Action: "vault.init", Subject: t.meta.VaultID, Detail: fmt.Sprintf("%d slots, keyring %t", len(t.slots), t.meta.Keyring)}, nil
+		return Event{Action: ActionInit, Subject: t.meta.VaultID, Detail: fmt.Sprintf("%d slots, keyring %t", len(t.slots), t.meta.Keyring)}, nil
 	}
 	if err := t.run(ctx); err != nil {
 		return Created{}, err

@@ -72,7 +72,7 @@ func history(t *testing.T, cfg vault.Config) (versions [][]byte) {
 			if err := do(tx); err != nil {
 				return err
 			}
-			return tx.Audit(t.Context(), vault.Event{Action: "node.update", Subject: "hive-01"})
+			return tx.Audit(t.Context(), vault.Event{Action: vault.Action("node.update"), Subject: "hive-01"})
 		})
 		if err := errors.Join(err, v.Close()); err != nil {
 			t.Fatal(err)
@@ -261,7 +261,7 @@ func TestAcceptedReplay(t *testing.T) {
 func TestUnauditedChange(t *testing.T) {
 	v := vaulttest.New(t)
 	ctx := t.Context()
-	audit := func(tx *vault.Tx) error { return tx.Audit(ctx, vault.Event{Action: "x"}) }
+	audit := func(tx *vault.Tx) error { return tx.Audit(ctx, vault.Event{Action: vault.Action("x")}) }
 	insert := func(tx *vault.Tx) error { return insertNode(ctx, tx, "hive-01") }
 	// Every byte of a blob counts, also after a zero byte.
 	if err := v.Update(ctx, func(tx *vault.Tx) error {

@@ -19,7 +19,7 @@ func found(t *testing.T, cfg vault.Config, opts vault.ExamineOptions, check, tex
 		t.Fatal(err)
 	}
 	for _, f := range all {
-		if f.Check == check && strings.Contains(f.Message, text) {
+		if string(f.Check) == check && strings.Contains(f.Message, text) {
 			return f
 		}
 	}

@@ -51,7 +51,7 @@ func CreateForged(ctx context.Context, cfg Config, recipient, vaultID, vouch str
 	}
 	t.meta.Class = identity.Classic
 	t.slots = []Slot{newSlot(Slot{Kind: SlotRecipient, Recipient: recipient, vouch: vouch}, t.meta.Created)}
-	t.fill = func(context.Context, *Tx) (Event, error) { return Event{Action: "vault.init"}, nil }
+	t.fill = func(context.Context, *Tx) (Event, error) { return Event{Action: Action("vault.init")}, nil }
 	return t.run(ctx)
 }
 

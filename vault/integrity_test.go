@@ -25,7 +25,7 @@ func pad(ctx context.Context, v *vault.Vault, from, to int) error {
 				return err
 			}
 		}
-		return tx.Audit(ctx, vault.Event{Action: "node.add", Subject: "pads"})
+		return tx.Audit(ctx, vault.Event{Action: vault.Action("node.add"), Subject: "pads"})
 	})
 }
 

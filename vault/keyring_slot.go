@@ -40,7 +40,7 @@ func (v *Vault) AddKeyring(ctx context.Context) error {
 				detail += ", written again"
 			}
 			m.Keyring = true
-			return slots, Event{Action: "slot.add", Subject: "keyring", Detail: detail}, nil
+			return slots, Event{Action: ActionAddSlot, Subject: "keyring", Detail: detail}, nil
 		})
 		if err != nil && !errors.Is(err, ErrUnsettled) && !m.Keyring {
 			err = errors.Join(err, v.cfg.Keyring.Delete(context.WithoutCancel(ctx), v.key.id.String()))
@@ -102,7 +102,7 @@ func (v *Vault) RemoveKeyring(ctx context.Context) (left []string, err error) {
 		}
 		err = v.changeSlots(ctx, func(_ *Tx, m *Meta, slots []Slot) ([]Slot, Event, error) {
 			m.Keyring = false
-			return slots, Event{Action: "slot.remove", Subject: "keyring", Detail: strings.Join(append([]string{"the OS keyring; left:"}, left...), " ")}, nil
+			return slots, Event{Action: ActionRemoveSlot, Subject: "keyring", Detail: strings.Join(append([]string{"the OS keyring; left:"}, left...), " ")}, nil
 		})
 		if err == nil || errors.Is(err, ErrUnsettled) {
 			v.mu.Lock()

@@ -75,7 +75,7 @@ func (s versionStore) Insert(ctx context.Context, db database.DBTxConn, req data
 	if s.from == 0 {
 		return nil // the code that makes the database writes its first audit row
 	}
-	return s.store.tx(db).Audit(ctx, Event{Action: "vault.migrate", Detail: fmt.Sprintf("schema %d", req.Version)})
+	return s.store.tx(db).Audit(ctx, Event{Action: ActionMigrate, Detail: fmt.Sprintf("schema %d", req.Version)})
 }
 
 // Delete implements [database.Store].

@@ -140,7 +140,7 @@ func Restore(ctx context.Context, cfg Config, opts RestoreOptions) (RestoredVaul
 		if len(leftOut) > 0 {
 			detail += fmt.Sprintf(", %d recipients left out", len(leftOut))
 		}
-		return Event{Action: "vault.restore", Subject: t.meta.VaultID, Detail: detail}, nil
+		return Event{Action: ActionRestore, Subject: t.meta.VaultID, Detail: detail}, nil
 	}
 	if err := t.run(ctx); err != nil {
 		return RestoredVault{}, err

@@ -245,7 +245,7 @@ func (v *Vault) alone(ctx context.Context, wait time.Duration, fn func() (*Key, 
 	var taken error
 	changed := false
 	if err == nil {
-		if taken = v.inPlace(); taken == nil {
+		if taken = v.checkInPlace(); taken == nil {
 			// While the old file is held open, no other file can get its inode number. The old
 			// file is listed as open under that number.
 			var old *os.File
@@ -262,7 +262,7 @@ func (v *Vault) alone(ctx context.Context, wait time.Duration, fn func() (*Key, 
 	if taken == nil {
 		// Whatever happened, reopen the vault, even if ctx was cancelled.
 		if taken = take(context.WithoutCancel(ctx), v.cfg, v.lock, v.lock.Shared); taken == nil {
-			if taken = v.inPlace(); taken == nil {
+			if taken = v.checkInPlace(); taken == nil {
 				return err
 			}
 			v.lock.Unlock()
@@ -279,8 +279,8 @@ func (v *Vault) alone(ctx context.Context, wait time.Duration, fn func() (*Key, 
 	return errors.Join(err, fmt.Errorf("the vault had to be closed: %w", taken))
 }
 
-// inPlace checks that the file in place is still the one that this handle knows.
-func (v *Vault) inPlace() error {
+// checkInPlace checks that the file in place is still the one that this handle knows.
+func (v *Vault) checkInPlace() error {
 	id, err := readKeyID(v.paths.db)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w at %q", ErrNoVault, v.paths.db)
@@ -345,7 +345,7 @@ func (t *transition) rotate(ctx context.Context, key *Key, seen anchor) error {
 	t.meta.Generation++
 	t.fill = func(ctx context.Context, tx *Tx) (Event, error) {
 		event := Event{
-			Action:  "vault.rotate",
+			Action:  ActionRotate,
 			Subject: m.VaultID,
 			Detail:  fmt.Sprintf("generation %d, %d slots, keyring %t", t.meta.Generation, len(slots), m.Keyring),
 		}

@@ -34,7 +34,7 @@ func withKeys(t testing.TB, v *vault.Vault, names ...string) {
 				return err
 			}
 		}
-		return tx.Audit(t.Context(), vault.Event{Action: "node.add"})
+		return tx.Audit(t.Context(), vault.Event{Action: vault.Action("node.add")})
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -135,7 +135,7 @@ func (v *Vault) AddSlot(ctx context.Context, n NewSlot) (Slot, error) {
 					return nil, Event{}, err
 				}
 			}
-			return append(slots, s), Event{Action: "slot.add", Subject: s.ID, Detail: s.text()}, insertSlot(ctx, tx, s)
+			return append(slots, s), Event{Action: ActionAddSlot, Subject: s.ID, Detail: s.text()}, insertSlot(ctx, tx, s)
 		})
 	})
 	if err != nil && !errors.Is(err, ErrUnsettled) {
@@ -285,7 +285,7 @@ func (v *Vault) RemoveSlot(ctx context.Context, id string) error {
 		case !durable:
 			return nil, Event{}, fmt.Errorf("%w: %s", ErrLastSlot, id)
 		}
-		return left, Event{Action: "slot.remove", Subject: id, Detail: gone.text()}, deleteSlot(ctx, tx, id)
+		return left, Event{Action: ActionRemoveSlot, Subject: id, Detail: gone.text()}, deleteSlot(ctx, tx, id)
 	}
 	return v.changing(ctx, func() error { return v.changeSlots(ctx, remove) })
 }

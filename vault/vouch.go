@@ -246,7 +246,7 @@ func (v *Vault) storeVouch(ctx context.Context) {
 		for i, s := range slots {
 			if s.ID == v.opener.slot.ID && s.Recipient == v.opener.slot.Recipient {
 				slots[i].vouch = v.vouchToStore
-				return slots, Event{Action: "slot.vouch", Subject: s.ID, Detail: "for the signer " + m.SignerFingerprint()}, updateSlotVouch(ctx, tx, slots[i])
+				return slots, Event{Action: ActionStoreVouch, Subject: s.ID, Detail: "for the signer " + m.SignerFingerprint()}, updateSlotVouch(ctx, tx, slots[i])
 			}
 		}
 		return nil, Event{}, ErrNoSlot

@@ -273,7 +273,7 @@ func TestForgedChain(t *testing.T) {
 			if _, err := tx.ExecContext(t.Context(), change); err != nil {
 				return err
 			}
-			return tx.Audit(t.Context(), vault.Event{Action: "x"})
+			return tx.Audit(t.Context(), vault.Event{Action: vault.Action("x")})
 		})
 		if err := errors.Join(err, v.Close()); err != nil {
 			t.Fatal(name, err)

@@ -82,7 +82,7 @@ func (s walkSite) do(ctx context.Context, method int, op string, arg int, st *fa
 			if err := insertKey(ctx, tx, name); err != nil {
 				return err
 			}
-			return tx.Audit(ctx, vault.Event{Action: "node.add", Subject: name})
+			return tx.Audit(ctx, vault.Event{Action: vault.Action("node.add"), Subject: name})
 		})
 	case "rotate":
 		_, err = v.Rotate(ctx)

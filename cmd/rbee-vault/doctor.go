@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"charm.land/lipgloss/v2"
@@ -29,10 +28,10 @@ does not open. Exit 18 on damage, 3 on other failures.`,
 }
 
 type findingJSON struct {
-	Check   string              `json:"check"`
+	Check   vault.Check         `json:"check"`
 	Status  vault.FindingStatus `json:"status"`
 	Message string              `json:"message"`
-	Fix     *string             `json:"mend"`
+	Fix     *string             `json:"fix"`
 }
 
 // oldBackup is the age from which doctor warns about the newest backup.
@@ -55,7 +54,7 @@ func runDoctor(ctx context.Context, a *app) error {
 		return err
 	}
 	for _, f := range found {
-		if f.Check == "keyring item" && strings.HasPrefix(f.Message, "none") {
+		if f.Check == vault.CheckKeyringItem && f.Unused {
 			provider.Status, provider.Fix = vault.FindingOK, "" // this vault does not use it
 		}
 	}

@@ -98,7 +98,7 @@ var failures = []failure{
 	{vault.ErrSlotsFile, exitWrongKey, "slots_file", "Put back the slots file that belongs to this database, or restore a backup: rbee-vault restore FILE --replace"},
 	{vault.ErrKeyringItem, exitWrongKey, "keyring_item", "Open with another unlock method, and write the item again: rbee-vault slot add keyring --identity FILE"},
 	{vault.ErrWrongKey, exitWrongKey, "wrong_key", "Try another unlock method: --identity FILE with the recovery identity or a recipient's, or --passphrase."},
-	{vault.ErrNoUnlockMethod, exitWrongKey, "no_way_in", "Give the recovery identity or a recipient's: --identity FILE. Or a passphrase: --passphrase"},
+	{vault.ErrNoUnlockMethod, exitWrongKey, "no_unlock_method", "Give the recovery identity or a recipient's: --identity FILE. Or a passphrase: --passphrase"},
 	{vault.ErrNoSlot, exitNotFound, "no_slot", "`rbee-vault slot list` lists the slots."},
 	{vault.ErrSlotExists, exitExists, "slot_exists", ""},
 	{vault.ErrLastSlot, exitInvalid, "last_slot", "Add another first: rbee-vault slot add recovery, or recipient"},

@@ -225,7 +225,7 @@ func (a *app) auditRefusedRestore(ctx context.Context, cfg vault.Config, file st
 	v, err := vault.Open(ctx, cfg)
 	if err == nil {
 		err = v.Update(ctx, func(tx *vault.Tx) error {
-			return tx.Audit(ctx, vault.Event{Action: "vault.restore-refused", Subject: file, Detail: reason.Error()})
+			return tx.Audit(ctx, vault.Event{Action: vault.ActionRefuseRestore, Subject: file, Detail: reason.Error()})
 		})
 		v.Close()
 	}
