@@ -70,16 +70,7 @@ func Create(ctx context.Context, cfg Config, opts CreateOptions) (Created, error
 		return Created{}, err
 	}
 	t := newTransition(cfg, p, cfg.Keyring != nil && !opts.NoKeyring)
-	if err := t.probeKeyring(ctx); err != nil {
-		return Created{}, err
-	}
-	if err := makeDir(cfg.fs(), p.dir); err != nil {
-		return Created{}, err
-	}
-	if err := p.checkPrivate(); err != nil {
-		return Created{}, err
-	}
-	if err := p.checkPlace(cfg); err != nil {
+	if err := t.preparePlace(ctx); err != nil {
 		return Created{}, err
 	}
 	lock := durable.NewLock(p.lock)
@@ -102,27 +93,8 @@ func Create(ctx context.Context, cfg Config, opts CreateOptions) (Created, error
 	}
 	var recovery NewIdentity
 	if recoverable {
-		var again bool
-		if recovery, again, err = makeRecovery(class, opts.RecoveryFile, interrupted); err != nil {
+		if recovery, err = t.addRecovery(opts, interrupted); err != nil {
 			return Created{}, err
-		}
-		recovery.Kind = SlotRecovery
-		recovery.VaultID, recovery.Created = t.meta.VaultID, t.meta.Created
-		t.vouchKeys[recovery.Recipient] = recovery.vouchKey()
-		t.sheet = true
-		t.slots = append(t.slots, newSlot(Slot{Kind: SlotRecovery, Label: string(SlotRecovery), Recipient: recovery.Recipient}, t.meta.Created))
-		t.handOver = func(ctx context.Context) error {
-			recovery.Signer = t.meta.Signer
-			var files []IdentityFile
-			show := opts.ShowRecovery
-			if opts.RecoveryFile != "" {
-				files, show = []IdentityFile{{Path: opts.RecoveryFile, again: again}}, nil
-			}
-			_, err := handOver(ctx, cfg.fs(), recovery, files, show)
-			return err
-		}
-		if opts.RecoveryFile != "" {
-			t.undoHandOver = func() { removeRecoveryFile(cfg.fs(), opts.RecoveryFile, recovery) }
 		}
 	}
 	t.fill = func(context.Context, *Tx) (Event, error) {
@@ -131,14 +103,63 @@ func Create(ctx context.Context, cfg Config, opts CreateOptions) (Created, error
 	if err := t.run(ctx); err != nil {
 		return Created{}, err
 	}
+	made := t.created()
+	made.RecoveryRecipient = recovery.Recipient
+	return made, nil
+}
+
+// preparePlace makes and checks the directory of a new vault. Before anything is made, it
+// sees that the keyring answers.
+func (t *transition) preparePlace(ctx context.Context) error {
+	if err := t.probeKeyring(ctx); err != nil {
+		return err
+	}
+	if err := makeDir(t.cfg.fs(), t.paths.dir); err != nil {
+		return err
+	}
+	if err := t.paths.checkPrivate(); err != nil {
+		return err
+	}
+	return t.paths.checkPlace(t.cfg)
+}
+
+// addRecovery adds a slot for a recovery identity, which is handed over before the commit.
+func (t *transition) addRecovery(opts CreateOptions, interrupted []string) (NewIdentity, error) {
+	recovery, again, err := makeRecovery(t.meta.Class, opts.RecoveryFile, interrupted)
+	if err != nil {
+		return NewIdentity{}, err
+	}
+	recovery.Kind = SlotRecovery
+	recovery.VaultID, recovery.Created = t.meta.VaultID, t.meta.Created
+	t.vouchKeys[recovery.Recipient] = recovery.vouchKey()
+	t.sheet = true
+	t.slots = append(t.slots, newSlot(Slot{Kind: SlotRecovery, Label: string(SlotRecovery), Recipient: recovery.Recipient}, t.meta.Created))
+	t.handOver = func(ctx context.Context) error {
+		signed := recovery
+		signed.Signer = t.meta.Signer
+		var files []IdentityFile
+		show := opts.ShowRecovery
+		if opts.RecoveryFile != "" {
+			files, show = []IdentityFile{{Path: opts.RecoveryFile, again: again}}, nil
+		}
+		_, err := handOver(ctx, t.cfg.fs(), signed, files, show)
+		return err
+	}
+	if opts.RecoveryFile != "" {
+		t.undoHandOver = func() { removeRecoveryFile(t.cfg.fs(), opts.RecoveryFile, recovery) }
+	}
+	return recovery, nil
+}
+
+// created describes the vault that the transition made.
+func (t *transition) created() Created {
 	return Created{
-		Path:              p.db,
-		VaultID:           t.meta.VaultID,
-		KeyID:             t.meta.KeyID,
-		Signer:            t.meta.Signer,
-		RecoveryRecipient: recovery.Recipient,
-		Slots:             t.slots,
-	}, nil
+		Path:    t.paths.db,
+		VaultID: t.meta.VaultID,
+		KeyID:   t.meta.KeyID,
+		Signer:  t.meta.Signer,
+		Slots:   t.slots,
+	}
 }
 
 // mustNotExist returns [ErrExists] for any file at the database's path.

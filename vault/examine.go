@@ -137,6 +137,17 @@ func Examine(ctx context.Context, cfg Config, opts ExamineOptions) ([]Finding, e
 	found = append(found, cfg.examineUnlockMethods(ctx, newEntry(m, slots, v.key.check(), stateCurrent), opts.Offers)...)
 	found = append(found, v.examineAnchor(ctx, m)...)
 	found = append(found, v.examineKeyAge(m))
+	found = append(found, v.examineContent(ctx)...)
+	if opts.Use != nil {
+		found = append(found, opts.Use(v)...)
+	}
+	found = append(found, p.examineLeftovers()...)
+	return append(found, v.examineOrphans(ctx, m)...), nil
+}
+
+// examineContent reads every page and every row.
+func (v *Vault) examineContent(ctx context.Context) []Finding {
+	var found []Finding
 	if err := v.CheckPages(ctx); err != nil {
 		found = append(found, failed(CheckPages, "", err))
 	} else {
@@ -145,7 +156,7 @@ func Examine(ctx context.Context, cfg Config, opts ExamineOptions) ([]Finding, e
 	var head AuditHead
 	var signers []Signer
 	var rows error
-	err = v.View(ctx, func(tx *Tx) (err error) {
+	err := v.View(ctx, func(tx *Tx) (err error) {
 		rows = tx.VerifyContent(ctx)
 		if signers, err = tx.Signers(ctx); err != nil {
 			return err
@@ -166,11 +177,7 @@ func Examine(ctx context.Context, cfg Config, opts ExamineOptions) ([]Finding, e
 	if len(signers) > 0 {
 		found = append(found, examineSigner(signers))
 	}
-	if opts.Use != nil {
-		found = append(found, opts.Use(v)...)
-	}
-	found = append(found, p.examineLeftovers()...)
-	return append(found, v.examineOrphans(ctx, m)...), nil
+	return found
 }
 
 func examineSigner(signers []Signer) Finding {

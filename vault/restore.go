@@ -72,16 +72,7 @@ func Restore(ctx context.Context, cfg Config, opts RestoreOptions) (RestoredVaul
 		}
 	}
 	t := newTransition(cfg, p, cfg.Keyring != nil && !opts.NoKeyring)
-	if err := t.probeKeyring(ctx); err != nil {
-		return RestoredVault{}, err
-	}
-	if err := makeDir(cfg.fs(), p.dir); err != nil {
-		return RestoredVault{}, err
-	}
-	if err := p.checkPrivate(); err != nil {
-		return RestoredVault{}, err
-	}
-	if err := p.checkPlace(cfg); err != nil {
+	if err := t.preparePlace(ctx); err != nil {
 		return RestoredVault{}, err
 	}
 	// What may ask a person or a keyring is done before the lock is taken.
@@ -98,65 +89,64 @@ func Restore(ctx context.Context, cfg Config, opts RestoreOptions) (RestoredVaul
 		return RestoredVault{}, err
 	}
 	defer lock.Unlock()
-
-	exists, err := durable.Exists(p.db)
-	switch {
-	case err != nil:
+	if err := t.clearPlace(ctx, &old, opts.Replace); err != nil {
 		return RestoredVault{}, err
-	case exists && !opts.Replace:
-		return RestoredVault{}, fmt.Errorf("%q %w", p.db, ErrExists)
-	case exists != old.exists:
-		return RestoredVault{}, errChangedMeanwhile
-	case exists:
-		if err := t.closeOldVault(ctx, &old); err != nil {
-			return RestoredVault{}, err
-		}
-	default:
-		if _, t.missing, err = clearInterruptedRun(ctx, cfg, p, true, t.meta.Keyring); err != nil {
-			return RestoredVault{}, err
-		}
 	}
-
 	var leftOut []Slot
-	t.fill = func(ctx context.Context, tx *Tx) (Event, error) {
-		r, err := opts.Fill(ctx, tx)
-		if err != nil {
-			return Event{}, err
-		}
-		// Identities under a passphrase are open by now.
-		t.vouchKeys = vouchKeys(cfg.Identities)
-		t.meta.OriginVaultID, t.meta.OriginSigner = r.OriginVaultID, r.OriginSigner
-		t.slots, leftOut = r.Slots, nil
-		if old.slots != nil {
-			if t.slots, leftOut, err = stillThere(r.Slots, old.slots); err != nil {
-				return Event{}, err
-			}
-		}
-		slots := slices.Clone(t.slots)
-		if t.meta.Class, err = identity.Await(ctx, func() (identity.Class, error) { return classOf(slots, cfg.Plugins) }); err != nil {
-			return Event{}, err
-		}
-		detail := fmt.Sprintf("from vault %s, %s", r.OriginVaultID, r.Detail)
-		if len(leftOut) > 0 {
-			detail += fmt.Sprintf(", %d recipients left out", len(leftOut))
-		}
-		return Event{Action: ActionRestore, Subject: t.meta.VaultID, Detail: detail}, nil
+	t.fill = func(ctx context.Context, tx *Tx) (event Event, err error) {
+		event, leftOut, err = t.fillFrom(ctx, tx, opts.Fill, old)
+		return event, err
 	}
 	if err := t.run(ctx); err != nil {
 		return RestoredVault{}, err
 	}
 	t.setReplacedAside(ctx)
-	return RestoredVault{
-		Created: Created{
-			Path:    p.db,
-			VaultID: t.meta.VaultID,
-			KeyID:   t.meta.KeyID,
-			Signer:  t.meta.Signer,
-			Slots:   t.slots,
-		},
-		Aside:   t.aside,
-		LeftOut: leftOut,
-	}, nil
+	return RestoredVault{Created: t.created(), Aside: t.aside, LeftOut: leftOut}, nil
+}
+
+// clearPlace closes the vault in place, or removes what an interrupted run left. The
+// exclusive lock is held.
+func (t *transition) clearPlace(ctx context.Context, old *oldVault, replace bool) error {
+	exists, err := durable.Exists(t.paths.db)
+	switch {
+	case err != nil:
+		return err
+	case exists && !replace:
+		return fmt.Errorf("%q %w", t.paths.db, ErrExists)
+	case exists != old.exists:
+		return errChangedMeanwhile
+	case exists:
+		return t.closeOldVault(ctx, old)
+	}
+	_, t.missing, err = clearInterruptedRun(ctx, t.cfg, t.paths, true, t.meta.Keyring)
+	return err
+}
+
+// fillFrom writes the rows of a backup. Of its recipients it leaves out those that the old
+// vault no longer had.
+func (t *transition) fillFrom(ctx context.Context, tx *Tx, fill func(context.Context, *Tx) (Backup, error), old oldVault) (event Event, leftOut []Slot, err error) {
+	b, err := fill(ctx, tx)
+	if err != nil {
+		return Event{}, nil, err
+	}
+	// Identities under a passphrase are open by now.
+	t.vouchKeys = vouchKeys(t.cfg.Identities)
+	t.meta.OriginVaultID, t.meta.OriginSigner = b.OriginVaultID, b.OriginSigner
+	t.slots = b.Slots
+	if old.slots != nil {
+		if t.slots, leftOut, err = stillThere(b.Slots, old.slots); err != nil {
+			return Event{}, nil, err
+		}
+	}
+	slots := slices.Clone(t.slots)
+	if t.meta.Class, err = identity.Await(ctx, func() (identity.Class, error) { return classOf(slots, t.cfg.Plugins) }); err != nil {
+		return Event{}, nil, err
+	}
+	detail := fmt.Sprintf("from vault %s, %s", b.OriginVaultID, b.Detail)
+	if len(leftOut) > 0 {
+		detail += fmt.Sprintf(", %d recipients left out", len(leftOut))
+	}
+	return Event{Action: ActionRestore, Subject: t.meta.VaultID, Detail: detail}, leftOut, nil
 }
 
 var errChangedMeanwhile = fmt.Errorf("%w: another process changed the vault in place meanwhile: try again", ErrLocked)
