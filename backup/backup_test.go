@@ -255,7 +255,7 @@ func TestDamage(t *testing.T) {
 		}
 		left, _ := filepath.Glob(target.Path + "*")
 		for _, path := range left {
-			if !strings.HasSuffix(path, ".lock") && !strings.HasSuffix(path, ".write") {
+			if !strings.HasSuffix(path, ".lock") && !strings.HasSuffix(path, ".write") && !strings.HasSuffix(path, ".turn") {
 				t.Errorf("%s was left behind", path)
 			}
 		}

@@ -41,11 +41,11 @@ func Destroy(ctx context.Context, cfg Config) (Destroyed, error) {
 	if err != nil {
 		return Destroyed{}, err
 	}
-	lock := durable.NewLock(p.lock)
-	if err := take(ctx, cfg, lock, lock.Exclusive); err != nil {
+	release, err := takeAlone(ctx, cfg, p)
+	if err != nil {
 		return Destroyed{}, err
 	}
-	defer lock.Unlock()
+	defer release()
 	r, err := planRemoval(ctx, cfg, p)
 	if err != nil {
 		return Destroyed{}, err

@@ -37,7 +37,7 @@ func files(t *testing.T, dir string) (names []string) {
 		t.Fatal(err)
 	}
 	for _, e := range entries {
-		if !strings.HasSuffix(e.Name(), ".lock") && !strings.HasSuffix(e.Name(), ".write") && !strings.HasSuffix(e.Name(), ".anchor") {
+		if ext := filepath.Ext(e.Name()); !slices.Contains([]string{".lock", ".write", ".turn", ".anchor"}, ext) {
 			names = append(names, e.Name())
 		}
 	}

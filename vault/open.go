@@ -61,17 +61,35 @@ func Open(ctx context.Context, cfg Config) (*Vault, error) {
 		if p.setAside() {
 			return nil, fmt.Errorf("%w: its schema %d is older than this program's %d; put it in place to use it", ErrReadOnly, r.version, cfg.schemaVersion())
 		}
-		if err := take(ctx, cfg, lock, lock.Exclusive); err != nil {
+		release, err := takeAlone(ctx, cfg, p)
+		if err != nil {
 			return nil, err
 		}
 		asked := cfg
 		asked.known = &known
 		err = upgrade(ctx, asked, p)
-		lock.Unlock()
+		release()
 		if err != nil {
 			return nil, err
 		}
 	}
+}
+
+// takeAlone takes the exclusive lock, with the turn: the sessions of other processes give way.
+// Each has the configured wait.
+func takeAlone(ctx context.Context, cfg Config, p paths) (release func(), err error) {
+	turn, lock := durable.NewLock(p.turn), durable.NewLock(p.lock)
+	if err := take(ctx, cfg, turn, turn.Exclusive); err != nil {
+		return nil, err
+	}
+	if err := take(ctx, cfg, lock, lock.Exclusive); err != nil {
+		turn.Unlock()
+		return nil, err
+	}
+	return func() {
+		lock.Unlock()
+		turn.Unlock()
+	}, nil
 }
 
 // take takes the lock within the configured wait, or returns an error that names its holders.

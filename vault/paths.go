@@ -22,6 +22,7 @@ type paths struct {
 	slots  string
 	lock   string
 	write  string
+	turn   string
 	anchor string
 	fresh  string // the database being built
 }
@@ -49,6 +50,7 @@ func newPaths(path string) (paths, error) {
 		slots:  abs + ".slots",
 		lock:   abs + ".lock",
 		write:  abs + ".write",
+		turn:   abs + ".turn",
 		anchor: abs + ".anchor",
 		fresh:  abs + ".new",
 	}
@@ -139,7 +141,7 @@ func CreateFile(path string, data []byte) error {
 
 // checkPrivate checks the directory and every existing file of a vault.
 func (p paths) checkPrivate() error {
-	for _, path := range append([]string{p.dir, p.db, p.slots, p.lock, p.write, p.anchor, p.fresh}, sqlcipher.SideFiles(p.db)...) {
+	for _, path := range append([]string{p.dir, p.db, p.slots, p.lock, p.write, p.turn, p.anchor, p.fresh}, sqlcipher.SideFiles(p.db)...) {
 		if err := CheckPrivate(path); err != nil {
 			return err
 		}

@@ -84,11 +84,11 @@ func Restore(ctx context.Context, cfg Config, opts RestoreOptions) (RestoredVaul
 	if err := old.confirm(ctx, opts.ConfirmUnproven); err != nil {
 		return RestoredVault{}, err
 	}
-	lock := durable.NewLock(p.lock)
-	if err := take(ctx, cfg, lock, lock.Exclusive); err != nil {
+	release, err := takeAlone(ctx, cfg, p)
+	if err != nil {
 		return RestoredVault{}, err
 	}
-	defer lock.Unlock()
+	defer release()
 	if err := t.clearPlace(ctx, &old, opts.Replace); err != nil {
 		return RestoredVault{}, err
 	}

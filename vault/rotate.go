@@ -52,6 +52,12 @@ func (v *Vault) Rotate(ctx context.Context) (Rotated, error) {
 	if err := v.acceptRollback(ctx); err != nil {
 		return Rotated{}, err
 	}
+	// While this process has the turn, the sessions of others give way.
+	turn := durable.NewLock(v.paths.turn)
+	if err := take(ctx, v.cfg, turn, turn.Exclusive); err != nil {
+		return Rotated{}, fmt.Errorf("rotate: %w", err)
+	}
+	defer turn.Unlock()
 	begun := time.Now()
 	left := func() time.Duration { return max(v.cfg.wait()-time.Since(begun), lastTry) }
 	// Only the lock shows whether another process has the vault open. While another process
