@@ -9,7 +9,7 @@ import (
 
 // TestConcerns checks a row that only the library writes: no command signs.
 func TestConcerns(t *testing.T) {
-	used := vault.AuditRow{Action: registry.ActionUseSSHKey, Subject: "SHA256:x", Detail: "hive-01"}
+	used := vault.AuditRow{Action: string(registry.ActionUseSSHKey), Subject: "SHA256:x", Detail: "hive-01"}
 	if !concerns(used, "hive-01") || concerns(used, "hive-02") {
 		t.Error("the use of an SSH key does not concern its node, or concerns another")
 	}

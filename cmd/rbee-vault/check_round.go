@@ -349,8 +349,8 @@ func (c *checker) save(ctx context.Context, results []checked, lag time.Duration
 	return nil
 }
 
-// fingerprintOf returns the fingerprint of the pinned key of a type, or "".
-func fingerprintOf(pinned []registry.HostKey, keyType string) string {
+// pinnedOfType returns the fingerprint of the pinned key of a type, or "".
+func pinnedOfType(pinned []registry.HostKey, keyType string) string {
 	for _, k := range pinned {
 		if k.Type == keyType {
 			return vault.Fingerprint(k.PublicKey)

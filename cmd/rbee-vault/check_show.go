@@ -95,7 +95,7 @@ func (r checked) hint() string { return fillHint(outcomeHints[r.Outcome], r.At, 
 // fillHint names the node and the keys in a hint of outcomeHints.
 func fillHint(hint, node string, key ssh.PublicKey, pinned []registry.HostKey) string {
 	if key != nil {
-		old := fingerprintOf(pinned, key.Type())
+		old := pinnedOfType(pinned, key.Type())
 		if old == "" {
 			hint = strings.ReplaceAll(hint, " --replace PINNED", "")
 		}

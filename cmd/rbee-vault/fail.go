@@ -99,7 +99,7 @@ var failures = []failure{
 	{vault.ErrSlotsFile, exitWrongKey, "slots_file", "Put back the slots file that belongs to this database, or restore a backup: rbee-vault restore FILE --replace"},
 	{vault.ErrKeyringItem, exitWrongKey, "keyring_item", "Open with another unlock method, and write the item again: rbee-vault slot add keyring --identity FILE"},
 	{vault.ErrWrongKey, exitWrongKey, "wrong_key", "Try another unlock method: --identity FILE with the recovery identity or a recipient's, or --passphrase."},
-	{vault.ErrNoWayIn, exitWrongKey, "no_way_in", "Give the recovery identity or a recipient's: --identity FILE. Or a passphrase: --passphrase"},
+	{vault.ErrNoUnlockMethod, exitWrongKey, "no_unlock_method", "Give the recovery identity or a recipient's: --identity FILE. Or a passphrase: --passphrase"},
 	{vault.ErrNoSlot, exitNotFound, "no_slot", "`rbee-vault slot list` lists the slots."},
 	{vault.ErrSlotExists, exitExists, "slot_exists", ""},
 	{vault.ErrLastSlot, exitInvalid, "last_slot", "Add another first: rbee-vault slot add recovery, or recipient"},
@@ -178,7 +178,7 @@ func hint(err error, fallback string) string {
 		return h.hint
 	}
 	if insecure, ok := errors.AsType[*vault.InsecureError](err); ok {
-		return "Fix it: " + insecure.Mend
+		return "Fix it: " + insecure.Fix
 	}
 	return fallback
 }

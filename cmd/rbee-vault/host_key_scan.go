@@ -246,7 +246,7 @@ func compareKeys(node string, keys []ssh.PublicKey, pinned []registry.HostKey, r
 	var results []scanned
 	for _, key := range keys {
 		r := scanned{node: node, key: key, old: pinned}
-		switch old := fingerprintOf(pinned, key.Type()); {
+		switch old := pinnedOfType(pinned, key.Type()); {
 		case old == ssh.FingerprintSHA256(key):
 			r.state = pinSame
 		case old != "":
