@@ -28,7 +28,7 @@ attacker on the network can be. A key that changed is never accepted here.
 
 --discover also asks each machine what it has, and stores its backends and devices.
 --watch checks again and again, prints only changes after the first time, and ends with
-Ctrl-C. It keeps the vault open, so a rotation has to wait for it.
+Ctrl-C (exit 130). It keeps the vault open, so a rotation has to wait for it.
 
 The exit code is 3 if a node is not online, or could not be asked what it has.`,
 		Example: `  rbee-vault check

@@ -125,7 +125,7 @@ var outcomeHints = map[hive.Outcome]string{
 	hive.HostKeyUnknown:  "Compare it with the key on the machine itself (ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub). If it is the same: rbee-vault host-key trust NODE --fingerprint FINGERPRINT",
 	hive.HostKeyChanged:  "It may be another machine. If you know why the key changed: rbee-vault host-key trust NODE --fingerprint FINGERPRINT --replace PINNED",
 	hive.NoKey:           "Give it one: rbee-vault ssh-key generate --node NODE, or ssh-key assign KEY NODE",
-	hive.PermissionDeny:  "Is its SSH key in the user's authorized_keys on the machine? `rbee-vault node show NODE` names the key, `rbee-vault ssh-key show KEY` prints the line.",
+	hive.PermissionDeny:  "Is its SSH key in the user's authorized_keys on the machine? `rbee-vault node show NODE` names the key. To add it there: rbee-vault ssh-key install NODE",
 	hive.Busy:            "Too many logins are under way there. Its status stays as it was; try again later.",
 	hive.ProtocolFailure: "Is it an SSH server, and is the port right? rbee-vault node show NODE",
 }
