@@ -27,7 +27,7 @@ type checkJSON struct {
 	At        *string         `json:"at"`
 	HostKey   *keyNameJSON    `json:"host_key"`
 	Machine   *machineJSON    `json:"machine"`
-	TookMS    int64           `json:"took_ms"`
+	Duration  int64           `json:"duration_ms"`
 	CheckedAt string          `json:"checked_at"`
 }
 
@@ -53,7 +53,7 @@ func (r checked) json() checkJSON {
 	j := checkJSON{
 		Node: r.Node, Outcome: outcomeName(r.Outcome), Status: r.status,
 		Error: wire.Nullable(r.cause()), Hint: wire.Nullable(r.hint()),
-		TookMS: r.Took.Milliseconds(), CheckedAt: wire.FormatTime(r.at),
+		Duration: r.Took.Milliseconds(), CheckedAt: wire.FormatTime(r.at),
 	}
 	if !r.good() {
 		j.At = &r.At
