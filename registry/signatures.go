@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
+	"sync"
 
 	"golang.org/x/crypto/ssh"
 
@@ -67,12 +69,12 @@ func (r *Registry) HostSSHKeys(ctx context.Context, hostKey ssh.PublicKey) ([]SS
 // returns a signer for each, in their order, or nil where the vault no longer has the key.
 // After an error there are no rows, except after [vault.ErrUnknownOutcome].
 //
-// The private key is unsealed for each signature and wiped after it. So a signer works
-// only while the Registry is open and the vault has the key.
+// Of several signatures with one key, the first that is made unseals the private key for
+// all. So a signer is for these signatures: the caller does not keep it.
 func (r *Registry) AuditSignatures(ctx context.Context, list []Signature) ([]ssh.MultiAlgorithmSigner, error) {
 	signers := make([]ssh.MultiAlgorithmSigner, len(list))
 	err := r.v.Update(ctx, func(tx *vault.Tx) error {
-		used := map[string]*sealedSigner{} // by fingerprint
+		used := map[string]*sharedSigner{} // by fingerprint
 		for i, s := range list {
 			signer, known := used[s.Fingerprint]
 			if !known {
@@ -100,7 +102,7 @@ func (r *Registry) AuditSignatures(ctx context.Context, list []Signature) ([]ssh
 
 // markUsed stores that a key is used now, and returns its signer. It returns nil with
 // ErrNotFound where there is no such key.
-func (r *Registry) markUsed(ctx context.Context, tx *vault.Tx, fingerprint string) (*sealedSigner, error) {
+func (r *Registry) markUsed(ctx context.Context, tx *vault.Tx, fingerprint string) (*sharedSigner, error) {
 	key, err := selectSSHKey(ctx, tx, fingerprint)
 	if err != nil {
 		return nil, err
@@ -112,5 +114,29 @@ func (r *Registry) markUsed(ctx context.Context, tx *vault.Tx, fingerprint strin
 	if err := updateSSHKeyUsed(ctx, tx, fingerprint, tx.Now()); err != nil {
 		return nil, err
 	}
-	return &sealedSigner{r, fingerprint, public}, nil
+	sealed := &sealedSigner{r, fingerprint, public}
+	return &sharedSigner{sealed, sync.OnceValues(sealed.unseal)}, nil
+}
+
+// sharedSigner is a sealedSigner that unseals the key once: parsing an RSA key takes as
+// long as a signature.
+type sharedSigner struct {
+	*sealedSigner
+	unseal func() (ssh.Signer, error)
+}
+
+var _ ssh.MultiAlgorithmSigner = (*sharedSigner)(nil)
+
+// Sign implements [ssh.Signer].
+func (s *sharedSigner) Sign(rand io.Reader, data []byte) (*ssh.Signature, error) {
+	return s.SignWithAlgorithm(rand, data, "")
+}
+
+// SignWithAlgorithm implements [ssh.AlgorithmSigner].
+func (s *sharedSigner) SignWithAlgorithm(rand io.Reader, data []byte, algorithm string) (*ssh.Signature, error) {
+	signer, err := s.unseal()
+	if err != nil {
+		return nil, err
+	}
+	return signWith(signer, rand, data, algorithm)
 }
