@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -359,3 +360,98 @@ type idleConn struct{ net.Conn }
 
 func (idleConn) SetReadDeadline(time.Time) error  { return nil }
 func (idleConn) SetWriteDeadline(time.Time) error { return nil }
+
+// TestStalled: a request that does not come to its end, and an answer that nobody takes,
+// end the connection. A connection on which nothing begins stays.
+func TestStalled(t *testing.T) {
+	for name, row := range map[string]struct {
+		send []byte
+		ends bool
+	}{
+		"nothing":        {nil, false},
+		"half a request": {[]byte{0, 0, 0, 9, msgExtension}, true},
+		"no reader":      {frame([]byte{200}), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ours, theirs := net.Pipe()
+				ended := make(chan struct{})
+				go func() {
+					(&connection{server: &Server{}}).serve(t.Context(), ours)
+					ours.Close()
+					close(ended)
+				}()
+				theirs.Write(row.send)
+				time.Sleep(messageTime - time.Second)
+				synctest.Wait()
+				select {
+				case <-ended:
+					t.Error("ended too early")
+				default:
+				}
+				time.Sleep(time.Hour)
+				synctest.Wait()
+				select {
+				case <-ended:
+					if !row.ends {
+						t.Error("ended without a reason")
+					}
+				default:
+					if row.ends {
+						t.Error("still waits")
+					}
+				}
+				theirs.Close()
+				<-ended
+			})
+		})
+	}
+}
+
+// TestLargeAnswer: a list that is larger than clients take is a failure.
+func TestLargeAnswer(t *testing.T) {
+	conn := &script{}
+	check(t, writeMessage(conn, make([]byte, maxMessage)))
+	if answer := conn.next(t); len(answer) != maxMessage {
+		t.Errorf("%d bytes", len(answer))
+	}
+	check(t, writeMessage(conn, make([]byte, maxMessage+1)))
+	if answer := conn.next(t); !bytes.Equal(answer, failure) {
+		t.Errorf("%d bytes", len(answer))
+	}
+}
+
+// keepingConn keeps the memory that was read into.
+type keepingConn struct {
+	script
+	kept [][]byte
+}
+
+func (c *keepingConn) Read(p []byte) (int, error) {
+	c.kept = append(c.kept, p)
+	return c.script.Read(p)
+}
+
+// TestWiped: nothing is kept of a request, which may have a private key or a passphrase.
+func TestWiped(t *testing.T) {
+	f := newFleet(t)
+	s, err := New(Config{Registry: Lend(f.Registry)})
+	check(t, err)
+	secret := []byte("planted secret")
+	messages := [][]byte{append([]byte{17}, secret...), ssh.Marshal(lockMessage{secret}), extension(extensionBind, secret), ssh.Marshal(signRequest{secret, secret, 0})}
+	var sent []byte
+	for _, m := range messages {
+		sent = append(sent, frame(m)...)
+	}
+	sent = append(sent, frame(messages[0])[:10]...) // and one that is cut
+	conn := &keepingConn{script: script{in: bytes.NewReader(sent)}}
+	(&connection{server: s}).serve(t.Context(), conn)
+	if len(conn.kept) < 2*len(messages) {
+		t.Fatalf("%d reads", len(conn.kept))
+	}
+	for _, p := range conn.kept {
+		if len(p) > 4 && !bytes.Equal(p, make([]byte, len(p))) {
+			t.Error("a request is still in memory")
+		}
+	}
+}

@@ -117,3 +117,27 @@ func TestAuditSignatures(t *testing.T) {
 	}
 	check(t, r.Vault().View(ctx, func(tx *vault.Tx) error { _, err := tx.VerifyAudit(ctx); return err }))
 }
+
+// BenchmarkHostSSHKeys has a fleet of which every node uses one key, as an agent's request
+// has it.
+func BenchmarkHostSSHKeys(b *testing.B) {
+	r := benchRegistry(b, 1000)
+	ctx := b.Context()
+	nodes, err := r.ListNodes(ctx)
+	check(b, err)
+	var names []string
+	pins := map[string][]ssh.PublicKey{}
+	for _, n := range nodes {
+		names = append(names, n.Name)
+		pins[n.Name] = []ssh.PublicKey{hostKey(b)}
+	}
+	_, err = r.TrustHostKeys(ctx, pins)
+	check(b, err)
+	_, err = r.GenerateSSHKey(ctx, "ed25519", "", names...)
+	check(b, err)
+	for b.Loop() {
+		if keys, err := r.HostSSHKeys(ctx, pins["hive-00500"][0]); err != nil || len(keys) != 1 || len(keys[0].Nodes) != 1 {
+			b.Fatal(len(keys), err)
+		}
+	}
+}
