@@ -10,14 +10,13 @@ import (
 	"encoding/pem"
 	"errors"
 	"io"
-	"iter"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 
@@ -85,10 +84,29 @@ var rsaKey = sync.OnceValue(func() *rsa.PrivateKey {
 	return k
 })
 
-// signatureRows yields the audit rows of signatures.
-func (f fleet) signatureRows(t testing.TB) iter.Seq[vault.AuditRow] {
+// signed returns the details of the audit rows of signatures.
+func (f fleet) signed(t testing.TB) (details []string) {
 	t.Helper()
-	var rows []vault.AuditRow
+	for _, row := range f.auditedSignatures(t) {
+		details = append(details, row.Detail)
+	}
+	return details
+}
+
+// signatureRows returns how many audit rows of signatures there are, and of how many
+// instants: a transaction has one.
+func (f fleet) signatureRows(t testing.TB) (rows, instants int) {
+	t.Helper()
+	at := map[time.Time]bool{}
+	list := f.auditedSignatures(t)
+	for _, row := range list {
+		at[row.At] = true
+	}
+	return len(list), len(at)
+}
+
+func (f fleet) auditedSignatures(t testing.TB) (rows []vault.AuditRow) {
+	t.Helper()
 	check(t, f.Vault().View(t.Context(), func(tx *vault.Tx) error {
 		for row, err := range tx.AuditRows(t.Context(), 1) {
 			if err != nil {
@@ -100,16 +118,7 @@ func (f fleet) signatureRows(t testing.TB) iter.Seq[vault.AuditRow] {
 		}
 		return nil
 	}))
-	return slices.Values(rows)
-}
-
-// signed returns the details of the audit rows of signatures.
-func (f fleet) signed(t testing.TB) (details []string) {
-	t.Helper()
-	for row := range f.signatureRows(t) {
-		details = append(details, row.Detail)
-	}
-	return details
+	return rows
 }
 
 func publicKey(t testing.TB, line string) ssh.PublicKey {

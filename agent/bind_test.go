@@ -187,6 +187,9 @@ func TestBinds(t *testing.T) {
 			}
 		})
 	}
+	if log := a.log.String(); !strings.Contains(log, "has a refused bind, or one for forwarding") || !strings.Contains(log, "is not by the host key") {
+		t.Errorf("the log does not say why: %s", log)
+	}
 }
 
 // TestCertificate: a host certificate counts as the key in it; the login names the

@@ -191,7 +191,9 @@ func TestRSAFlags(t *testing.T) {
 		{0, ssh.KeyAlgoRSASHA512, false},
 		{1, ssh.KeyAlgoRSASHA512, false},
 		{flagRSASHA256 | flagRSASHA512, ssh.KeyAlgoRSASHA512, false},
+		{flagRSASHA256 | flagRSASHA512, ssh.KeyAlgoRSASHA256, false},
 		{flagRSASHA512 | 8, ssh.KeyAlgoRSASHA512, false},
+		{flagRSASHA256 | 1, ssh.KeyAlgoRSASHA256, false},
 	} {
 		data := login("s1", key, nil).with(func(u *userauth) { u.Algorithm = row.algorithm })
 		if ok := c.sign(key, data, row.flags); ok != row.ok {
