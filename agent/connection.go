@@ -90,7 +90,7 @@ func (c *connection) lock(ctx context.Context, message byte, passphrase []byte) 
 		return errors.New("a connection with a bind does not lock and unlock")
 	}
 	if message == msgLock {
-		return c.server.lock.lock(ctx, passphrase)
+		return c.server.lock.close(ctx, passphrase)
 	}
 	return c.server.lock.unlock(ctx, passphrase)
 }

@@ -95,8 +95,8 @@ func (l *lock) used() {
 	l.last = l.now()
 }
 
-// lock locks the agent until it is unlocked with the passphrase.
-func (l *lock) lock(ctx context.Context, passphrase []byte) error {
+// close locks the agent until it is unlocked with the passphrase.
+func (l *lock) close(ctx context.Context, passphrase []byte) error {
 	done, err := l.begin(ctx)
 	if err != nil {
 		return err
@@ -115,7 +115,7 @@ func (l *lock) lock(ctx context.Context, passphrase []byte) error {
 	return nil
 }
 
-// unlock compares the passphrase. After a wrong one the next attempt waits, whoever makes
+// unlock unlocks the agent with the right passphrase. After a wrong one the next attempt waits, whoever makes
 // it, and twice as long after each further one.
 func (l *lock) unlock(ctx context.Context, passphrase []byte) error {
 	done, err := l.begin(ctx)

@@ -72,45 +72,24 @@ func (c *connection) sign(ctx context.Context, request signRequest) ([]byte, err
 	if err != nil {
 		return nil, err
 	}
-	var wanted registry.Signature
-	if host, ok := c.binds.host(); ok {
-		wanted.User, err = checkLogin(request.Data, request.Key, algorithm, host)
-	} else if c.binds.none() {
-		wanted.Namespace, err = parseSSHSIG(request.Data)
-	} else {
-		err = errors.New("this connection has a refused bind, or one for forwarding")
-	}
+	wanted, err := c.wanted(request, algorithm)
 	if err != nil {
 		return nil, err
 	}
-	wanted.Fingerprint = fingerprint(request.Key)
-	wanted.Peer = c.peer.String()
-	if confirm := c.server.cfg.Confirm; confirm != nil {
-		// The registry is not held while somebody thinks about it.
-		err := c.server.cfg.Registry(ctx, func(r *registry.Registry) (err error) {
-			wanted.Nodes, err = c.usable(ctx, r, request.Key)
-			return err
-		})
-		if err != nil {
-			return nil, err
-		}
-		if err := confirm(ctx, wanted); err != nil {
-			return nil, fmt.Errorf("not confirmed: %w", err)
-		}
-		if err := c.server.lock.open(); err != nil { // it may have been locked meanwhile
+	var confirmed []string
+	if c.server.cfg.Confirm != nil {
+		if confirmed, err = c.confirm(ctx, wanted, request.Key); err != nil {
 			return nil, err
 		}
 	}
 	var signature *ssh.Signature
-	err = c.server.cfg.Registry(ctx, func(r *registry.Registry) error {
-		nodes, err := c.usable(ctx, r, request.Key)
-		if err != nil {
+	err = c.server.cfg.Registry(ctx, func(r *registry.Registry) (err error) {
+		if wanted.Nodes, err = c.usable(ctx, r, request.Key); err != nil {
 			return err
 		}
-		if c.server.cfg.Confirm != nil && !slices.Equal(nodes, wanted.Nodes) {
+		if c.server.cfg.Confirm != nil && !slices.Equal(wanted.Nodes, confirmed) {
 			return errors.New("the key's nodes changed while the question was asked")
 		}
-		wanted.Nodes = nodes
 		signer, err := c.server.auditor.audit(ctx, r, wanted)
 		if err != nil {
 			return err
@@ -123,6 +102,36 @@ func (c *connection) sign(ctx context.Context, request signRequest) ([]byte, err
 	}
 	c.server.lock.used()
 	return ssh.Marshal(signResponse{ssh.Marshal(signature)}), nil
+}
+
+// wanted returns what a request asks for, without its nodes: a login to the bound host, or
+// without a bind a file. Anything else is an error.
+func (c *connection) wanted(request signRequest, algorithm string) (s registry.Signature, err error) {
+	s = registry.Signature{Fingerprint: fingerprint(request.Key), Peer: c.peer.String()}
+	if host, ok := c.binds.host(); ok {
+		s.User, err = checkLogin(request.Data, request.Key, algorithm, host)
+	} else if c.binds.none() {
+		s.Namespace, err = parseSSHSIG(request.Data)
+	} else {
+		err = errors.New("this connection has a refused bind, or one for forwarding")
+	}
+	return s, err
+}
+
+// confirm asks about a signature, and returns the nodes that the question named. The
+// registry is not held while somebody thinks about it.
+func (c *connection) confirm(ctx context.Context, s registry.Signature, key []byte) ([]string, error) {
+	err := c.server.cfg.Registry(ctx, func(r *registry.Registry) (err error) {
+		s.Nodes, err = c.usable(ctx, r, key)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := c.server.cfg.Confirm(ctx, s); err != nil {
+		return nil, fmt.Errorf("not confirmed: %w", err)
+	}
+	return s.Nodes, c.server.lock.open() // it may have been locked meanwhile
 }
 
 // usable returns the nodes that a key may be used for on this connection, or errNoKey
