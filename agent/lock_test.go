@@ -145,6 +145,13 @@ func TestIdleLock(t *testing.T) {
 	if !c.locks("another") || c.unlocks(string(passphrase)) || !c.unlocks("another") || !sign() {
 		t.Error("a lock with a passphrase of its own")
 	}
+	if !c.locks("another") {
+		t.Error("not locked")
+	}
+	now.advance(10 * time.Minute)
+	if c.unlocks(string(passphrase)) || !c.unlocks("another") || !sign() {
+		t.Error("idle while it was locked: it needs another passphrase now")
+	}
 	now.advance(10 * time.Minute)
 	if sign() || c.unlocks("another") || !c.unlocks(string(passphrase)) || !sign() {
 		t.Error("the second idle lock")

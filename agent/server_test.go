@@ -91,7 +91,8 @@ func TestAuditedFirst(t *testing.T) {
 	host := newSigner(t)
 	f.addNode(t, "hive-01", host.PublicKey())
 	key := f.addKey(t, "a", "hive-01")
-	c := f.start(t, nil).dial(t)
+	a := f.start(t, nil)
+	c := a.dial(t)
 	c.bind(host, "s1", 0)
 	check(t, f.Vault().Update(t.Context(), func(*vault.Tx) error { // another writer
 		if list := c.list(); len(list) != 1 || c.sign(key, login("s1", key, nil).data(), 0) {
@@ -99,6 +100,9 @@ func TestAuditedFirst(t *testing.T) {
 		}
 		return nil
 	}))
+	if !strings.Contains(a.log.String(), vault.ErrLocked.Error()) {
+		t.Errorf("the log does not say why: %s", a.log)
+	}
 	if !c.sign(key, login("s1", key, nil).data(), 0) || len(f.signed(t)) != 1 {
 		t.Errorf("audited %q", f.signed(t))
 	}

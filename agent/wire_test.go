@@ -107,6 +107,11 @@ func TestFraming(t *testing.T) {
 		"too large": binary.BigEndian.AppendUint32(nil, maxMessage+1),
 		"largest":   {255, 255, 255, 255},
 	} {
+		kept := &keepingConn{script: script{in: bytes.NewReader(data)}}
+		(&connection{server: a.Server}).serve(t.Context(), kept)
+		if len(kept.kept) != 1 {
+			t.Errorf("%s: read on behind the length", name)
+		}
 		c := a.dial(t)
 		_, err := c.conn.Write(data)
 		check(t, err)
@@ -368,11 +373,13 @@ func (idleConn) SetWriteDeadline(time.Time) error { return nil }
 func TestStalled(t *testing.T) {
 	for name, row := range map[string]struct {
 		send []byte
+		read int // bytes of the answer
 		ends bool
 	}{
-		"nothing":        {nil, false},
-		"half a request": {[]byte{0, 0, 0, 9, msgExtension}, true},
-		"no reader":      {frame([]byte{200}), true},
+		"nothing":        {nil, 0, false},
+		"a request":      {frame([]byte{200}), 5, false},
+		"half a request": {[]byte{0, 0, 0, 9, msgExtension}, 0, true},
+		"no reader":      {frame([]byte{200}), 0, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -384,6 +391,7 @@ func TestStalled(t *testing.T) {
 					close(ended)
 				}()
 				theirs.Write(row.send)
+				io.ReadFull(theirs, make([]byte, row.read))
 				time.Sleep(messageTime - time.Second)
 				synctest.Wait()
 				select {
