@@ -254,6 +254,15 @@ func (s *sealedSigner) Sign(rand io.Reader, data []byte) (*ssh.Signature, error)
 
 // SignWithAlgorithm implements [ssh.AlgorithmSigner].
 func (s *sealedSigner) SignWithAlgorithm(rand io.Reader, data []byte, algorithm string) (*ssh.Signature, error) {
+	signer, err := s.unseal()
+	if err != nil {
+		return nil, err
+	}
+	return signWith(signer, rand, data, algorithm)
+}
+
+// unseal returns the private key itself. What it was parsed from is wiped.
+func (s *sealedSigner) unseal() (ssh.Signer, error) {
 	// The interface ssh.Signer has no context.
 	private, err := s.registry.privateKey(context.Background(), s.fingerprint)
 	if err != nil {
@@ -264,6 +273,11 @@ func (s *sealedSigner) SignWithAlgorithm(rand io.Reader, data []byte, algorithm 
 	if err != nil {
 		return nil, fmt.Errorf("%w: SSH key %q is not a private key", ErrBadRow, s.fingerprint)
 	}
+	return signer, nil
+}
+
+// signWith signs by the algorithm, or with "" by the key's own.
+func signWith(signer ssh.Signer, rand io.Reader, data []byte, algorithm string) (*ssh.Signature, error) {
 	if with, ok := signer.(ssh.AlgorithmSigner); ok && algorithm != "" {
 		return with.SignWithAlgorithm(rand, data, algorithm)
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -111,6 +112,8 @@ func concerns(row vault.AuditRow, node string) bool {
 	switch vault.Action(row.Action) {
 	case registry.ActionUseSSHKey: // the subject is a key, the detail a node
 		return row.Detail == node
+	case registry.ActionSign:
+		return slices.Contains(registry.SignedNodes(row.Detail), node)
 	case registry.ActionImportNodes:
 		return false // the subject is a file; each node has a row of its own
 	case registry.ActionRenameNode:
