@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 
+	"github.com/rbee-keeper/rbee-vault/agent"
 	"github.com/rbee-keeper/rbee-vault/backup"
 	"github.com/rbee-keeper/rbee-vault/hive"
 	"github.com/rbee-keeper/rbee-vault/keyring"
@@ -83,6 +84,7 @@ var failures = []failure{
 	{backup.ErrExists, exitExists, "exists", "Choose another name: a backup never replaces a file."},
 	{registry.ErrExists, exitExists, "exists", ""},
 	{vault.ErrNoVault, exitNoVault, "no_vault", "Create a vault: rbee-vault init. Or restore a backup: rbee-vault restore FILE"},
+	{agent.ErrInUse, exitExists, "agent_in_use", "One agent is enough. To look at it: rbee-vault agent status. For a second one: --socket PATH"},
 	{vault.ErrLocked, exitLocked, "locked", "Wait until the other process is done, or wait longer for it: --wait 1m"},
 	{vault.ErrAlreadyOpen, exitLocked, "already_open", "The file belongs to the vault that this command has open. Choose another file."},
 	{vault.ErrUnsettled, exitError, "unsettled", "Free disk space or fix the directory's permissions, and try again."},
@@ -106,6 +108,7 @@ var failures = []failure{
 	{vault.ErrPlugin, exitError, "plugin", "Install the plugin, or remove that recipient: rbee-vault slot remove ID"},
 	{vault.ErrNetworkFS, exitInvalid, "network_fs", "Keep the vault on a local disk, and send backups over the network. If only one machine ever has it open: --allow-network-fs"},
 	{vault.ErrInsecure, exitError, "insecure", ""},
+	{errNoAgent, exitNotFound, "no_agent", ""},
 	{registry.ErrNotFound, exitNotFound, "not_found", ""},
 	{fs.ErrNotExist, exitNotFound, "not_found", ""},
 	{registry.ErrInUse, exitInvalid, "in_use", ""},

@@ -145,9 +145,24 @@ func (a *app) needPassphrasePrompt() error {
 // the command can.
 func (a *app) plugins() *plugin.ClientUI {
 	if a.interactive() {
-		return plugin.NewTerminalUI(
+		ui := plugin.NewTerminalUI(
 			func(format string, v ...any) { a.ui.info("%s", fmt.Sprintf(format, v...)) },
 			a.ui.warn)
+		// An identity keeps this, and may be used again when nobody is to be asked.
+		request, confirm := ui.RequestValue, ui.Confirm
+		ui.RequestValue = func(name, prompt string, secret bool) (string, error) {
+			if a.noInput {
+				return "", errNeedsFlag
+			}
+			return request(name, prompt, secret)
+		}
+		ui.Confirm = func(name, prompt, yes, no string) (bool, error) {
+			if a.noInput {
+				return false, errNeedsFlag
+			}
+			return confirm(name, prompt, yes, no)
+		}
+		return ui
 	}
 	return &plugin.ClientUI{DisplayMessage: func(name, message string) error {
 		a.ui.info("%s plugin: %s", name, message)
