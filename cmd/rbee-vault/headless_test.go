@@ -118,3 +118,32 @@ func TestSystemdCredential(t *testing.T) {
 		t.Errorf("the credential was changed: %v", err)
 	}
 }
+
+// TestSystemdAgent: systemd finds no error in the units of the agent, and the service has
+// what the manager of a user can take away.
+func TestSystemdAgent(t *testing.T) {
+	dir := t.TempDir()
+	var files []string
+	for _, name := range []string{"rbee-vault-agent.socket", "rbee-vault-agent.service"} {
+		data, err := os.ReadFile(filepath.Join(filepath.Dir(unit), name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		data = bytes.Replace(data, []byte("ExecStart=/usr/local/bin/rbee-vault --no-input agent"), []byte("ExecStart=/bin/true"), 1)
+		files = append(files, filepath.Join(dir, name))
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	analyze := func(args ...string) {
+		t.Helper()
+		cmd := exec.Command("systemd-analyze", args...)
+		cmd.Env = append(os.Environ(), "XDG_RUNTIME_DIR="+dir)
+		if out, err := cmd.CombinedOutput(); err != nil || args[1] == "verify" && len(out) > 0 {
+			t.Errorf("%v: %v: %s", args, err, out)
+		}
+	}
+	analyze(append([]string{"--user", "verify"}, files...)...)
+	// The scale goes from 0 (no rights) to 100; much of it is only for the system's manager.
+	analyze("--user", "security", "--offline=true", "--threshold=61", files[1])
+}
