@@ -282,6 +282,12 @@ func WriteSSHConfig(w io.Writer, nodes []Node, knownHostsCommand []string) error
 	return err
 }
 
+// SSHConfigValue returns a text as a value of ssh_config that ssh reads back unchanged. It
+// reports false where there is no such value, because ssh would expand ${ in it.
+func SSHConfigValue(s string) (value string, ok bool) {
+	return configValue(s), !sshExpands(s)
+}
+
 // sshExpands reports whether ssh would expand an environment variable in a value.
 func sshExpands(s string) bool { return strings.Contains(s, "${") }
 

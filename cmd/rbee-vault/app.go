@@ -82,6 +82,9 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	if err == nil {
 		return exitOK
 	}
+	if status, ok := errors.AsType[exitStatus](err); ok {
+		return int(status)
+	}
 	if ctx.Err() != nil {
 		err = errors.Join(context.Canceled, err)
 	}
@@ -113,6 +116,7 @@ Begin with "rbee-vault init", then "rbee-vault node add".`,
 		newHostKey(a),
 		newCheck(a),
 		newExec(a),
+		newSSH(a),
 		newAgent(a),
 		newBackup(a),
 		newRestore(a),

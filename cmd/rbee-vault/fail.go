@@ -147,6 +147,12 @@ func classify(err error) failure {
 	return failure{err, exitError, "error", hint(err, "")}
 }
 
+// exitStatus is that of a program which ran in place of the command, and has said itself
+// what failed. It is not 0.
+type exitStatus int
+
+func (e exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
+
 // usageError is a command line that the command cannot take: exit 64.
 type usageError string
 
