@@ -55,10 +55,19 @@ func newNodeRow() *nodeRow {
 	return row
 }
 
-// node returns the row as a valid node. Its errors are ErrBadRow and name the
-// row.
-func (row *nodeRow) node() (Node, error) {
+// nodeDetails are the rows of a node in other tables, as the driver returns them.
+type nodeDetails struct {
+	proxyJump, note any
+	labels          [][2]any // key and value
+}
+
+// node returns the row, with what other tables have of the node, as a valid node. Its
+// errors are ErrBadRow and name the row.
+func (row *nodeRow) node(details nodeDetails) (Node, error) {
 	n, err := decodeNode(&row.values)
+	if err == nil {
+		err = decodeDetails(details, &n)
+	}
 	if err == nil {
 		err = n.validate()
 	}
@@ -126,6 +135,36 @@ func decodeTexts(values *nodeValues, n *Node) error {
 	}
 	if n.Status == "" { // valid in a Node, but not in a row
 		return &FieldError{Field: "status", Rule: ruleStatus}
+	}
+	return nil
+}
+
+// decodeDetails sets the fields of n that are not in its row.
+func decodeDetails(d nodeDetails, n *Node) error {
+	for _, column := range [...]struct {
+		name  string
+		value any
+		field *string
+	}{
+		{"proxy_jump", d.proxyJump, &n.ProxyJump},
+		{"note", d.note, &n.Note},
+	} {
+		text, ok := column.value.(string)
+		if !ok && column.value != nil {
+			return &FieldError{Field: column.name, Rule: "must be text"}
+		}
+		*column.field = text
+	}
+	for _, label := range d.labels {
+		key, ok1 := label[0].(string)
+		value, ok2 := label[1].(string)
+		if !ok1 || !ok2 {
+			return &FieldError{Field: "labels", Rule: "must be text"}
+		}
+		if n.Labels == nil {
+			n.Labels = make(map[string]string, len(d.labels))
+		}
+		n.Labels[key] = value
 	}
 	return nil
 }

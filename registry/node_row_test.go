@@ -17,6 +17,21 @@ func rowOf(n Node) *nodeRow {
 	return row
 }
 
+// detailsOf returns what other tables have of a node.
+func detailsOf(n Node) nodeDetails {
+	var d nodeDetails
+	if n.ProxyJump != "" {
+		d.proxyJump = n.ProxyJump
+	}
+	if n.Note != "" {
+		d.note = n.Note
+	}
+	for key, value := range n.Labels {
+		d.labels = append(d.labels, [2]any{key, value})
+	}
+	return d
+}
+
 func TestNodeRowRefuses(t *testing.T) {
 	for name, change := range map[string]func(values *nodeValues){
 		"null name":        func(v *nodeValues) { v[colName] = nil },
@@ -40,7 +55,7 @@ func TestNodeRowRefuses(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			row := rowOf(testNode())
 			change(&row.values)
-			n, err := row.node()
+			n, err := row.node(nodeDetails{})
 			if !errors.Is(err, ErrBadRow) || errors.Is(err, ErrInvalid) {
 				t.Errorf("got %v", err)
 			}
@@ -112,7 +127,7 @@ func FuzzNodeFields(f *testing.F) {
 				t.Fatalf("accepted a password: %q", gitURL)
 			}
 		}
-		got, err := rowOf(n.normalized()).node()
+		got, err := rowOf(n.normalized()).node(detailsOf(n))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -114,6 +114,8 @@ type digestedTable struct {
 // tells of files; of vault_meta what stays as long as the key does.
 var contentTables = []digestedTable{
 	{"beehives", []string{"status", "last_connected_unix"}},
+	{"node_details", nil},
+	{"node_labels", nil},
 	{"ssh_keys", []string{"used"}},
 	{"beehive_ssh_keys", nil},
 	{"host_keys", []string{"first_seen", "last_seen"}},
