@@ -74,6 +74,8 @@ func parseCondition(text string) (condition, error) {
 	var rule string
 	key, isLabel := strings.CutPrefix(name, "label.")
 	switch {
+	case name == "label": // not a backend that is named so
+		rule = "names no label, such as label.rack"
 	case isLabel:
 		holds, rule = labelCondition(key, operator, value)
 	case name == "status":
