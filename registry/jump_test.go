@@ -106,6 +106,22 @@ func TestJumps(t *testing.T) {
 	check(t, r.UpdateNode(ctx, "n8", set("")))
 }
 
+// TestJumpsThatAreTooLongAlready: rows that another program wrote are no other node's
+// error, and can be put right.
+func TestJumpsThatAreTooLongAlready(t *testing.T) {
+	r := newRegistry(t)
+	chain(t, r, MaxJumps)
+	check(t, r.CreateNode(t.Context(), bareNode("alone")))
+	execSQL(t, r, `INSERT INTO node_details (node_name, proxy_jump) VALUES ('n0', 'alone')`)
+	other := bareNode("other")
+	other.ProxyJump = "alone"
+	check(t, r.CreateNode(t.Context(), other))
+	check(t, r.UpdateNode(t.Context(), "n8", func(n *Node) error {
+		n.ProxyJump = "n0"
+		return nil
+	}))
+}
+
 func TestRemoveJumpedThrough(t *testing.T) {
 	r := newRegistry(t)
 	chain(t, r, 1)

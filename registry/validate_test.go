@@ -200,6 +200,12 @@ func TestValidateNumbers(t *testing.T) {
 				n.Devices[fmt.Sprintf("b%d", i)] = 1
 			}
 		},
+		"labels": func(n *Node) {
+			n.Labels = make(map[string]string)
+			for i := range maxLabels + 1 {
+				n.Labels[fmt.Sprintf("l%d", i)] = ""
+			}
+		},
 	}
 	for _, field := range slices.Sorted(maps.Keys(fields)) {
 		n := testNode()
@@ -210,6 +216,13 @@ func TestValidateNumbers(t *testing.T) {
 		}
 	}
 	n := testNode()
+	n.Labels = make(map[string]string)
+	for i := range maxLabels {
+		n.Labels[fmt.Sprintf("l%d", i)] = ""
+	}
+	if err := n.Validate(); err != nil {
+		t.Errorf("%d labels: %v", maxLabels, err)
+	}
 	n.LastConnected = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)
 	if err := n.Validate(); !errors.Is(err, ErrInvalid) {
 		t.Errorf("year 10000: got %v", err)
