@@ -141,19 +141,12 @@ func decodeTexts(values *nodeValues, n *Node) error {
 
 // decodeDetails sets the fields of n that are not in its row.
 func decodeDetails(d nodeDetails, n *Node) error {
-	for _, column := range [...]struct {
-		name  string
-		value any
-		field *string
-	}{
-		{"proxy_jump", d.proxyJump, &n.ProxyJump},
-		{"note", d.note, &n.Note},
-	} {
-		text, ok := column.value.(string)
-		if !ok && column.value != nil {
-			return &FieldError{Field: column.name, Rule: "must be text"}
-		}
-		*column.field = text
+	var ok bool
+	if n.ProxyJump, ok = textOrNull(d.proxyJump); !ok {
+		return &FieldError{Field: "proxy_jump", Rule: "must be text"}
+	}
+	if n.Note, ok = textOrNull(d.note); !ok {
+		return &FieldError{Field: "note", Rule: "must be text"}
 	}
 	for _, label := range d.labels {
 		key, ok1 := label[0].(string)
@@ -167,4 +160,9 @@ func decodeDetails(d nodeDetails, n *Node) error {
 		n.Labels[key] = value
 	}
 	return nil
+}
+
+func textOrNull(value any) (text string, ok bool) {
+	text, ok = value.(string)
+	return text, ok || value == nil
 }

@@ -110,6 +110,9 @@ func eachNode(ctx context.Context, tx *vault.Tx, use func(Node) bool) error {
 	row := newNodeRow()
 	var checked []byte
 	ptrs := append(row.ptrs[:], &checked)
+	var d nodeDetails // of the row; its memory is used again
+	useDetails := func(v [2]any) { d.proxyJump, d.note = v[0], v[1] }
+	useLabel := func(v [2]any) { d.labels = append(d.labels, v) }
 	for rows.Next() {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -119,12 +122,8 @@ func eachNode(ctx context.Context, tx *vault.Tx, use func(Node) bool) error {
 		}
 		tx.CountRow("beehives", checked)
 		name, _ := row.values[colName].(string)
-		var d nodeDetails
-		err := details.take(name, func(v [2]any) { d.proxyJump, d.note = v[0], v[1] })
-		if err == nil {
-			err = labels.take(name, func(v [2]any) { d.labels = append(d.labels, v) })
-		}
-		if err != nil {
+		d = nodeDetails{labels: d.labels[:0]}
+		if err := errors.Join(details.take(name, useDetails), labels.take(name, useLabel)); err != nil {
 			return err
 		}
 		n, err := row.node(d)
