@@ -113,7 +113,7 @@ func trustHostKey(ctx context.Context, tx *vault.Tx, node string, key ssh.Public
 		return false, err
 	}
 	detail := strings.Join(append([]string{k.Type + " " + vault.Fingerprint(k.PublicKey)}, changes...), "; ")
-	return true, tx.Audit(ctx, vault.Event{Action: "host-key.trust", Subject: node, Detail: detail})
+	return true, tx.Audit(ctx, vault.Event{Action: ActionTrustHostKey, Subject: node, Detail: detail})
 }
 
 // ForgetHostKeys removes pinned host keys of the nodes, in one transaction, and
@@ -158,5 +158,5 @@ func forgetHostKeys(ctx context.Context, tx *vault.Tx, node, fingerprint string)
 	if len(gone) == 0 {
 		return 0, nil
 	}
-	return len(gone), tx.Audit(ctx, vault.Event{Action: "host-key.forget", Subject: node, Detail: strings.Join(gone, "; ")})
+	return len(gone), tx.Audit(ctx, vault.Event{Action: ActionForgetHostKey, Subject: node, Detail: strings.Join(gone, "; ")})
 }

@@ -47,7 +47,7 @@ func (r *Registry) CreateNodeWithKey(ctx context.Context, n Node, choice KeyChoi
 		switch {
 		case choice.Generate:
 			fingerprint = k.Fingerprint()
-			if _, err := storeSSHKey(ctx, tx, "ssh-key.generate", k); err != nil {
+			if _, err := storeSSHKey(ctx, tx, ActionGenerateSSHKey, k); err != nil {
 				return err
 			}
 		case k != nil:
@@ -81,7 +81,7 @@ func (r *Registry) AddNode(ctx context.Context, n Node) error {
 		if err != nil {
 			return err
 		}
-		return replaceNode(ctx, tx, old, n.withState(old), "node.update")
+		return replaceNode(ctx, tx, old, n.withState(old), ActionUpdateNode)
 	})
 	if err != nil {
 		return fmt.Errorf("add node %q: %w", n.Name, err)
@@ -176,7 +176,7 @@ func changeNode(ctx context.Context, tx *vault.Tx, name string, change func(*Nod
 	if err := n.validate(); err != nil {
 		return err
 	}
-	return replaceNode(ctx, tx, old, n, "node.update")
+	return replaceNode(ctx, tx, old, n, ActionUpdateNode)
 }
 
 // RenameNode gives a node another name. Its keys stay with it. A missing node is
@@ -209,7 +209,7 @@ func (r *Registry) renameNode(ctx context.Context, name, newName string) error {
 			return err
 		}
 		return tx.Audit(ctx, vault.Event{
-			Action:  "node.rename",
+			Action:  ActionRenameNode,
 			Subject: name,
 			Detail:  describe(fieldChange{"node_name", strconv.Quote(name), strconv.Quote(newName)}),
 		})
@@ -254,10 +254,10 @@ func removeNode(ctx context.Context, tx *vault.Tx, name string) (bool, error) {
 		detail = describeNode(n) + "; " + detail
 	}
 	if fingerprint == "" {
-		return true, tx.Audit(ctx, vault.Event{Action: "node.remove", Subject: name, Detail: detail})
+		return true, tx.Audit(ctx, vault.Event{Action: ActionRemoveNode, Subject: name, Detail: detail})
 	}
 	detail += "; ssh key: " + fingerprint
-	if err := tx.Audit(ctx, vault.Event{Action: "node.remove", Subject: name, Detail: detail}); err != nil {
+	if err := tx.Audit(ctx, vault.Event{Action: ActionRemoveNode, Subject: name, Detail: detail}); err != nil {
 		return false, err
 	}
 	return true, removeUnusedSSHKey(ctx, tx, fingerprint, name)
@@ -271,7 +271,7 @@ func removeUnusedSSHKey(ctx context.Context, tx *vault.Tx, fingerprint, node str
 		return err
 	}
 	return tx.Audit(ctx, vault.Event{
-		Action:  "ssh-key.remove",
+		Action:  ActionRemoveSSHKey,
 		Subject: fingerprint,
 		Detail:  "no node uses it after the removal of " + strconv.Quote(node),
 	})
@@ -316,7 +316,7 @@ func (r *Registry) UpdateCapabilities(ctx context.Context, name string, backends
 		err = r.updateState(ctx, name, func(_ time.Time, n *Node) {
 			n.Backends, n.Devices = backends, devices
 		}, func(tx *vault.Tx, old, n Node) error {
-			return replaceNode(ctx, tx, old, n, "node.capabilities")
+			return replaceNode(ctx, tx, old, n, ActionNodeCapabilities)
 		})
 	}
 	if err != nil {
@@ -372,12 +372,12 @@ func createNode(ctx context.Context, tx *vault.Tx, n Node) error {
 	if err := insertNode(ctx, tx, n); err != nil {
 		return err
 	}
-	return tx.Audit(ctx, vault.Event{Action: "node.add", Subject: n.Name, Detail: describeNode(n)})
+	return tx.Audit(ctx, vault.Event{Action: ActionAddNode, Subject: n.Name, Detail: describeNode(n)})
 }
 
 // replaceNode stores n, normalized and valid, in place of old where they differ. It
 // writes an audit row where an audited field differs; see auditedFields.
-func replaceNode(ctx context.Context, tx *vault.Tx, old, n Node, action string) error {
+func replaceNode(ctx context.Context, tx *vault.Tx, old, n Node, action vault.Action) error {
 	if sameNode(old, n) {
 		return nil
 	}

@@ -15,7 +15,7 @@ import (
 
 // ActionSign is the action of the audit row of one signature. Its subject is the key's
 // fingerprint. Its detail is that of [Signature.Detail].
-const ActionSign = "ssh-key.sign"
+const ActionSign vault.Action = "ssh-key.sign"
 
 // Signature is a signature that a program is about to make with a key of the vault.
 type Signature struct {
