@@ -205,8 +205,9 @@ func splitConfigLine(line string) (keyword string, args []string) {
 }
 
 // ParseSSHValues reads the output of `ssh -G NAME`. It returns n with the address, the
-// port, the user, and the first identity file that exists. lost describes the settings
-// that a node cannot have.
+// port, the user, the host that it jumps through, and the first identity file that exists.
+// lost describes the settings that a node cannot have; a jump through several hosts, or
+// with a user or port of its own, is one of them.
 func ParseSSHValues(r io.Reader, n Node, home string) (_ Node, lost []string, err error) {
 	s := bufio.NewScanner(r)
 	s.Buffer(nil, maxConfigLine)
@@ -226,6 +227,14 @@ func ParseSSHValues(r io.Reader, n Node, home string) (_ Node, lost []string, er
 				return n, lost, &FieldError{Field: "ssh_port", Rule: rulePort}
 			}
 			n.SSHPort = uint16(port)
+		case "proxyjump":
+			switch {
+			case value == "none":
+			case ruleName(value) == "":
+				n.ProxyJump = value
+			default:
+				lost = append(lost, fmt.Sprintf("its ProxyJump is not carried over, as it is not one alias: %.200q", value))
+			}
 		case "identityfile":
 			if strings.Contains(value, "%") {
 				lost = append(lost, fmt.Sprintf("its IdentityFile is not carried over, as ssh expands what is in it: %.200q", value))
@@ -243,14 +252,14 @@ func ParseSSHValues(r io.Reader, n Node, home string) (_ Node, lost []string, er
 // notCarried are the settings of ssh that a node cannot have, but may need to be
 // reached or recognised.
 var notCarried = map[string]string{
-	"proxyjump":       "ProxyJump",
 	"proxycommand":    "ProxyCommand",
 	"hostkeyalias":    "HostKeyAlias",
 	"certificatefile": "CertificateFile",
 }
 
 // WriteSSHConfig writes the nodes as an ssh_config file for an Include. Each node is an
-// alias, with the path of its key if it has one. ssh gets the host keys from the command.
+// alias, with the path of its key and its jump if it has them; the nodes that it jumps
+// through must be among the nodes. ssh gets the host keys from the command.
 //
 // ssh expands ${ everywhere, and no quoting prevents it. A key's path with ${ is left
 // out, with a comment in the file. A command with ${ is ErrInvalid.
@@ -270,6 +279,9 @@ func WriteSSHConfig(w io.Writer, nodes []Node, knownHostsCommand []string) error
 	}
 	for _, n := range nodes {
 		fmt.Fprintf(&b, "\nHost %s\n    HostName %s\n    Port %d\n    User %s\n", n.Name, configValue(n.SSHHost), n.SSHPort, n.SSHUser)
+		if n.ProxyJump != "" {
+			fmt.Fprintf(&b, "    ProxyJump %s\n", n.ProxyJump)
+		}
 		switch {
 		case sshExpands(n.SSHKeyPath):
 			fmt.Fprintf(&b, "    # IdentityFile is left out: ssh expands what is in %q\n", n.SSHKeyPath)
