@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/crypto/ssh"
+
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
@@ -257,41 +259,116 @@ var notCarried = map[string]string{
 	"certificatefile": "CertificateFile",
 }
 
+// SSHConfigHeader begins each file that [WriteSSHConfig] writes.
+const SSHConfigHeader = "# The nodes of an rbee-vault. Use it by a line at the top of ~/.ssh/config:\n"
+
+// SSHHost is a node in an ssh_config.
+type SSHHost struct {
+	Node
+	// HostKeys are the pinned keys. Their types are the only ones that ssh accepts.
+	HostKeys []HostKey
+	// PublicKey is the file of the public half of its key in the vault. Empty: none is named,
+	// and ssh asks the agent which keys there are.
+	PublicKey string
+	// InVault says that its key is in the vault.
+	InVault bool
+	// Lacks says why ssh could not log in. The node is then a comment. Empty: it has a block.
+	Lacks string
+}
+
+// SSHConfigOptions are the values that all nodes share.
+type SSHConfigOptions struct {
+	// KnownHostsCommand prints the host keys.
+	KnownHostsCommand []string
+	// Agent is the socket of the agent that has the vault's keys. Empty: it is not named.
+	Agent string
+}
+
 // WriteSSHConfig writes the nodes as an ssh_config file for an Include. Each node is an
-// alias, with the path of its key and its jump if it has them; the nodes that it jumps
-// through must be among the nodes. ssh gets the host keys from the command.
+// alias, with its key and its jump if it has them; the nodes that it jumps through must be
+// among the nodes. ssh gets the host keys from the command.
 //
 // ssh expands ${ everywhere, and no quoting prevents it. A key's path with ${ is left
-// out, with a comment in the file. A command with ${ is ErrInvalid.
-func WriteSSHConfig(w io.Writer, nodes []Node, knownHostsCommand []string) error {
+// out, with a comment in the file. Another path with ${ is ErrInvalid.
+func WriteSSHConfig(w io.Writer, hosts []SSHHost, opts SSHConfigOptions) error {
 	var b bytes.Buffer
-	b.WriteString("# The nodes of an rbee-vault. Use it by a line at the top of ~/.ssh/config:\n# Include THIS-FILE\n")
+	b.WriteString(SSHConfigHeader + "# Include THIS-FILE\n")
 	var command []string
-	for i, arg := range knownHostsCommand {
-		if sshExpands(arg) {
-			return fmt.Errorf("%w: %q cannot be written in ssh_config, as ssh expands ${", ErrInvalid, arg)
+	for i, arg := range opts.KnownHostsCommand {
+		value, ok := SSHConfigValue(arg)
+		if !ok {
+			return errExpands(arg)
 		}
 		if i == 0 { // ssh expands % in the arguments, but not in the program
-			command = append(command, quoteConfig(arg))
+			value = quoteConfig(arg)
+		}
+		command = append(command, value)
+	}
+	agent, ok := SSHConfigValue(opts.Agent)
+	if !ok {
+		return errExpands(opts.Agent)
+	}
+	for _, h := range hosts {
+		if h.Lacks != "" {
+			fmt.Fprintf(&b, "\n# %s is left out: %s\n", h.Name, h.Lacks)
 			continue
 		}
-		command = append(command, configValue(arg))
-	}
-	for _, n := range nodes {
-		fmt.Fprintf(&b, "\nHost %s\n    HostName %s\n    Port %d\n    User %s\n", n.Name, configValue(n.SSHHost), n.SSHPort, n.SSHUser)
-		if n.ProxyJump != "" {
-			fmt.Fprintf(&b, "    ProxyJump %s\n", n.ProxyJump)
+		if sshExpands(h.PublicKey) {
+			return errExpands(h.PublicKey)
 		}
-		switch {
-		case sshExpands(n.SSHKeyPath):
-			fmt.Fprintf(&b, "    # IdentityFile is left out: ssh expands what is in %q\n", n.SSHKeyPath)
-		case n.SSHKeyPath != "":
-			fmt.Fprintf(&b, "    IdentityFile %s\n    IdentitiesOnly yes\n", configValue(n.SSHKeyPath))
+		fmt.Fprintf(&b, "\nHost %s\n    HostName %s\n    Port %d\n    User %s\n", h.Name, configValue(h.SSHHost), h.SSHPort, h.SSHUser)
+		jump := "none"
+		if h.ProxyJump != "" {
+			jump = h.ProxyJump
+		}
+		fmt.Fprintf(&b, "    ProxyJump %s\n    RemoteCommand none\n    ForwardAgent no\n", jump)
+		h.writeKey(&b, agent)
+		if len(h.HostKeys) > 0 {
+			fmt.Fprintf(&b, "    HostKeyAlgorithms %s\n", strings.Join(HostKeyAlgorithms(h.HostKeys), ","))
 		}
 		fmt.Fprintf(&b, "    KnownHostsCommand %s\n    UserKnownHostsFile none\n    GlobalKnownHostsFile none\n    StrictHostKeyChecking yes\n", strings.Join(command, " "))
 	}
 	_, err := w.Write(b.Bytes())
 	return err
+}
+
+// writeKey writes which key ssh offers, and who signs with it.
+func (h SSHHost) writeKey(b *bytes.Buffer, agent string) {
+	if h.InVault && agent != "" {
+		fmt.Fprintf(b, "    IdentityAgent %s\n", agent)
+	}
+	switch {
+	case h.PublicKey != "":
+		fmt.Fprintf(b, "    IdentityFile %s\n    IdentitiesOnly yes\n", configValue(h.PublicKey))
+	case h.InVault: // the agent shows no other key to this host
+		fmt.Fprintf(b, "    IdentityFile none\n    IdentitiesOnly no\n")
+	case sshExpands(h.SSHKeyPath):
+		fmt.Fprintf(b, "    # IdentityFile is left out: ssh expands what is in %q\n", h.SSHKeyPath)
+	case h.SSHKeyPath != "":
+		fmt.Fprintf(b, "    IdentityFile %s\n    IdentitiesOnly yes\n", configValue(h.SSHKeyPath))
+	}
+}
+
+func errExpands(s string) error {
+	return fmt.Errorf("%w: %q cannot be written in ssh_config, as ssh expands ${", ErrInvalid, s)
+}
+
+// HostKeyAlgorithms returns the algorithms by which a server proves that it has one of the
+// keys. Certificates are not among them: a pin is a plain key.
+func HostKeyAlgorithms(keys []HostKey) []string {
+	var list []string
+	for _, k := range keys {
+		algorithms := []string{k.Type}
+		if k.Type == ssh.KeyAlgoRSA {
+			algorithms = []string{ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256}
+		}
+		for _, a := range algorithms {
+			if !slices.Contains(list, a) {
+				list = append(list, a)
+			}
+		}
+	}
+	return list
 }
 
 // SSHConfigValue returns a text as a value of ssh_config that ssh reads back unchanged. It

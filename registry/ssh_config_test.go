@@ -175,18 +175,25 @@ func TestWriteSSHConfig(t *testing.T) {
 	plain := keyNode("plain")
 	odd := keyNode("odd")
 	odd.SSHHost, odd.SSHPort, odd.SSHUser, odd.SSHKeyPath = "2001:db8::1", 2222, "ops@example.org", key
+	sealed := registry.SSHHost{Node: keyNode("sealed"), InVault: true, PublicKey: filepath.Join(dir, "100% a.pub"), HostKeys: []registry.HostKey{{Type: "ssh-rsa"}, {Type: "ssh-ed25519"}}}
+	opts := registry.SSHConfigOptions{
+		KnownHostsCommand: []string{"/opt/100% rbee/rbee-vault", "--db", "/var/lib/a vault/b.db", "host-key", "list", "--known-hosts"},
+		Agent:             filepath.Join(dir, "100% an agent.sock"),
+	}
 	file := filepath.Join(dir, "config")
 	f, err := os.Create(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := registry.WriteSSHConfig(f, []registry.Node{plain, odd}, []string{"/opt/100% rbee/rbee-vault", "--db", "/var/lib/a vault/b.db", "host-key", "list", "--known-hosts"}); err != nil {
+	if err := registry.WriteSSHConfig(f, []registry.SSHHost{{Node: plain}, {Node: odd}, sealed, {Node: keyNode("lacking"), Lacks: "no host key is pinned"}}, opts); err != nil {
 		t.Fatal(err)
 	}
 	f.Close()
 	for name, want := range map[string][]string{
-		"plain": {"hostname 127.0.0.1", "port 22", "user ops"},
-		"odd":   {"hostname 2001:db8::1", "port 2222", "user ops@example.org", "identitiesonly yes"},
+		"plain":   {"hostname 127.0.0.1", "port 22", "user ops"},
+		"odd":     {"hostname 2001:db8::1", "port 2222", "user ops@example.org", "identitiesonly yes", "forwardagent no"},
+		"sealed":  {"identitiesonly yes", "hostkeyalgorithms rsa-sha2-512,rsa-sha2-256,ssh-ed25519", "forwardagent no"},
+		"lacking": {"hostname lacking", "identitiesonly no"},
 	} {
 		out, err := exec.Command("ssh", "-G", "-F", file, name).CombinedOutput()
 		if err != nil {
@@ -201,11 +208,16 @@ func TestWriteSSHConfig(t *testing.T) {
 
 	odd.SSHKeyPath = "/keys/${HOME}"
 	var b strings.Builder
-	if err := registry.WriteSSHConfig(&b, []registry.Node{odd}, []string{"/usr/bin/rbee-vault"}); err != nil || strings.Contains(b.String(), "\n    IdentityFile") || !strings.Contains(b.String(), "# IdentityFile is left out") {
+	if err := registry.WriteSSHConfig(&b, []registry.SSHHost{{Node: odd}}, registry.SSHConfigOptions{KnownHostsCommand: []string{"/usr/bin/rbee-vault"}}); err != nil || strings.Contains(b.String(), "\n    IdentityFile") || !strings.Contains(b.String(), "# IdentityFile is left out") {
 		t.Errorf("a key path that ssh expands: %v\n%s", err, b.String())
 	}
-	if err := registry.WriteSSHConfig(&b, nil, []string{"/usr/bin/rbee-vault", "--db", "/${HOME}/b.db"}); !errors.Is(err, registry.ErrInvalid) {
-		t.Errorf("a command that ssh expands: %v, want ErrInvalid", err)
+	for name, opts := range map[string]registry.SSHConfigOptions{
+		"a command": {KnownHostsCommand: []string{"/usr/bin/rbee-vault", "--db", "/${HOME}/b.db"}},
+		"an agent":  {Agent: "/${HOME}/agent.sock"},
+	} {
+		if err := registry.WriteSSHConfig(&b, nil, opts); !errors.Is(err, registry.ErrInvalid) {
+			t.Errorf("%s that ssh expands: %v, want ErrInvalid", name, err)
+		}
 	}
 }
 

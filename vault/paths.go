@@ -139,6 +139,15 @@ func CreateFile(path string, data []byte) error {
 	return IdentityFile{Path: path}.put(durable.OS{}, data)
 }
 
+// ReplaceFile is [CreateFile] for a path that may be taken: what is there is replaced by one
+// rename. If it returns an error, it is unchanged, or the flush of the directory failed.
+func ReplaceFile(path string, data []byte) error {
+	if err := CheckOutput(path, ""); err != nil {
+		return err
+	}
+	return durable.Replace(durable.OS{}, path, data)
+}
+
 // checkPrivate checks the directory and every existing file of a vault.
 func (p paths) checkPrivate() error {
 	for _, path := range append([]string{p.dir, p.db, p.slots, p.lock, p.write, p.turn, p.anchor, p.fresh}, sqlcipher.SideFiles(p.db)...) {

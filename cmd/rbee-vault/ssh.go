@@ -101,6 +101,9 @@ func runSSH(ctx context.Context, a *app, args []string) error {
 	}
 	return withAgent(ctx, a, s, func(dir, socket string) error {
 		config, err := writeSSHFiles(dir, socket, hops)
+		if err == nil {
+			err = ctx.Err()
+		}
 		if err != nil {
 			return err
 		}

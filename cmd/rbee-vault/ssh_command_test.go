@@ -75,6 +75,15 @@ func (h *hives) ssh(args ...string) *exec.Cmd {
 	return cmd
 }
 
+func (h *hives) expectSSH(code int, says string, args ...string) {
+	h.t.Helper()
+	cmd := h.ssh(args...)
+	out, _ := cmd.CombinedOutput()
+	if got := cmd.ProcessState.ExitCode(); got != code || !strings.Contains(string(out), says) {
+		h.t.Errorf("%q: exit code %d, want %d with %q:\n%s", args, got, code, says, out)
+	}
+}
+
 // oneHive is a fleet of one node, hive-01, that is pinned and has a key.
 func oneHive(t *testing.T, options ...string) (*hives, sshdtest.Server) {
 	t.Helper()
@@ -126,11 +135,7 @@ func TestSSHCommand(t *testing.T) {
 		{exitUsage, "unknown flag", []string{"--nonsense", "hive-01"}},
 		{255, "Bad configuration option", []string{"-o", "Nonsense=1", "hive-01"}},
 	} {
-		cmd := h.ssh(row.args...)
-		out, _ := cmd.CombinedOutput()
-		if code := cmd.ProcessState.ExitCode(); code != row.code || !strings.Contains(string(out), row.says) {
-			t.Errorf("%q: exit code %d, want %d with %q:\n%s", row.args, code, row.code, row.says, out)
-		}
+		h.expectSSH(row.code, row.says, row.args...)
 		h.wantEmpty()
 	}
 	// Without a runtime directory of ours.
@@ -348,6 +353,90 @@ func TestSSHLink(t *testing.T) {
 			t.Errorf("%s: %v, %v: %s", name, err, e, out)
 		}
 		h.wantEmpty()
+	}
+}
+
+// TestSSHThroughNodes: a node is reached through others, each with its own key and pins, and
+// each login is in the log.
+func TestSSHThroughNodes(t *testing.T) {
+	h := newHives(t)
+	var servers []sshdtest.Server
+	for i, name := range []string{"way-in", "hive-01"} {
+		h.must("ssh-key", "generate", "--comment", name)
+		servers = append(servers, sshdtest.Start(t, h.must("ssh-key", "show", name), "LogLevel VERBOSE"))
+		h.add(name, name, servers[i], true)
+	}
+	h.must("node", "update", "hive-01", "--jump", "way-in")
+	if out, err := h.ssh("hive-01", "echo in").CombinedOutput(); err != nil || string(out) != "in\n" {
+		t.Errorf("%v: %s", err, out)
+	}
+	if !strings.Contains(servers[0].Log(), "Accepted publickey") {
+		t.Error("nobody went through the jump")
+	}
+	if out := h.must("audit", "list", "--action", "ssh-key.sign"); strings.Count(out, "login to way-in") != 1 || strings.Count(out, "login to hive-01") != 1 {
+		t.Errorf("the log has\n%s", out)
+	}
+	// The configuration does not know a jump that is not the node's own.
+	h.must("node", "update", "hive-01", "--jump", "")
+	if out, err := h.ssh("-J", servers[0].User+"@"+servers[0].Addr(), "hive-01", "echo in").CombinedOutput(); err == nil || !strings.Contains(string(out), "Host key verification failed") {
+		t.Errorf("a jump without pins: %v: %s", err, out)
+	}
+	h.must("host-key", "forget", "way-in", "--yes")
+	h.must("node", "update", "hive-01", "--jump", "way-in")
+	h.expectSSH(exitNotFound, "rbee-vault check way-in", "hive-01")
+	h.wantEmpty()
+}
+
+// TestSSHExport: an exported ssh_config logs in by the agent, through a jump too.
+func TestSSHExport(t *testing.T) {
+	h := newHives(t)
+	for _, name := range []string{"way-in", "hive-01", "hive-02"} {
+		h.must("ssh-key", "generate", "--comment", name)
+		server := sshdtest.Start(t, h.must("ssh-key", "show", name))
+		h.add(name, name, server, name != "hive-02")
+	}
+	h.must("node", "update", "hive-01", "--jump", "way-in")
+	h.startAgent()
+	file := filepath.Join(h.home, "rbee.conf")
+	export := func(args ...string) string {
+		t.Helper()
+		h.must(append([]string{"node", "export", "--format", "ssh-config"}, args...)...)
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	login := func(node string) (string, error) {
+		cmd := exec.Command("ssh", "-F", file, "-o", "BatchMode=yes", node, "echo in")
+		cmd.Env = append(os.Environ(), h.env...)
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	text := export("-o", file)
+	if !strings.Contains(text, "\n# hive-02 is left out: no host key is pinned") || strings.Contains(text, "Host hive-02") || !strings.Contains(text, "IdentitiesOnly yes") {
+		t.Errorf("the export:\n%s", text)
+	}
+	if out, err := login("hive-01"); err != nil || out != "in\n" {
+		t.Errorf("%v: %s", err, out)
+	}
+	if text := export("-o", file, "--all"); !strings.Contains(text, "\nHost hive-02\n") {
+		t.Errorf("the export:\n%s", text)
+	}
+	if out, err := login("hive-02"); err == nil || !strings.Contains(out, "Host key verification failed") {
+		t.Errorf("%v: %s", err, out)
+	}
+	// Without a place for public keys.
+	if err := os.WriteFile(file, []byte(h.must("node", "export", "--format", "ssh-config")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := login("hive-01"); err != nil || out != "in\n" {
+		t.Errorf("%v: %s", err, out)
+	}
+	// A jump that ssh cannot log in to.
+	h.must("host-key", "forget", "way-in", "--yes")
+	if text := export("-o", file); strings.Contains(text, "\nHost ") || !strings.Contains(text, "# hive-01 is left out: it is reached through way-in, where no host key is pinned") {
+		t.Errorf("the export:\n%s", text)
 	}
 }
 

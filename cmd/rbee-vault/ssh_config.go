@@ -8,8 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"golang.org/x/crypto/ssh"
-
 	"github.com/rbee-keeper/rbee-vault/hive"
 	"github.com/rbee-keeper/rbee-vault/registry"
 	"github.com/rbee-keeper/rbee-vault/vault"
@@ -60,24 +58,6 @@ func newHop(ctx context.Context, r *registry.Registry, n registry.Node) (hop, er
 	}
 	return hop{}, withHint(fmt.Errorf("%w: node %q has no SSH key", registry.ErrNotFound, n.Name),
 		"%s", strings.ReplaceAll(outcomeHints[hive.NoKey], "NODE", n.Name))
-}
-
-// hostKeyAlgorithms are those of the pinned types. No certificates: nothing here checks one.
-func hostKeyAlgorithms(pins []registry.HostKey) string {
-	var list []string
-	seen := map[string]bool{}
-	for _, k := range pins {
-		if seen[k.Type] {
-			continue
-		}
-		seen[k.Type] = true
-		if k.Type == ssh.KeyAlgoRSA {
-			list = append(list, ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256)
-		} else {
-			list = append(list, k.Type)
-		}
-	}
-	return strings.Join(list, ",")
 }
 
 // sshForAll is the end of the configuration, for every host: nothing is trusted but the
@@ -132,7 +112,7 @@ Host %[1]s
     HostKeyAlgorithms %[6]s
     IdentityFile %[7]s
     ProxyJump %[8]s
-`, h.node.Name, host, h.node.SSHPort, h.node.SSHUser, known, hostKeyAlgorithms(h.pins), identity, jump)
+`, h.node.Name, host, h.node.SSHPort, h.node.SSHUser, known, strings.Join(registry.HostKeyAlgorithms(h.pins), ","), identity, jump)
 	}
 	fmt.Fprintf(&b, sshForAll, socket)
 	config = filepath.Join(dir, "config")
