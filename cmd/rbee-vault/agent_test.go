@@ -14,7 +14,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rbee-keeper/rbee-vault/internal/durable"
 	"github.com/rbee-keeper/rbee-vault/internal/sshdtest"
+	"github.com/rbee-keeper/rbee-vault/keyring/keyringtest"
 )
 
 // hives is a vault without a keyring, and a runtime directory of its own.
@@ -313,4 +315,54 @@ func TestAgentInherited(t *testing.T) {
 	if _, err := os.Lstat(h.socket()); err != nil {
 		t.Errorf("systemd's socket is gone: %v", err)
 	}
+}
+
+// giveWay has whoever holds the vault open close it, as a rotation does.
+func giveWay(t *testing.T, db string) {
+	t.Helper()
+	turn, lock := durable.NewLock(db+".turn"), durable.NewLock(db+".lock")
+	if free, err := turn.TryExclusive(); err != nil || !free {
+		t.Fatalf("the turn: %t, %v", free, err)
+	}
+	defer turn.Unlock()
+	waitFor(t, "the vault", func() bool {
+		free, err := lock.TryExclusive()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return free
+	})
+	lock.Unlock()
+}
+
+// TestAgentKeyring: an agent that the keyring opened goes on through a rotation. While the
+// keyring is locked it does not wait for a person, and says why it has no vault.
+func TestAgentKeyring(t *testing.T) {
+	session := keyringtest.Start(t)
+	h := newHives(t)
+	db := filepath.Join(h.home, "keyring", "v.db")
+	recovery := filepath.Join(h.home, "r.txt")
+	h.env = append(append(h.env, session.Env()...), "XDG_RUNTIME_DIR="+h.runtime, "RBEE_VAULT_IDENTITY_FILE=", "RBEE_VAULT_DB="+db)
+	h.must("init", "--recovery-out", recovery)
+	h.must("ssh-key", "generate", "--comment", "rbee@test")
+	server := sshdtest.Start(t, h.must("ssh-key", "show", "rbee@test"))
+	h.add("hive-01", "rbee@test", server, true)
+	c := startConsole(t, h.env, "agent") // it may prompt, but only at first
+	waitFor(t, "the agent", func() bool { _, err := os.Stat(h.socket()); return err == nil })
+	h.wantLogin(server, true)
+	h.must("rotate")
+	h.wantLogin(server, true)
+
+	session.Lock(t)
+	giveWay(t, db)
+	begun := time.Now()
+	h.wantLogin(server, false)
+	if waited := time.Since(begun); waited > 30*time.Second {
+		t.Errorf("it waited %v for a person", waited)
+	}
+	c.expect(`the vault does not open again: .*locked`)
+	session.Restart(t)
+	h.wantLogin(server, true)
+	c.send("\x03")
+	c.exit()
 }
