@@ -138,16 +138,23 @@ func TestSSHCommand(t *testing.T) {
 		h.expectSSH(row.code, row.says, row.args...)
 		h.wantEmpty()
 	}
-	// Without a runtime directory of ours.
-	env := h.env
-	for _, runtime := range []string{"", "relative", "/nonexistent", "/tmp", filepath.Join(h.runtime, "a b")} {
-		h.env = append(env, "XDG_RUNTIME_DIR="+runtime)
-		if out, err := h.ssh("hive-01", "echo in").CombinedOutput(); err != nil || string(out) != "in\n" {
-			t.Errorf("runtime directory %q: %v: %s", runtime, err, out)
-		}
+	// Without a runtime directory of ours alone, or with one that ssh could not use.
+	before, err := filepath.Glob("/dev/shm/rbee-vault-ssh-*")
+	if err != nil {
+		t.Fatal(err)
 	}
-	if left, err := filepath.Glob("/dev/shm/rbee-vault-ssh-*"); err != nil || len(left) > 0 {
-		t.Errorf("left: %v, %v", left, err)
+	odd := filepath.Join(h.runtime, "a b")
+	if err := os.Mkdir(odd, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	env := h.env
+	for _, runtime := range []string{"", "relative", "/nonexistent", "/tmp", odd} {
+		h.env = append(env, "XDG_RUNTIME_DIR="+runtime)
+		h.expectSSH(0, "in", "hive-01", "echo in")
+		h.expectSSH(0, "identityagent /dev/shm/rbee-vault-ssh-", "-G", "hive-01")
+	}
+	if after, err := filepath.Glob("/dev/shm/rbee-vault-ssh-*"); err != nil || len(after) != len(before) {
+		t.Errorf("left: %v, %v", after, err)
 	}
 }
 
