@@ -87,7 +87,7 @@ func fleet(t testing.TB) (vault.Config, *vault.Vault) {
 		if err := registry.InsertHostKey(t.Context(), tx, pin); err != nil {
 			return err
 		}
-		return tx.Audit(t.Context(), vault.Event{Action: "host-key.trust", Subject: "hive-01"})
+		return tx.Audit(t.Context(), vault.Event{Action: vault.Action("host-key.trust"), Subject: "hive-01"})
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -257,7 +257,7 @@ func TestDamage(t *testing.T) {
 		}
 		left, _ := filepath.Glob(target.Path + "*")
 		for _, path := range left {
-			if !strings.HasSuffix(path, ".lock") && !strings.HasSuffix(path, ".write") {
+			if !strings.HasSuffix(path, ".lock") && !strings.HasSuffix(path, ".write") && !strings.HasSuffix(path, ".turn") {
 				t.Errorf("%s was left behind", path)
 			}
 		}
@@ -299,8 +299,8 @@ func TestReadOptionsLeftOut(t *testing.T) {
 	file, c := create(t, v)
 	opts := trusting(cfg, c)
 	opts.Identities = nil
-	if _, err := backup.Verify(t.Context(), bytes.NewReader(file), opts); !errors.Is(err, vault.ErrNoWayIn) || errors.Is(err, backup.ErrDamaged) {
-		t.Errorf("no identity: %v, want ErrNoWayIn", err)
+	if _, err := backup.Verify(t.Context(), bytes.NewReader(file), opts); !errors.Is(err, vault.ErrNoUnlockMethod) || errors.Is(err, backup.ErrDamaged) {
+		t.Errorf("no identity: %v, want ErrNoUnlockMethod", err)
 	}
 	opts = trusting(cfg, c)
 	opts.Trust = nil
@@ -405,7 +405,7 @@ func TestReplaceUnread(t *testing.T) {
 	if _, err := backup.Restore(t.Context(), cfg, bytes.NewReader(file), opts); !errors.Is(err, vault.ErrDamaged) {
 		t.Errorf("unasked: %v, want ErrDamaged", err)
 	}
-	opts.ConfirmInPlace = func(_ context.Context, in vault.InPlace) error {
+	opts.ConfirmUnproven = func(_ context.Context, in vault.UnprovenVault) error {
 		if !errors.Is(in.Cause, vault.ErrDamaged) || len(in.Recipients) != 1 {
 			t.Errorf("asked about %+v", in)
 		}

@@ -32,7 +32,7 @@ func bigFleet(t testing.TB, nodes int) (vault.Config, *vault.Vault) {
 				return err
 			}
 		}
-		return tx.Audit(t.Context(), vault.Event{Action: "node.add"})
+		return tx.Audit(t.Context(), vault.Event{Action: vault.Action("node.add")})
 	})
 	if err != nil {
 		t.Fatal(err)

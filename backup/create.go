@@ -16,6 +16,10 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
+// ActionCreate is the audit log's action of a backup that is about to be written. Its
+// subject is the sequence, its detail the place.
+const ActionCreate vault.UrgentAction = "backup.create"
+
 // CreateOptions says where a backup goes. Exactly one of Path, Dir and Writer
 // must be set.
 type CreateOptions struct {
@@ -97,7 +101,7 @@ func (o CreateOptions) begin(ctx context.Context, v *vault.Vault) (sequence int6
 			return err
 		}
 		return tx.Audit(ctx, vault.Event{
-			Action:  "backup.create",
+			Action:  ActionCreate,
 			Subject: fmt.Sprint(sequence),
 			Detail:  strings.Join(append([]string{o.target()}, o.Recipients...), " "),
 		})

@@ -76,7 +76,7 @@ type sink interface {
 // and the audit chain. It returns no error only when all of them are right.
 func read(ctx context.Context, r io.Reader, opts ReadOptions, to sink) (Manifest, error) {
 	if len(opts.Identities) == 0 {
-		return Manifest{}, fmt.Errorf("%w: no identity is given", vault.ErrNoWayIn)
+		return Manifest{}, fmt.Errorf("%w: no identity is given", vault.ErrNoUnlockMethod)
 	}
 	if opts.Trust == nil {
 		opts.Trust = TrustSigners()

@@ -13,7 +13,7 @@ import (
 // Verify reads a whole backup and writes nothing. It returns the manifest if the
 // file is undamaged and opts.Trust accepts its signer.
 //
-// Errors: [ErrDamaged], [ErrUntrusted], [vault.ErrNoWayIn] without an identity,
+// Errors: [ErrDamaged], [ErrUntrusted], [vault.ErrNoUnlockMethod] without an identity,
 // [vault.ErrWrongKey], [vault.ErrNewer], and the errors of opts.Trust.
 func Verify(ctx context.Context, r io.Reader, opts ReadOptions) (Manifest, error) {
 	m, err := read(ctx, r, opts, discard{opts.AuditRow})
@@ -46,10 +46,10 @@ func (discard) slot(_ context.Context, s vault.Slot) error {
 // RestoreOptions says how a vault is made from a backup.
 type RestoreOptions struct {
 	ReadOptions
-	// NoKeyring, Replace and ConfirmInPlace are as in [vault.RestoreOptions].
-	NoKeyring      bool
-	Replace        bool
-	ConfirmInPlace func(context.Context, vault.InPlace) error
+	// NoKeyring, Replace and ConfirmUnproven are as in [vault.RestoreOptions].
+	NoKeyring       bool
+	Replace         bool
+	ConfirmUnproven func(context.Context, vault.UnprovenVault) error
 }
 
 // Restored describes a restored vault.
@@ -67,9 +67,9 @@ type Restored struct {
 func Restore(ctx context.Context, cfg vault.Config, r io.Reader, opts RestoreOptions) (Restored, error) {
 	var m Manifest
 	done, err := vault.Restore(ctx, cfg, vault.RestoreOptions{
-		NoKeyring:      opts.NoKeyring,
-		Replace:        opts.Replace,
-		ConfirmInPlace: opts.ConfirmInPlace,
+		NoKeyring:       opts.NoKeyring,
+		Replace:         opts.Replace,
+		ConfirmUnproven: opts.ConfirmUnproven,
 		Fill: func(ctx context.Context, tx *vault.Tx) (vault.Backup, error) {
 			s := &stage{tx: tx}
 			var err error

@@ -63,7 +63,7 @@ func openOurs(tb testing.TB, cfg vault.Config, nodes []registry.Node) *ours {
 				return err
 			}
 		}
-		return tx.Audit(tb.Context(), vault.Event{Action: "node.add"})
+		return tx.Audit(tb.Context(), vault.Event{Action: registry.ActionAddNode})
 	})
 	if err != nil {
 		tb.Fatal(err)

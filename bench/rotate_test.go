@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/rbee-keeper/rbee-vault/registry"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
@@ -24,7 +25,7 @@ func BenchmarkRotate(b *testing.B) {
 				return err
 			}
 		}
-		return tx.Audit(b.Context(), vault.Event{Action: "ssh-key.add"})
+		return tx.Audit(b.Context(), vault.Event{Action: registry.ActionAddSSHKey})
 	})
 	if err != nil {
 		b.Fatal(err)

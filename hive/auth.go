@@ -26,7 +26,7 @@ func (d *Dialer) authentication(ctx context.Context, node registry.Node) ([]ssh.
 	case !errors.Is(err, registry.ErrNotFound):
 		return nil, err
 	case node.SSHKeyPath != "":
-		signer, err := readKeyFile(node.SSHKeyPath)
+		signer, err := ReadKeyFile(node.SSHKeyPath)
 		if err != nil {
 			return nil, err
 		}
@@ -37,7 +37,8 @@ func (d *Dialer) authentication(ctx context.Context, node registry.Node) ([]ssh.
 	return nil, fmt.Errorf("%w: the vault has none for it, and it names no file", ErrNoKey)
 }
 
-func readKeyFile(path string) (ssh.Signer, error) {
+// ReadKeyFile reads a private key without a passphrase. Every error is [ErrNoKey].
+func ReadKeyFile(path string) (ssh.Signer, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNoKey, err)

@@ -70,27 +70,51 @@ func (c *Conn) Close() error {
 // Dial connects to the node and logs in, through the nodes that it is reached through. An
 // error is an *[Error] around one of this package's, [registry.ErrNotFound], or ctx's own.
 func (d *Dialer) Dial(ctx context.Context, name string) (*Conn, error) {
+	return d.DialBy(ctx, name, d.authentication)
+}
+
+// Access returns how to log in to a node. An error that matches [ErrNoKey] is reported when
+// the host key was compared.
+type Access func(ctx context.Context, node registry.Node) ([]ssh.AuthMethod, error)
+
+// DialBy is Dial with another way to log in to the node itself; its jumps are logged in to
+// as ever.
+func (d *Dialer) DialBy(ctx context.Context, name string, access Access) (*Conn, error) {
 	route, err := d.route(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	return d.dialRoute(ctx, route)
+	last := len(route) - 1
+	via, err := d.dialRoute(ctx, route[:last])
+	if err != nil {
+		return nil, err
+	}
+	return d.extend(ctx, via, route[last], access)
 }
 
 // dialRoute logs in to one node through the other. It returns nil for no nodes.
 func (d *Dialer) dialRoute(ctx context.Context, route []registry.Node) (*Conn, error) {
 	var conn *Conn
 	for _, node := range route {
-		next := &Conn{Node: node}
-		if conn != nil {
-			next.jumps = append(conn.jumps, conn.Client)
-		}
 		var err error
-		if next.Client, err = d.login(ctx, conn.client(), node); err != nil {
-			conn.Close()
-			return nil, nodeError(ctx, node, err)
+		if conn, err = d.extend(ctx, conn, node, d.authentication); err != nil {
+			return nil, err
 		}
-		conn = next
+	}
+	return conn, nil
+}
+
+// extend logs in to a node, through via where that is not nil. The connection owns via,
+// which is closed on an error.
+func (d *Dialer) extend(ctx context.Context, via *Conn, node registry.Node, access Access) (*Conn, error) {
+	client, err := d.login(ctx, via.client(), node, access)
+	if err != nil {
+		via.Close()
+		return nil, nodeError(ctx, node, err)
+	}
+	conn := &Conn{Client: client, Node: node}
+	if via != nil {
+		conn.jumps = append(via.jumps, via.Client)
 	}
 	return conn, nil
 }
@@ -137,12 +161,12 @@ func address(n registry.Node) string {
 
 // login connects to a node, through another connection where via is not nil, sees that it
 // is the node, and logs in.
-func (d *Dialer) login(ctx context.Context, via *ssh.Client, node registry.Node) (*ssh.Client, error) {
+func (d *Dialer) login(ctx context.Context, via *ssh.Client, node registry.Node, access Access) (*ssh.Client, error) {
 	pins, err := d.pins(ctx, node.Name)
 	if err != nil {
 		return nil, err
 	}
-	methods, err := d.authentication(ctx, node)
+	methods, err := access(ctx, node)
 	missing := errors.Is(err, ErrNoKey) // reported when the host key was compared
 	if err != nil && !missing {
 		return nil, err

@@ -108,9 +108,9 @@ var outcomes = []struct {
 	{ErrProtocol, ProtocolFailure},
 }
 
-// outcomeOf returns the outcome that an error of Dial stands for; ok is false for one that
+// OutcomeOf returns the outcome that an error of Dial stands for; ok is false for one that
 // says nothing of the node, such as a context that ended.
-func outcomeOf(err error) (o Outcome, ok bool) {
+func OutcomeOf(err error) (o Outcome, ok bool) {
 	if err == nil {
 		return Online, true
 	}

@@ -12,6 +12,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -74,6 +75,40 @@ func (f fleet) addWithoutKey(t testing.TB, name, host, port, user string, pins .
 		if _, err := f.TrustHostKey(t.Context(), name, pin); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// addMany adds nodes of one address, hive-0 and so on, that use the key.
+func (f fleet) addMany(t testing.TB, nodes int, host, port string, pin ssh.PublicKey) {
+	t.Helper()
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var set registry.ImportSet
+	var names []string
+	pins := map[string][]ssh.PublicKey{}
+	for i := range nodes {
+		name := fmt.Sprint("hive-", i)
+		names = append(names, name)
+		pins[name] = []ssh.PublicKey{pin}
+		set.Nodes = append(set.Nodes, registry.Node{
+			Name: name, SSHHost: host, SSHPort: uint16(n), SSHUser: "ops",
+			GitRepoURL: "https://example.org/rbee.git", GitBranch: "main", InstallPath: "/opt/rbee",
+		})
+	}
+	if _, err := f.Import(t.Context(), set, registry.ImportOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	keys, err := f.ListSSHKeys(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.AssignSSHKey(t.Context(), keys[0].Fingerprint, names...); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.TrustHostKeys(t.Context(), pins); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -397,7 +432,7 @@ func TestAuditOfProbes(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			if row.Action == registry.ActionUseSSHKey {
+			if row.Action == string(registry.ActionUseSSHKey) {
 				uses++
 			}
 		}
@@ -460,5 +495,242 @@ func TestDiscover(t *testing.T) {
 				t.Errorf("%+v, %v", m, err)
 			}
 		})
+	}
+}
+
+// run dials the node and runs a command there.
+func run(ctx context.Context, t *testing.T, f fleet, node, command string) (hive.Exit, string, string, error) {
+	t.Helper()
+	conn, err := f.dialer().Dial(t.Context(), node)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	var stdout, stderr bytes.Buffer
+	exit, err := conn.Run(ctx, command, &stdout, &stderr)
+	return exit, stdout.String(), stderr.String(), err
+}
+
+func TestRun(t *testing.T) {
+	f := newFleet(t)
+	f.addServer(t, "hive-01", sshdtest.Start(t, f.authorized), ssh.KeyAlgoED25519)
+	exit, stdout, stderr, err := run(t.Context(), t, f, "hive-01", "echo out; echo err >&2; cat; exit 3")
+	if err != nil || exit != (hive.Exit{Status: 3}) || stdout != "out\n" || stderr != "err\n" {
+		t.Errorf("%+v, %q, %q, %v", exit, stdout, stderr, err)
+	}
+	if exit, _, _, err = run(t.Context(), t, f, "hive-01", "kill -KILL $$"); err != nil || exit.Signal != "KILL" || exit.Status == 0 {
+		t.Errorf("%+v, %v", exit, err)
+	}
+}
+
+// serveSSH is an SSH server in the process, for what sshd does not do for root: it tells
+// a command of a signal. exec gets the command, and a channel of the signals; it returns
+// the exit status.
+func serveSSH(t *testing.T, exec func(out io.Writer, signals <-chan string) uint32) (host, port string, key ssh.PublicKey) {
+	t.Helper()
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := ssh.NewSignerFromKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := &ssh.ServerConfig{PublicKeyCallback: func(ssh.ConnMetadata, ssh.PublicKey) (*ssh.Permissions, error) { return nil, nil }}
+	config.AddHostKey(signer)
+	host, port = serve(t, func(conn net.Conn, _ int) {
+		_, channels, requests, err := ssh.NewServerConn(conn, config)
+		if err != nil {
+			return
+		}
+		go ssh.DiscardRequests(requests)
+		for c := range channels {
+			channel, requests, err := c.Accept()
+			if err != nil {
+				return
+			}
+			signals := make(chan string, 1)
+			for r := range requests {
+				switch r.Type {
+				case "exec":
+					r.Reply(true, nil)
+					go func() {
+						status := exec(channel, signals)
+						channel.SendRequest("exit-status", false, ssh.Marshal(struct{ Status uint32 }{status}))
+						channel.Close()
+					}()
+				case "signal":
+					var sent struct{ Name string }
+					if ssh.Unmarshal(r.Payload, &sent) == nil {
+						signals <- sent.Name
+					}
+				}
+			}
+		}
+	})
+	return host, port, signer.PublicKey()
+}
+
+// started is a writer that closes a channel with the first byte.
+type started chan struct{}
+
+func (s started) Write(p []byte) (int, error) {
+	select {
+	case <-s:
+	default:
+		close(s)
+	}
+	return len(p), nil
+}
+
+// TestRunInterrupted: a command gets the chance to end, and one that does not take it may
+// have done anything.
+func TestRunInterrupted(t *testing.T) {
+	f := newFleet(t)
+	f.addServer(t, "goes-on", sshdtest.Start(t, f.authorized), ssh.KeyAlgoED25519)
+	host, port, key := serveSSH(t, func(out io.Writer, signals <-chan string) uint32 {
+		io.WriteString(out, "on")
+		if <-signals == "INT" {
+			return 7
+		}
+		return 1
+	})
+	f.add(t, "ends", host, port, "ops", key)
+	for _, row := range []struct {
+		node    string
+		unknown bool
+		status  int
+	}{
+		{"ends", false, 7},
+		{"goes-on", true, 0},
+	} {
+		t.Run(row.node, func(t *testing.T) {
+			conn, err := f.dialer().Dial(t.Context(), row.node)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			ctx, cancel := context.WithCancel(t.Context())
+			on := make(started)
+			go func() {
+				<-on
+				cancel()
+			}()
+			exit, err := conn.Run(ctx, `trap '' INT; echo on; while :; do sleep 0.1; done`, on, io.Discard)
+			if !errors.Is(err, context.Canceled) || errors.Is(err, hive.ErrUnknownOutcome) != row.unknown || exit.Status != row.status {
+				t.Errorf("%+v, %v", exit, err)
+			}
+		})
+	}
+}
+
+// TestRunCut: the connection is gone while the command runs.
+func TestRunCut(t *testing.T) {
+	f := newFleet(t)
+	f.addServer(t, "hive-01", sshdtest.Start(t, f.authorized), ssh.KeyAlgoED25519)
+	if _, _, _, err := run(t.Context(), t, f, "hive-01", "kill -KILL $PPID; sleep 100"); !errors.Is(err, hive.ErrUnknownOutcome) {
+		t.Errorf("%v, want ErrUnknownOutcome", err)
+	}
+}
+
+// TestAuthorize adds a key to a user's authorized_keys, in every state in which that can be.
+func TestAuthorize(t *testing.T) {
+	f := newFleet(t)
+	other := string(bytes.TrimSpace(ssh.MarshalAuthorizedKey(otherKey(t))))
+	line := string(bytes.TrimSpace(ssh.MarshalAuthorizedKey(otherKey(t)))) + " rbee@hive-01"
+	blob := strings.Fields(line)[1]
+	for _, row := range []struct {
+		name   string
+		before func(t *testing.T, ssh string) // makes ~/.ssh what it is
+		added  bool
+		fails  string
+		want   string // of authorized_keys
+		mode   os.FileMode
+	}{
+		{"no directory", func(*testing.T, string) {}, true, "", line + "\n", 0o600},
+		{"no file", func(t *testing.T, dir string) { os.Mkdir(dir, 0o700) }, true, "", line + "\n", 0o600},
+		{"another key", func(t *testing.T, dir string) { keysFile(t, dir, other+"\n", 0o640) }, true, "", other + "\n" + line + "\n", 0o640},
+		{"no final newline", func(t *testing.T, dir string) { keysFile(t, dir, other, 0o600) }, true, "", other + "\n" + line + "\n", 0o600},
+		{"there", func(t *testing.T, dir string) { keysFile(t, dir, "restrict ssh-ed25519 "+blob+" x", 0o600) }, false, "", "restrict ssh-ed25519 " + blob + " x", 0o600},
+		{"commented out", func(t *testing.T, dir string) { keysFile(t, dir, "# "+line+"\n", 0o600) }, true, "", "# " + line + "\n" + line + "\n", 0o600},
+		{"a link", func(t *testing.T, dir string) {
+			keysFile(t, dir, other+"\n", 0o600)
+			os.Rename(filepath.Join(dir, "authorized_keys"), filepath.Join(dir, "keys"))
+			os.Symlink("keys", filepath.Join(dir, "authorized_keys"))
+		}, true, "", other + "\n" + line + "\n", 0o600},
+		{"a directory", func(t *testing.T, dir string) { os.MkdirAll(filepath.Join(dir, "authorized_keys"), 0o700) }, false, "not a regular file", "", 0},
+		{"another's", func(t *testing.T, dir string) {
+			keysFile(t, dir, other+"\n", 0o600)
+			if os.Chown(filepath.Join(dir, "authorized_keys"), 1, 1) != nil {
+				t.Skip("only root can give a file away")
+			}
+		}, false, "belongs to another user", other + "\n", 0o600},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			home := t.TempDir()
+			row.before(t, filepath.Join(home, ".ssh"))
+			server := sshdtest.Start(t, f.authorized, "SetEnv HOME="+home)
+			node := strings.NewReplacer(" ", "-", "'", "").Replace(row.name)
+			f.addServer(t, node, server, ssh.KeyAlgoED25519)
+			conn, err := f.dialer().Dial(t.Context(), node)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			added, err := conn.Authorize(t.Context(), line)
+			if row.fails != "" {
+				if !errors.Is(err, hive.ErrNotAuthorized) || !strings.Contains(err.Error(), row.fails) {
+					t.Errorf("%v, want %q", err, row.fails)
+				}
+			} else if err != nil || added != row.added {
+				t.Errorf("%v, %v", added, err)
+			}
+			path := filepath.Join(home, ".ssh", "authorized_keys")
+			info, err := os.Stat(path)
+			if err == nil && row.mode != 0 && info.Mode() != row.mode {
+				t.Errorf("mode %v", info.Mode())
+			}
+			if got, _ := os.ReadFile(path); string(got) != row.want {
+				t.Errorf("authorized_keys:\n%s\nwant:\n%s", got, row.want)
+			}
+			entries, _ := os.ReadDir(filepath.Join(home, ".ssh"))
+			for _, e := range entries {
+				if strings.Contains(e.Name(), "authorized_keys.") {
+					t.Errorf("%s is left behind", e.Name())
+				}
+			}
+			if row.fails == "" { // again
+				if again, err := conn.Authorize(t.Context(), line); err != nil || again {
+					t.Errorf("again: %v, %v", again, err)
+				}
+			}
+		})
+	}
+	for name, force := range map[string]string{"no-shell": "ForceCommand echo no", "cut": "ForceCommand echo rbee-authorize 1"} {
+		server := sshdtest.Start(t, f.authorized, force)
+		f.addServer(t, name, server, ssh.KeyAlgoED25519)
+		conn, err := f.dialer().Dial(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := conn.Authorize(t.Context(), line); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+func keysFile(t *testing.T, dir, content string, mode os.FileMode) {
+	t.Helper()
+	path := filepath.Join(dir, "authorized_keys")
+	err := os.MkdirAll(dir, 0o700)
+	if err == nil {
+		err = os.WriteFile(path, []byte(content), 0o600)
+	}
+	if err == nil {
+		err = os.Chmod(path, mode)
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 }

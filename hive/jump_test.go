@@ -143,7 +143,7 @@ func TestJumpLoop(t *testing.T) {
 			if _, err := tx.ExecContext(t.Context(), query, args...); err != nil {
 				return err
 			}
-			return tx.Audit(t.Context(), vault.Event{Action: "test"})
+			return tx.Audit(t.Context(), vault.Event{Action: vault.Action("test")})
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -43,7 +43,7 @@ func (d *Dialer) DialProbe(ctx context.Context, name string) (*Conn, Result, err
 	for try := 0; ; try++ {
 		begun := time.Now()
 		conn, err := d.Dial(ctx, name)
-		outcome, ok := outcomeOf(err)
+		outcome, ok := OutcomeOf(err)
 		if !ok {
 			return nil, Result{}, err
 		}

@@ -28,9 +28,9 @@ func Encrypt(plaintext []byte, r age.Recipient) (string, error) {
 	return out.String(), nil
 }
 
-// Decrypt decrypts what Encrypt gave, of at most limit bytes; a longer text is cut after
-// one more. Where no identity fits, the error is an [*age.NoIdentityMatchError]. The
-// caller wipes the text.
+// Decrypt decrypts what Encrypt returned. Of a text longer than limit bytes it returns limit+1
+// bytes. If no identity matches, the error is an [*age.NoIdentityMatchError]. The caller wipes
+// the text.
 func Decrypt(encrypted string, limit int, identities ...age.Identity) ([]byte, error) {
 	r, err := age.Decrypt(armor.NewReader(strings.NewReader(encrypted)), identities...)
 	if err != nil {

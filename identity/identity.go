@@ -20,24 +20,24 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// MaxFile caps an identity file, in bytes.
+// MaxFile is the largest size of an identity file, in bytes.
 const MaxFile = 64 << 10
 
 // Options says what an identity may ask for when it is used.
 type Options struct {
-	// Name stands in the question for a passphrase: "identity file r.age".
+	// Name is the name of the file in the question for a passphrase: "identity file r.age".
 	Name string
-	// Passphrase asks for it. Nil: what needs one is refused when it is used.
+	// Passphrase asks for the passphrase. Nil: an identity that needs one fails when it is
+	// used.
 	Passphrase PassphraseFunc
-	// Plugins is how an age plugin talks to a person. Nil: it cannot.
+	// Plugins is how an age plugin asks a person. Nil: it cannot ask.
 	Plugins *plugin.ClientUI
 }
 
-// Parse reads an identity file: age identities ("AGE-SECRET-KEY-...",
-// those of plugins too, with comment lines), the same encrypted under a
-// passphrase by `age -p`, or one SSH private key, ed25519 or RSA. A passphrase is
-// asked for when the identity is first tried, with ctx. The error matches
-// [ErrInvalid] and says nothing of the content.
+// Parse reads an identity file. The file has age identities ("AGE-SECRET-KEY-..." or those of
+// plugins) with comment lines; or the same encrypted under a passphrase by `age -p`; or one SSH
+// private key, ed25519 or RSA. The passphrase is asked for, with ctx, when the identity is
+// first tried. The error matches [ErrInvalid] and contains nothing of the file.
 func Parse(ctx context.Context, r io.Reader, opts Options) ([]age.Identity, error) {
 	data, err := io.ReadAll(io.LimitReader(r, MaxFile+1))
 	if err != nil {
@@ -68,8 +68,7 @@ func Parse(ctx context.Context, r io.Reader, opts Options) ([]age.Identity, erro
 	return nil, err
 }
 
-// parseLines parses age identities, one a line. age's own parser knows no
-// plugins.
+// parseLines parses age identities, one per line. age's own parser does not support plugins.
 func parseLines(ctx context.Context, text string, opts Options) ([]age.Identity, error) {
 	var identities []age.Identity
 	comments := commentsOf(text)
@@ -91,7 +90,7 @@ func parseLines(ctx context.Context, text string, opts Options) ([]age.Identity,
 		default:
 			id, err = ParseText(line)
 		}
-		if err != nil { // and no word of it: it may hold the line
+		if err != nil { // the error is not wrapped: it may contain the line
 			return nil, malformedIdentity(line, number)
 		}
 		facts := describe(id)
@@ -114,23 +113,23 @@ func commentsOf(text string) string {
 	return b.String()
 }
 
-// malformedIdentity says what is wrong with a line, and nothing of what is in it: an
-// identity that was typed from paper is found out by its checksum.
+// malformedIdentity says what is wrong with a line and contains nothing of it. An identity that
+// was typed from paper has a checksum, which shows typing errors.
 func malformedIdentity(line string, number int) error {
 	upper := strings.ToUpper(line)
 	switch {
 	case !strings.HasPrefix(upper, "AGE-SECRET-KEY-") && !strings.HasPrefix(upper, "AGE-PLUGIN-"):
 		return fmt.Errorf("%w: not an age identity file", ErrInvalid)
 	case line != upper:
-		return fmt.Errorf("%w: line %d looks like an age identity, which is written in capitals alone", ErrInvalid, number)
+		return fmt.Errorf("%w: line %d looks like an age identity, which has only capital letters", ErrInvalid, number)
 	case strings.ContainsAny(line, " \t"):
 		return fmt.Errorf("%w: line %d looks like an age identity, which has no spaces", ErrInvalid, number)
 	}
-	return fmt.Errorf("%w: line %d is an age identity whose checksum fails: a character is wrong, missing or too many", ErrInvalid, number)
+	return fmt.Errorf("%w: line %d is an age identity whose checksum fails: a character is wrong, missing or extra", ErrInvalid, number)
 }
 
-// pluginIdentity is an identity of an age plugin. A plugin may hang, and age gives it
-// no context: the wait ends with ctx, and the plugin is left behind.
+// pluginIdentity is an identity of an age plugin. A plugin may hang, and age gives it no
+// context. When ctx ends, the call is abandoned.
 type pluginIdentity struct {
 	ctx context.Context
 	*plugin.Identity
@@ -141,7 +140,7 @@ var _ age.Identity = pluginIdentity{}
 // Unwrap implements [age.Identity].
 func (p pluginIdentity) Unwrap(stanzas []*age.Stanza) ([]byte, error) {
 	if err := p.ctx.Err(); err != nil {
-		return nil, err // another slot: it is not started again
+		return nil, err // for the next slot the plugin is not started again
 	}
 	type result struct {
 		fileKey []byte
@@ -204,9 +203,9 @@ func parseSSHIdentity(ctx context.Context, data []byte, opts Options) ([]age.Ide
 		})
 		return identities, err
 	}}
-	if missing.PublicKey != nil { // an old PEM file does not tell whose it is
-		// agessh asks for the passphrase where a slot is this key's, and says
-		// otherwise that it is not.
+	if missing.PublicKey != nil { // an old PEM file does not contain the public key
+		// agessh asks for the passphrase only if a slot belongs to this key. Otherwise it
+		// returns that the identity is incorrect.
 		asks := func() ([]byte, error) { return nil, errors.New("asked") }
 		matcher, err := agessh.NewEncryptedSSHIdentity(missing.PublicKey, data, asks)
 		if err != nil {
@@ -220,28 +219,29 @@ func parseSSHIdentity(ctx context.Context, data []byte, opts Options) ([]age.Ide
 	return []age.Identity{locked}, nil
 }
 
-// Facts is what is known of an identity besides that it opens something.
+// Facts is what is known about an identity, besides how it decrypts.
 type Facts struct {
-	Recipient string // "" where only its plugin knows
+	Recipient string // "" if only its plugin knows it
 	Comments  string // the comment lines of its file
-	root      []byte // HKDF's extract of its secret; nil where it has none, as of a plugin
+	root      []byte // HKDF's extract of its secret; nil if it has none, as with a plugin
 }
 
-// Derive returns 32 bytes that only who has the identity can tell, by HKDF-SHA256 of its
-// secret: for age's own, the text of the identity; for ed25519, the seed; for RSA, the
-// larger prime. It returns nil where the identity has no secret of its own.
+// Derive returns 32 bytes that only the holder of the identity can compute. They are
+// HKDF-SHA256 of its secret: for age's own identities, the text of the identity; for ed25519,
+// the seed; for RSA, the larger prime. It returns nil if the identity has no secret of its own.
 func (f Facts) Derive(info string) []byte {
 	if f.root == nil {
 		return nil
 	}
 	key, err := hkdf.Expand(sha256.New, f.root, info, sha256.Size)
 	if err != nil {
-		panic(err) // only for lengths that HKDF cannot give
+		panic(err) // only for lengths that HKDF refuses
 	}
 	return key
 }
 
-// extract keeps of a secret what keys are derived from, so that the secret need not stay.
+// extract returns the value from which keys are derived, so that the secret itself need not be
+// kept.
 func extract(secret []byte) []byte {
 	root, err := hkdf.Extract(sha256.New, secret, nil)
 	if err != nil {
@@ -250,7 +250,7 @@ func extract(secret []byte) []byte {
 	return root
 }
 
-// Describe returns what is known of an identity.
+// Describe returns what is known about an identity.
 func Describe(id age.Identity) Facts {
 	if d, ok := id.(*described); ok {
 		return d.Facts
@@ -268,8 +268,8 @@ func describe(id age.Identity) Facts {
 	return Facts{}
 }
 
-// Text returns the identity as age writes it ("AGE-SECRET-KEY-..."), or "" for any other
-// than age's own.
+// Text returns the identity as age writes it ("AGE-SECRET-KEY-..."). For any other than age's
+// own it returns "".
 func Text(id age.Identity) string {
 	if d, ok := id.(*described); ok {
 		id = d.Identity
@@ -291,16 +291,16 @@ func ParseText(text string) (age.Identity, error) {
 	return age.ParseX25519Identity(text)
 }
 
-// Behind returns the identities behind one that waits for a passphrase, once it was
-// given; for any other, nothing.
-func Behind(id age.Identity) []age.Identity {
+// Opened returns the identities under a passphrase, once the passphrase was given. For any
+// other identity it returns nothing.
+func Opened(id age.Identity) []age.Identity {
 	if l, ok := id.(*lockedIdentity); ok {
 		return l.identities
 	}
 	return nil
 }
 
-// Generate makes an identity of the class, and returns its text and its recipient.
+// Generate generates an identity of the class and returns its text and its recipient.
 func Generate(class Class) (identity, recipient string, err error) {
 	if class == PostQuantum {
 		id, err := age.GenerateHybridIdentity()
@@ -316,7 +316,7 @@ func Generate(class Class) (identity, recipient string, err error) {
 	return id.String(), id.Recipient().String(), nil
 }
 
-// described is an identity with what else is known of it.
+// described is an identity with its facts.
 type described struct {
 	age.Identity
 	Facts
@@ -324,7 +324,7 @@ type described struct {
 
 var errNotSSHIdentity = fmt.Errorf("%w: not an ssh-ed25519 or ssh-rsa private key", ErrInvalid)
 
-// newSSHIdentity makes an identity of an SSH private key.
+// newSSHIdentity returns the identity of an SSH private key.
 func newSSHIdentity(key any) (age.Identity, error) {
 	if k, ok := key.(*ed25519.PrivateKey); ok {
 		key = *k
@@ -362,12 +362,12 @@ func newSSHIdentity(key any) (age.Identity, error) {
 	return &described{id, facts}, nil
 }
 
-// lockedIdentity is one that needs a passphrase. It is opened once, when it is
-// first tried; where that fails it opens nothing, so that others may be tried,
-// and [Unopened] tells why.
+// lockedIdentity is an identity that needs a passphrase. It is opened once, when it is first
+// tried. If that fails, it matches nothing, so that other identities are tried, and [Unopened]
+// returns the cause.
 type lockedIdentity struct {
 	open func() ([]age.Identity, error)
-	mine func(stanzas []*age.Stanza) bool // nil: that cannot be told before
+	mine func(stanzas []*age.Stanza) bool // nil: that is not known before it is opened
 
 	once       sync.Once
 	identities []age.Identity
@@ -392,8 +392,8 @@ func (l *lockedIdentity) Unwrap(stanzas []*age.Stanza) ([]byte, error) {
 	return nil, age.ErrIncorrectIdentity
 }
 
-// Unopened tells, when the identities opened nothing, which of them could
-// not be tried and why, such as for a wrong passphrase; nil: all were tried.
+// Unopened returns why an identity could not be tried, such as a wrong passphrase. It is called
+// when the identities opened nothing. Nil: all were tried.
 func Unopened(identities []age.Identity) error {
 	for _, id := range identities {
 		if l, ok := id.(*lockedIdentity); ok && l.err != nil {

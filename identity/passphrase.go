@@ -11,27 +11,26 @@ import (
 	"filippo.io/age/armor"
 )
 
-// PassphraseFunc asks for the passphrase of what ("identity file r.age"). Attempt
-// counts from 1: it is asked again, three times at most, when what it gave was
-// wrong; an error ends that. What it returns is wiped.
+// PassphraseFunc asks for the passphrase of what ("identity file r.age"). attempt counts from
+// 1: if the passphrase was wrong, it is asked again, up to three times. An error ends that. The
+// returned passphrase is wiped.
 type PassphraseFunc func(ctx context.Context, what string, attempt int) ([]byte, error)
 
-// maxAttempts is how often a passphrase is asked for.
+// maxAttempts is how often to ask for a passphrase.
 const maxAttempts = 3
 
-// AskPassphrase asks for the passphrase of what until try takes it, three times at
-// most. What try returns besides [ErrPassphrase] ends it. Where ask is nil, the
-// error matches [ErrNoWayIn].
+// AskPassphrase asks for the passphrase of what until try accepts it, three times at most. Any
+// error of try but [ErrPassphrase] ends it. If ask is nil, the error matches [ErrNoUnlockMethod].
 func AskPassphrase(ctx context.Context, ask PassphraseFunc, what string, try func(passphrase []byte) error) error {
 	if ask == nil {
-		return fmt.Errorf("%w: %s needs a passphrase, and there is no way to ask for one", ErrNoWayIn, what)
+		return fmt.Errorf("%w: %s needs a passphrase, and there is no way to ask for one", ErrNoUnlockMethod, what)
 	}
 	err := ErrPassphrase
 	for attempt := 1; attempt <= maxAttempts && errors.Is(err, ErrPassphrase); attempt++ {
 		passphrase, e := ask(ctx, what, attempt)
 		if e != nil {
 			if attempt > 1 && errors.Is(e, ErrWrongKey) {
-				break // nothing else to offer than the wrong one
+				break // it has no other passphrase than the wrong one
 			}
 			return fmt.Errorf("passphrase of %s: %w", what, e)
 		}
@@ -44,8 +43,8 @@ func AskPassphrase(ctx context.Context, ask PassphraseFunc, what string, try fun
 	return err
 }
 
-// The work factors of scrypt that a passphrase may have: 2^18 takes 256 MiB and
-// about a second. A file that asks for more than the highest is refused.
+// The scrypt work factors that a passphrase may have. 2^18 takes 256 MiB and about a second. A
+// file with a higher factor than MaxWorkFactor is refused.
 const (
 	MinWorkFactor = 18
 	MaxWorkFactor = 20
@@ -61,8 +60,8 @@ func Lock(identity string, passphrase []byte, workFactor int) (string, error) {
 	return Encrypt([]byte(identity+"\n"), r)
 }
 
-// Unlock returns the identities that Lock, or `age -p`, put under a passphrase, armored or
-// not. A wrong passphrase is [ErrPassphrase].
+// Unlock returns the identities that Lock or `age -p` encrypted under a passphrase, armored or
+// not. If the passphrase is wrong, the error is [ErrPassphrase].
 func Unlock(ctx context.Context, locked, passphrase []byte, opts Options) ([]age.Identity, error) {
 	plain, err := decryptByPassphrase(locked, passphrase)
 	if err != nil {
@@ -75,7 +74,7 @@ func Unlock(ctx context.Context, locked, passphrase []byte, opts Options) ([]age
 func decryptByPassphrase(data, passphrase []byte) ([]byte, error) {
 	id, err := age.NewScryptIdentity(string(passphrase))
 	if err != nil {
-		return nil, ErrPassphrase // an empty one
+		return nil, ErrPassphrase // an empty passphrase
 	}
 	id.SetMaxWorkFactor(MaxWorkFactor)
 	var r io.Reader = bytes.NewReader(data)

@@ -8,7 +8,7 @@ import (
 	"github.com/rbee-keeper/rbee-vault/internal/plugintest"
 )
 
-// TestHungPluginIsGivenUp: a recipient whose plugin does not answer ends by itself.
+// TestHungPluginIsGivenUp: a call of a plugin that does not answer ends by itself.
 func TestHungPluginIsGivenUp(t *testing.T) {
 	plugintest.Install(t)
 	r, err := newPluginRecipient(plugintest.NewKey(t, false).HangingTo, nil)

@@ -16,7 +16,7 @@ import (
 	"github.com/rbee-keeper/rbee-vault/internal/wire"
 )
 
-// Class says which kind a recipient is of: one age file cannot mix the two.
+// Class is the class of a recipient. All recipients of an age file must be of one class.
 type Class string
 
 // The classes.
@@ -25,15 +25,15 @@ const (
 	PostQuantum Class = "post-quantum"
 )
 
-// MaxRecipient caps a recipient's length: a post-quantum one has 1959
-// characters, an RSA key of 16384 bits 2800.
+// MaxRecipient is the longest recipient. A post-quantum one has 1959 characters, an RSA key of
+// 16384 bits has 2800.
 const MaxRecipient = 4096
 
 // ParseRecipient parses an age recipient ("age1...", "age1pq1...", "age1tag1...",
-// "age1tagpq1..."), that of an age plugin ("age1NAME1...") or an SSH public key
-// ("ssh-ed25519 ...", "ssh-rsa ..."). It runs no plugin: that happens when
-// something is encrypted to the recipient, and then ui is how the plugin talks to
-// a person; nil: it cannot. The error matches [ErrInvalid].
+// "age1tagpq1..."), that of an age plugin ("age1NAME1..."), or an SSH public key ("ssh-ed25519
+// ...", "ssh-rsa ..."). It runs no plugin. The plugin runs when something is encrypted to the
+// recipient; ui is how it asks a person then. Nil: it cannot ask. The error matches
+// [ErrInvalid].
 func ParseRecipient(s string, ui *plugin.ClientUI) (age.Recipient, error) {
 	if len(s) > MaxRecipient {
 		return nil, fmt.Errorf("%w: a recipient has at most %d characters", ErrInvalid, MaxRecipient)
@@ -42,7 +42,7 @@ func ParseRecipient(s string, ui *plugin.ClientUI) (age.Recipient, error) {
 	var err error
 	switch upper := strings.ToUpper(s); {
 	case strings.HasPrefix(upper, "AGE-"), strings.Contains(upper, "PRIVATE KEY"):
-		return nil, fmt.Errorf("%w: that is a private key, where a recipient (a public key) is needed", ErrInvalid)
+		return nil, fmt.Errorf("%w: that is a private key, but a recipient (a public key) is needed", ErrInvalid)
 	case strings.HasPrefix(s, "age1pq1"):
 		r, err = age.ParseHybridRecipient(s)
 	case strings.HasPrefix(s, "age1tag1"), strings.HasPrefix(s, "age1tagpq1"):
@@ -62,7 +62,7 @@ func ParseRecipient(s string, ui *plugin.ClientUI) (age.Recipient, error) {
 	return r, nil
 }
 
-// ParseRecipientWithin is ParseRecipient for a recipient whose plugin is given up when ctx
+// ParseRecipientWithin is ParseRecipient for a recipient whose plugin is abandoned when ctx
 // ends.
 func ParseRecipientWithin(ctx context.Context, s string, ui *plugin.ClientUI) (age.Recipient, error) {
 	r, err := ParseRecipient(s, ui)
@@ -73,7 +73,7 @@ func ParseRecipientWithin(ctx context.Context, s string, ui *plugin.ClientUI) (a
 	return r, err
 }
 
-// PluginName returns the name of the plugin that a recipient is of, or "".
+// PluginName returns the name of a recipient's plugin, or "".
 func PluginName(r age.Recipient) string {
 	if p, ok := r.(pluginRecipient); ok {
 		return p.Name()
@@ -81,7 +81,7 @@ func PluginName(r age.Recipient) string {
 	return ""
 }
 
-// orSilent makes of no way to talk to a person one that refuses.
+// orSilent returns ui, or one that refuses to ask if ui is nil.
 func orSilent(ui *plugin.ClientUI) *plugin.ClientUI {
 	if ui == nil {
 		return &plugin.ClientUI{}
@@ -89,8 +89,8 @@ func orSilent(ui *plugin.ClientUI) *plugin.ClientUI {
 	return ui
 }
 
-// ClassOf tells the class of a recipient by the labels of a trial: what may be
-// mixed in one age file is what its recipients say of themselves. An error of a
+// ClassOf returns the class of a recipient. It encrypts a test key to it and reads the labels:
+// by its labels a recipient says with which others it can share an age file. An error of a
 // plugin matches [ErrPlugin].
 func ClassOf(r age.Recipient) (Class, error) {
 	labelled, ok := r.(age.RecipientWithLabels)
@@ -108,15 +108,16 @@ func ClassOf(r age.Recipient) (Class, error) {
 	case slices.Equal(labels, []string{"postquantum"}):
 		return PostQuantum, nil
 	}
-	return "", fmt.Errorf("%w: its plugin says that the recipient cannot be mixed with others (labels %q)", ErrInvalid, labels)
+	return "", fmt.Errorf("%w: its plugin says that the recipient cannot be combined with others (labels %q)", ErrInvalid, labels)
 }
 
-// pluginWait is how long one call of a plugin's recipient may take: a person may
-// have to touch a token.
+// pluginWait is how long one call of a recipient's plugin may take. A person may have to touch
+// a token.
 const pluginWait = time.Minute
 
-// Await runs what may never return, such as a plugin's call or the read of a pipe, and
-// leaves it behind when ctx ends. What fn works on must be its own.
+// Await runs a function that may never return, such as a call of a plugin or a read from a
+// pipe. When ctx ends, the function is abandoned and still runs, so its data must not be
+// shared.
 func Await[T any](ctx context.Context, fn func() (T, error)) (T, error) {
 	type result struct {
 		value T
@@ -136,11 +137,11 @@ func Await[T any](ctx context.Context, fn func() (T, error)) (T, error) {
 	}
 }
 
-// pluginRecipient is a recipient of an age plugin, whose errors match
-// [ErrPlugin]. A call that takes too long is given up.
+// pluginRecipient is a recipient of an age plugin. Its errors match [ErrPlugin]. A call that
+// takes too long is abandoned.
 type pluginRecipient struct {
 	*plugin.Recipient
-	ctx  context.Context // of who encrypts to it; [context.Background] where that is not known yet
+	ctx  context.Context // of the caller that encrypts; [context.Background] if it is not known
 	wait time.Duration
 }
 
@@ -185,8 +186,8 @@ func (r pluginRecipient) WrapWithLabels(fileKey []byte) ([]*age.Stanza, []string
 	return stanzas, labels, err
 }
 
-// CanonicalRecipient drops an SSH key's comment and odd white space, so that
-// one key has one spelling; the comment is returned as a label.
+// CanonicalRecipient removes an SSH key's comment and extra white space, so that a key always
+// has the same text. The comment is returned as label.
 func CanonicalRecipient(s string) (recipient, label string) {
 	s = strings.TrimSpace(s)
 	if !strings.HasPrefix(s, "ssh-") {
@@ -202,8 +203,8 @@ func CanonicalRecipient(s string) (recipient, label string) {
 // Short shortens a recipient for a message.
 func Short(recipient string) string { return wire.Shorten(recipient, 40) }
 
-// CheckClass refuses a recipient that is not of the class, with [ErrInvalid]; an error of
-// its plugin is [ErrPlugin].
+// CheckClass returns [ErrInvalid] for a recipient that is not of the class. An error of its
+// plugin is [ErrPlugin].
 func CheckClass(recipient string, class Class, ui *plugin.ClientUI) error {
 	r, err := ParseRecipient(recipient, ui)
 	if err != nil {
@@ -214,7 +215,7 @@ func CheckClass(recipient string, class Class, ui *plugin.ClientUI) error {
 		return fmt.Errorf("recipient %q: %w", Short(recipient), err)
 	}
 	if got != class {
-		return fmt.Errorf("%w: recipient %q is %s, the vault is %s: one vault has recipients of one class", ErrInvalid, Short(recipient), got, class)
+		return fmt.Errorf("%w: recipient %q is %s, but the vault is %s: all recipients of a vault must be of one class", ErrInvalid, Short(recipient), got, class)
 	}
 	return nil
 }

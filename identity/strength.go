@@ -6,25 +6,26 @@ import (
 	"unicode"
 )
 
-// MinPassphraseBits is what a passphrase should have. Whoever copies the slots file
-// tries passphrases for as long as they like, on as many machines as they have.
+// MinPassphraseBits is the strength that a passphrase should have. An attacker who copies the
+// slots file can try passphrases for any time, on any number of machines.
 const MinPassphraseBits = 60
 
-// Bits of what a passphrase is made of, for who knows how people make them.
+// How many bits each part of a passphrase counts. An attacker is assumed to know how people
+// make passphrases.
 const (
-	wordBits   = 12.9 // a word of a list of 7,776
+	wordBits   = 12.9 // a word from a list of 7,776
 	letterBits = 4.7
 	digitBits  = 3.3
 	otherBits  = 5.0
 	caseBits   = 1.0
-	repeatBits = 1.0 // a character, or a word, that follows from what is before it
-	wordLetter = 8   // letters that one word may have
+	repeatBits = 1.0 // a character, or a word, that follows from the one before
+	wordLetter = 8   // the longest run of letters that counts as one word
 )
 
-// PassphraseBits estimates how hard a passphrase is to guess, in bits, and rather too
-// low than too high: a run of letters counts as words, and what repeats or counts up
-// as next to nothing. It knows no dictionary: six words of a list have 77, ten random
-// characters of all kinds some 40.
+// PassphraseBits estimates how hard a passphrase is to guess, in bits. The estimate is rather
+// too low than too high. A run of letters counts as words. What repeats, or counts up or down,
+// counts as almost nothing. It knows no dictionary: six words of a list have 77 bits, ten
+// random characters of all kinds have about 40.
 func PassphraseBits(passphrase []byte) float64 {
 	bits := 0.0
 	seen := map[string]bool{}
@@ -65,7 +66,7 @@ func PassphraseBits(passphrase []byte) float64 {
 		case unicode.IsDigit(r):
 			bits += digitBits
 		case r == ' ' || r == '-' || r == '.' || r == '_' || r == ',':
-			// between words: it adds nothing
+			// These separate words and add nothing.
 		default:
 			bits += otherBits
 		}
@@ -75,7 +76,7 @@ func PassphraseBits(passphrase []byte) float64 {
 	return bits
 }
 
-// spread counts the letters that do not follow from the one before, the others as
+// spread counts the letters of a run. A letter that follows from the one before counts very
 // little.
 func spread(run []rune) float64 {
 	n := 0.0

@@ -12,7 +12,7 @@ import (
 	"github.com/rbee-keeper/rbee-vault/keyring"
 )
 
-// Where there is no address, the keyring library would run dbus-launch from $PATH.
+// If there is no address, the keyring library would run dbus-launch from $PATH.
 func TestNoBus(t *testing.T) {
 	dir := shortDir(t)
 	mark := filepath.Join(dir, "dbus-launch-was-run")
@@ -43,8 +43,8 @@ func TestNoBus(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			t.Setenv("DBUS_SESSION_BUS_ADDRESS", row.address)
 			if (row.address == "" || row.address == "autolaunch:") && runtimeBusExists(t) {
-				// The user who runs the tests is logged in, and that bus is found. All
-				// there is to see is that nothing was run; so no more than a Get.
+				// The user who runs the tests is logged in, so that user's bus is found. The
+				// test can only check that nothing was run, and it makes only a Get.
 				k := keyring.New(keyring.Config{Timeout: short, Service: "rbee-vault-test"})
 				within(t, soon, func() { k.Get(t.Context(), account) })
 			} else {
@@ -59,7 +59,7 @@ func TestNoBus(t *testing.T) {
 	}
 }
 
-// A socket that takes connections and never says a word.
+// A socket that accepts connections and never answers.
 func TestStuckBus(t *testing.T) {
 	path := filepath.Join(shortDir(t), "bus")
 	listener, err := net.Listen("unix", path)
@@ -85,7 +85,7 @@ func TestStuckBus(t *testing.T) {
 	})
 }
 
-// shortDir is a t.TempDir whose sockets have paths short enough.
+// shortDir is a t.TempDir with a path short enough for sockets.
 func shortDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/tmp", "keyring")
@@ -96,7 +96,7 @@ func shortDir(t *testing.T) string {
 	return dir
 }
 
-// runtimeBusExists says whether a bus is found without any variable.
+// runtimeBusExists reports whether a bus is found without any variable.
 func runtimeBusExists(t *testing.T) bool {
 	t.Helper()
 	u, err := user.Current()

@@ -6,8 +6,8 @@ import (
 	"fmt"
 )
 
-// call waits for a turn and then for f, both within the deadline. If f passes the deadline
-// it is left behind and k is finished. The turn is given back when f returns, however late.
+// call waits for a turn and then for f, both within the deadline. If f passes the deadline, f
+// is abandoned and k is finished. The turn is given back when f returns, however late that is.
 func (k *Keyring) call(ctx context.Context, f func(context.Context) (string, error)) (string, error) {
 	if err := ctx.Err(); err != nil {
 		return "", err
@@ -18,7 +18,7 @@ func (k *Keyring) call(ctx context.Context, f func(context.Context) (string, err
 	select {
 	case <-k.finished:
 	case <-limited.Done():
-		// Others used up the time: whether the keyring is silent is theirs to say.
+		// Other calls used up the time. If the keyring is silent, they will report it.
 		return "", k.overdue(ctx)
 	case k.turn <- struct{}{}:
 	}
@@ -41,8 +41,8 @@ func (k *Keyring) call(ctx context.Context, f func(context.Context) (string, err
 	return value, err
 }
 
-// overdue says why a call was not waited for any longer: because of ctx, or else of the
-// deadline. A deadline of ctx is both.
+// overdue returns why a call was abandoned: because ctx ended, or else because of the deadline.
+// If a deadline of ctx passed, it is both.
 func (k *Keyring) overdue(ctx context.Context) error {
 	switch err := ctx.Err(); {
 	case err == nil:
@@ -54,16 +54,16 @@ func (k *Keyring) overdue(ctx context.Context) error {
 	}
 }
 
-// errLate is await's word for a ctx that ended first.
+// errLate is the error of await if ctx ended first.
 var errLate = errors.New("no answer yet")
 
-// await runs f in a goroutine and returns what it returns, or errLate once ctx has ended.
+// await runs f in a goroutine. It returns what f returns, or errLate when ctx ends.
 func await(ctx context.Context, f func(context.Context) (string, error)) (string, error) {
 	type answer struct {
 		value string
 		err   error
 	}
-	answers := make(chan answer, 1) // so that a late f does not wait for a reader
+	answers := make(chan answer, 1) // buffered, so that a late f does not block
 	go func() {
 		value, err := f(ctx)
 		answers <- answer{value, err}
@@ -71,7 +71,7 @@ func await(ctx context.Context, f func(context.Context) (string, error)) (string
 	select {
 	case a := <-answers:
 		if a.err != nil && ctx.Err() != nil {
-			// Some of f's errors are only its own way to notice that ctx ended.
+			// f may return an error only because it noticed that ctx ended.
 			return "", errLate
 		}
 		return a.value, a.err
@@ -80,12 +80,12 @@ func await(ctx context.Context, f func(context.Context) (string, error)) (string
 	}
 }
 
-// ask runs one operation of the keyring library between two looks at the keyring. The
-// first keeps the library from being called where it would run programs, hang or prompt;
-// the second finds the cause of an error to which the library gives no type.
+// ask runs one operation of the keyring library between two probes of the keyring. The first
+// probe keeps the library from being called when it would run programs, hang or prompt. The
+// second probe finds the cause of an error to which the library gives no type.
 func (k *Keyring) ask(ctx context.Context, operation func() error) error {
 	if err := ctx.Err(); err != nil {
-		return err // a call left behind ends here
+		return err // an abandoned call ends here
 	}
 	locked, err := probe(ctx)
 	if err != nil {

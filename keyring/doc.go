@@ -1,59 +1,64 @@
-// Package keyring keeps short secrets in the keyring of the operating system: the
-// Secret Service on Linux and the BSDs, the Keychain on macOS, the Credential Manager
-// on Windows.
+// Package keyring keeps short secrets in the keyring of the operating system: the Secret
+// Service on Linux and the BSDs, the Keychain on macOS, the Credential Manager on Windows.
 //
-// It is a thin layer over a library that has no deadlines, one typed error and, in
-// places, success reported for nothing done. What this package adds is an answer that
-// can be relied on: within the deadline, with the cause told apart, and checked.
+// Start with [Config] and [New], which returns a [Keyring]. Its methods are Get, GetAll, Set
+// and Delete.
+//
+// The package is a thin layer over a library. That library has no deadlines and only a few
+// typed errors, and it sometimes reports success for work that it did not do. This package
+// makes each answer reliable: it comes within a deadline, it is checked, and an error has its
+// cause.
 //
 // # Not found is an answer
 //
-// [ErrNotFound] means that the keyring was reached, was unlocked, and holds no such
-// item. Every other reason for having no value is an [ErrUnavailable], of which the
-// block of errors names the causes. A caller must never take the second for the first:
-// making a new key because the keyring happened to be locked destroys data.
+// [ErrNotFound] means that the keyring answered, was unlocked, and has no such item. In every
+// other case without a value the error is an [ErrUnavailable]; the block of errors lists the
+// causes. A caller must never treat ErrUnavailable like ErrNotFound: a new key that is made
+// because the keyring was locked destroys data.
 //
 // # Deadlines
 //
-// Each call, its wait for a turn and its verification included, has one deadline,
-// [Config].Timeout. Nothing can cancel a call that a keyring does not answer, so the
-// deadline leaves it behind and the [Keyring] is finished: all later calls on it return
-// [ErrTimeout] at once. To ask again, make a new one; it asks with a connection of its
-// own first, so that a keyring which is still silent costs one more deadline. The mark belongs to the value and not to the process because the
-// silence may end, and because a package has no business remembering things for
-// everybody. A program makes one Keyring and so gets one mark.
+// Each call has one deadline, [Config].Timeout. It includes the wait for a turn and the
+// verification. A call that the keyring does not answer cannot be cancelled. So at the deadline
+// the call is abandoned, and the [Keyring] is finished: all later calls on it return
+// [ErrTimeout] at once.
 //
-// A context that ends is not the keyring's fault: the error then wraps ctx.Err(), and
-// the Keyring stays usable once the call left behind is over.
+// To ask again, make a new Keyring. It first asks over a connection of its own, so a keyring
+// that is still silent costs one more deadline. The mark "finished" belongs to one Keyring and
+// not to the process, for two reasons: the silence may end, and the package keeps no global
+// state. A program makes one Keyring, so it has one mark.
 //
-// After ErrTimeout or an ended context the effect of a Set or Delete is unknown: a
-// person may still answer a prompt, and the call then does its work.
+// When a context ends, that is not the fault of the keyring. The error wraps ctx.Err(), and the
+// Keyring can be used again when the abandoned call is over.
+//
+// After ErrTimeout or an ended context, the effect of a Set or Delete is unknown: a person may
+// still answer a prompt, and then the call does its work.
 //
 // # Prompts
 //
-// Where a prompt would be needed and Config.Interactive is false, the call fails with
-// [ErrLocked] before anything is shown. On the Secret Service this is asked of the
-// collection beforehand; a collection that is locked between that question and the call
-// may still prompt, and then the deadline ends it. The other systems cannot be asked,
-// there the deadline alone decides.
+// If a prompt is needed and Config.Interactive is false, the call fails with [ErrLocked] before
+// anything is shown. On the Secret Service, the package asks first whether the collection is
+// locked. If it is locked between that question and the call, a prompt may still appear; then
+// the deadline ends the call. The other systems have no such question, so there only the
+// deadline counts.
 //
 // # Verification
 //
-// Set reads the item back and compares it, Delete looks for the item afterwards. The
-// Secret Service allows several items with the same attributes and more, and any
-// program may add one: Get returns whichever the keyring names first. So a value must
-// carry its own proof; whoever calls Get checks it.
+// Set reads the item back and compares it. Delete looks for the item afterwards. The Secret
+// Service allows several items with the same attributes, or with additional ones, and any
+// program may add one. Get returns the item that the keyring lists first. So a value must prove
+// itself, and the caller of Get must check it.
 //
 // # Concurrency
 //
-// A Keyring may be used from several goroutines; its calls take turns. Processes do not
-// wait for each other.
+// A Keyring is safe for concurrent use. Its calls take turns. Calls of different processes do
+// not wait for each other.
 //
 // # What a keyring protects against
 //
-// A stolen disk, a backup of the home directory, and other users of the machine. Not
-// programs of the same user: any of them can read, plant and delete items while the
-// keyring is unlocked, on Linux the value crosses the session bus in clear, and an
-// administrator can read the memory of all of them. Values are ordinary Go strings
-// here; wiping them is not possible and not attempted.
+// It protects against a stolen disk, a stolen backup of the home directory, and other users of
+// the machine. It does not protect against programs of the same user: while the keyring is
+// unlocked, any of them can read, add and delete items. On Linux the value crosses the session
+// bus in clear. An administrator can read the memory of all programs. Values are ordinary Go
+// strings here; they cannot be wiped, and the package does not try.
 package keyring

@@ -11,7 +11,7 @@ import (
 	"github.com/rbee-keeper/rbee-vault/keyring/keyringtest"
 )
 
-// success stands in tables where no error is wanted.
+// success is the entry of tables in which no error is wanted.
 var success error
 
 func TestFaults(t *testing.T) {
@@ -92,7 +92,7 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// Get makes nothing of a value; that is for who knows what it must look like.
+// Get does not check a value. The caller knows what it must look like.
 func TestPlantedValueIsReturned(t *testing.T) {
 	session := keyringtest.StartBus(t)
 	fake := keyringtest.StartFake(t, session.Address(), keyringtest.Planted)
@@ -102,7 +102,7 @@ func TestPlantedValueIsReturned(t *testing.T) {
 	wantValue(t, k, "anything\nat all")
 }
 
-// A deadline finishes the Keyring, and only that one.
+// A deadline finishes its Keyring and no other one.
 func TestDeadlineFinishes(t *testing.T) {
 	for _, row := range []struct {
 		name string
@@ -131,7 +131,7 @@ func TestDeadlineFinishes(t *testing.T) {
 	}
 }
 
-// Those who wait for a turn do not wait longer than for the keyring itself.
+// A caller that waits for a turn does not wait longer than for the keyring itself.
 func TestDeadlineWhileWaiting(t *testing.T) {
 	session := keyringtest.StartBus(t)
 	keyringtest.StartFake(t, session.Address(), keyringtest.Stalled)
@@ -148,7 +148,7 @@ func TestDeadlineWhileWaiting(t *testing.T) {
 	})
 }
 
-// A context that ends is not the keyring's fault, and the Keyring outlives it.
+// When a context ends, that is not the keyring's fault, and the Keyring can still be used.
 func TestContextEnds(t *testing.T) {
 	session := keyringtest.StartBus(t)
 	for _, row := range []struct {
@@ -160,7 +160,7 @@ func TestContextEnds(t *testing.T) {
 			"cancelled",
 			func(ctx context.Context) (context.Context, context.CancelFunc) {
 				ctx, cancel := context.WithCancel(ctx)
-				time.AfterFunc(short, cancel) // while the call is under way, or before: both must do
+				time.AfterFunc(short, cancel) // during the call, or before it: both must work
 				return ctx, cancel
 			},
 			context.Canceled,
@@ -190,7 +190,7 @@ func TestContextEnds(t *testing.T) {
 				})
 			}
 
-			// Once the call that was left behind is over, the Keyring works.
+			// When the abandoned call is over, the Keyring works again.
 			fake.Stop()
 			fake = keyringtest.StartFake(t, session.Address(), keyringtest.Honest)
 			defer fake.Stop()
@@ -200,7 +200,7 @@ func TestContextEnds(t *testing.T) {
 	}
 }
 
-// The keyring library reads a signal that is nil then.
+// Here the keyring library reads a nil signal.
 func TestBusEndsDuringPrompt(t *testing.T) {
 	session := keyringtest.StartBus(t)
 	fake := keyringtest.StartFake(t, session.Address(), keyringtest.UnansweredPrompt)

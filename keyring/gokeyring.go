@@ -6,8 +6,8 @@ import (
 	gokeyring "github.com/zalando/go-keyring"
 )
 
-// This file alone knows the keyring library. Its functions return nil, one of our
-// sentinels, or an untypedError. They can block for ever.
+// Only this file uses the keyring library. Its functions return nil, one of our sentinels, or
+// an untypedError. They can block forever.
 
 func storeGet(service, account string) (value string, err error) {
 	err = guard(func() error {
@@ -25,9 +25,9 @@ func storeDelete(service, account string) error {
 	return guard(func() error { return gokeyring.Delete(service, account) })
 }
 
-// guard gives the library's errors our types, and makes an error of its panics: it
-// converts what a provider sends without checking, and reads a signal that is nil when the
-// bus goes away during a prompt.
+// guard maps the library's errors to ours, and turns its panics into errors. The library panics
+// when a provider sends a value of an unexpected type, and when the bus disappears during a
+// prompt, because it then reads a nil signal.
 func guard(f func() error) (err error) {
 	defer func() {
 		if recover() != nil {

@@ -11,7 +11,7 @@ import (
 
 const secretsItem = "org.freedesktop.Secret.Item"
 
-// secret is a value on its way over the bus, as the Secret Service has it.
+// secret is a value in the form in which the Secret Service sends it over the bus.
 type secret struct {
 	Session     dbus.ObjectPath
 	Parameters  []byte
@@ -19,11 +19,11 @@ type secret struct {
 	ContentType string
 }
 
-// updateItem gives the item of account, the one that the library finds, another secret,
-// and reports whether there is one. The collection is unlocked. KeePassXC asks before an
-// item is replaced, as the library does it, and waits for the answer; it does not ask
-// before an item's secret is set. An item that it would confirm access to is ErrLocked;
-// the other errors are untypedErrors.
+// updateItem sets a new secret on the item of account that the library finds, and reports
+// whether there is such an item. The collection is unlocked. The library would replace the item
+// instead: before that, KeePassXC asks the user and waits for the answer. It does not ask
+// before a secret is set. If KeePassXC wants to confirm the access to the item, the error is
+// ErrLocked. The other errors are untypedErrors.
 func updateItem(ctx context.Context, service, account, value string) (bool, error) {
 	conn, err := connect(ctx)
 	if err != nil {
@@ -55,7 +55,7 @@ func updateItem(ctx context.Context, service, account, value string) (bool, erro
 		CallWithContext(ctx, secretsItem+".SetSecret", 0, secret{session, []byte{}, []byte(value), "text/plain; charset=utf8"}).Err
 	var refused dbus.Error
 	if errors.As(err, &refused) && refused.Name == "org.freedesktop.Secret.Error.IsLocked" {
-		return false, ErrLocked // KeePassXC, where it is to confirm each access
+		return false, ErrLocked // KeePassXC, if it is set to confirm each access
 	}
 	if err != nil {
 		return false, untypedError(errorText(err))

@@ -8,7 +8,7 @@ import (
 	"github.com/rbee-keeper/rbee-vault/keyring/keyringtest"
 )
 
-// TestKeePassXC: the contract holds there too, and an existing item is updated without a
+// TestKeePassXC: KeePassXC passes the contract too. An existing item is updated without a
 // question, which nobody would answer here.
 func TestKeePassXC(t *testing.T) {
 	keyringtest.StartKeePassXC(t, keyringtest.KeePassXC{})
@@ -34,12 +34,12 @@ func TestKeePassXCRestarts(t *testing.T) {
 	}
 }
 
-// TestKeePassXCConfirms: with its confirmations on and nobody there, an update is refused
-// at once: nobody waits for a dialog.
+// TestKeePassXCConfirms: KeePassXC is set to confirm, and nobody is there. An update is refused
+// at once and waits for no dialog.
 func TestKeePassXCConfirms(t *testing.T) {
 	keyringtest.StartKeePassXC(t, keyringtest.KeePassXC{Confirm: true})
 	k := keyring.New(keyring.Config{Timeout: long})
-	if err := k.Set(t.Context(), account, value); err != nil { // a new item asks nothing
+	if err := k.Set(t.Context(), account, value); err != nil { // it does not ask about a new item
 		t.Fatal(err)
 	}
 	wantUnavailable(t, "a second Set", k.Set(t.Context(), account, value+"2"), keyring.ErrLocked)

@@ -8,12 +8,12 @@ import (
 	"time"
 )
 
-// Config says which items a Keyring handles and how long it may take.
+// Config says which items a Keyring handles and how long a call may take.
 type Config struct {
-	// Service is the name that all items are filed under; default "rbee-vault".
+	// Service is the name under which all items are stored. Default: "rbee-vault".
 	Service string
-	// Timeout is the deadline of each call. Default: 60 s when Interactive, since a
-	// person may be typing a password, else 5 s.
+	// Timeout is the deadline of each call. Default: 60 s if Interactive is true, because a
+	// person may be typing a password; otherwise 5 s.
 	Timeout time.Duration
 	// Interactive says whether a prompt to unlock the keyring may be shown.
 	Interactive bool
@@ -37,22 +37,22 @@ func (c Config) timeout() time.Duration {
 	}
 }
 
-// Keyring is the user's keyring, limited to the items of one service. It is safe for
-// concurrent use; its calls take turns.
+// Keyring is the user's keyring, limited to the items of one service. It is safe for concurrent
+// use; its calls take turns.
 type Keyring struct {
 	service     string
 	timeout     time.Duration
 	interactive bool
 
-	// turn is a semaphore of one. Whatever call is under way holds it, until it really
-	// is over: a call that was left behind keeps the others out.
+	// turn is a semaphore of one. A running call holds it until the call is really over, so an
+	// abandoned call blocks the others.
 	turn chan struct{}
-	// finished is closed when a call passed the deadline.
+	// finished is closed when a call passes the deadline.
 	finished     chan struct{}
 	finishedOnce sync.Once
 }
 
-// New returns the keyring described by cfg. It does no I/O.
+// New returns the keyring that cfg describes. It does no I/O.
 func New(cfg Config) *Keyring {
 	return &Keyring{
 		service:     cfg.service(),
@@ -63,9 +63,9 @@ func New(cfg Config) *Keyring {
 	}
 }
 
-// Get returns the value stored for account, as the keyring gives it; a program of the
-// same user can have put it there. If the keyring has none, the error is ErrNotFound; if
-// it could not be asked, ErrUnavailable.
+// Get returns the value stored for account as the keyring returns it. A program of the same
+// user may have stored it. If the keyring has no such item, the error is ErrNotFound. If the
+// keyring could not be asked, it is ErrUnavailable.
 func (k *Keyring) Get(ctx context.Context, account string) (string, error) {
 	value, err := k.call(ctx, func(ctx context.Context) (string, error) {
 		return k.get(ctx, account)
@@ -76,9 +76,9 @@ func (k *Keyring) Get(ctx context.Context, account string) (string, error) {
 	return value, nil
 }
 
-// GetAll returns the values stored for accounts, in their order, and "" where the keyring
-// has none. It asks the keyring once, within one deadline. The error is that of the first
-// Get that fails for another reason than ErrNotFound.
+// GetAll returns the values stored for accounts, in their order, and "" for each account
+// without an item. It has one deadline for all of them. The first error but ErrNotFound ends it
+// and is returned.
 func (k *Keyring) GetAll(ctx context.Context, accounts ...string) ([]string, error) {
 	var values []string
 	_, err := k.call(ctx, func(ctx context.Context) (string, error) {
@@ -101,10 +101,10 @@ func (k *Keyring) GetAll(ctx context.Context, accounts ...string) ([]string, err
 	return values, nil
 }
 
-// Set stores value for account, in place of an earlier one, and reads it back: if it
-// returns nil, a Get found exactly value. See CheckValue for what can be stored. On an
-// ErrReadBack nothing reliable is stored; on any other ErrUnavailable either the old or
-// the new value is.
+// Set stores value for account, in place of an earlier one, and reads it back. If it returns
+// nil, a Get returned exactly value. See CheckValue for the values that can be stored. After
+// ErrReadBack nothing reliable is stored. After any other ErrUnavailable either the old or the
+// new value is stored.
 func (k *Keyring) Set(ctx context.Context, account, value string) error {
 	err := CheckValue(value)
 	if err == nil {
@@ -120,11 +120,11 @@ func (k *Keyring) Set(ctx context.Context, account, value string) error {
 
 func (k *Keyring) set(ctx context.Context, account, value string) error {
 	err := k.ask(ctx, func() error {
-		// An item that is there is updated in place: some keyrings ask before one is
-		// replaced, and none before its secret is set.
+		// An existing item gets a new secret instead of being replaced: some keyrings ask
+		// before an item is replaced, but none asks before a secret is set.
 		updated, err := updateItem(ctx, k.service, account, value)
 		if errors.Is(err, ErrLocked) && k.interactive && mayPrompt(ctx) {
-			err = nil // somebody may answer the library's question
+			err = nil // the library will ask, and somebody may answer
 		}
 		if err != nil || updated {
 			return err
@@ -134,7 +134,7 @@ func (k *Keyring) set(ctx context.Context, account, value string) error {
 	if err != nil {
 		return err
 	}
-	// A prompt dismissed while the item was made is reported to us as success.
+	// If a prompt was dismissed while the item was created, the library reports success.
 	got, err := k.get(ctx, account)
 	switch {
 	case errors.Is(err, ErrNotFound):
@@ -142,13 +142,13 @@ func (k *Keyring) set(ctx context.Context, account, value string) error {
 	case err != nil:
 		return fmt.Errorf("%w: reading it back: %w", ErrReadBack, err)
 	case got != value:
-		return fmt.Errorf("%w: another one is there", ErrReadBack)
+		return fmt.Errorf("%w: it has another value", ErrReadBack)
 	}
 	return nil
 }
 
-// Delete removes the item of account and then looks for it: if it returns nil, a Get found
-// nothing. It returns nil where there was none, and ErrNotDeleted where one is still found.
+// Delete removes the item of account and then looks for it. If it returns nil, a Get found
+// nothing. It returns nil if there was no item, and ErrNotDeleted if one is still found.
 func (k *Keyring) Delete(ctx context.Context, account string) error {
 	_, err := k.call(ctx, func(ctx context.Context) (string, error) {
 		return "", k.delete(ctx, account)
@@ -167,8 +167,8 @@ func (k *Keyring) delete(ctx context.Context, account string) error {
 	if err != nil {
 		return err
 	}
-	// Only the first of several matching items is deleted. The others are not deleted in
-	// turn: that there are several is something the caller should hear about.
+	// Only the first of several matching items was deleted. The others are not deleted: the
+	// caller must learn that there are several.
 	switch _, err := k.get(ctx, account); {
 	case errors.Is(err, ErrNotFound):
 		return nil
@@ -189,11 +189,11 @@ func (k *Keyring) get(ctx context.Context, account string) (value string, err er
 	return value, nil
 }
 
-// Provider names, for people, what serves as keyring now, such as "gnome-keyring-daemon
-// (pid 123)". The provider can change with the desktop, and with it what it holds. On the
-// Secret Service it may start the provider. It takes no turn, and works after a call has
-// passed the deadline, for that is when one wants to know. Errors: ErrNoBus,
-// ErrNoProvider, ErrTimeout, ErrUnsupported.
+// Provider names, for people, the program that is the keyring now, such as
+// "gnome-keyring-daemon (pid 123)". Another desktop may have another provider, with other
+// items. On the Secret Service, Provider may start the program. It takes no turn and also works
+// after a call has passed the deadline, because then its answer is needed most. Errors:
+// ErrNoBus, ErrNoProvider, ErrTimeout, ErrUnsupported.
 func (k *Keyring) Provider(ctx context.Context) (string, error) {
 	limited, cancel := context.WithTimeout(ctx, k.timeout)
 	defer cancel()

@@ -19,8 +19,8 @@ const (
 	account = "00112233445566778899aabbccddeeff"
 	value   = "rbk1:not-really-a-key"
 
-	// long is a deadline that no test should meet; soon is what "at once" is measured by,
-	// with room for a busy machine; short is for deadlines that must be met.
+	// long is a deadline that no test should reach. soon is the limit for "at once", with room
+	// for a busy machine. short is for deadlines that must be reached.
 	long  = time.Minute
 	soon  = 10 * time.Second
 	short = 300 * time.Millisecond
@@ -36,7 +36,7 @@ func within(t *testing.T, limit time.Duration, f func()) {
 	}
 }
 
-// wantUnavailable checks that err is exactly the cause want, and holds no value.
+// wantUnavailable checks that err is exactly the cause want and contains no value.
 func wantUnavailable(t *testing.T, op string, err, want error) {
 	t.Helper()
 	if !errors.Is(err, want) || !errors.Is(err, keyring.ErrUnavailable) || errors.Is(err, keyring.ErrNotFound) {
@@ -47,8 +47,8 @@ func wantUnavailable(t *testing.T, op string, err, want error) {
 	}
 }
 
-// wantAll checks that each operation fails for the cause want, soon. Each has a Keyring of
-// its own, lest one that timed out answers for the others.
+// wantAll checks that each operation fails soon, with the cause want. Each operation has its
+// own Keyring, because one that timed out would answer for the others.
 func wantAll(t *testing.T, cfg keyring.Config, want error) {
 	t.Helper()
 	for op, err := range map[string]func(k *keyring.Keyring) error{
@@ -131,7 +131,7 @@ func TestLocked(t *testing.T) {
 	wantValue(t, keyring.New(keyring.Config{Timeout: long}), value)
 }
 
-// On a machine without a display nothing shows the prompt.
+// On a machine without a display the prompt cannot be shown.
 func TestLockedInteractiveWithoutDisplay(t *testing.T) {
 	session := keyringtest.Start(t)
 	session.RestartLocked(t)
@@ -158,7 +158,7 @@ func TestNoProvider(t *testing.T) {
 	wantUnavailable(t, "Provider", err, keyring.ErrNoProvider)
 }
 
-// A desktop's bus starts its keyring when it is first asked for.
+// A desktop's bus starts its keyring when it is first needed.
 func TestProviderOnDemand(t *testing.T) {
 	session := keyringtest.StartBus(t)
 	session.OnDemand(t, "/bin/false")
@@ -178,7 +178,7 @@ func TestProvider(t *testing.T) {
 		t.Errorf("Provider = %q, %v; want it to match %v", got, err, form)
 	}
 
-	// It also answers for a keyring that is silent, and after that was noticed.
+	// It also answers while a keyring is silent, and after a timeout.
 	session.StopProvider(t)
 	keyringtest.StartFake(t, session.Address(), keyringtest.Silent)
 	_, err := k.Get(t.Context(), account)

@@ -4,8 +4,8 @@ import "context"
 
 type withoutPrompt struct{}
 
-// WithoutPrompt has the calls with the returned context never wait for a person: a locked
-// keyring is [ErrLocked].
+// WithoutPrompt returns a context whose calls never wait for a person. If the keyring is
+// locked, they return [ErrLocked].
 func WithoutPrompt(ctx context.Context) context.Context {
 	return context.WithValue(ctx, withoutPrompt{}, true)
 }

@@ -25,9 +25,9 @@ const (
 	defaultAlias dbus.ObjectPath = "/org/freedesktop/secrets/aliases/default"
 )
 
-// probe asks the Secret Service, over a connection that ends with ctx, whether the
-// collection that the keyring library is going to use is locked. Errors: ErrNoBus,
-// ErrNoProvider, ErrNoCollection; when ctx ends, any of them.
+// probe asks the Secret Service whether the collection that the keyring library will use is
+// locked. Its connection ends with ctx. Errors: ErrNoBus, ErrNoProvider, ErrNoCollection; if
+// ctx ends, any of them.
 func probe(ctx context.Context) (locked bool, err error) {
 	conn, err := connect(ctx)
 	if err != nil {
@@ -56,9 +56,8 @@ func probe(ctx context.Context) (locked bool, err error) {
 	return locked, nil
 }
 
-// collectionPath returns the collection that the keyring library uses: the one named
-// login, else the one that the alias path stands for. It never makes one. All errors are
-// ErrNoCollection.
+// collectionPath returns the collection that the keyring library uses: the one named login, or
+// else the default one, by its alias. It never creates one. All errors are ErrNoCollection.
 func collectionPath(ctx context.Context, conn *dbus.Conn) (dbus.ObjectPath, error) {
 	var collections dbus.Variant
 	err := conn.Object(secretsName, secretsPath).
@@ -76,7 +75,7 @@ func collectionPath(ctx context.Context, conn *dbus.Conn) (dbus.ObjectPath, erro
 	return defaultAlias, nil
 }
 
-// providerName returns the name and number of the process that owns the Secret Service.
+// providerName returns the name and the pid of the process that owns the Secret Service.
 func providerName(ctx context.Context) (string, error) {
 	conn, err := connect(ctx)
 	if err != nil {
@@ -90,14 +89,14 @@ func providerName(ctx context.Context) (string, error) {
 	var pid uint32
 	err = conn.BusObject().CallWithContext(ctx, busInterface+".GetConnectionUnixProcessID", 0, name).Store(&pid)
 	if err != nil {
-		// It left in between, or the bus does not tell.
+		// The process ended meanwhile, or the bus does not know its pid.
 		return "", fmt.Errorf("%w: %s", ErrNoProvider, errorText(err))
 	}
 	return fmt.Sprintf("%s (pid %d)", programName(pid), pid), nil
 }
 
-// programName returns the name of a process. The kernel keeps its first 15 characters; the
-// rest is believed from the command line, which is the program's to write.
+// programName returns the name of a process. The kernel keeps only the first 15 characters. The
+// rest is taken from the command line, which the program itself can write.
 func programName(pid uint32) string {
 	comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
 	if err != nil {
@@ -114,13 +113,12 @@ func programName(pid uint32) string {
 	return name
 }
 
-// connect returns a private connection to the session bus, which is closed when ctx ends
-// and by the caller. All errors are ErrNoBus.
+// connect returns a private connection to the session bus. It is closed when ctx ends, and by
+// the caller. All errors are ErrNoBus.
 //
-// The address is looked up as the library does it, except that no dbus-launch is run where
-// there is none; and an address found by way of /run is left in the environment by the
-// lookup, so that after a success here the library finds one as well, and never has a
-// reason to run anything.
+// The address is looked up as in the library, but no dbus-launch is run if there is none. If
+// the lookup finds an address below /run, it stores it in the environment. So after a success
+// here the library finds an address too, and never has a reason to run a program.
 func connect(ctx context.Context) (*dbus.Conn, error) {
 	conn, err := dbus.SessionBusPrivateNoAutoStartup(dbus.WithContext(ctx))
 	if err != nil {
@@ -137,8 +135,8 @@ func connect(ctx context.Context) (*dbus.Conn, error) {
 	return conn, nil
 }
 
-// owner returns the unique name of the Secret Service's owner, which the bus may have to
-// start first. All errors are ErrNoProvider.
+// owner returns the unique bus name of the Secret Service's owner. The bus may have to start it
+// first. All errors are ErrNoProvider.
 func owner(ctx context.Context, conn *dbus.Conn) (string, error) {
 	get := func() (name string, err error) {
 		err = conn.BusObject().CallWithContext(ctx, busInterface+".GetNameOwner", 0, secretsName).Store(&name)
@@ -157,8 +155,8 @@ func owner(ctx context.Context, conn *dbus.Conn) (string, error) {
 	return name, nil
 }
 
-// errorText returns what may be shown of err. Of an error that came over the bus that is
-// only the name: the rest is free text of another program, which might hold the value.
+// errorText returns the part of err that may be shown. If the error came over the bus, that is
+// only its name: the rest is free text of another program, which might contain the value.
 func errorText(err error) string {
 	var remote dbus.Error
 	if errors.As(err, &remote) {

@@ -7,8 +7,8 @@ import (
 	"runtime"
 )
 
-// probe knows nothing to ask here: the Keychain and the Credential Manager are unlocked by
-// the login, and do not say beforehand whether they would prompt.
+// probe has nothing to ask: the login unlocks the Keychain and the Credential Manager, and they
+// do not say in advance whether they would prompt.
 func probe(context.Context) (locked bool, err error) { return false, nil }
 
 func providerName(context.Context) (string, error) {
@@ -22,7 +22,7 @@ func providerName(context.Context) (string, error) {
 	}
 }
 
-// updateItem has nothing to do here: these keyrings replace an item without asking.
+// updateItem does nothing: these keyrings replace an item without asking.
 func updateItem(context.Context, string, string, string) (bool, error) { return false, nil }
 
 func errorText(err error) string { return err.Error() }

@@ -1,14 +1,14 @@
 package keyring
 
-// MaxValue is the longest value in bytes that Set accepts. Windows holds 2560 bytes, and
-// macOS what fits base64-encoded into a command of 4096; what is accepted on one system
-// is accepted on all.
+// MaxValue is the longest value that Set accepts, in bytes. Windows holds 2560 bytes. macOS
+// holds what fits, base64-encoded, into a command of 4096 bytes. The limit is the same on all
+// systems.
 const MaxValue = 2048
 
-// CheckValue returns nil if value can be stored: not empty (else ErrInvalidValue), no
-// longer than MaxValue (else ErrTooBig), and printable ASCII from space to tilde (else
-// ErrInvalidValue). A line break can make a keyring file in plaintext form unreadable, and
-// other characters come back in another encoding from some systems.
+// CheckValue returns nil if value can be stored. An empty value is ErrInvalidValue, one longer
+// than MaxValue is ErrTooBig, and one with anything but printable ASCII, from space to tilde,
+// is ErrInvalidValue. The reasons: a line break can make a plaintext keyring file unreadable,
+// and some systems return other characters in another encoding.
 func CheckValue(value string) error {
 	if value == "" {
 		return ErrInvalidValue

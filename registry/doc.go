@@ -66,6 +66,7 @@
 //	ssh-key.export         ExportSSHKey is about to return the private key
 //	ssh-key.export-refused a program refused to export the private key
 //	ssh-key.use            Signer is about to return a signer for a node
+//	ssh-key.sign           a signature is about to be made; AuditSignatures
 //	host-key.trust         a host key is pinned; the detail names the replaced ones
 //	host-key.forget        host keys of a node are removed
 //

@@ -144,7 +144,7 @@ func importNodes(ctx context.Context, tx *vault.Tx, set ImportSet, opts ImportOp
 		if w.old.Name == "" {
 			err = createNode(ctx, tx, w.node)
 		} else {
-			err = replaceNode(ctx, tx, w.old, w.node, "node.update")
+			err = replaceNode(ctx, tx, w.old, w.node, ActionUpdateNode)
 		}
 		if err != nil {
 			return ImportReport{}, fmt.Errorf("node %q: %w", w.node.Name, err)
@@ -160,7 +160,7 @@ func importNodes(ctx context.Context, tx *vault.Tx, set ImportSet, opts ImportOp
 	if len(plan.keys) > 0 {
 		detail += fmt.Sprintf("; keys %d", len(plan.keys))
 	}
-	return report, tx.Audit(ctx, vault.Event{Action: "node.import", Subject: opts.Source, Detail: detail})
+	return report, tx.Audit(ctx, vault.Event{Action: ActionImportNodes, Subject: opts.Source, Detail: detail})
 }
 
 // planImport decides about every node and writes nothing. Jumps are right in what it plans.

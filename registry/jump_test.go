@@ -169,7 +169,7 @@ func TestJumpReference(t *testing.T) {
 			if _, err := tx.ExecContext(t.Context(), query); err != nil {
 				return err
 			}
-			return tx.Audit(t.Context(), vault.Event{Action: "test"})
+			return tx.Audit(t.Context(), vault.Event{Action: vault.Action("test")})
 		})
 		if err == nil {
 			t.Errorf("%s: committed", query)

@@ -48,7 +48,7 @@ func (r *Registry) CreateNodeWithKey(ctx context.Context, n Node, choice KeyChoi
 		switch {
 		case choice.Generate:
 			fingerprint = k.Fingerprint()
-			if _, err := storeSSHKey(ctx, tx, "ssh-key.generate", k); err != nil {
+			if _, err := storeSSHKey(ctx, tx, ActionGenerateSSHKey, k); err != nil {
 				return err
 			}
 		case k != nil:
@@ -82,7 +82,7 @@ func (r *Registry) AddNode(ctx context.Context, n Node) error {
 		if err != nil {
 			return err
 		}
-		if err := replaceNode(ctx, tx, old, n.withState(old), "node.update"); err != nil {
+		if err := replaceNode(ctx, tx, old, n.withState(old), ActionUpdateNode); err != nil {
 			return err
 		}
 		return checkJumps(ctx, tx, n.Name, changedJumps(old, n))
@@ -186,7 +186,7 @@ func changeNode(ctx context.Context, tx *vault.Tx, name string, change func(*Nod
 	if err := n.validate(); err != nil {
 		return old, n, err
 	}
-	return old, n, replaceNode(ctx, tx, old, n, "node.update")
+	return old, n, replaceNode(ctx, tx, old, n, ActionUpdateNode)
 }
 
 // RenameNode gives a node another name. Its keys stay with it. A missing node is
@@ -219,7 +219,7 @@ func (r *Registry) renameNode(ctx context.Context, name, newName string) error {
 			return err
 		}
 		return tx.Audit(ctx, vault.Event{
-			Action:  "node.rename",
+			Action:  ActionRenameNode,
 			Subject: name,
 			Detail:  describe(fieldChange{"node_name", strconv.Quote(name), strconv.Quote(newName)}),
 		})
@@ -272,10 +272,10 @@ func removeNode(ctx context.Context, tx *vault.Tx, name string) (bool, error) {
 		detail = describeNode(n) + "; " + detail
 	}
 	if fingerprint == "" {
-		return true, tx.Audit(ctx, vault.Event{Action: "node.remove", Subject: name, Detail: detail})
+		return true, tx.Audit(ctx, vault.Event{Action: ActionRemoveNode, Subject: name, Detail: detail})
 	}
 	detail += "; ssh key: " + fingerprint
-	if err := tx.Audit(ctx, vault.Event{Action: "node.remove", Subject: name, Detail: detail}); err != nil {
+	if err := tx.Audit(ctx, vault.Event{Action: ActionRemoveNode, Subject: name, Detail: detail}); err != nil {
 		return false, err
 	}
 	return true, removeUnusedSSHKey(ctx, tx, fingerprint, name)
@@ -289,7 +289,7 @@ func removeUnusedSSHKey(ctx context.Context, tx *vault.Tx, fingerprint, node str
 		return err
 	}
 	return tx.Audit(ctx, vault.Event{
-		Action:  "ssh-key.remove",
+		Action:  ActionRemoveSSHKey,
 		Subject: fingerprint,
 		Detail:  "no node uses it after the removal of " + strconv.Quote(node),
 	})
@@ -334,7 +334,7 @@ func (r *Registry) UpdateCapabilities(ctx context.Context, name string, backends
 		err = r.updateState(ctx, name, func(_ time.Time, n *Node) {
 			n.Backends, n.Devices = backends, devices
 		}, func(tx *vault.Tx, old, n Node) error {
-			return replaceNode(ctx, tx, old, n, "node.capabilities")
+			return replaceNode(ctx, tx, old, n, ActionNodeCapabilities)
 		})
 	}
 	if err != nil {
@@ -391,7 +391,7 @@ func createNode(ctx context.Context, tx *vault.Tx, n Node) error {
 	if err := insertNode(ctx, tx, n); err != nil {
 		return err
 	}
-	return tx.Audit(ctx, vault.Event{Action: "node.add", Subject: n.Name, Detail: describeNode(n)})
+	return tx.Audit(ctx, vault.Event{Action: ActionAddNode, Subject: n.Name, Detail: describeNode(n)})
 }
 
 // createJumpingNode is createNode, and checks the jump.
@@ -405,7 +405,7 @@ func createJumpingNode(ctx context.Context, tx *vault.Tx, n Node) error {
 // replaceNode stores n, normalized and valid, in place of old where they differ. It
 // writes an audit row where an audited field differs; see auditedFields. It does not check
 // the jump.
-func replaceNode(ctx context.Context, tx *vault.Tx, old, n Node, action string) error {
+func replaceNode(ctx context.Context, tx *vault.Tx, old, n Node, action vault.Action) error {
 	if sameNode(old, n) {
 		return nil
 	}

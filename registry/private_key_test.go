@@ -114,7 +114,7 @@ func FuzzParsePrivateKey(f *testing.F) {
 			t.Fatalf("%v, %v", k, err)
 		}
 		if err != nil {
-			if !errors.Is(err, ErrInvalid) && !errors.Is(err, vault.ErrNoWayIn) {
+			if !errors.Is(err, ErrInvalid) && !errors.Is(err, vault.ErrNoUnlockMethod) {
 				t.Fatalf("%v", err)
 			}
 			return

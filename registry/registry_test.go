@@ -119,7 +119,7 @@ func update(t testing.TB, r *Registry, fn func(ctx context.Context, tx *vault.Tx
 		if err := fn(t.Context(), tx); err != nil {
 			return err
 		}
-		return tx.Audit(t.Context(), vault.Event{Action: "test"})
+		return tx.Audit(t.Context(), vault.Event{Action: vault.Action("test")})
 	}))
 }
 

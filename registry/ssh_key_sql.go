@@ -140,6 +140,21 @@ func selectSSHKey(ctx context.Context, tx *vault.Tx, fingerprint string) (SSHKey
 	return SSHKey{}, ErrNotFound
 }
 
+// selectHostSSHKeys returns the keys of the nodes for which a host key is pinned, by
+// fingerprint, each with these nodes only.
+func selectHostSSHKeys(ctx context.Context, tx *vault.Tx, hostKey string) ([]SSHKey, error) {
+	query := sqlSelectSSHKeys("NULL", "NULL", `WHERE beehive_ssh_keys.node_name IN (SELECT node_name FROM host_keys WHERE public_key = ?)
+	ORDER BY ssh_keys.fingerprint, beehive_ssh_keys.node_name`)
+	var keys []SSHKey
+	for k, err := range selectSSHKeys(ctx, tx, query, hostKey) {
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, k)
+	}
+	return keys, nil
+}
+
 // selectSSHKeyNodes returns the names of the nodes that use the key.
 func selectSSHKeyNodes(ctx context.Context, tx *vault.Tx, fingerprint string) ([]string, error) {
 	rows, err := tx.QueryContext(ctx, `SELECT node_name FROM beehive_ssh_keys WHERE fingerprint = ? ORDER BY node_name`, fingerprint)

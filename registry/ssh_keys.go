@@ -17,7 +17,7 @@ import (
 // key that they used. The error is ErrExists where the key exists, ErrNotFound where a
 // node is missing. Nothing is changed then. The caller wipes the key.
 func (r *Registry) AddSSHKey(ctx context.Context, k *PrivateKey, nodes ...string) (SSHKey, error) {
-	return r.insertSSHKey(ctx, "ssh-key.add", k, nodes)
+	return r.insertSSHKey(ctx, ActionAddSSHKey, k, nodes)
 }
 
 // GenerateSSHKey generates a key as [GeneratePrivateKey] does, stores it, and makes the
@@ -29,10 +29,10 @@ func (r *Registry) GenerateSSHKey(ctx context.Context, kind, comment string, nod
 		return SSHKey{}, err
 	}
 	defer k.Wipe()
-	return r.insertSSHKey(ctx, "ssh-key.generate", k, nodes)
+	return r.insertSSHKey(ctx, ActionGenerateSSHKey, k, nodes)
 }
 
-func (r *Registry) insertSSHKey(ctx context.Context, action string, k *PrivateKey, nodes []string) (SSHKey, error) {
+func (r *Registry) insertSSHKey(ctx context.Context, action vault.Action, k *PrivateKey, nodes []string) (SSHKey, error) {
 	var key SSHKey
 	err := r.v.Update(ctx, func(tx *vault.Tx) (err error) {
 		if key, err = storeSSHKey(ctx, tx, action, k); err != nil {
@@ -48,7 +48,7 @@ func (r *Registry) insertSSHKey(ctx context.Context, action string, k *PrivateKe
 }
 
 // storeSSHKey stores a new key, sealed, and its audit row.
-func storeSSHKey(ctx context.Context, tx *vault.Tx, action string, k *PrivateKey) (SSHKey, error) {
+func storeSSHKey(ctx context.Context, tx *vault.Tx, action vault.Action, k *PrivateKey) (SSHKey, error) {
 	key := SSHKey{
 		Fingerprint: k.Fingerprint(),
 		Type:        k.public.Type(),
@@ -141,7 +141,7 @@ func assignNodeSSHKey(ctx context.Context, tx *vault.Tx, fingerprint, node strin
 		return err
 	}
 	detail := describe(fieldChange{"ssh key", orNone(old), orNone(fingerprint)})
-	return tx.Audit(ctx, vault.Event{Action: "ssh-key.assign", Subject: node, Detail: detail})
+	return tx.Audit(ctx, vault.Event{Action: ActionAssignSSHKey, Subject: node, Detail: detail})
 }
 
 func orNone(s string) string {
@@ -172,7 +172,7 @@ func (r *Registry) RemoveSSHKey(ctx context.Context, fingerprint string, unassig
 		if !gone {
 			return ErrNotFound
 		}
-		return tx.Audit(ctx, vault.Event{Action: "ssh-key.remove", Subject: fingerprint})
+		return tx.Audit(ctx, vault.Event{Action: ActionRemoveSSHKey, Subject: fingerprint})
 	})
 	if err != nil {
 		return fmt.Errorf("remove SSH key %q: %w", fingerprint, err)
@@ -184,7 +184,7 @@ func (r *Registry) RemoveSSHKey(ctx context.Context, fingerprint string, unassig
 // key goes, for the audit log. The audit row is committed before the key is read. The
 // caller wipes the bytes.
 func (r *Registry) ExportSSHKey(ctx context.Context, fingerprint, to string) ([]byte, error) {
-	if err := r.useSSHKey(ctx, "ssh-key.export", fingerprint, to); err != nil {
+	if err := r.useSSHKey(ctx, ActionExportSSHKey, fingerprint, to); err != nil {
 		return nil, fmt.Errorf("export SSH key %q: %w", fingerprint, err)
 	}
 	return r.privateKey(ctx, fingerprint)
@@ -193,12 +193,12 @@ func (r *Registry) ExportSSHKey(ctx context.Context, fingerprint, to string) ([]
 // RefuseSSHKeyExport writes an audit row about an export that was refused.
 func (r *Registry) RefuseSSHKeyExport(ctx context.Context, fingerprint, reason string) error {
 	return r.v.Update(ctx, func(tx *vault.Tx) error {
-		return tx.Audit(ctx, vault.Event{Action: "ssh-key.export-refused", Subject: fingerprint, Detail: reason})
+		return tx.Audit(ctx, vault.Event{Action: ActionRefuseSSHKeyExport, Subject: fingerprint, Detail: reason})
 	})
 }
 
 // useSSHKey commits the audit row and the time of a use.
-func (r *Registry) useSSHKey(ctx context.Context, action, fingerprint, detail string) error {
+func (r *Registry) useSSHKey(ctx context.Context, action vault.Action, fingerprint, detail string) error {
 	return r.v.Update(ctx, func(tx *vault.Tx) error {
 		if err := updateSSHKeyUsed(ctx, tx, fingerprint, tx.Now()); err != nil {
 			return err
@@ -214,10 +214,6 @@ func (r *Registry) privateKey(ctx context.Context, fingerprint string) (private 
 	})
 	return private, err
 }
-
-// ActionUseSSHKey is the action of the audit row that Signer writes. Its subject is the
-// key's fingerprint, its detail the node.
-const ActionUseSSHKey = "ssh-key.use"
 
 // Signer returns the key that a node uses, for an SSH client, or ErrNotFound. It writes
 // an audit row; the signatures themselves are not audited. The private key is unsealed
@@ -258,6 +254,15 @@ func (s *sealedSigner) Sign(rand io.Reader, data []byte) (*ssh.Signature, error)
 
 // SignWithAlgorithm implements [ssh.AlgorithmSigner].
 func (s *sealedSigner) SignWithAlgorithm(rand io.Reader, data []byte, algorithm string) (*ssh.Signature, error) {
+	signer, err := s.unseal()
+	if err != nil {
+		return nil, err
+	}
+	return signWith(signer, rand, data, algorithm)
+}
+
+// unseal returns the private key itself. What it was parsed from is wiped.
+func (s *sealedSigner) unseal() (ssh.Signer, error) {
 	// The interface ssh.Signer has no context.
 	private, err := s.registry.privateKey(context.Background(), s.fingerprint)
 	if err != nil {
@@ -268,6 +273,11 @@ func (s *sealedSigner) SignWithAlgorithm(rand io.Reader, data []byte, algorithm 
 	if err != nil {
 		return nil, fmt.Errorf("%w: SSH key %q is not a private key", ErrBadRow, s.fingerprint)
 	}
+	return signer, nil
+}
+
+// signWith signs by the algorithm, or with "" by the key's own.
+func signWith(signer ssh.Signer, rand io.Reader, data []byte, algorithm string) (*ssh.Signature, error) {
 	if with, ok := signer.(ssh.AlgorithmSigner); ok && algorithm != "" {
 		return with.SignWithAlgorithm(rand, data, algorithm)
 	}
@@ -286,7 +296,7 @@ func (s *sealedSigner) Algorithms() []string {
 func useKey(ctx context.Context, tx *vault.Tx, k *PrivateKey, node string) error {
 	_, err := selectSealedSSHKey(ctx, tx, k.Fingerprint())
 	if errors.Is(err, ErrNotFound) {
-		_, err = storeSSHKey(ctx, tx, "ssh-key.add", k)
+		_, err = storeSSHKey(ctx, tx, ActionAddSSHKey, k)
 	}
 	if err != nil {
 		return err

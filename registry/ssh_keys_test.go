@@ -200,7 +200,7 @@ func TestPrivateKeysOfSSHKeygen(t *testing.T) {
 			}
 			if locked {
 				for _, ask := range []identity.PassphraseFunc{nil, func(context.Context, string, int) ([]byte, error) { return []byte("wrong"), nil }} {
-					if _, err := registry.ParsePrivateKey(t.Context(), data, registry.PrivateKeyOptions{Passphrase: ask}); !errors.Is(err, vault.ErrWrongKey) && !errors.Is(err, vault.ErrNoWayIn) {
+					if _, err := registry.ParsePrivateKey(t.Context(), data, registry.PrivateKeyOptions{Passphrase: ask}); !errors.Is(err, vault.ErrWrongKey) && !errors.Is(err, vault.ErrNoUnlockMethod) {
 						t.Errorf("%v", err)
 					}
 				}

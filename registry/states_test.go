@@ -20,7 +20,7 @@ func TestUpdateStates(t *testing.T) {
 				return err
 			}
 		}
-		return tx.Audit(ctx, vault.Event{Action: "node.add"})
+		return tx.Audit(ctx, vault.Event{Action: vault.Action("node.add")})
 	})
 	if err != nil {
 		t.Fatal(err)

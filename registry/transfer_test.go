@@ -117,7 +117,7 @@ func TestTransfer(t *testing.T) {
 					return err
 				}
 			}
-			return out.Audit(ctx, vault.Event{Action: "test"})
+			return out.Audit(ctx, vault.Event{Action: vault.Action("test")})
 		})
 	}))
 

@@ -10,21 +10,21 @@ import (
 	"github.com/rbee-keeper/rbee-vault/internal/wire"
 )
 
-// Actor is who makes a change, for the audit log.
+// Actor says who makes a change, for the audit log.
 type Actor struct {
-	Name string // who: "ops(1000)@desk"
-	Via  string // by which program: "queen-rbee 0.3.0"
+	Name string // the person: "ops(1000)@desk"
+	Via  string // the program: "queen-rbee 0.3.0"
 }
 
 type actorKey struct{}
 
-// WithActor names the one on whose behalf calls with the returned context act.
-// An empty field leaves the vault's own value.
+// WithActor sets the actor for calls with the returned context. An empty field keeps the
+// vault's own value.
 func WithActor(ctx context.Context, a Actor) context.Context {
 	return context.WithValue(ctx, actorKey{}, a)
 }
 
-// actor gives the context's actor, completed from the configuration.
+// actor returns the context's actor. It fills empty fields from the configuration.
 func (c Config) actor(ctx context.Context) Actor {
 	a, _ := ctx.Value(actorKey{}).(Actor)
 	if a.Name == "" {
@@ -40,7 +40,7 @@ func (c Config) actor(ctx context.Context) Actor {
 	return a
 }
 
-// osActor is the process's user, number and host: name(uid)@host.
+// osActor returns the process's user, user number and host: name(uid)@host.
 func osActor() string {
 	name, host := "?", "?"
 	if u, err := user.Current(); err == nil && u.Username != "" {
@@ -52,11 +52,11 @@ func osActor() string {
 	return fmt.Sprintf("%s(%d)@%s", name, os.Getuid(), host)
 }
 
-// cutMark ends a text of the audit log that was too long.
+// cutMark is the end of a text of the audit log that was cut.
 const cutMark = "… (cut)"
 
-// auditText caps a text and takes control characters out of it, so that no row
-// can forge another on a terminal. A text that is cut says so.
+// auditText cuts a text that is too long, and replaces its control characters. So no row can
+// show a false row on a terminal. A cut text ends with cutMark.
 func auditText(s string, max int) string {
 	s = wire.Clean(s)
 	if len(s) > max {
@@ -65,8 +65,8 @@ func auditText(s string, max int) string {
 	return s
 }
 
-// checkText refuses a row that no vault has written: it would write more than itself
-// on a terminal, and a later one could not store it.
+// checkText refuses a row with texts that no vault writes. On a terminal such a row could show
+// more than itself, and a later vault could not store it.
 func (r AuditRow) checkText() error {
 	if r.Actor != auditText(r.Actor, maxActor) || r.Via != auditText(r.Via, maxActor) || r.Action != auditText(r.Action, maxAction) ||
 		r.Subject != auditText(r.Subject, maxSubject) || r.Detail != auditText(r.Detail, maxDetail) {
@@ -75,7 +75,7 @@ func (r AuditRow) checkText() error {
 	return nil
 }
 
-// Caps of an audit row's texts, in bytes.
+// The longest texts of an audit row, in bytes.
 const (
 	maxActor   = 256
 	maxAction  = 64

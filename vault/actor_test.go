@@ -8,8 +8,8 @@ import (
 	"unicode/utf8"
 )
 
-// TestTextOfBackups: a row or a slot that is read obeys what one that is written
-// obeys.
+// TestTextOfBackups: a row or a slot that is read from a backup must obey the same rules as one
+// that is written.
 func TestTextOfBackups(t *testing.T) {
 	row := func(change func(*AuditRow)) []byte {
 		r := AuditRow{Seq: 1, Actor: "ops(1000)@desk", Via: "test", Action: "node.add", Subject: "hive-01", Detail: "a", Digest: digest{}.String()}
@@ -59,7 +59,8 @@ func TestTextOfBackups(t *testing.T) {
 	}
 }
 
-// TestAuditTextSaysThatItIsCut, at a character's boundary, and what it made it takes.
+// TestAuditTextSaysThatItIsCut: a text is cut at a character's boundary, and a cut text is not
+// cut again.
 func TestAuditTextSaysThatItIsCut(t *testing.T) {
 	for n := range 8 {
 		text := strings.Repeat("x", n) + strings.Repeat("漢", 100)

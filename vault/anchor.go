@@ -14,24 +14,24 @@ import (
 	"github.com/rbee-keeper/rbee-vault/keyring"
 )
 
-// The anchor is what the OS keyring remembers of a vault's past: the generation
-// of its key, and the head of its audit log. An older copy of the database, put
-// in place with its older slots file, is behind it.
+// The anchor is the high-water mark of a vault. It is an item of the OS keyring and stores how
+// far the vault had come: the generation of its key, and the head of its audit log. If an older
+// copy of the database is put in place, with its older slots file, the anchor shows it.
 //
-// It is compared where the keyring is the unlock method, and written only by who has
-// compared it: at once after events of the vault, its slots and its backups and after a
-// checkpoint, within a minute after other audited changes, and on closing. It has a lock
-// of its own, under which the head of the log is read, so it never goes back. A database
-// may be ahead of it, as after a kill, and never behind.
+// The anchor is compared if the keyring is the unlock method. Only a handle that has compared
+// it writes it: at once after events of the vault, its slots and its backups, and after a
+// checkpoint; within a minute after other audited changes; and on Close. The anchor has a lock
+// of its own. The head of the log is read under that lock, so the anchor never goes back. The
+// database may be ahead of the anchor, as after a kill, but never behind it.
 //
-// Where the keyring does not take it, nobody tries again for some minutes, in any
-// process: the time of the lock's file says until when.
+// If the keyring refuses the anchor, no process tries again for some minutes. The modification
+// time of the lock file says until when.
 //
-// The vault that a restore replaced has an anchor that says so: its files, put back in
-// place, are refused.
+// The anchor of a vault that a restore replaced says so. If the files of that vault are put
+// back in place, they are refused.
 
-// anchor is one keyring item: rba1:<vault id>:<generation>:<audit seq>:<audit hash>, and
-// ":aside" behind it for a vault that was replaced.
+// anchor is the content of the keyring item: rba1:<vault id>:<generation>:<audit seq>:<audit
+// hash>, with ":aside" at the end for a vault that was replaced.
 type anchor struct {
 	vaultID    string
 	generation int64
@@ -43,10 +43,10 @@ const (
 	anchorPrefix = "rba1"
 	anchorAside  = ":aside"
 
-	anchorDelay   = time.Minute            // how far the anchor may stay behind
-	anchorWait    = 5 * time.Second        // for the keyring to take it
-	anchorGlance  = 300 * time.Millisecond // for who only read
-	anchorBackOff = 5 * time.Minute        // after it was not taken
+	anchorDelay     = time.Minute            // how far the anchor may be behind
+	anchorWait      = 5 * time.Second        // how long the keyring may take to write it
+	anchorShortWait = 300 * time.Millisecond // the same, for a handle that only read
+	anchorBackOff   = 5 * time.Minute        // how long not to try again after the keyring refused it
 )
 
 func anchorAccount(vaultID string) string { return vaultID + "/anchor" }
@@ -65,7 +65,7 @@ func (a anchor) String() string {
 	return text
 }
 
-// anchor is what would be remembered of the vault as the transaction sees it.
+// anchor returns the anchor of the vault as the transaction sees it.
 func (tx *Tx) anchor(ctx context.Context) (Meta, anchor, error) {
 	m, err := tx.Meta(ctx)
 	if err != nil {
@@ -75,7 +75,7 @@ func (tx *Tx) anchor(ctx context.Context) (Meta, anchor, error) {
 	return m, anchor{vaultID: m.VaultID, generation: m.Generation, head: head}, err
 }
 
-// parseAnchor parses what String gives and nothing else, or returns [ErrInvalid].
+// parseAnchor parses exactly what String returns. The error for anything else is [ErrInvalid].
 func parseAnchor(s string) (anchor, error) {
 	var a anchor
 	plain, aside := strings.CutSuffix(s, anchorAside)
@@ -93,57 +93,48 @@ func parseAnchor(s string) (anchor, error) {
 	return a, nil
 }
 
-// anchoring is what a handle knows of the anchor.
-type anchoring struct {
-	compared bool  // it may be written,
-	rollback error // unless this was found
-	behind   bool  // it must be written: there is none, or the audit log has gone on
-	missing  bool  // and there was none
-	own      bool  // the log went on by this handle
-	urgent   bool  // it must be written at once
-	marks    int   // counts the changes that it must follow
-	warned   bool  // that it was not taken
-	timer    *time.Timer
+// anchorProgress is what a handle knows about the anchor.
+type anchorProgress struct {
+	compared    bool  // the handle has compared it and may write it, unless rollback is set
+	rollback    error // the database is older than the anchor
+	behind      bool  // it must be written: there is none, or the audit log is ahead of it
+	missing     bool  // there was none
+	changedHere bool  // this handle extended the audit log
+	urgent      bool  // it must be written at once
+	marks       int   // counts the changes that the anchor must cover
+	warned      bool  // the failure to write it was logged
+	timer       *time.Timer
 }
 
-// auditing tells how soon the anchor must follow what a transaction audited.
-type auditing int
+// urgency says how soon the anchor must follow an audit row.
+type urgency int
 
 const (
-	auditedNothing auditing = iota
-	auditedLater            // within a minute
-	auditedNow
+	urgencyNone urgency = iota // there is no audit row
+	urgencySoon                // within a minute
+	urgencyNow
 )
 
-// auditingOf decides by an event's action.
-func auditingOf(action string) auditing {
-	for _, prefix := range []string{"vault.", "slot.", "backup."} {
-		if strings.HasPrefix(action, prefix) {
-			return auditedNow
-		}
-	}
-	return auditedLater
-}
-
-// compareAnchor compares the database with the keyring's anchor, once. An older
-// database gives [ErrRollback]; else the handle may write the anchor from then on.
+// compareAnchor compares the database with the keyring's anchor, once per handle. It returns
+// [ErrRollback] if the database is older. Otherwise the handle may write the anchor from then
+// on.
 func (v *Vault) compareAnchor(ctx context.Context, m Meta) error {
 	v.mu.Lock()
-	known := v.anchoring
+	known := v.anchorProgress
 	v.mu.Unlock()
 	if known.compared {
 		return known.rollback
 	}
-	found := anchoring{compared: true}
+	found := anchorProgress{compared: true}
 	a, err := v.readAnchor(ctx, m.VaultID)
 	switch {
 	case errors.Is(err, keyring.ErrNotFound):
-		if m.Keyring { // else it is a way in only from now on
-			v.cfg.log().Warn("the keyring held no anchor of this vault, so an older copy of the database would not have been noticed; one is written now")
+		if m.Keyring { // else the keyring becomes an unlock method only now
+			v.cfg.log().Warn("the keyring had no anchor for this vault, so an older copy of the database would not have been noticed; an anchor is written now")
 		}
 		found.missing, found.behind, found.urgent = true, true, true
 	case err == nil && a.aside:
-		found.rollback = fmt.Errorf("%w: this vault was replaced by a restore, and its files were put back", ErrRollback)
+		found.rollback = fmt.Errorf("%w: a restore replaced this vault, and then its files were put back", ErrRollback)
 	case err == nil:
 		err = v.view(ctx, func(tx *Tx) (err error) {
 			found.behind, err = a.check(ctx, tx, m)
@@ -160,15 +151,15 @@ func (v *Vault) compareAnchor(ctx context.Context, m Meta) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	found.warned = known.warned
-	v.anchoring = found
+	v.anchorProgress = found
 	return found.rollback
 }
 
-// acceptRollback puts a rollback that compareAnchor found into the audit log,
-// where the operator accepts it, or returns it.
+// acceptRollback returns the rollback that compareAnchor found. If the operator accepts it, it
+// is written to the audit log instead.
 func (v *Vault) acceptRollback(ctx context.Context) error {
 	v.mu.Lock()
-	found := v.anchoring.rollback
+	found := v.anchorProgress.rollback
 	v.mu.Unlock()
 	if found == nil || !v.cfg.AcceptRollback {
 		return found
@@ -181,8 +172,8 @@ func (v *Vault) acceptRollback(ctx context.Context) error {
 	return nil
 }
 
-// auditRollback begins anew from the rows as they stand: it says which they are, and
-// digests them.
+// auditRollback takes the rows as they are for the right ones. Its audit row lists them and
+// holds their digest.
 func (tx *Tx) auditRollback(ctx context.Context, found error) error {
 	slots, err := tx.Slots(ctx)
 	if err != nil {
@@ -200,38 +191,38 @@ func (tx *Tx) auditRollback(ctx context.Context, found error) error {
 		detail = append(detail, fmt.Sprintf("%d rows of %s", n, t.name))
 	}
 	for _, line := range detail[1:] {
-		tx.cfg.log().Warn("accepted as it stands", "what", line)
+		tx.cfg.log().Warn("accepted as it is", "what", line)
 	}
 	tx.moved = nil
-	return tx.Audit(ctx, Event{Action: "vault.accept-rollback", Detail: strings.Join(detail, "; ")})
+	return tx.Audit(ctx, Event{Action: ActionAcceptRollback, Detail: strings.Join(detail, "; ")})
 }
 
-// acceptAnchor is for a rollback that the operator accepted: the anchor follows.
+// acceptAnchor makes the anchor follow the database after the operator accepted a rollback.
 func (v *Vault) acceptAnchor() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.anchoring.rollback, v.anchoring.behind, v.anchoring.own, v.anchoring.urgent = nil, true, true, true
-	v.anchoring.marks++
+	v.anchorProgress.rollback, v.anchorProgress.behind, v.anchorProgress.changedHere, v.anchorProgress.urgent = nil, true, true, true
+	v.anchorProgress.marks++
 }
 
-// anchorItem is what the keyring has under a vault's anchor account; "": nothing.
+// anchorItem is the value of the keyring item with a vault's anchor; "" if there is no item.
 type anchorItem struct{ vaultID, value string }
 
-// parse returns [keyring.ErrNotFound] for no item, and [ErrRollback] for a malformed one:
-// whoever can change it could hide an anchor.
+// parse returns [keyring.ErrNotFound] if there is no item. A malformed item is [ErrRollback]:
+// an attacker who can change the item could hide an anchor that way.
 func (i anchorItem) parse() (anchor, error) {
 	if i.value == "" {
 		return anchor{}, keyring.ErrNotFound
 	}
 	a, err := parseAnchor(i.value)
 	if err != nil || a.vaultID != i.vaultID {
-		return anchor{}, fmt.Errorf("%w, or the keyring's item %q was changed: it is no anchor of this vault", ErrRollback, anchorAccount(i.vaultID))
+		return anchor{}, fmt.Errorf("%w, or the keyring's item %q was changed: it is not an anchor of this vault", ErrRollback, anchorAccount(i.vaultID))
 	}
 	return a, nil
 }
 
-// readAnchor gets the anchor of a vault. Errors are those of [anchorItem.parse] and of
-// package keyring.
+// readAnchor gets the anchor of a vault from the keyring. Errors are those of
+// [anchorItem.parse] and of package keyring.
 func readAnchor(ctx context.Context, k Keyring, vaultID string) (anchor, error) {
 	value, err := k.Get(ctx, anchorAccount(vaultID))
 	if err != nil {
@@ -240,8 +231,8 @@ func readAnchor(ctx context.Context, k Keyring, vaultID string) (anchor, error) 
 	return anchorItem{vaultID, value}.parse()
 }
 
-// readAnchor is readAnchor, once without asking the keyring where it gave the anchor with
-// the key.
+// readAnchor returns the anchor that the keyring returned together with the key, once. After
+// that it asks the keyring.
 func (v *Vault) readAnchor(ctx context.Context, vaultID string) (anchor, error) {
 	v.mu.Lock()
 	item := v.anchorItem
@@ -253,69 +244,69 @@ func (v *Vault) readAnchor(ctx context.Context, vaultID string) (anchor, error) 
 	return readAnchor(ctx, v.cfg.Keyring, vaultID)
 }
 
-// check refuses a database that is not what the anchor saw, or its continuation,
-// and reports whether it has gone on since.
+// check returns [ErrRollback] if the database does not contain the state that the anchor saw.
+// ahead reports whether the database has changed since that state.
 func (a anchor) check(ctx context.Context, tx *Tx, m Meta) (ahead bool, err error) {
 	end, err := selectAuditRowEnd(ctx, tx)
 	if err != nil {
 		return false, err
 	}
 	if a.generation > m.Generation {
-		return false, fmt.Errorf("%w: there was generation %d of its key already, the database is of generation %d, made %s", ErrRollback, a.generation, m.Generation, wire.FormatTime(m.KeyCreated))
+		return false, fmt.Errorf("%w: the keyring has seen generation %d of its key, the database has generation %d, made %s", ErrRollback, a.generation, m.Generation, wire.FormatTime(m.KeyCreated))
 	}
 	if a.head.Seq > end.Seq {
-		return false, fmt.Errorf("%w: there was row %d of its audit log already, the database ends with row %d of %s", ErrRollback, a.head.Seq, end.Seq, wire.FormatTime(end.At))
+		return false, fmt.Errorf("%w: the keyring has seen row %d of its audit log, the database ends with row %d of %s", ErrRollback, a.head.Seq, end.Seq, wire.FormatTime(end.At))
 	}
 	row, err := selectAuditRow(ctx, tx, a.head.Seq)
 	if err != nil {
 		return false, err
 	}
 	if row.Hash != a.head.Hash {
-		return false, fmt.Errorf("%w: row %d of its audit log, of %s, is not the one that was there before; the log ends with row %d of %s", ErrRollback, row.Seq, wire.FormatTime(row.At), end.Seq, wire.FormatTime(end.At))
+		return false, fmt.Errorf("%w: row %d of its audit log, of %s, is not the one that the keyring has seen; the log ends with row %d of %s", ErrRollback, row.Seq, wire.FormatTime(row.At), end.Seq, wire.FormatTime(end.At))
 	}
 	return end.Seq > a.head.Seq || m.Generation > a.generation, nil
 }
 
-// mark notes how soon the anchor must follow what was audited. It is written behind the
-// write lock: see followAnchor.
-func (v *Vault) mark(audited auditing) {
-	if audited == auditedNothing {
+// mark notes how soon the anchor must follow what was audited. The anchor is written after the
+// write lock is released: see followAnchor.
+func (v *Vault) mark(audited urgency) {
+	if audited == urgencyNone {
 		return
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.anchoring.behind, v.anchoring.own = true, true
-	v.anchoring.urgent = v.anchoring.urgent || audited == auditedNow
-	v.anchoring.marks++
+	v.anchorProgress.behind, v.anchorProgress.changedHere = true, true
+	v.anchorProgress.urgent = v.anchorProgress.urgent || audited == urgencyNow
+	v.anchorProgress.marks++
 }
 
-// markCheckpoint has the anchor follow a checkpoint.
+// markCheckpoint makes the anchor follow a checkpoint.
 func (v *Vault) markCheckpoint() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.anchoring.urgent = v.anchoring.behind && v.anchoring.own
+	v.anchorProgress.urgent = v.anchorProgress.behind && v.anchorProgress.changedHere
 }
 
 // anchorDue reports whether the anchor is behind and this handle may write it.
 func (v *Vault) anchorDue() bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return v.anchoring.compared && v.anchoring.rollback == nil && v.anchoring.behind && !v.closed
+	return v.anchorProgress.compared && v.anchorProgress.rollback == nil && v.anchorProgress.behind && !v.closed
 }
 
-// followAnchor writes the anchor where it must follow at once, or sees that it follows
-// soon. The caller is inside the gate and does not hold the write lock.
+// followAnchor writes the anchor if it is urgent. If not, it starts the timer that writes it
+// later. The caller holds the gate and does not hold the write lock.
 func (v *Vault) followAnchor(ctx context.Context) {
 	if !v.anchorDue() {
 		return
 	}
 	v.mu.Lock()
-	urgent, wait := v.anchoring.urgent, anchorGlance
-	if v.anchoring.own {
+	urgent, wait := v.anchorProgress.urgent, anchorShortWait
+	if v.anchorProgress.changedHere {
 		wait = anchorWait
 	}
-	if !urgent && v.anchoring.own && v.anchoring.timer == nil {
-		v.anchoring.timer = time.AfterFunc(v.cfg.anchorDelay(), v.anchorLater)
+	if !urgent && v.anchorProgress.changedHere && v.anchorProgress.timer == nil {
+		v.anchorProgress.timer = time.AfterFunc(v.cfg.anchorDelay(), v.writeAnchorAfterDelay)
 	}
 	v.mu.Unlock()
 	if urgent {
@@ -323,22 +314,22 @@ func (v *Vault) followAnchor(ctx context.Context) {
 	}
 }
 
-// anchorLater is the timer's. It never prompts.
-func (v *Vault) anchorLater() {
+// writeAnchorAfterDelay is called by the timer. It never prompts.
+func (v *Vault) writeAnchorAfterDelay() {
 	v.mu.Lock()
-	v.anchoring.timer = nil
+	v.anchorProgress.timer = nil
 	v.mu.Unlock()
 	ctx, cancel := context.WithTimeout(keyring.WithoutPrompt(context.Background()), anchorWait)
 	defer cancel()
 	if v.enter(ctx) != nil {
-		return // a rotation or Close, which write it themselves
+		return // a rotation or Close is running; each writes the anchor itself
 	}
 	defer v.leave()
 	v.writeAnchor(ctx, anchorWait)
 }
 
-// writeAnchor writes the anchor if it is behind and this handle may. A failure is only
-// told, once: the change it follows is made.
+// writeAnchor writes the anchor if it is behind and this handle may write it. A failure is only
+// logged, and only once: the change itself is already committed.
 func (v *Vault) writeAnchor(ctx context.Context, wait time.Duration) {
 	if !v.anchorDue() || v.cfg.now().Before(v.anchorRetry()) {
 		return
@@ -346,11 +337,11 @@ func (v *Vault) writeAnchor(ctx context.Context, wait time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	if err := v.anchorLock.Exclusive(ctx); err != nil {
-		return // who holds it writes the same, or a later one follows
+		return // the holder of the lock writes the same state, or a later one
 	}
 	defer v.anchorLock.Unlock()
 	v.mu.Lock()
-	marks := v.anchoring.marks
+	marks := v.anchorProgress.marks
 	v.mu.Unlock()
 	var m Meta
 	var now anchor
@@ -364,9 +355,9 @@ func (v *Vault) writeAnchor(ctx context.Context, wait time.Duration) {
 		if m.Keyring {
 			err = v.cfg.Keyring.Set(ctx, account, now.String())
 		} else {
-			// Another process removed the keyring as an unlock method, or an older copy
-			// of the database from before it was one was accepted. Without this, the
-			// anchor of another past would refuse the vault later.
+			// Another process removed the keyring as an unlock method. Or the operator accepted
+			// an older copy of the database, from before the keyring was one. If the anchor of
+			// that other history stayed, it would later refuse the vault.
 			err = v.cfg.Keyring.Delete(ctx, account)
 		}
 		if err != nil {
@@ -377,47 +368,47 @@ func (v *Vault) writeAnchor(ctx context.Context, wait time.Duration) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if err == nil {
-		v.anchoring.missing, v.anchoring.urgent = false, false
-		v.anchoring.behind = v.anchoring.marks != marks
+		v.anchorProgress.missing, v.anchorProgress.urgent = false, false
+		v.anchorProgress.behind = v.anchorProgress.marks != marks
 		return
 	}
-	if !v.anchoring.warned {
-		v.anchoring.warned = true
-		v.cfg.log().Warn("the keyring's anchor could not be written: until it is, it does not tell an older copy of the database from this one", "error", err)
+	if !v.anchorProgress.warned {
+		v.anchorProgress.warned = true
+		v.cfg.log().Warn("the keyring's anchor could not be written: until it is, an older copy of the database may not be noticed", "error", err)
 	}
 }
 
-// anchorRetry is when the anchor may be tried again, after the keyring did not take it.
+// anchorRetry returns when to write the anchor again after the keyring refused it.
 func (v *Vault) anchorRetry() time.Time {
 	info, err := os.Stat(v.paths.anchor)
-	if err != nil || info.ModTime().After(v.cfg.now().Add(anchorBackOff)) { // a clock was set
+	if err != nil || info.ModTime().After(v.cfg.now().Add(anchorBackOff)) { // the clock was set back
 		return time.Time{}
 	}
 	return info.ModTime()
 }
 
-// stopAnchor ends the timer. The caller has the gate to itself.
+// stopAnchor stops the timer. The caller holds the whole gate.
 func (v *Vault) stopAnchor() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.anchoring.timer != nil {
-		v.anchoring.timer.Stop()
-		v.anchoring.timer = nil
+	if v.anchorProgress.timer != nil {
+		v.anchorProgress.timer.Stop()
+		v.anchorProgress.timer = nil
 	}
 }
 
-// AnchorState tells how far the keyring's memory of the vault has come.
+// AnchorState says how far the keyring's anchor is behind the vault.
 type AnchorState struct {
-	// BehindSince is when the oldest change was made that it does not know; zero: it
-	// knows all.
+	// BehindSince is the time of the oldest change that the anchor does not cover. Zero: it
+	// covers all changes.
 	BehindSince time.Time
-	// Retry is when it is tried again, after the keyring did not take it; zero: soon.
+	// Retry is when the anchor is written again after the keyring refused it. Zero: soon.
 	Retry time.Time
 }
 
-// Anchor compares the keyring's anchor with the vault. It returns [keyring.ErrNotFound]
-// where there is none, [ErrRollback], or an error of package keyring. Where the keyring is
-// no unlock method, it returns the zero state.
+// Anchor compares the keyring's anchor with the vault. It returns [keyring.ErrNotFound] if
+// there is none, [ErrRollback], or an error of package keyring. If the keyring is not an unlock
+// method, it returns the zero state.
 func (v *Vault) Anchor(ctx context.Context) (AnchorState, error) {
 	var state AnchorState
 	err := v.View(ctx, func(tx *Tx) error {
@@ -443,8 +434,8 @@ func (v *Vault) Anchor(ctx context.Context) (AnchorState, error) {
 	return state, err
 }
 
-// setAnchorAside marks the anchor of a vault that was replaced: its files must not open
-// in place any more by the keyring.
+// setAnchorAside marks the anchor of a vault that was replaced. After that, its files do not
+// open in place through the keyring.
 func setAnchorAside(ctx context.Context, k Keyring, vaultID string) error {
 	a, err := readAnchor(ctx, k, vaultID)
 	if errors.Is(err, keyring.ErrNotFound) {

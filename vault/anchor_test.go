@@ -17,7 +17,7 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
 )
 
-// photograph copies database and slots file, and puts them back later.
+// photograph copies the database and the slots file. The returned function puts them back.
 func photograph(t *testing.T, cfg vault.Config) (putBack func(suffixes ...string)) {
 	t.Helper()
 	copies := map[string][]byte{}
@@ -38,7 +38,7 @@ func node(t *testing.T, cfg vault.Config, name string) {
 		if err := insertNode(t.Context(), tx, name); err != nil {
 			return err
 		}
-		return tx.Audit(t.Context(), vault.Event{Action: "node.add", Subject: name})
+		return tx.Audit(t.Context(), vault.Event{Action: vault.Action("node.add"), Subject: name})
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -65,8 +65,8 @@ func anchorOf(t *testing.T, k faulttest.Keyring) string {
 	return value
 }
 
-// TestAnchor puts an older copy in place, with its slots file, in every way in
-// which a vault goes on.
+// TestAnchor puts an older copy and its slots file in place, after each kind of change of a
+// vault.
 func TestAnchor(t *testing.T) {
 	for name, goOn := range map[string]func(t *testing.T, cfg vault.Config, identity age.Identity){
 		"a change": func(t *testing.T, cfg vault.Config, _ age.Identity) { node(t, cfg, "later") },
@@ -91,7 +91,7 @@ func TestAnchor(t *testing.T) {
 			old := photograph(t, cfg)
 			goOn(t, cfg, identity)
 			if name == "another change" {
-				// Two histories of one vault: the anchor is that of the first.
+				// Two histories of the same vault. The anchor belongs to the first.
 				node(t, cfg, "one")
 				seen := anchorOf(t, k)
 				old("", ".slots")
@@ -127,8 +127,8 @@ func TestAnchor(t *testing.T) {
 	}
 }
 
-// TestAnchorAfterRotation: the old key is gone from the keyring, but whoever
-// copied its item as well is still refused.
+// TestAnchorAfterRotation: the keyring has no longer the old key. An attacker who also copied
+// that item is still refused.
 func TestAnchorAfterRotation(t *testing.T) {
 	cfg, k, identity := keyringVault(t)
 	old := photograph(t, cfg)
@@ -149,7 +149,8 @@ func TestAnchorAfterRotation(t *testing.T) {
 	if err := openAndClose(t.Context(), cfg); !errors.Is(err, vault.ErrRollback) || !strings.Contains(err.Error(), "generation 2") {
 		t.Errorf("%v, want ErrRollback", err)
 	}
-	// By identity nobody asks the keyring; but what writes to it compares first.
+	// An open by identity does not ask the keyring. But a handle compares the anchor before it
+	// writes it.
 	by := cfg
 	by.Identities, by.ConfirmSigner = []age.Identity{identity}, vaulttest.AcceptSigner
 	v = vaulttest.Open(t, by)
@@ -159,7 +160,8 @@ func TestAnchorAfterRotation(t *testing.T) {
 	if _, err := v.Rotate(t.Context()); !errors.Is(err, vault.ErrRollback) {
 		t.Errorf("%v, want ErrRollback", err)
 	}
-	// Nor may what this handle changes hide from the keyring that it is an older copy.
+	// A change by this handle must not hide from the keyring that the database is an older
+	// copy.
 	seen := anchorOf(t, k)
 	addSlot(t, v, vault.NewSlot{Kind: vault.SlotRecipient, Recipient: otherRecipient})
 	v.Close()
@@ -177,8 +179,8 @@ func TestAnchorAfterRotation(t *testing.T) {
 	}
 }
 
-// TestAnchorOfAnotherVault: a slots file that names another vault does not hide the
-// anchor of this one.
+// TestAnchorOfAnotherVault: a slots file that names another vault does not hide this vault's
+// anchor.
 func TestAnchorOfAnotherVault(t *testing.T) {
 	cfg, k, _ := keyringVault(t)
 	old := photograph(t, cfg)
@@ -192,7 +194,7 @@ func TestAnchorOfAnotherVault(t *testing.T) {
 	}
 }
 
-// TestAnchorIsReadAgain: the one that was read at the open decides at the open alone.
+// TestAnchorIsReadAgain: the anchor that was read with the key is used only for the open.
 func TestAnchorIsReadAgain(t *testing.T) {
 	cfg, k, _ := keyringVault(t)
 	v := vaulttest.Open(t, cfg)
@@ -210,8 +212,8 @@ func TestAnchorIsReadAgain(t *testing.T) {
 	}
 }
 
-// TestAcceptedWithoutKeyring accepts a copy from before the keyring was an unlock
-// method. The anchor of the past that ended there must not refuse the vault later.
+// TestAcceptedWithoutKeyring accepts a copy from before the keyring was an unlock method. The
+// anchor of the other history must not refuse the vault later.
 func TestAcceptedWithoutKeyring(t *testing.T) {
 	cfg, k, identity := keyringVault(t)
 	by := cfg
@@ -250,8 +252,8 @@ func TestAcceptedWithoutKeyring(t *testing.T) {
 	}
 }
 
-// TestAnchorIsMissingOrChanged: the first is warned of and mended, the second is
-// not taken for an anchor.
+// TestAnchorIsMissingOrChanged: a missing anchor gives a warning and is written again. A
+// changed item is not accepted as an anchor.
 func TestAnchorIsMissingOrChanged(t *testing.T) {
 	cfg, k, _ := keyringVault(t)
 	node(t, cfg, "first")
@@ -273,18 +275,17 @@ func TestAnchorIsMissingOrChanged(t *testing.T) {
 	}
 }
 
-// TestAnchorCannotBeWritten: the change is made all the same, and the next open
-// makes up for it.
+// TestAnchorCannotBeWritten: the change is still made, and the next open writes the anchor.
 func TestAnchorCannotBeWritten(t *testing.T) {
 	cfg, k, _ := keyringVault(t)
 	before := anchorOf(t, k)
 	failing := cfg
-	failing.Keyring = faulttest.Keyring{Dir: k.Dir, Steps: &faulttest.Steps{At: 2, Blow: faulttest.FailOnwards}}
+	failing.Keyring = faulttest.Keyring{Dir: k.Dir, Steps: &faulttest.Steps{At: 2, Fault: faulttest.FailOnwards}}
 	node(t, failing, "first")
 	if anchorOf(t, k) != before {
 		t.Fatal("the keyring did not fail")
 	}
-	// Nobody tries again at once, in any process; that is told.
+	// No process tries again at once. The state reports that.
 	v := vaulttest.Open(t, cfg)
 	state, err := v.Anchor(t.Context())
 	if err != nil || state.BehindSince.IsZero() || state.Retry.IsZero() {
@@ -303,8 +304,8 @@ func TestAnchorCannotBeWritten(t *testing.T) {
 	}
 }
 
-// TestAnchorFollows: a daemon's changes are remembered while it runs, not only when it
-// ends well, and what a kill leaves is a minute at most.
+// TestAnchorFollows: a daemon's changes reach the anchor while the daemon runs, not only when
+// it closes the vault. A kill loses at most one minute.
 func TestAnchorFollows(t *testing.T) {
 	cfg, k, _ := keyringVault(t)
 	cfg = cfg.WithAnchorDelay(time.Millisecond)
@@ -319,7 +320,7 @@ func TestAnchorFollows(t *testing.T) {
 	}
 }
 
-// TestAnchorNeedsNoWriteLock: it is written beside another process's transaction.
+// TestAnchorNeedsNoWriteLock: the anchor is written while another process has a transaction.
 func TestAnchorNeedsNoWriteLock(t *testing.T) {
 	cfg, k, _ := keyringVault(t)
 	cfg = cfg.WithAnchorDelay(time.Millisecond)
@@ -345,8 +346,8 @@ func await(t *testing.T, what func() bool) {
 	}
 }
 
-// TestReplacedVaultPutBack: the vault that a restore replaced opens where it was set
-// aside, and not in place, even with its keyring item and its slots file.
+// TestReplacedVaultPutBack: the vault that a restore replaced opens at the path where it was
+// set aside. It does not open in place, even with its keyring item and its slots file.
 func TestReplacedVaultPutBack(t *testing.T) {
 	s := newCrashSite(t, true)
 	if err := create(t.Context(), s, &faulttest.Steps{}); err != nil {
@@ -380,7 +381,8 @@ func TestReplacedVaultPutBack(t *testing.T) {
 	}
 }
 
-// TestKeyRotatedAway: the files of an earlier generation, without its keyring item.
+// TestKeyRotatedAway puts the files of an earlier generation in place, without its keyring
+// item.
 func TestKeyRotatedAway(t *testing.T) {
 	cfg, _, _ := keyringVault(t)
 	old := photograph(t, cfg)

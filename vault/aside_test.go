@@ -21,13 +21,13 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
 )
 
-// restoreOver restores over what is in place, whatever that is.
+// restoreOver restores over the file in place, whatever it is.
 func restoreOver(t *testing.T, cfg vault.Config) (vault.RestoredVault, error) {
 	t.Helper()
 	identity := newIdentity(t)
 	return vault.Restore(t.Context(), cfg, vault.RestoreOptions{
-		Replace:        true,
-		ConfirmInPlace: func(context.Context, vault.InPlace) error { return nil },
+		Replace:         true,
+		ConfirmUnproven: func(context.Context, vault.UnprovenVault) error { return nil },
 		Fill: func(_ context.Context, tx *vault.Tx) (vault.Backup, error) {
 			slot := vault.Slot{ID: "0123456789abcdef", Kind: vault.SlotRecipient, Recipient: identity.Recipient().String(), Created: tx.Now()}
 			return vault.Backup{Slots: []vault.Slot{slot}, OriginVaultID: "origin"}, nil
@@ -35,8 +35,8 @@ func restoreOver(t *testing.T, cfg vault.Config) (vault.RestoredVault, error) {
 	})
 }
 
-// TestAsideIsWhole: a database that no key at hand opens is set aside with its log,
-// which may hold rows that nothing else has.
+// TestAsideIsWhole: a database that no key at hand opens is set aside with its log. The log may
+// have rows that exist nowhere else.
 func TestAsideIsWhole(t *testing.T) {
 	cfg := vaulttest.Config(t)
 	before := read(t, cfg.Path)
@@ -61,15 +61,15 @@ func TestAsideIsWhole(t *testing.T) {
 	}
 }
 
-// TestSlotsFileOfALostDatabase: when the database turns up again, the slots file is
-// the way into it.
+// TestSlotsFileOfALostDatabase: if the lost database is found again, its slots file is needed
+// to open it.
 func TestSlotsFileOfALostDatabase(t *testing.T) {
 	cfg := vaulttest.Config(t)
 	slots := read(t, cfg.Path+".slots")
 	if err := os.Remove(cfg.Path); err != nil {
 		t.Fatal(err)
 	}
-	// Of the recipients that the slots file names the backup has none.
+	// The backup has none of the recipients that the slots file names.
 	if _, err := restoreOver(t, cfg); !errors.Is(err, vault.ErrInvalid) {
 		t.Fatal(err)
 	}
@@ -78,7 +78,7 @@ func TestSlotsFileOfALostDatabase(t *testing.T) {
 	}
 	recipient := cfg.Identities[0].(*age.X25519Identity).Recipient().String()
 	_, err := vault.Restore(t.Context(), cfg, vault.RestoreOptions{
-		ConfirmInPlace: func(context.Context, vault.InPlace) error { return nil },
+		ConfirmUnproven: func(context.Context, vault.UnprovenVault) error { return nil },
 		Fill: func(_ context.Context, tx *vault.Tx) (vault.Backup, error) {
 			slot := vault.Slot{ID: "0123456789abcdef", Kind: vault.SlotRecipient, Recipient: recipient, Created: tx.Now()}
 			return vault.Backup{Slots: []vault.Slot{slot}, OriginVaultID: "origin"}, nil
@@ -92,8 +92,8 @@ func TestSlotsFileOfALostDatabase(t *testing.T) {
 	}
 }
 
-// TestReplaceSeesChanges: while the operator is asked about what is in place, another
-// process puts another database there, or removes a recipient from its slots file.
+// TestReplaceSeesChanges: while the operator is asked about the vault in place, another process
+// replaces that database, or removes a recipient from its slots file.
 func TestReplaceSeesChanges(t *testing.T) {
 	for name, change := range map[string]func(t *testing.T, cfg vault.Config){
 		"database": func(t *testing.T, cfg vault.Config) { write(t, cfg.Path, otherDatabase()) },
@@ -110,7 +110,7 @@ func TestReplaceSeesChanges(t *testing.T) {
 			write(t, cfg.Path, data)
 			_, err := vault.Restore(t.Context(), cfg, vault.RestoreOptions{
 				Replace: true,
-				ConfirmInPlace: func(context.Context, vault.InPlace) error {
+				ConfirmUnproven: func(context.Context, vault.UnprovenVault) error {
 					change(t, cfg)
 					return nil
 				},
@@ -126,7 +126,7 @@ func TestReplaceSeesChanges(t *testing.T) {
 	}
 }
 
-// TestSideFilesWithoutADatabase: SQLite's own files tell that a database is missing.
+// TestSideFilesWithoutADatabase: SQLite's own files show that a database is missing.
 func TestSideFilesWithoutADatabase(t *testing.T) {
 	for _, suffix := range []string{"-wal", "-shm", "-journal"} {
 		cfg := vault.Config{Path: filepath.Join(vaulttest.Dir(t), "beehives.db")}
@@ -144,8 +144,8 @@ func TestSideFilesWithoutADatabase(t *testing.T) {
 	}
 }
 
-// TestCopyOfTheDatabaseStays: a file where a new database is built begins with the
-// key id of the database in place: somebody copied it there.
+// TestCopyOfTheDatabaseStays: the file in the place of a new database begins with the key id of
+// the database in place. Somebody copied it there.
 func TestCopyOfTheDatabaseStays(t *testing.T) {
 	cfg := vaulttest.Config(t)
 	write(t, cfg.Path+".new", read(t, cfg.Path))
@@ -162,9 +162,8 @@ func TestCopyOfTheDatabaseStays(t *testing.T) {
 	}
 }
 
-// TestMovedBetweenLinkAndRemove: the database of an init that was killed with both of
-// its names was moved away. What the second name tells is no leftover, and its key is
-// nobody's to delete.
+// TestMovedBetweenLinkAndRemove: an init was killed while its database had both names, and the
+// database was moved away. The second name is not a leftover, and its key must not be deleted.
 func TestMovedBetweenLinkAndRemove(t *testing.T) {
 	s := newCrashSite(t, true)
 	counted := &faulttest.Steps{}
@@ -193,13 +192,13 @@ func TestMovedBetweenLinkAndRemove(t *testing.T) {
 	}
 }
 
-// TestSideFilesAfterACheckpoint: beside a file of SQLite's that does not go, no copy
-// of the database is known to be whole, and nothing is migrated.
+// TestSideFilesAfterACheckpoint: if one of SQLite's files is not removed, no copy of the
+// database is known to be complete. So nothing is migrated.
 func TestSideFilesAfterACheckpoint(t *testing.T) {
 	cfg := vaulttest.Config(t)
 	before := read(t, cfg.Path)
 	journal := cfg.Path + "-journal"
-	write(t, journal, make([]byte, 16)) // not a hot one: SQLite leaves it
+	write(t, journal, make([]byte, 16)) // SQLite leaves it, because it is not a hot journal
 	if err := openAndClose(t.Context(), nextSchema(cfg)); !errors.Is(err, vault.ErrLocked) || !strings.Contains(err.Error(), journal) {
 		t.Errorf("%v, want ErrLocked that names the file", err)
 	}
@@ -211,7 +210,7 @@ func TestSideFilesAfterACheckpoint(t *testing.T) {
 	}
 }
 
-// backupOf says that a backup has these recipients.
+// backupOf returns a backup with these recipients.
 func backupOf(recipients ...string) func(context.Context, *vault.Tx) (vault.Backup, error) {
 	return func(_ context.Context, tx *vault.Tx) (vault.Backup, error) {
 		b := vault.Backup{OriginVaultID: "origin"}
@@ -222,8 +221,8 @@ func backupOf(recipients ...string) func(context.Context, *vault.Tx) (vault.Back
 	}
 }
 
-// TestReplacedWithoutKeyring: the keyring notes that a vault was replaced, also where
-// the new one does not use it.
+// TestReplacedWithoutKeyring: the keyring records that a vault was replaced, even if the new
+// vault does not use it.
 func TestReplacedWithoutKeyring(t *testing.T) {
 	cfg, k, identity := keyringVault(t)
 	old := photograph(t, cfg)
@@ -240,8 +239,8 @@ func TestReplacedWithoutKeyring(t *testing.T) {
 	}
 }
 
-// TestRestoreVouchesByPassphrase: an identity under a passphrase is open once the
-// backup is read, and vouches then.
+// TestRestoreVouchesByPassphrase: an identity under a passphrase is open after the backup is
+// read, and then it vouches.
 func TestRestoreVouchesByPassphrase(t *testing.T) {
 	secret := newIdentity(t)
 	r, err := age.NewScryptRecipient("secret")
@@ -280,8 +279,8 @@ func TestRestoreVouchesByPassphrase(t *testing.T) {
 	}
 }
 
-// TestReplaceDamaged: a vault with a damaged page is replaced, whether it still opens
-// or not, and is set aside as it was.
+// TestReplaceDamaged: a vault with a damaged page is replaced, whether or not it still opens.
+// It is set aside unchanged.
 func TestReplaceDamaged(t *testing.T) {
 	const page = 4096
 	whole := read(t, vaulttest.Config(t).Path)
@@ -297,9 +296,9 @@ func TestReplaceDamaged(t *testing.T) {
 		}
 		own := cfg.Identities[0].(*age.X25519Identity).Recipient().String()
 		done, err := vault.Restore(t.Context(), cfg, vault.RestoreOptions{
-			Replace:        true,
-			ConfirmInPlace: func(context.Context, vault.InPlace) error { return nil },
-			Fill:           backupOf(own),
+			Replace:         true,
+			ConfirmUnproven: func(context.Context, vault.UnprovenVault) error { return nil },
+			Fill:            backupOf(own),
 		})
 		if err != nil {
 			t.Errorf("page %d: %v", at/page+1, err)
@@ -332,8 +331,8 @@ func (g getting) GetAll(ctx context.Context, accounts ...string) ([]string, erro
 	return values, err
 }
 
-// TestReplaceSeesRemovedReader removes a recipient while a restore waits for the lock.
-// He must not come back.
+// TestReplaceSeesRemovedReader removes a recipient while a restore waits for the lock. That
+// reader must not come back.
 func TestReplaceSeesRemovedReader(t *testing.T) {
 	cfg, k, reader := keyringVault(t)
 	v := vaulttest.Open(t, cfg)

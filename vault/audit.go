@@ -14,17 +14,17 @@ import (
 	"github.com/rbee-keeper/rbee-vault/internal/wire"
 )
 
-// Event is one change, as the audit log tells it. No field may hold a secret.
+// Event is one change, for the audit log. No field may contain a secret.
 type Event struct {
-	Action  string // "node.add"
-	Subject string // what it happened to: a node's name; may be empty
-	Detail  string // what exactly; may be empty
+	Action  EventAction
+	Subject string // what was changed: a node's name; may be empty
+	Detail  string // what exactly happened; may be empty
 }
 
-// AuditRow is a row of the audit log. Each row's hash covers the row and the
-// hash of the row before it, so no row can be changed, taken out or put in
-// without every later hash telling. What the chain alone cannot tell is that
-// its newest rows are gone: the head recorded elsewhere (a backup) can.
+// AuditRow is a row of the audit log. Its hash covers the row and the hash of the row before
+// it. So if a row is changed, removed or inserted, every later hash shows it. The chain alone
+// cannot show that the newest rows are missing. A head that was recorded elsewhere shows that:
+// in a backup or in the anchor.
 type AuditRow struct {
 	Seq      int64
 	At       time.Time // whole milliseconds
@@ -33,18 +33,18 @@ type AuditRow struct {
 	Action   string
 	Subject  string // "" is stored as NULL
 	Detail   string // "" is stored as NULL
-	Digest   string // of the rows that the change left behind
+	Digest   string // of all rows after the change
 	PrevHash [32]byte
 	Hash     [32]byte
 }
 
-// auditRowFormat is hashed first, so that a later form of row cannot be
-// mistaken for this one.
+// auditRowFormat is hashed first, so that a row of a later format cannot be taken for a row of
+// this one.
 const auditRowFormat = 1
 
-// sum computes the row's hash: SHA-256 over the format number, the previous
-// hash and the fields, each behind a byte for presence and a 32-bit big-endian
-// length.
+// sum computes the row's hash. It is SHA-256 over the format number, the previous hash and the
+// fields. Each field is preceded by a byte that says whether it is present, and by its 32-bit
+// big-endian length.
 func (r AuditRow) sum() [32]byte {
 	h := sha256.New()
 	h.Write([]byte{auditRowFormat})
@@ -71,14 +71,14 @@ func (r AuditRow) sum() [32]byte {
 	return sum
 }
 
-// AuditHead is the newest row's number and hash; zero for an empty log.
+// AuditHead is the number and the hash of the newest row. It is zero for an empty log.
 type AuditHead struct {
 	Seq  int64
 	Hash [32]byte
 }
 
-// Follow checks that the row continues a log that ends at head, and returns the
-// new head. The error matches [ErrAudit].
+// Follow checks that the row continues a log that ends at head, and returns the new head. The
+// error matches [ErrAudit].
 func (head AuditHead) Follow(r AuditRow) (AuditHead, error) {
 	switch {
 	case r.Seq != head.Seq+1:
@@ -91,8 +91,8 @@ func (head AuditHead) Follow(r AuditRow) (AuditHead, error) {
 	return AuditHead{Seq: r.Seq, Hash: r.Hash}, nil
 }
 
-// Audit appends a row to the audit log, in the transaction that makes the
-// change and behind it. An error must fail the transaction.
+// Audit appends a row to the audit log, in the transaction that makes the change and after the
+// change. If it fails, the transaction must fail.
 func (tx *Tx) Audit(ctx context.Context, e Event) error {
 	head, last, err := selectAuditHead(ctx, tx)
 	if err != nil {
@@ -108,7 +108,7 @@ func (tx *Tx) Audit(ctx context.Context, e Event) error {
 		At:       tx.now,
 		Actor:    actor.Name,
 		Via:      actor.Via,
-		Action:   auditText(e.Action, maxAction),
+		Action:   auditText(e.Action.name(), maxAction),
 		Subject:  auditText(e.Subject, maxSubject),
 		Detail:   auditText(e.Detail, maxDetail),
 		Digest:   now.String(),
@@ -118,12 +118,12 @@ func (tx *Tx) Audit(ctx context.Context, e Event) error {
 	if err := insertAuditRow(ctx, tx, r); err != nil {
 		return fmt.Errorf("write audit row: %w", err)
 	}
-	tx.audited = max(tx.audited, auditingOf(e.Action))
+	tx.audited = max(tx.audited, e.Action.urgency())
 	return nil
 }
 
-// digestBehind is the digest of the rows as they are now: the last audit row's, and
-// what has changed since.
+// digestBehind returns the digest of the present rows: that of the last audit row, plus what
+// has changed since.
 func (tx *Tx) digestBehind(ctx context.Context, last string) (digest, error) {
 	if tx.moved == nil {
 		return tx.computeDigest(ctx)
@@ -146,14 +146,14 @@ func (tx *Tx) AuditHead(ctx context.Context) (AuditHead, error) {
 	return head, nil
 }
 
-// AuditRows yields the audit log from row `from` on, oldest first. It checks
+// AuditRows yields the audit log, oldest row first, starting with row `from`. It verifies
 // nothing: see [Tx.VerifyAudit].
 func (tx *Tx) AuditRows(ctx context.Context, from int64) iter.Seq2[AuditRow, error] {
 	return selectAuditRows(ctx, tx, from)
 }
 
-// VerifyAudit walks the whole audit log and returns its head, or an error that
-// matches [ErrAudit] and names the first row that is not what it was.
+// VerifyAudit verifies the whole audit log and returns its head. The error matches [ErrAudit]
+// and names the first row that was changed.
 func (tx *Tx) VerifyAudit(ctx context.Context) (AuditHead, error) {
 	var head AuditHead
 	for r, err := range tx.AuditRows(ctx, math.MinInt64) {
@@ -167,9 +167,8 @@ func (tx *Tx) VerifyAudit(ctx context.Context) (AuditHead, error) {
 	return head, nil
 }
 
-// AppendAuditRow copies a row of another vault's log, for a restore, and
-// verifies that it continues the log so far. The error then matches
-// [ErrAudit].
+// AppendAuditRow copies a row of another vault's log, for a restore. It verifies that the row
+// continues the log; otherwise the error matches [ErrAudit].
 func (tx *Tx) AppendAuditRow(ctx context.Context, r AuditRow) error {
 	head, err := tx.AuditHead(ctx)
 	if err != nil {
@@ -194,7 +193,7 @@ type auditRowJSON struct {
 	Hash     string  `json:"hash"`
 }
 
-// MarshalJSON gives the row as backups and `audit list --json` hold it.
+// MarshalJSON returns the row as backups contain it and as `audit list --json` prints it.
 func (r AuditRow) MarshalJSON() ([]byte, error) {
 	return wire.Marshal(auditRowJSON{
 		Seq:      r.Seq,
@@ -210,7 +209,7 @@ func (r AuditRow) MarshalJSON() ([]byte, error) {
 	})
 }
 
-// UnmarshalJSON parses what MarshalJSON gives. It does not verify the hash.
+// UnmarshalJSON parses what MarshalJSON returns. It does not verify the hash.
 func (r *AuditRow) UnmarshalJSON(data []byte) error {
 	var j auditRowJSON
 	if err := wire.Unmarshal(data, &j); err != nil {

@@ -39,7 +39,7 @@ func insertAuditRow(ctx context.Context, tx *Tx, r AuditRow) error {
 	return err
 }
 
-// selectAuditHead also returns the digest of the newest row.
+// selectAuditHead returns the head of the log and the digest of the newest row.
 func selectAuditHead(ctx context.Context, tx *Tx) (head AuditHead, digest string, err error) {
 	var hash []byte
 	err = tx.QueryRowContext(ctx, `SELECT seq, digest, hash FROM audit_log ORDER BY seq DESC LIMIT 1`).Scan(&head.Seq, &digest, &hash)
@@ -54,8 +54,8 @@ func selectAuditHead(ctx context.Context, tx *Tx) (head AuditHead, digest string
 	return head, digest, nil
 }
 
-// selectAuditRow returns the row of that number; one that is missing gives an
-// error that matches [ErrAudit].
+// selectAuditRow returns the row with the number seq. If it is missing, the error matches
+// [ErrAudit].
 func selectAuditRow(ctx context.Context, tx *Tx, seq int64) (AuditRow, error) {
 	for r, err := range selectAuditRows(ctx, tx, seq) {
 		if err == nil && r.Seq != seq {
@@ -66,7 +66,7 @@ func selectAuditRow(ctx context.Context, tx *Tx, seq int64) (AuditRow, error) {
 	return AuditRow{}, fmt.Errorf("%w: row %d is missing", ErrAudit, seq)
 }
 
-// selectAuditRowEnd returns the newest row, or the zero one of an empty log.
+// selectAuditRowEnd returns the newest row. It is zero for an empty log.
 func selectAuditRowEnd(ctx context.Context, tx *Tx) (AuditRow, error) {
 	head, _, err := selectAuditHead(ctx, tx)
 	if err != nil || head.Seq == 0 {

@@ -18,7 +18,7 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
 )
 
-// hashRow computes a row's hash from what the format says alone.
+// hashRow computes a row's hash from the documented format only.
 func hashRow(prev []byte, seq, at int64, actor, via, action string, subject, detail *string, digest string) []byte {
 	message := append([]byte{0x01}, prev...)
 	add := func(s *string) {
@@ -39,17 +39,18 @@ func hashRow(prev []byte, seq, at int64, actor, via, action string, subject, det
 	return sum[:]
 }
 
-// auditedVault has a log of a few rows, one without subject and detail.
+// auditedVault returns a vault whose log has a few rows, one of them without subject and
+// detail.
 func auditedVault(t *testing.T) *vault.Vault {
 	t.Helper()
 	cfg := vaulttest.Config(t)
 	cfg.Now = func() time.Time { return time.UnixMilli(1767323045123) }
 	v := vaulttest.Open(t, cfg)
 	for _, e := range []vault.Event{
-		{Action: "node.add", Subject: "hive-01", Detail: "ssh_host=a"},
-		{Action: "node.check"},
-		{Action: "node.remove", Subject: "hive-01"},
-		{Action: "node.note", Detail: "hive-01"},
+		{Action: vault.Action("node.add"), Subject: "hive-01", Detail: "ssh_host=a"},
+		{Action: vault.Action("node.check")},
+		{Action: vault.Action("node.remove"), Subject: "hive-01"},
+		{Action: vault.Action("node.note"), Detail: "hive-01"},
 	} {
 		if err := v.Update(t.Context(), func(tx *vault.Tx) error { return tx.Audit(t.Context(), e) }); err != nil {
 			t.Fatal(err)
@@ -109,7 +110,7 @@ func TestAuditHash(t *testing.T) {
 	}
 }
 
-// TestAuditHashGolden: the bytes are a promise.
+// TestAuditHashGolden: the bytes must never change.
 func TestAuditHashGolden(t *testing.T) {
 	subject := "hive-01"
 	const want = "3c05fce9a5dfc42c0bb6b03d9379f24aa376f5f7adf278bb124bc77673597d7b"
@@ -146,7 +147,7 @@ func TestAuditHashGolden(t *testing.T) {
 	}
 }
 
-// TestAuditTampering changes the log by SQL, as whoever has the key could.
+// TestAuditTampering changes the log by SQL, as an attacker with the key could.
 func TestAuditTampering(t *testing.T) {
 	v := auditedVault(t)
 	ctx := t.Context()
@@ -162,7 +163,7 @@ func TestAuditTampering(t *testing.T) {
 		} {
 			tampered = append(tampered, fmt.Sprintf(`UPDATE audit_log SET %s WHERE seq = %d`, change, seq))
 		}
-		if seq < 5 { // without its last row a log is whole: only its head tells
+		if seq < 5 { // without its last row a log is still valid; only its head shows the loss
 			tampered = append(tampered,
 				fmt.Sprintf(`DELETE FROM audit_log WHERE seq = %d`, seq),
 				// Two rows change places, with their hashes.
@@ -171,7 +172,7 @@ func TestAuditTampering(t *testing.T) {
 			)
 		}
 	}
-	// Text moves from one column to the next.
+	// Text is moved from one column to the next.
 	tampered = append(tampered,
 		`UPDATE audit_log SET subject = NULL, detail = subject WHERE subject IS NOT NULL AND detail IS NULL`,
 		`UPDATE audit_log SET subject = '' WHERE subject IS NULL`,
@@ -201,7 +202,7 @@ func TestAuditTampering(t *testing.T) {
 	}
 }
 
-// TestAppendAuditRow: a restored log must continue itself.
+// TestAppendAuditRow: each row of a restored log must continue the log.
 func TestAppendAuditRow(t *testing.T) {
 	from, to := auditedVault(t), vaulttest.New(t)
 	ctx := t.Context()
@@ -233,8 +234,8 @@ func TestAppendAuditRow(t *testing.T) {
 		if err := tx.AppendAuditRow(ctx, rows[len(rows)-1]); !errors.Is(err, vault.ErrAudit) {
 			t.Errorf("a row twice: %v, want ErrAudit", err)
 		}
-		// Its digest is this vault's own.
-		return tx.Audit(ctx, vault.Event{Action: "goes.on"})
+		// The row's digest belongs to this vault.
+		return tx.Audit(ctx, vault.Event{Action: vault.Action("goes.on")})
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -254,7 +255,7 @@ func TestAuditActor(t *testing.T) {
 		vault.WithActor(t.Context(), vault.Actor{Name: "kim\nroot\x1b[2J\u0085", Via: "queen-rbee 0.3.0"}),
 		vault.WithActor(t.Context(), vault.Actor{Name: long + "\xff"}),
 	} {
-		if err := v.Update(ctx, func(tx *vault.Tx) error { return tx.Audit(ctx, vault.Event{Action: "x"}) }); err != nil {
+		if err := v.Update(ctx, func(tx *vault.Tx) error { return tx.Audit(ctx, vault.Event{Action: vault.Action("x")}) }); err != nil {
 			t.Fatal(err)
 		}
 	}

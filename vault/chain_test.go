@@ -10,8 +10,8 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
 )
 
-// TestFollow: a row follows the one before it in number and in hash, though it is
-// whole in itself.
+// TestFollow: a row must continue the row before it, in number and in hash. That the row itself
+// is valid is not enough.
 func TestFollow(t *testing.T) {
 	log := func() (rows []vault.AuditRow) {
 		cfg := vaulttest.Config(t)
@@ -47,7 +47,7 @@ func TestFollow(t *testing.T) {
 	}
 }
 
-// TestSlotsSeqCounts: by it a slots file tells an older database.
+// TestSlotsSeqCounts: by this count, a slots file shows that a database is older.
 func TestSlotsSeqCounts(t *testing.T) {
 	v := vaulttest.New(t)
 	seq := func() (n int64) {
@@ -77,8 +77,8 @@ func TestSlotsSeqCounts(t *testing.T) {
 	}
 }
 
-// TestPowerCutBehindDestroy: what is destroyed does not come back, nor does a new
-// directory's name get lost.
+// TestPowerCutBehindDestroy: after a power cut, destroyed files do not come back, and the name
+// of a new directory is not lost.
 func TestPowerCutBehindDestroy(t *testing.T) {
 	cfg := vaulttest.Config(t)
 	disk := &faulttest.Disk{Lost: filepath.Join(t.TempDir(), "lost")}

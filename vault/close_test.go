@@ -15,8 +15,8 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
 )
 
-// closeBeside calls Close while the caller is inside a transaction. It returns
-// when Close waits for that transaction, or is over.
+// closeBeside calls Close while the caller is in a transaction. It returns when Close waits for
+// that transaction, or has returned.
 func closeBeside(t *testing.T, v *vault.Vault, wg *sync.WaitGroup) (over <-chan struct{}) {
 	t.Helper()
 	done := make(chan struct{})
@@ -27,7 +27,7 @@ func closeBeside(t *testing.T, v *vault.Vault, wg *sync.WaitGroup) (over <-chan 
 		}
 	})
 	for {
-		// Who waits for the whole gate lets nobody else in.
+		// While a caller waits for the whole gate, nobody else enters.
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
 		err := v.View(ctx, func(*vault.Tx) error { return nil })
 		cancel()
@@ -42,8 +42,8 @@ func closeBeside(t *testing.T, v *vault.Vault, wg *sync.WaitGroup) (over <-chan 
 	}
 }
 
-// TestCloseWaitsForTransactions: a key that is sealed while Close is called is
-// sealed under the vault's key, and what is read then is read to its end.
+// TestCloseWaitsForTransactions: a key that is sealed while Close is called is sealed under the
+// vault's key. A read at that time is complete.
 func TestCloseWaitsForTransactions(t *testing.T) {
 	for name, begin := range map[string]func(*vault.Vault, context.Context, func(*vault.Tx) error) error{
 		"View":   (*vault.Vault).View,
@@ -103,7 +103,7 @@ func TestCloseWaitsForTransactions(t *testing.T) {
 	}
 }
 
-// TestCloseBesideRotation: the rotation comes to its end, and the vault opens.
+// TestCloseBesideRotation: the rotation is completed, and the vault opens.
 func TestCloseBesideRotation(t *testing.T) {
 	cfg := vaulttest.Config(t)
 	for range 5 {
@@ -122,8 +122,8 @@ func TestCloseBesideRotation(t *testing.T) {
 	}
 }
 
-// TestCloseDoesNotWaitForTheWriteLock: who only read leaves while another process
-// holds the write lock; so does Open come in.
+// TestCloseDoesNotWaitForTheWriteLock: while another process holds the write lock, a handle
+// that only read closes, and Open works.
 func TestCloseDoesNotWaitForTheWriteLock(t *testing.T) {
 	cfg, _, _ := keyringVault(t)
 	cfg.Wait = time.Hour
@@ -163,8 +163,8 @@ func TestCloseDoesNotWaitForTheWriteLock(t *testing.T) {
 	}
 }
 
-// TestCloseWritesTheSlotsFile: where it went away or was changed while the vault
-// was open, it is written anew.
+// TestCloseWritesTheSlotsFile: if the slots file disappeared or changed while the vault was
+// open, Close writes it again.
 func TestCloseWritesTheSlotsFile(t *testing.T) {
 	for name, spoil := range map[string]func(path string) error{
 		"gone":    os.Remove,
@@ -186,7 +186,7 @@ func TestCloseWritesTheSlotsFile(t *testing.T) {
 			vaulttest.Open(t, cfg).Close()
 		})
 	}
-	// A file set aside is left as it is.
+	// A file that was set aside stays unchanged.
 	cfg := vaulttest.Config(t)
 	aside := cfg
 	aside.Path += ".replaced-20260101T000000Z"
@@ -202,9 +202,9 @@ func TestCloseWritesTheSlotsFile(t *testing.T) {
 	}
 }
 
-// TestRotateWithoutItsSlotsFile: a vault without a keyring lost its slots file
-// while it was open, and the rotation is cut off anywhere behind its first write.
-// The vault opens: by its old key or by its new one.
+// TestRotateWithoutItsSlotsFile: a vault without a keyring lost its slots file while it was
+// open. Then a rotation is interrupted at any step after its first write. The vault opens, by
+// its old key or by its new one.
 func TestRotateWithoutItsSlotsFile(t *testing.T) {
 	run := func(steps *faulttest.Steps) (vault.Config, *faulttest.Steps) {
 		cfg := vaulttest.Config(t)
@@ -227,14 +227,14 @@ func TestRotateWithoutItsSlotsFile(t *testing.T) {
 		t.Fatalf("steps: %v", counted.Names())
 	}
 	for at := first + 1; at <= commit; at++ {
-		cfg, steps := run(&faulttest.Steps{At: at, Blow: faulttest.FailOnwards}) // as a kill
+		cfg, steps := run(&faulttest.Steps{At: at, Fault: faulttest.FailOnwards}) // like a kill
 		v, err := vault.Open(t.Context(), cfg)
 		if err != nil {
-			t.Errorf("step %d, %s: %v", at, steps.Struck(), err)
+			t.Errorf("step %d, %s: %v", at, steps.FaultStep(), err)
 			continue
 		}
 		if err := v.Update(t.Context(), func(*vault.Tx) error { return nil }); err != nil {
-			t.Errorf("step %d, %s: %v", at, steps.Struck(), err)
+			t.Errorf("step %d, %s: %v", at, steps.FaultStep(), err)
 		}
 		v.Close()
 	}

@@ -20,7 +20,7 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
 )
 
-// childSpec hands a vault to a child: path, identity, and what else it needs.
+// childSpec is what a child gets: path, identity, and what else it needs.
 func childSpec(cfg vault.Config, more ...string) string {
 	identity := cfg.Identities[0].(*age.X25519Identity).String()
 	return strings.Join(append([]string{cfg.Path, identity}, more...), "|")
@@ -39,8 +39,7 @@ func childVault(arg string) (*vault.Vault, []string) {
 	return v, f[2:]
 }
 
-// writeChild writes rows of 16 KiB and prints the name of each that was
-// acknowledged.
+// writeChild writes rows of 16 KiB. It prints the name of each row after its commit.
 func writeChild(arg string) {
 	v, more := childVault(arg)
 	rounds, _ := strconv.Atoi(more[1])
@@ -55,7 +54,7 @@ func writeChild(arg string) {
 			if _, err := tx.ExecContext(ctx, `UPDATE beehives SET install_path = ? WHERE node_name = ?`, padding, name); err != nil {
 				return err
 			}
-			return tx.Audit(ctx, vault.Event{Action: "node.add", Subject: name})
+			return tx.Audit(ctx, vault.Event{Action: vault.Action("node.add"), Subject: name})
 		})
 		if err != nil {
 			panic(err)
@@ -67,7 +66,7 @@ func writeChild(arg string) {
 	}
 }
 
-// checkRows opens the vault and looks for every acknowledged row.
+// checkRows opens the vault and checks that it has every committed row.
 func checkRows(t *testing.T, cfg vault.Config, acknowledged []string) {
 	t.Helper()
 	v := vaulttest.Open(t, cfg)
@@ -94,8 +93,8 @@ func checkRows(t *testing.T, cfg vault.Config, acknowledged []string) {
 	}
 }
 
-// TestTwoProcessesWriteAndCheckpoint writes enough for the log to be folded in
-// many times while the other process writes.
+// TestTwoProcessesWriteAndCheckpoint writes enough for many checkpoints, while the other
+// process writes too.
 func TestTwoProcessesWriteAndCheckpoint(t *testing.T) {
 	const rounds = 600 // 2 x 600 x 16 KiB: the log passes its limit over four times
 	cfg := vaulttest.Config(t)
@@ -118,7 +117,7 @@ func TestTwoProcessesWriteAndCheckpoint(t *testing.T) {
 	checkRows(t, cfg, all)
 }
 
-// TestKilledWriters: SIGKILL among two writers loses no acknowledged row.
+// TestKilledWriters: a SIGKILL of one of two writers loses no committed row.
 func TestKilledWriters(t *testing.T) {
 	cfg := vaulttest.Config(t)
 	var all []string
@@ -144,8 +143,8 @@ func TestKilledWriters(t *testing.T) {
 	t.Logf("%d rows acknowledged by writers that were killed", len(all))
 }
 
-// stillChild holds the write lock and compares the database file before and
-// after: without connections of its own, reading it harms nobody.
+// stillChild holds the write lock and compares the database file before and after. It may read
+// the file, because it has no connection of its own.
 func stillChild(arg string) {
 	ctx := context.Background()
 	lock := durable.NewLock(arg + ".write")
@@ -171,9 +170,9 @@ func stillChild(arg string) {
 	lock.Unlock()
 }
 
-// TestNoCheckpointOutsideTheLock: in a write-ahead log only a checkpoint writes
-// to the database file. While another process holds the write lock it must not
-// change, whatever readers and a writer do.
+// TestNoCheckpointOutsideTheLock: in WAL mode only a checkpoint writes to the database file.
+// While another process holds the write lock, the file must not change, whatever readers and a
+// writer do.
 func TestNoCheckpointOutsideTheLock(t *testing.T) {
 	cfg := vaulttest.Config(t)
 	cfg.Wait = 200 * time.Millisecond
@@ -224,7 +223,7 @@ func TestNoCheckpointOutsideTheLock(t *testing.T) {
 	}
 }
 
-// holdChild has the vault open until it is killed.
+// holdChild keeps the vault open until it is killed.
 func holdChild(arg string) {
 	childVault(arg)
 	fmt.Println("open")
@@ -237,7 +236,7 @@ func TestAnotherProcessHasItOpen(t *testing.T) {
 	if lines := start(t, cmd); !lines.Scan() {
 		t.Fatal("the child does not open the vault")
 	}
-	vaulttest.Open(t, cfg).Close() // several may have it open
+	vaulttest.Open(t, cfg).Close() // several processes may have it open
 	cfg.Wait = 50 * time.Millisecond
 	_, err := vault.Restore(t.Context(), cfg, vault.RestoreOptions{Replace: true})
 	if !errors.Is(err, vault.ErrLocked) || !strings.Contains(err.Error(), strconv.Itoa(cmd.Process.Pid)) {
@@ -285,8 +284,8 @@ func TestUpdateThatFailsChangesNothing(t *testing.T) {
 	}
 }
 
-// TestNothingInPlaintext looks for what was written in every file beside an open
-// vault, the log included.
+// TestNothingInPlaintext looks for the written texts in every file beside an open vault,
+// including the log.
 func TestNothingInPlaintext(t *testing.T) {
 	cfg := vaulttest.Config(t)
 	v := vaulttest.Open(t, cfg)
@@ -295,7 +294,7 @@ func TestNothingInPlaintext(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, suffix := range []string{"", "-wal", "-shm", ".slots"} {
-		// A copy by another process, for reading it here would drop our locks.
+		// Another process copies the files: reading them here would drop our locks.
 		data, err := copyOut(t, cfg.Path+suffix)
 		if err != nil {
 			t.Fatal(err)
@@ -325,8 +324,8 @@ func slotChild(arg string) {
 	}
 }
 
-// TestOpenWhileSlotsChange: an open that reads the table before a change, and the
-// slots file behind it, does not take that for an older copy.
+// TestOpenWhileSlotsChange: an open may read the table before a change and the slots file after
+// it. It must not take that for an older copy.
 func TestOpenWhileSlotsChange(t *testing.T) {
 	cfg := vaulttest.Config(t)
 	cmd := child("slots", childSpec(cfg))

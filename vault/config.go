@@ -15,9 +15,9 @@ import (
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
 )
 
-// Keyring is what the vault needs of an OS keyring; [keyring.Keyring] has it.
-// Get returns [keyring.ErrNotFound] for an absent item, GetAll "" for each; Set has read the item
-// back when it returns nil; Delete has seen it gone.
+// Keyring is what the vault needs of an OS keyring; [keyring.Keyring] implements it. For an
+// absent item, Get returns [keyring.ErrNotFound] and GetAll returns "". When Set returns nil,
+// it has read the item back. When Delete returns nil, it has checked that the item is gone.
 type Keyring interface {
 	Get(ctx context.Context, account string) (string, error)
 	GetAll(ctx context.Context, accounts ...string) ([]string, error)
@@ -25,80 +25,77 @@ type Keyring interface {
 	Delete(ctx context.Context, account string) error
 }
 
-// Config says where a vault is and how it may be opened. The zero value of
-// each field but Path is usable.
+// Config says where a vault is and how it may be opened. Path is required. The zero value of
+// every other field is usable.
 type Config struct {
-	// Path of the database. Required; see [DefaultPath].
+	// Path of the database. See [DefaultPath].
 	Path string
 
-	// Identities are tried on the slots; see [identity.Parse]. When there are
-	// any, no other source of the key is asked.
+	// Identities are tried on the slots; see [identity.Parse]. If there are any, no other
+	// source of the key is asked.
 	Identities []age.Identity
-	// Passphrase asks for the passphrase of a passphrase slot, last of all
-	// sources. Nil: there is no such way in.
+	// Passphrase asks for the passphrase of a passphrase slot. It is the last source. Nil:
+	// passphrases are not asked for.
 	Passphrase identity.PassphraseFunc
-	// ByPassphrase has Passphrase asked before the credential and the keyring.
+	// ByPassphrase asks Passphrase before the credential and the keyring.
 	ByPassphrase bool
-	// Plugins is how an age plugin, of a recipient or an identity, talks to a
-	// person. Nil: it cannot.
+	// Plugins is how an age plugin, of a recipient or an identity, asks a person. Nil: it
+	// cannot ask.
 	Plugins *plugin.ClientUI
-	// CredentialsDir is where systemd puts a service's credentials
-	// ($CREDENTIALS_DIRECTORY). A file "rbee-vault" in it is an identity, and is
-	// asked before the keyring. Empty: none.
+	// CredentialsDir is where systemd puts a service's credentials ($CREDENTIALS_DIRECTORY). A
+	// file "rbee-vault" in it is an identity. It is asked before the keyring. Empty: none.
 	CredentialsDir string
-	// Keyring is asked after them. Nil: there is none.
+	// Keyring is asked after Identities and the credential. Nil: none.
 	Keyring Keyring
 
-	// VaultID is the id of the vault that must be at Path; another one gives
-	// [ErrOtherVault]. Empty: any.
+	// VaultID is the id that the vault at Path must have. For another id, Open returns
+	// [ErrOtherVault]. Empty: any id.
 	VaultID string
 	// Signer is the fingerprint of the vault's signer, "SHA256:...", from the
 	// operator's sheet. Empty: see ConfirmSigner.
 	Signer string
-	// AcceptSuccessor takes a certified successor of Signer too.
+	// AcceptSuccessor also accepts a certified successor of Signer.
 	AcceptSuccessor bool
-	// ConfirmSigner asks the operator whether to open a vault by an identity where
-	// nothing else vouches for its signer. An error refuses. Nil: [ErrUnvouched].
+	// ConfirmSigner asks the operator whether to open a vault by an identity if nothing else
+	// vouches for its signer. An error refuses it. Nil: Open returns [ErrUnvouched].
 	ConfirmSigner func(context.Context, Unvouched) error
 
-	// Wait is how long to wait for a lock that another process holds, in all
-	// the places where one is needed. 0: 10 s.
+	// Wait is how long to wait for a lock that another process holds. It applies to each lock.
+	// 0: 10 s.
 	Wait time.Duration
-	// AllowNetworkFS makes and opens a vault on a network file system, or one that a
-	// program serves (FUSE). No two machines may ever have it open at once: their
-	// locks may not know of each other, and rows are lost.
+	// AllowNetworkFS makes and opens a vault on a network file system, or on one that a program
+	// serves (FUSE). Two machines must never have it open at once: their locks may not see each
+	// other, and rows are lost.
 	AllowNetworkFS bool
-	// AcceptRollback opens a database that is older than its slots file, which is
-	// copied aside, or than the keyring's anchor, which is written anew. That is
-	// audited.
+	// AcceptRollback opens a database that is older than its slots file or than the keyring's
+	// anchor. The slots file is copied aside, the anchor is written again, and the audit log
+	// records it.
 	AcceptRollback bool
 
-	// Actor and Via stand in the audit log: who, and by which program. Empty:
-	// the OS user, and the program's file name. A context from [WithActor]
-	// overrides them.
+	// Actor and Via are stored in each audit row: the person, and the program. Empty: the OS
+	// user, and the program's file name. A context from [WithActor] overrides them.
 	Actor, Via string
 
-	// Logger receives what was healed, swept or left behind. Nil: discarded.
+	// Logger receives what was repaired, removed or left behind. Nil: discarded.
 	Logger *slog.Logger
 	// Now is the clock. Nil: [time.Now].
 	Now func() time.Time
 
-	// FS is the file system for everything but SQLite's own files. Nil: the
-	// real one.
+	// FS is the file system for everything but SQLite's own files. Nil: [durable.OS].
 	FS durable.FS
-	// networkFS replaces durable.NetworkFS; for tests, which have none to mount.
+	// networkFS replaces durable.NetworkFS in tests, which cannot mount a network file system.
 	networkFS func(dir string) (string, error)
-	// migrations replaces the embedded schema migrations; for tests.
+	// migrations replaces the embedded schema migrations in tests.
 	migrations fs.FS
-	// known opens the vault in place of all sources, and anySigner leaves out who
-	// vouches for it: for who has seen to both before.
+	// known replaces all sources of the key. anySigner skips the check of who vouches for the
+	// signer. A caller that has already checked both sets them.
 	known     *unlocked
 	anySigner bool
-	// anchorAfter replaces anchorDelay; for tests.
+	// anchorAfter replaces anchorDelay in tests.
 	anchorAfter time.Duration
-	// accepted is the signer that ConfirmSigner took, while a vault is being opened.
+	// accepted is the signer that ConfirmSigner accepted, while a vault is being opened.
 	accepted *string
-	// workFactor replaces identity.MinWorkFactor; for tests, which would take minutes.
+	// workFactor replaces identity.MinWorkFactor in tests, which would take minutes.
 	workFactor int
 }
 
@@ -120,7 +117,7 @@ func (c Config) log() *slog.Logger {
 	return c.Logger
 }
 
-// now is in whole milliseconds, as times are stored.
+// now returns the time in whole milliseconds, as times are stored.
 func (c Config) now() time.Time {
 	now := time.Now
 	if c.Now != nil {

@@ -7,14 +7,13 @@ import (
 	"strings"
 )
 
-// What a rotation copies from the old database, which its connection sees as
-// "old".
+// What a rotation copies from the old database. Its connection sees that database as "old".
 
 // notCopied are the tables that a transition writes itself.
 const notCopied = `'vault_meta', 'slots'`
 
-// sealedColumns are the columns that hold sealed values of table rows, each
-// beside the fingerprint to which it is bound. The signing key is in vault_meta.
+// sealedColumns are the columns with sealed values. Each table also has the fingerprint that
+// the value is bound to. The signing key is in vault_meta.
 var sealedColumns = []struct {
 	table, column string
 	kind          SealedKind
@@ -22,9 +21,9 @@ var sealedColumns = []struct {
 	{"ssh_keys", "private_key", SealedSSHKey},
 }
 
-// copyRows copies every row of every table, and seals anew what is sealed.
+// copyRows copies every row of every table, and seals the sealed values under the new key.
 func copyRows(ctx context.Context, tx *Tx, from sealer) error {
-	// The order of the tables then does not matter. It ends with the transaction.
+	// With this setting the order of the tables does not matter. It ends with the transaction.
 	if _, err := tx.ExecContext(ctx, `PRAGMA defer_foreign_keys = ON`); err != nil {
 		return err
 	}
@@ -42,24 +41,24 @@ func copyRows(ctx context.Context, tx *Tx, from sealer) error {
 	}
 	for _, c := range sealedColumns {
 		if err := resealColumn(ctx, tx, from, c.table, c.column, c.kind); err != nil {
-			return fmt.Errorf("seal %s anew: %w", c.table, err)
+			return fmt.Errorf("seal %s again: %w", c.table, err)
 		}
 	}
 	return nil
 }
 
-// copiedCheck sees that the rows which were copied, as they are here, are those that the
-// audit log, copied as well, tells of.
+// copiedCheck checks that the rows here, after they were copied, are those of the newest audit
+// row, which was copied too.
 type copiedCheck struct {
-	hasher *rowHasher // of the old database's key
+	hasher *rowHasher // under the key of the old database
 	want   rowSet
 	seen   rowSet
-	tables []string // that are in seen
+	tables []string // whose rows are in seen
 }
 
-// checkCopied begins the check, before the transition changes rows that it copied. The
-// other tables are digested under both keys at once, for the audit row that ends the
-// transaction: see [Tx.computeContent].
+// checkCopied begins the check. It reads the tables that the transition changes, before they
+// change. The other tables are read only once, under both keys, when the last audit row is
+// written: see [Tx.computeContent].
 func (tx *Tx) checkCopied(ctx context.Context, old *rowHasher) error {
 	want, err := tx.auditedDigest(ctx)
 	if err != nil {
@@ -92,7 +91,7 @@ func (c *copiedCheck) add(table string, sum rowSet) {
 	c.tables = append(c.tables, table)
 }
 
-// copyTable copies a table's rows by its columns' names, and sees that all are there.
+// copyTable copies a table's rows by column name, and checks that none is missing.
 func copyTable(ctx context.Context, tx *Tx, table string) error {
 	columns, err := selectTexts(ctx, tx, `SELECT name FROM pragma_table_info(?, 'old')`, table)
 	if err != nil {
@@ -107,7 +106,7 @@ func copyTable(ctx context.Context, tx *Tx, table string) error {
 		return err
 	}
 	if slices.ContainsFunc(contentTables, func(t digestedTable) bool { return t.name == table }) {
-		return nil // the digest counts them
+		return nil // the digest also has their count
 	}
 	var copied, there int64
 	err = tx.QueryRowContext(ctx, fmt.Sprintf(`SELECT (SELECT count(*) FROM main.%[1]s), (SELECT count(*) FROM old.%[1]s)`, quoteName(table))).Scan(&copied, &there)
@@ -119,7 +118,7 @@ func copyTable(ctx context.Context, tx *Tx, table string) error {
 
 func quoteName(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
 
-// resealColumn seals each value anew that was copied.
+// resealColumn seals each copied value under the new key.
 func resealColumn(ctx context.Context, tx *Tx, from sealer, table, column string, kind SealedKind) error {
 	rows, err := tx.QueryContext(ctx, fmt.Sprintf(`SELECT fingerprint, %s FROM main.%s`, column, table))
 	if err != nil {
@@ -143,7 +142,8 @@ func resealColumn(ctx context.Context, tx *Tx, from sealer, table, column string
 	return rows.Err()
 }
 
-// reseal opens a value of the old key and seals it under the transaction's.
+// reseal opens a value that was sealed under the old key and seals it under the transaction's
+// key.
 func reseal(ctx context.Context, tx *Tx, from sealer, kind SealedKind, fingerprint string, sealed []byte) ([]byte, error) {
 	plaintext, err := from.open(kind, fingerprint, sealed)
 	if err != nil {

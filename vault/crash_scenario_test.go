@@ -14,24 +14,24 @@ import (
 
 // scenario is what a run does at a site.
 type scenario struct {
-	keyring bool // there is one at the site
-	old     bool // there is a vault before, with the node "old" and a sealed key,
-	keyless bool // whose key is not in the keyring
+	keyring bool // the site has a keyring
+	old     bool // before the run there is a vault with the node "old" and a sealed key,
+	keyless bool // and the key of that vault is not in the keyring
 	run     func(ctx context.Context, s crashSite, st *faulttest.Steps) error
-	outcome string // as look tells it
-	// ways in which the vault opens after a kill, whatever it left: all of them
-	// are tried.
-	ways []way
-	// later is the configuration in which the outcome is opened, from config's.
+	outcome string // as look prints it
+	// methods are the unlock methods that must open the vault after a kill, whatever the kill
+	// left. Each one is tried.
+	methods []method
+	// later makes, from config's, the configuration that opens the outcome.
 	later func(vault.Config) vault.Config
-	// anyway is the way in which it is opened throughout; "": the usual one.
-	anyway way
-	// leaves says that a rerun of what was killed is not needed for a clean place,
-	// but that files and items of its own may be left.
+	// only is the only unlock method to use. "": see usual.
+	only method
+	// leaves says that files and keyring items of the killed run may be left, even if there is
+	// no rerun.
 	leaves bool
 }
 
-func (sc scenario) configBy(s crashSite, w way, st *faulttest.Steps) vault.Config {
+func (sc scenario) configBy(s crashSite, w method, st *faulttest.Steps) vault.Config {
 	cfg := s.configBy(w, st)
 	if sc.later != nil {
 		cfg = sc.later(cfg)
@@ -40,7 +40,7 @@ func (sc scenario) configBy(s crashSite, w way, st *faulttest.Steps) vault.Confi
 }
 
 func (sc scenario) config(s crashSite) vault.Config {
-	w := sc.anyway
+	w := sc.only
 	if w == "" {
 		w = s.usual()
 	}
@@ -48,41 +48,41 @@ func (sc scenario) config(s crashSite) vault.Config {
 }
 
 var scenarios = map[string]scenario{
-	"init":                    {keyring: true, run: create, outcome: "[] generation 1, 2 slots, keyring", ways: allWays},
-	"init without keyring":    {run: create, outcome: "[] generation 1, 2 slots", ways: []way{byRecovery, byRecipient}},
-	"restore":                 {keyring: true, run: restoring(false), outcome: "[restored] generation 1, 1 slots, keyring", ways: []way{byKeyring, byRecipient}},
-	"replace":                 {keyring: true, old: true, run: restoring(true), outcome: "[restored] generation 1, 1 slots, keyring", ways: []way{byKeyring, byRecipient}},
-	"replace without keyring": {old: true, run: restoring(true), outcome: "[restored] generation 1, 1 slots", ways: []way{byRecipient}},
-	"migrate":                 {keyring: true, old: true, run: migrate, outcome: "[old] generation 1, 2 slots, keyring", later: nextSchema, ways: allWays},
-	"rotate":                  {keyring: true, old: true, run: rotating(byKeyring), outcome: "[old] generation 2, 2 slots, keyring", ways: allWays},
-	"rotate by recovery":      {keyring: true, old: true, run: rotating(byRecovery), outcome: "[old] generation 2, 2 slots, keyring", ways: allWays},
-	"rotate without keyring":  {old: true, run: rotating(byRecipient), outcome: "[old] generation 2, 2 slots", ways: []way{byRecovery, byRecipient}},
-	"slot add": {keyring: true, old: true, ways: allWays, outcome: "[old] generation 1, 3 slots, keyring", run: slotting(byKeyring, func(ctx context.Context, v *vault.Vault, s crashSite) error {
+	"init":                    {keyring: true, run: create, outcome: "[] generation 1, 2 slots, keyring", methods: allMethods},
+	"init without keyring":    {run: create, outcome: "[] generation 1, 2 slots", methods: []method{byRecovery, byRecipient}},
+	"restore":                 {keyring: true, run: restoring(false), outcome: "[restored] generation 1, 1 slots, keyring", methods: []method{byKeyring, byRecipient}},
+	"replace":                 {keyring: true, old: true, run: restoring(true), outcome: "[restored] generation 1, 1 slots, keyring", methods: []method{byKeyring, byRecipient}},
+	"replace without keyring": {old: true, run: restoring(true), outcome: "[restored] generation 1, 1 slots", methods: []method{byRecipient}},
+	"migrate":                 {keyring: true, old: true, run: migrate, outcome: "[old] generation 1, 2 slots, keyring", later: nextSchema, methods: allMethods},
+	"rotate":                  {keyring: true, old: true, run: rotating(byKeyring), outcome: "[old] generation 2, 2 slots, keyring", methods: allMethods},
+	"rotate by recovery":      {keyring: true, old: true, run: rotating(byRecovery), outcome: "[old] generation 2, 2 slots, keyring", methods: allMethods},
+	"rotate without keyring":  {old: true, run: rotating(byRecipient), outcome: "[old] generation 2, 2 slots", methods: []method{byRecovery, byRecipient}},
+	"slot add": {keyring: true, old: true, methods: allMethods, outcome: "[old] generation 1, 3 slots, keyring", run: slotting(byKeyring, func(ctx context.Context, v *vault.Vault, s crashSite) error {
 		_, err := v.AddSlot(ctx, vault.NewSlot{Kind: vault.SlotRecipient, Recipient: otherRecipient})
 		return err
 	})},
-	"slot add recovery": {keyring: true, old: true, ways: allWays, leaves: true, outcome: "[old] generation 1, 3 slots, keyring", run: slotting(byKeyring, func(ctx context.Context, v *vault.Vault, s crashSite) error {
+	"slot add recovery": {keyring: true, old: true, methods: allMethods, leaves: true, outcome: "[old] generation 1, 3 slots, keyring", run: slotting(byKeyring, func(ctx context.Context, v *vault.Vault, s crashSite) error {
 		file := s.recovery() + ".second"
 		leftBehind, _ := filepath.Glob(file + "*")
-		for _, left := range leftBehind { // of a run that was killed: it opens nothing
+		for _, left := range leftBehind { // by a run that was killed: they open nothing
 			os.Remove(left)
 		}
 		_, err := v.AddSlot(ctx, vault.NewSlot{Kind: vault.SlotRecovery, Files: []vault.IdentityFile{{Path: file}}})
 		return err
 	})},
-	"slot remove": {keyring: true, old: true, ways: []way{byKeyring, byRecipient}, outcome: "[old] generation 1, 1 slots, keyring", run: slotting(byKeyring, func(ctx context.Context, v *vault.Vault, s crashSite) error {
+	"slot remove": {keyring: true, old: true, methods: []method{byKeyring, byRecipient}, outcome: "[old] generation 1, 1 slots, keyring", run: slotting(byKeyring, func(ctx context.Context, v *vault.Vault, s crashSite) error {
 		return v.RemoveSlot(ctx, recoverySlot(ctx, v))
 	})},
-	"slot add keyring": {keyring: true, old: true, keyless: true, ways: []way{byRecovery, byRecipient}, outcome: "[old] generation 1, 2 slots, keyring", leaves: true, run: slotting(byRecovery, func(ctx context.Context, v *vault.Vault, s crashSite) error {
+	"slot add keyring": {keyring: true, old: true, keyless: true, methods: []method{byRecovery, byRecipient}, outcome: "[old] generation 1, 2 slots, keyring", leaves: true, run: slotting(byRecovery, func(ctx context.Context, v *vault.Vault, s crashSite) error {
 		return v.AddKeyring(ctx)
 	})},
-	"slot remove keyring": {keyring: true, old: true, ways: []way{byRecovery, byRecipient}, outcome: "[old] generation 1, 2 slots", leaves: true, anyway: byRecovery, run: slotting(byRecovery, func(ctx context.Context, v *vault.Vault, s crashSite) error {
+	"slot remove keyring": {keyring: true, old: true, methods: []method{byRecovery, byRecipient}, outcome: "[old] generation 1, 2 slots", leaves: true, only: byRecovery, run: slotting(byRecovery, func(ctx context.Context, v *vault.Vault, s crashSite) error {
 		_, err := v.RemoveKeyring(ctx)
 		return err
 	})},
 }
 
-// otherRecipient's identity nobody has.
+// Nobody has the identity of otherRecipient.
 const otherRecipient = "age1zvkyg2lqzraa2lnjvqej32nkuu0ues2s82hzrye869xeexvn73equnujwj"
 
 func create(ctx context.Context, s crashSite, st *faulttest.Steps) error {
@@ -110,15 +110,15 @@ func openAndClose(ctx context.Context, cfg vault.Config) error {
 	return v.Close()
 }
 
-func rotating(w way) func(context.Context, crashSite, *faulttest.Steps) error {
+func rotating(w method) func(context.Context, crashSite, *faulttest.Steps) error {
 	return slotting(w, func(ctx context.Context, v *vault.Vault, _ crashSite) error {
 		_, err := v.Rotate(ctx)
 		return err
 	})
 }
 
-// slotting opens the vault, and does something with it.
-func slotting(w way, do func(context.Context, *vault.Vault, crashSite) error) func(context.Context, crashSite, *faulttest.Steps) error {
+// slotting opens the vault and calls do with it.
+func slotting(w method, do func(context.Context, *vault.Vault, crashSite) error) func(context.Context, crashSite, *faulttest.Steps) error {
 	return func(ctx context.Context, s crashSite, st *faulttest.Steps) error {
 		v, err := vault.Open(ctx, s.configBy(w, st))
 		if err != nil {
@@ -159,12 +159,12 @@ func restoring(replace bool) func(context.Context, crashSite, *faulttest.Steps) 
 	}
 }
 
-// addNode is insertNode with its audit row.
+// addNode is insertNode, with an audit row.
 func addNode(ctx context.Context, tx *vault.Tx, name string) error {
 	if err := insertNode(ctx, tx, name); err != nil {
 		return err
 	}
-	return tx.Audit(ctx, vault.Event{Action: "node.add", Subject: name})
+	return tx.Audit(ctx, vault.Event{Action: vault.Action("node.add"), Subject: name})
 }
 
 func insertNode(ctx context.Context, tx *vault.Tx, name string) error {
@@ -186,8 +186,7 @@ func insertKey(ctx context.Context, tx *vault.Tx, node string) error {
 	return err
 }
 
-// checkKeys unseals every key that insertKey sealed, and returns how many there
-// are.
+// checkKeys unseals every key that insertKey sealed, and returns their number.
 func checkKeys(ctx context.Context, tx *vault.Tx) (n int, err error) {
 	rows, err := tx.QueryContext(ctx, `SELECT k.fingerprint, k.private_key, n.node_name FROM ssh_keys AS k JOIN beehive_ssh_keys AS n USING (fingerprint)`)
 	if err != nil {
@@ -212,8 +211,8 @@ func checkKeys(ctx context.Context, tx *vault.Tx) (n int, err error) {
 	return n, rows.Err()
 }
 
-// prepare makes a site and lays the ground: a vault with a row, for those that
-// replace or migrate it.
+// prepare makes a site. For scenarios that replace or migrate a vault, the site has a vault
+// with a row.
 func (sc scenario) prepare(t *testing.T) crashSite {
 	t.Helper()
 	s := newCrashSite(t, sc.keyring)
@@ -231,7 +230,7 @@ func (sc scenario) prepare(t *testing.T) crashSite {
 		if err := insertKey(t.Context(), tx, "old"); err != nil {
 			return err
 		}
-		return tx.Audit(t.Context(), vault.Event{Action: "node.add", Subject: "old"})
+		return tx.Audit(t.Context(), vault.Event{Action: vault.Action("node.add"), Subject: "old"})
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -242,8 +241,8 @@ func (sc scenario) prepare(t *testing.T) crashSite {
 	return s
 }
 
-// clears reports whether a place must be clean once the vault was opened in its
-// usual way: not while what a kill left is for the rerun to take up.
+// clears reports whether nothing may be left after the vault was opened by its usual method.
+// That is not so while a rerun has to continue what a kill left.
 func (sc scenario) clears(got string) bool {
 	return got == sc.outcome || !sc.leaves && got != noVault
 }

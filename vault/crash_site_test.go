@@ -19,9 +19,8 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
 )
 
-// crashSite is a place for one vault: <dir>/v/beehives.db; <dir>/keyring, where
-// it has one; <dir>/out/recovery.txt; and <dir>/identity, which is a recipient of
-// what is made.
+// crashSite is a place for one vault: <dir>/v/beehives.db; <dir>/keyring, if it has one;
+// <dir>/out/recovery.txt; and <dir>/identity, which is one of the recipients.
 type crashSite struct{ dir string }
 
 func newCrashSite(t *testing.T, withKeyring bool) crashSite {
@@ -61,17 +60,17 @@ func (s crashSite) identity() *age.X25519Identity {
 	return identity
 }
 
-// way is how a vault at a site is opened.
-type way string
+// method is an unlock method of the vault at a site.
+type method string
 
 const (
-	byKeyring   way = "keyring"
-	byRecovery  way = "recovery"
-	byRecipient way = "recipient"
+	byKeyring   method = "keyring"
+	byRecovery  method = "recovery"
+	byRecipient method = "recipient"
 )
 
-// usual is the way in which the vault of a site is opened where nothing was lost.
-func (s crashSite) usual() way {
+// usual is the unlock method to use if nothing was lost.
+func (s crashSite) usual() method {
 	slots, err := os.ReadFile(s.db() + ".slots")
 	if s.hasKeyring() && (err != nil || strings.Contains(string(slots), `"keyring": true`)) {
 		return byKeyring
@@ -81,7 +80,7 @@ func (s crashSite) usual() way {
 
 func (s crashSite) config(st *faulttest.Steps) vault.Config { return s.configBy(s.usual(), st) }
 
-func (s crashSite) configBy(w way, st *faulttest.Steps) vault.Config {
+func (s crashSite) configBy(w method, st *faulttest.Steps) vault.Config {
 	cfg := vault.Config{Path: s.db(), FS: faulttest.FS{Steps: st}, Actor: "ops", Via: "test"}
 	if s.hasKeyring() {
 		cfg.Keyring = faulttest.Keyring{Dir: s.keyring(), Steps: st}
@@ -109,9 +108,9 @@ func identitiesIn(file string) []age.Identity {
 	return identities
 }
 
-var allWays = []way{byKeyring, byRecovery, byRecipient}
+var allMethods = []method{byKeyring, byRecovery, byRecipient}
 
-// copy makes another site that is the same.
+// copy makes an identical site.
 func (s crashSite) copy(t *testing.T) crashSite {
 	t.Helper()
 	other := crashSite{vaulttest.Dir(t)}
@@ -124,11 +123,10 @@ func (s crashSite) copy(t *testing.T) crashSite {
 	return other
 }
 
-// noVault is what look says of a place without one.
+// noVault is what look prints if there is no vault.
 const noVault = "no vault"
 
-// look opens the vault without faults, checks all of it and tells of it, or says
-// "no vault".
+// look opens the vault without faults, checks everything and prints it, or prints "no vault".
 func (s crashSite) look(t *testing.T, cfg vault.Config) string {
 	t.Helper()
 	v, err := vault.Open(t.Context(), cfg)
@@ -140,12 +138,12 @@ func (s crashSite) look(t *testing.T, cfg vault.Config) string {
 	}
 	defer v.Close()
 	nodes := []string{}
-	told := ""
+	rest := ""
 	err = v.View(t.Context(), func(tx *vault.Tx) error {
 		if _, err := tx.VerifyAudit(t.Context()); err != nil {
 			return err
 		}
-		if _, err := tx.Signer(t.Context()); err != nil { // a sealed column opens
+		if _, err := tx.Signer(t.Context()); err != nil { // it is a sealed column
 			return err
 		}
 		m, err := tx.Meta(t.Context())
@@ -156,9 +154,9 @@ func (s crashSite) look(t *testing.T, cfg vault.Config) string {
 		if err != nil {
 			return err
 		}
-		told = fmt.Sprintf(" generation %d, %d slots", m.Generation, len(slots))
+		rest = fmt.Sprintf(" generation %d, %d slots", m.Generation, len(slots))
 		if m.Keyring {
-			told += ", keyring"
+			rest += ", keyring"
 		}
 		keys, err := checkKeys(t.Context(), tx)
 		if err != nil {
@@ -187,13 +185,13 @@ func (s crashSite) look(t *testing.T, cfg vault.Config) string {
 	if err == nil {
 		err = v.CheckPages(t.Context())
 	}
-	if err == nil { // and it can be written to
+	if err == nil { // the vault can be written
 		err = v.Update(t.Context(), func(tx *vault.Tx) error { return nil })
 	}
 	if err != nil {
 		t.Fatalf("look: %v", err)
 	}
-	return fmt.Sprint(nodes) + told
+	return fmt.Sprint(nodes) + rest
 }
 
 func (s crashSite) listing() string {
@@ -206,8 +204,8 @@ func (s crashSite) listing() string {
 	return b.String() + string(data)
 }
 
-// clean checks that nothing is left over: one entry, no files of a run, and a
-// keyring item for each database and no other.
+// clean checks that nothing is left over: there is one entry, there are no files of a run, and
+// there is one keyring item for each database.
 func (s crashSite) clean(t *testing.T) {
 	t.Helper()
 	keys := map[string]bool{}

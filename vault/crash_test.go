@@ -16,22 +16,20 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// The crash matrix: each call to the file system or the keyring that a
-// transition makes is one point, and at each point the call fails before its
-// effect, fails after it, all fail from there on, or the process is killed before
-// or after it. Whatever happens, the old vault or the new one must stand whole,
-// and a rerun succeed.
+// The crash matrix. Each call of the file system or the keyring in a transition is one point.
+// At each point the call fails before its effect, or fails after it; or all calls fail from
+// there on; or the process is killed before or after the call. Afterwards either the old vault
+// or the new one must be complete, and a rerun must succeed.
 
-// killed runs a scenario, or just opens the vault in a way, in a child that is
-// killed at a step, if it comes so far.
-func (s crashSite) killed(t *testing.T, scenario string, open way, at int, b faulttest.Blow) {
+// killed runs a scenario, or only opens the vault, in a child. The child is killed at a step,
+// if it gets there.
+func (s crashSite) killed(t *testing.T, scenario string, open method, at int, b faulttest.Fault) {
 	t.Helper()
-	s.struck(t, scenario, open, at, b, "")
+	s.killedWithDisk(t, scenario, open, at, b, "")
 }
 
-// struck is killed with a disk whose power can be cut, where lost says where it
-// keeps its memory.
-func (s crashSite) struck(t *testing.T, scenario string, open way, at int, b faulttest.Blow, lost string) {
+// killedWithDisk is killed with a Disk, whose power can be cut. lost is the directory of that Disk.
+func (s crashSite) killedWithDisk(t *testing.T, scenario string, open method, at int, b faulttest.Fault, lost string) {
 	t.Helper()
 	cmd := child("crash", strings.Join([]string{scenario, s.dir, string(open), strconv.Itoa(at), string(b), lost}, "|"))
 	cmd.Stderr = nil
@@ -49,13 +47,13 @@ func crashChild(spec string) {
 	}
 	s := crashSite{f[1]}
 	at, _ := strconv.Atoi(f[3])
-	st := &faulttest.Steps{At: at, Blow: faulttest.Blow(f[4])}
+	st := &faulttest.Steps{At: at, Fault: faulttest.Fault(f[4])}
 	if f[5] != "" {
 		st.Disk = &faulttest.Disk{Lost: f[5]}
 	}
 	var err error
 	if f[2] != "" {
-		err = openAndClose(context.Background(), sc.configBy(s, way(f[2]), st))
+		err = openAndClose(context.Background(), sc.configBy(s, method(f[2]), st))
 	} else {
 		err = sc.run(context.Background(), s, st)
 	}
@@ -82,37 +80,37 @@ func TestCrashMatrix(t *testing.T) {
 			steps := counted.Names()
 			tally := map[string]int{}
 			for at := 1; at <= len(steps); at++ {
-				for _, b := range faulttest.Blows {
+				for _, b := range faulttest.Faults {
 					if b == faulttest.KillBefore && at%2 == 1 && at > 1 {
-						continue // the kill after the step before left the same
+						continue // the kill after the step before left the same files
 					}
-					tally["blows"]++
+					tally["faults"]++
 					s := ground.copy(t)
 					if b.Kills() {
 						s.killed(t, name, "", at, b)
-						for i, w := range sc.ways {
+						for i, w := range sc.methods {
 							s.recovers(t, name, w, 0, before, tally)
 							if (at+i)%2 == 0 {
 								s.recovers(t, name, w, 1+(at+i)/2%6, before, tally)
 							}
 						}
 						if b == faulttest.KillBefore || at%4 == 0 {
-							// And again, somewhere in what comes after: in settling, or
-							// in the next run.
+							// And a second kill, somewhere in what follows: in settling, or in
+							// the next run.
 							again := s.usual()
 							if at%4 != 2 {
 								again = ""
 							}
 							s.killed(t, name, again, 1+at*7%(len(steps)+1), b)
-							tally["struck twice"]++
+							tally["killed twice"]++
 						}
 					} else {
-						st := &faulttest.Steps{At: at, Blow: b}
+						st := &faulttest.Steps{At: at, Fault: b}
 						err := sc.run(ctx, s, st)
-						// What is returned is the truth: an error, and nothing has
-						// changed; none, and all has.
+						// The result must be the truth: with an error nothing has changed,
+						// without one everything has.
 						want := sc.outcome
-						if err != nil && sc.later == nil { // a migration that was done stays done
+						if err != nil && sc.later == nil { // a finished migration stays
 							want = before
 						}
 						if errors.Is(err, vault.ErrUnsettled) { // the table is ahead of the slots file
@@ -133,12 +131,12 @@ func TestCrashMatrix(t *testing.T) {
 	}
 }
 
-// ends sees that a site has the old vault or the new one, whole; that a rerun
+// ends checks that a site has either the old vault or the new one, complete; that a rerun
 // succeeds; and that nothing is left over.
 func (s crashSite) ends(t *testing.T, name, before string, tally map[string]int) {
 	t.Helper()
 	sc := scenarios[name]
-	// What was run twice may have been done twice.
+	// Two runs may have added it twice.
 	got := strings.NewReplacer("generation 3", "generation 2", "4 slots", "3 slots").Replace(s.look(t, sc.config(s)))
 	tally["left "+got]++
 	switch got {
@@ -150,7 +148,7 @@ func (s crashSite) ends(t *testing.T, name, before string, tally map[string]int)
 			t.Errorf("the rerun left %s", got)
 		}
 	case sc.outcome:
-		if sc.leaves { // and a run that was killed behind another's success
+		if sc.leaves { // also what a killed run left after the success of another
 			left, _ := filepath.Glob(s.recovery() + ".second.part-*")
 			for _, path := range left {
 				os.Remove(path)
@@ -166,14 +164,14 @@ func (s crashSite) ends(t *testing.T, name, before string, tally map[string]int)
 	}
 }
 
-// recovers opens a copy of what a kill left in one way, after a second kill at a
-// step of that if again is not 0, and sees that everything is there; and that
-// after the next open in the usual way nothing is left over.
-func (s crashSite) recovers(t *testing.T, name string, w way, again int, before string, tally map[string]int) {
+// recovers opens a copy of what a kill left, by one unlock method. If again is not 0, a second
+// kill happens at that step of the open. It checks that everything is there, and that nothing
+// is left over after the next open by the usual method.
+func (s crashSite) recovers(t *testing.T, name string, w method, again int, before string, tally map[string]int) {
 	t.Helper()
 	sc := scenarios[name]
 	if w == byRecovery && !exists(s.recovery()) {
-		return // an init that did not come so far
+		return // an init that did not get so far
 	}
 	s = s.copy(t)
 	if again > 0 {

@@ -11,41 +11,41 @@ import (
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
 )
 
-// CreateOptions says how a new vault is opened besides by the keyring. At least
-// one of Recipients, RecoveryFile and ShowRecovery is needed.
+// CreateOptions says how a new vault can be opened besides the keyring. At least one of
+// Recipients, RecoveryFile and ShowRecovery is required.
 type CreateOptions struct {
 	// Recipients are age or SSH public keys; see [identity.ParseRecipient].
 	Recipients []string
 	// PostQuantum makes a vault of that class: its recipients are "age1pq1...".
 	PostQuantum bool
-	// RecoveryFile is where a recovery identity is written, as a new file.
+	// RecoveryFile is where the recovery identity is written. The file must not exist.
 	RecoveryFile string
-	// NoKeyring keeps the key out of cfg.Keyring, which then only loses what an
-	// interrupted run put there.
+	// NoKeyring keeps the key out of cfg.Keyring. The keyring is then used only to delete what
+	// an interrupted run stored in it.
 	NoKeyring bool
-	// ShowRecovery is given the recovery identity when RecoveryFile is empty. It
-	// returns when the operator has it; an error abandons the vault.
+	// ShowRecovery gets the recovery identity if RecoveryFile is empty. It returns when the
+	// operator has it. If it returns an error, no vault is made.
 	ShowRecovery func(context.Context, NewIdentity) error
 }
 
-// Created tells of a new vault.
+// Created describes a new vault.
 type Created struct {
 	Path              string
 	VaultID           string
 	KeyID             KeyID
-	Signer            string // public key line
-	RecoveryRecipient string // "" when no recovery identity was made
+	Signer            string // a line as in authorized_keys
+	RecoveryRecipient string // "" if no recovery identity was made
 	Slots             []Slot
 }
 
-// Create makes a new vault at cfg.Path, and its directory where there is none.
-// The key goes into cfg.Keyring, where there is one, and is wrapped for the
-// recipients. An interrupted run's leavings are swept.
+// Create makes a new vault at cfg.Path, and the directory if there is none. It stores the key
+// in cfg.Keyring, if there is one, and wraps it for the recipients. It removes what an
+// interrupted run left.
 //
-// Errors: [ErrExists] for any database at the path ([ErrPlaintext] too for an
-// ordinary SQLite database), [ErrFileExists] for a RecoveryFile, [ErrMissing] where
-// a slots file tells of a database that is gone, [ErrInvalid], [ErrInsecure],
-// [ErrLocked], an error of package keyring. After any of them there is no vault.
+// Errors: [ErrExists] for any database at the path (with [ErrPlaintext] if it is an ordinary
+// SQLite database), [ErrFileExists] for RecoveryFile, [ErrMissing] if there is a slots file but
+// no database, [ErrInvalid], [ErrInsecure], [ErrLocked], an error of package keyring. After any
+// of them there is no vault.
 func Create(ctx context.Context, cfg Config, opts CreateOptions) (Created, error) {
 	class := identity.Classic
 	if opts.PostQuantum {
@@ -57,7 +57,7 @@ func Create(ctx context.Context, cfg Config, opts CreateOptions) (Created, error
 	}
 	recoverable := opts.RecoveryFile != "" || opts.ShowRecovery != nil
 	if len(slots) == 0 && !recoverable {
-		return Created{}, fmt.Errorf("%w: a vault needs a recovery identity or a recipient: a lost keyring would lose it", ErrInvalid)
+		return Created{}, fmt.Errorf("%w: a vault needs a recovery identity or a recipient: without one, losing the keyring loses the vault", ErrInvalid)
 	}
 	p, err := newVaultPaths(cfg.Path)
 	if err == nil && opts.RecoveryFile != "" {
@@ -70,16 +70,7 @@ func Create(ctx context.Context, cfg Config, opts CreateOptions) (Created, error
 		return Created{}, err
 	}
 	t := newTransition(cfg, p, cfg.Keyring != nil && !opts.NoKeyring)
-	if err := t.probeKeyring(ctx); err != nil {
-		return Created{}, err
-	}
-	if err := makeDir(cfg.fs(), p.dir); err != nil {
-		return Created{}, err
-	}
-	if err := p.checkPrivate(); err != nil {
-		return Created{}, err
-	}
-	if err := p.checkPlace(cfg); err != nil {
+	if err := t.preparePlace(ctx); err != nil {
 		return Created{}, err
 	}
 	lock := durable.NewLock(p.lock)
@@ -90,7 +81,7 @@ func Create(ctx context.Context, cfg Config, opts CreateOptions) (Created, error
 	if err := mustNotExist(p); err != nil {
 		return Created{}, err
 	}
-	interrupted, _, err := clearWay(ctx, cfg, p, false, t.meta.Keyring)
+	interrupted, _, err := clearInterruptedRun(ctx, cfg, p, false, t.meta.Keyring)
 	if err != nil {
 		return Created{}, err
 	}
@@ -102,46 +93,76 @@ func Create(ctx context.Context, cfg Config, opts CreateOptions) (Created, error
 	}
 	var recovery NewIdentity
 	if recoverable {
-		var again bool
-		if recovery, again, err = makeRecovery(class, opts.RecoveryFile, interrupted); err != nil {
+		if recovery, err = t.addRecovery(opts, interrupted); err != nil {
 			return Created{}, err
-		}
-		recovery.Kind = SlotRecovery
-		recovery.VaultID, recovery.Created = t.meta.VaultID, t.meta.Created
-		t.vouchKeys[recovery.Recipient] = recovery.vouchKey()
-		t.sheet = true
-		t.slots = append(t.slots, newSlot(Slot{Kind: SlotRecovery, Label: string(SlotRecovery), Recipient: recovery.Recipient}, t.meta.Created))
-		t.handOver = func(ctx context.Context) error {
-			recovery.Signer = t.meta.Signer
-			var files []IdentityFile
-			show := opts.ShowRecovery
-			if opts.RecoveryFile != "" {
-				files, show = []IdentityFile{{Path: opts.RecoveryFile, again: again}}, nil
-			}
-			_, err := handOver(ctx, cfg.fs(), recovery, files, show)
-			return err
-		}
-		if opts.RecoveryFile != "" {
-			t.takeBack = func() { takeBackRecovery(cfg.fs(), opts.RecoveryFile, recovery) }
 		}
 	}
 	t.fill = func(context.Context, *Tx) (Event, error) {
-		return Event{Action: "vault.init", Subject: t.meta.VaultID, Detail: fmt.Sprintf("%d slots, keyring %t", len(t.slots), t.meta.Keyring)}, nil
+		return Event{Action: ActionInit, Subject: t.meta.VaultID, Detail: fmt.Sprintf("%d slots, keyring %t", len(t.slots), t.meta.Keyring)}, nil
 	}
 	if err := t.run(ctx); err != nil {
 		return Created{}, err
 	}
-	return Created{
-		Path:              p.db,
-		VaultID:           t.meta.VaultID,
-		KeyID:             t.meta.KeyID,
-		Signer:            t.meta.Signer,
-		RecoveryRecipient: recovery.Recipient,
-		Slots:             t.slots,
-	}, nil
+	made := t.created()
+	made.RecoveryRecipient = recovery.Recipient
+	return made, nil
 }
 
-// mustNotExist refuses whatever stands at the database's path.
+// preparePlace makes and checks the directory of a new vault. Before anything is made, it
+// sees that the keyring answers.
+func (t *transition) preparePlace(ctx context.Context) error {
+	if err := t.probeKeyring(ctx); err != nil {
+		return err
+	}
+	if err := makeDir(t.cfg.fs(), t.paths.dir); err != nil {
+		return err
+	}
+	if err := t.paths.checkPrivate(); err != nil {
+		return err
+	}
+	return t.paths.checkPlace(t.cfg)
+}
+
+// addRecovery adds a slot for a recovery identity, which is handed over before the commit.
+func (t *transition) addRecovery(opts CreateOptions, interrupted []string) (NewIdentity, error) {
+	recovery, again, err := makeRecovery(t.meta.Class, opts.RecoveryFile, interrupted)
+	if err != nil {
+		return NewIdentity{}, err
+	}
+	recovery.Kind = SlotRecovery
+	recovery.VaultID, recovery.Created = t.meta.VaultID, t.meta.Created
+	t.vouchKeys[recovery.Recipient] = recovery.vouchKey()
+	t.sheet = true
+	t.slots = append(t.slots, newSlot(Slot{Kind: SlotRecovery, Label: string(SlotRecovery), Recipient: recovery.Recipient}, t.meta.Created))
+	t.handOver = func(ctx context.Context) error {
+		signed := recovery
+		signed.Signer = t.meta.Signer
+		var files []IdentityFile
+		show := opts.ShowRecovery
+		if opts.RecoveryFile != "" {
+			files, show = []IdentityFile{{Path: opts.RecoveryFile, again: again}}, nil
+		}
+		_, err := handOver(ctx, t.cfg.fs(), signed, files, show)
+		return err
+	}
+	if opts.RecoveryFile != "" {
+		t.undoHandOver = func() { removeRecoveryFile(t.cfg.fs(), opts.RecoveryFile, recovery) }
+	}
+	return recovery, nil
+}
+
+// created describes the vault that the transition made.
+func (t *transition) created() Created {
+	return Created{
+		Path:    t.paths.db,
+		VaultID: t.meta.VaultID,
+		KeyID:   t.meta.KeyID,
+		Signer:  t.meta.Signer,
+		Slots:   t.slots,
+	}
+}
+
+// mustNotExist returns [ErrExists] for any file at the database's path.
 func mustNotExist(p paths) error {
 	ok, err := durable.Exists(p.db)
 	if err != nil || !ok {
@@ -153,8 +174,8 @@ func mustNotExist(p paths) error {
 	return fmt.Errorf("%q %w", p.db, ErrExists)
 }
 
-// makeRecovery makes the recovery identity, or takes it again from the file of
-// an interrupted run.
+// makeRecovery makes the recovery identity, or uses the one in the file of an interrupted run
+// again.
 func makeRecovery(class identity.Class, file string, interrupted []string) (r NewIdentity, again bool, err error) {
 	if file != "" {
 		r, err = readRecovery(file, interrupted)
@@ -172,7 +193,7 @@ func makeRecovery(class identity.Class, file string, interrupted []string) (r Ne
 	return r, false, err
 }
 
-// checkDir sees that a file could be written there, before anything is made.
+// checkDir checks that the directory of a file exists, before anything is made.
 func checkDir(dir string) error {
 	ok, err := durable.Exists(dir)
 	if err == nil && !ok {

@@ -13,38 +13,39 @@ import (
 	"github.com/rbee-keeper/rbee-vault/keyring"
 )
 
-// Destroyed tells what is gone, and what is not.
+// Destroyed lists what was removed and what is left.
 type Destroyed struct {
 	Files    []string // removed
 	Accounts []string // keyring items that were deleted
-	Left     []string // files beside it that are vaults of their own
-	// LeftAccounts are keyring items that may be the vault's, but nothing shows
-	// that they are no other's.
+	Left     []string // vaults of their own beside it
+	// LeftAccounts are keyring items that may belong to the vault. They are left, because they
+	// may also belong to another vault.
 	LeftAccounts []string
 }
 
-// Destroy removes the vault at cfg.Path, or a file set aside, with its keyring
-// items: without its key the rest is noise. It asks for no key. Copies that a
-// migration set aside under the vault's key go with it; what restore set aside is
-// a vault of its own, and stays. Backups stay, and their recipients can read them.
-// The lock files stay too: they are empty. A copy of a vault in another place
-// shares the original's keyring items, so destroying either takes them from both.
+// Destroy removes the vault at cfg.Path, or a file that was set aside, with its keyring items.
+// Without its key the rest cannot be read. Destroy needs no key.
 //
-// The keyring items go first. Where the vault has one and the keyring does not
-// answer, its error is returned, with what is gone by then: nothing, or items.
-// Other errors: [ErrNoVault], [ErrPlaintext], [ErrInsecure], [ErrAlreadyOpen],
-// [ErrLocked]; [ErrInvalid] for a file that nothing shows to be a vault. What an
-// interrupted run left, the next one removes.
+// Copies that a migration set aside under the vault's key are removed too. A vault that a
+// restore set aside is a vault of its own, and stays. Backups stay, and their recipients can
+// read them. The lock files stay; they are empty. A copy of a vault in another place has the
+// same keyring items as the original, so destroying one of them takes the items from both.
+//
+// The keyring items are deleted first. If the vault has one and the keyring does not answer,
+// the error of the keyring is returned, with what was removed by then: nothing, or some items.
+// Other errors: [ErrNoVault], [ErrPlaintext], [ErrInsecure], [ErrAlreadyOpen], [ErrLocked], and
+// [ErrInvalid] for a file that nothing shows to be a vault. What an interrupted run left, the
+// next run removes.
 func Destroy(ctx context.Context, cfg Config) (Destroyed, error) {
-	p, _, err := planDestruction(ctx, cfg) // before a lock file is made
+	p, _, err := planDestruction(ctx, cfg) // before a lock file is created
 	if err != nil {
 		return Destroyed{}, err
 	}
-	lock := durable.NewLock(p.lock)
-	if err := take(ctx, cfg, lock, lock.Exclusive); err != nil {
+	release, err := takeAlone(ctx, cfg, p)
+	if err != nil {
 		return Destroyed{}, err
 	}
-	defer lock.Unlock()
+	defer release()
 	r, err := planRemoval(ctx, cfg, p)
 	if err != nil {
 		return Destroyed{}, err
@@ -69,7 +70,7 @@ func Destroy(ctx context.Context, cfg Config) (Destroyed, error) {
 	return done, nil
 }
 
-// PlanDestruction tells what [Destroy] would remove. Errors are Destroy's.
+// PlanDestruction returns what [Destroy] would remove. Errors are those of Destroy.
 func PlanDestruction(ctx context.Context, cfg Config) (Destroyed, error) {
 	_, r, err := planDestruction(ctx, cfg)
 	return Destroyed{Files: r.files, Accounts: r.accounts, Left: r.left, LeftAccounts: r.leftAccounts}, err
@@ -87,8 +88,8 @@ func planDestruction(ctx context.Context, cfg Config) (paths, removal, error) {
 	return p, r, err
 }
 
-// removal is what belongs to a vault and to no other: its files and its keyring
-// items, each in the order in which they go.
+// removal is what belongs to this vault and to no other: files and keyring items, each in the
+// order in which they are removed.
 type removal struct {
 	files        []string
 	accounts     []string
@@ -103,14 +104,14 @@ func planRemoval(ctx context.Context, cfg Config, p paths) (removal, error) {
 	}
 	id, err := peekKeyID(p.db)
 	gone := errors.Is(err, fs.ErrNotExist)
-	// A file set aside is shown to be one by its name, whatever it has become.
+	// The name of a file that was set aside shows what it is, even if its content is damaged.
 	named := p.setAside()
 	switch {
 	case errors.Is(err, ErrPlaintext) && !named, errors.Is(err, ErrAlreadyOpen):
 		return removal{}, err
 	case gone && !file.present():
 		return removal{}, fmt.Errorf("%w at %q", ErrNoVault, p.db)
-	case err != nil && !file.present() && !named: // neither the file nor anything beside it tells what it was
+	case err != nil && !file.present() && !named: // neither the file nor anything beside it shows what it was
 		return removal{}, err
 	}
 	var r removal
@@ -122,17 +123,16 @@ func planRemoval(ctx context.Context, cfg Config, p paths) (removal, error) {
 		return removal{}, err
 	}
 	if !file.present() && len(r.accounts) == 0 && !named {
-		return removal{}, fmt.Errorf("%w: nothing shows %q to be a vault: it has no slots file, and no key in the keyring; if it must go: rm %s", ErrInvalid, p.db, wire.Quote(p.db))
+		return removal{}, fmt.Errorf("%w: nothing shows that %q is a vault: it has no slots file, and no key in the keyring; to remove it anyway: rm %s", ErrInvalid, p.db, wire.Quote(p.db))
 	}
 	if len(r.accounts) > 0 && cfg.Keyring == nil {
-		return removal{}, fmt.Errorf("%w: the vault's key lies in one", keyring.ErrUnavailable)
+		return removal{}, fmt.Errorf("%w: the vault's key is in a keyring", keyring.ErrUnavailable)
 	}
-	// The database last but for its slots file: while either is there, a rerun
-	// knows it.
+	// The database and its slots file come last: while either exists, a rerun can continue.
 	files, kept := p.leftovers(file)
 	r.files, r.left = append(r.files, files...), append(p.of(replacedVault), kept...)
 	for _, path := range p.of(foreignSlots) {
-		if copied, err := readSlotsFile(path); err == nil && file.tellsOf(copied) {
+		if copied, err := readSlotsFile(path); err == nil && file.sharesVault(copied) {
 			r.files = append(r.files, path)
 		}
 	}
@@ -147,20 +147,20 @@ func planRemoval(ctx context.Context, cfg Config, p paths) (removal, error) {
 	return r, nil
 }
 
-// planAccounts finds the keyring items that are this vault's and no other's. A
-// slots file that does not tell of the database may be another vault's, as when
-// settling: of what it says nothing is deleted.
+// planAccounts finds the keyring items that belong to this vault and to no other. If the slots
+// file has no entry for the database, it may be another vault's, as when settling: then no item
+// that it names is deleted.
 func (r *removal) planAccounts(ctx context.Context, cfg Config, p paths, file slotsFile, id *KeyID, gone bool) error {
 	others, unread, err := p.siblings()
 	if err != nil {
 		return err
 	}
-	var inPlace *entry
+	var own *entry
 	if id != nil {
-		inPlace = file.find(*id)
+		own = file.find(*id)
 	}
-	if id != nil && inPlace == nil && cfg.Keyring != nil {
-		// Without its entry the keyring tells whether it is a vault.
+	if id != nil && own == nil && cfg.Keyring != nil {
+		// There is no entry for the database, so the keyring must show whether it is a vault.
 		value, err := cfg.Keyring.Get(ctx, id.String())
 		if err != nil && !errors.Is(err, keyring.ErrNotFound) {
 			return err
@@ -172,9 +172,9 @@ func (r *removal) planAccounts(ctx context.Context, cfg Config, p paths, file sl
 	}
 	for _, e := range file.entries {
 		if !e.Keyring || e.State == stateReplaced {
-			continue // none, or a set-aside file's
+			continue // it has no item, or a file set aside needs it
 		}
-		foreign := !gone && inPlace == nil || inPlace != nil && e.State != statePending && e.VaultID != inPlace.VaultID
+		foreign := !gone && own == nil || own != nil && e.State != statePending && e.VaultID != own.VaultID
 		shared := func(same func(o sibling) bool) bool { return foreign || unread || slices.ContainsFunc(others, same) }
 		r.account(anchorAccount(e.VaultID), shared(func(o sibling) bool { return o.vaultID == "" || o.vaultID == e.VaultID }))
 		r.account(e.KeyID.String(), shared(func(o sibling) bool { return o.id == e.KeyID }))
@@ -182,7 +182,7 @@ func (r *removal) planAccounts(ctx context.Context, cfg Config, p paths, file sl
 	return nil
 }
 
-// account lists an item, to be deleted or to be left.
+// account lists an item as one to delete or one to leave.
 func (r *removal) account(name string, leave bool) {
 	list := &r.accounts
 	if leave {
@@ -193,22 +193,22 @@ func (r *removal) account(name string, leave bool) {
 	}
 }
 
-// tellsOf reports whether a copy of a slots file tells of the same vault.
-func (f slotsFile) tellsOf(copied slotsFile) bool {
+// sharesVault reports whether the copy of a slots file has an entry of the same vault.
+func (f slotsFile) sharesVault(copied slotsFile) bool {
 	return slices.ContainsFunc(copied.entries, func(c entry) bool {
 		return slices.ContainsFunc(f.entries, func(e entry) bool { return e.VaultID == c.VaultID && e.State != stateReplaced })
 	})
 }
 
-// sibling is another database of the same name: the one in place, or one that was
-// set aside.
+// sibling is another database of the same name: the one in place, or one that was set aside.
 type sibling struct {
 	id      KeyID
-	vaultID string // "" when its slots file does not tell
+	vaultID string // "" if its slots file does not show it
 }
 
-// siblings lists them, and reports whether one is there that cannot be read: it
-// may have any key. The copies that migrations made go with the database in place.
+// siblings lists them. unread reports that one of them cannot be read, so it may have any key.
+// The copies that migrations made are removed with the database in place, so they are not
+// listed for it.
 func (p paths) siblings() (found []sibling, unread bool, err error) {
 	base := p
 	if p.setAside() {
@@ -239,6 +239,5 @@ func (p paths) siblings() (found []sibling, unread bool, err error) {
 	return found, unread, nil
 }
 
-// asides lists the databases of this name that are set aside, where the database
-// itself is not one of them.
+// asides lists the databases of this name that were set aside. p is the database in place.
 func (p paths) asides() []string { return append(p.of(replacedVault), p.of(beforeDatabase)...) }

@@ -18,7 +18,7 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
 )
 
-// destructions have no outcome to open, so TestCrashMatrix is not for them.
+// destructions leave no vault to open, so they are not in TestCrashMatrix.
 var destructions = map[string]scenario{
 	"destroy":                 {keyring: true, old: true, run: destroy},
 	"destroy without keyring": {old: true, run: destroy},
@@ -29,7 +29,7 @@ func destroy(ctx context.Context, s crashSite, st *faulttest.Steps) error {
 	return err
 }
 
-// files names what lies beside a database, without the locks.
+// files lists the files beside a database, without the locks.
 func files(t *testing.T, dir string) (names []string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -37,7 +37,7 @@ func files(t *testing.T, dir string) (names []string) {
 		t.Fatal(err)
 	}
 	for _, e := range entries {
-		if !strings.HasSuffix(e.Name(), ".lock") && !strings.HasSuffix(e.Name(), ".write") && !strings.HasSuffix(e.Name(), ".anchor") {
+		if ext := filepath.Ext(e.Name()); !slices.Contains([]string{".lock", ".write", ".turn", ".anchor"}, ext) {
 			names = append(names, e.Name())
 		}
 	}
@@ -54,7 +54,7 @@ func TestDestroy(t *testing.T) {
 	stranger, _, _ := keyringVault(t)
 	write(t, cfg.Path+".slots.foreign-20260102T000000Z", read(t, stranger.Path+".slots"))
 	write(t, cfg.Path+".new", nil)
-	// Restored over: the first vault is set aside, and a vault of its own.
+	// A restore replaced the first vault. It was set aside and is a vault of its own.
 	_, err := vault.Restore(t.Context(), cfg, vault.RestoreOptions{Replace: true, Fill: func(_ context.Context, tx *vault.Tx) (vault.Backup, error) {
 		slot := vault.Slot{ID: "0123456789abcdef", Kind: vault.SlotRecipient, Recipient: identity.Recipient().String(), Created: tx.Now()}
 		return vault.Backup{Slots: []vault.Slot{slot}, OriginVaultID: "origin"}, nil
@@ -93,7 +93,7 @@ func TestDestroy(t *testing.T) {
 		t.Errorf("again: %v, want ErrNoVault", err)
 	}
 
-	// What was set aside opens by its own key, until it goes too.
+	// The vault that was set aside opens by its own key, until it is destroyed too.
 	byAside := cfg
 	byAside.Path = aside
 	if err := openAndClose(t.Context(), byAside); err != nil {
@@ -110,8 +110,9 @@ func TestDestroy(t *testing.T) {
 	}
 }
 
-// TestDestroyTakesNothingOfOthers: what a slots file says that is not the
-// database's own, what cannot be read, and what only looks like a copy.
+// TestDestroyTakesNothingOfOthers: Destroy must not delete what a slots file of another
+// database names, what a file that cannot be read may need, or a file that only looks like a
+// copy.
 func TestDestroyTakesNothingOfOthers(t *testing.T) {
 	for name, spoil := range map[string]func(t *testing.T, mine, theirs vault.Config){
 		"their slots file beside mine": func(t *testing.T, mine, theirs vault.Config) {
@@ -145,7 +146,7 @@ func TestDestroyTakesNothingOfOthers(t *testing.T) {
 	}
 }
 
-// accountsOf are a vault's two keyring items: its key's and its anchor's.
+// accountsOf returns the accounts of a vault's two keyring items: key and anchor.
 func accountsOf(t *testing.T, cfg vault.Config) []string {
 	t.Helper()
 	plan, err := vault.PlanDestruction(t.Context(), cfg)
@@ -156,8 +157,8 @@ func accountsOf(t *testing.T, cfg vault.Config) []string {
 	return plan.Accounts
 }
 
-// TestDestroyKeepsSharedKeys: a copy that a migration set aside has the key of the
-// vault in place, which stays, also when it is open or cannot be read.
+// TestDestroyKeepsSharedKeys: a copy that a migration set aside has the same key as the vault
+// in place. That vault stays, even if it is open or cannot be read.
 func TestDestroyKeepsSharedKeys(t *testing.T) {
 	cfg, k, _ := keyringVault(t)
 	aside := cfg
@@ -213,7 +214,7 @@ func TestDestroyRefuses(t *testing.T) {
 			}
 		})
 	}
-	// Beside another process that has it open.
+	// Another process has it open.
 	cfg := vaulttest.Config(t)
 	cmd := child("hold", childSpec(cfg))
 	if lines := start(t, cmd); !lines.Scan() {
@@ -225,8 +226,8 @@ func TestDestroyRefuses(t *testing.T) {
 	}
 }
 
-// TestDestroyUnreadable: what nobody can open any more goes as well, as long as a
-// slots file or the keyring shows what it was.
+// TestDestroyUnreadable: a vault that nobody can open any more is destroyed too, if a slots
+// file or the keyring shows what it was.
 func TestDestroyUnreadable(t *testing.T) {
 	for name, spoil := range map[string]func(t *testing.T, cfg vault.Config){
 		"no database":   func(t *testing.T, cfg vault.Config) { os.Remove(cfg.Path) },
@@ -242,7 +243,7 @@ func TestDestroyUnreadable(t *testing.T) {
 				t.Fatal(err)
 			}
 			accounts, _ := k.Accounts()
-			accounts = slices.DeleteFunc(accounts, func(a string) bool { return slices.Contains(done.LeftAccounts, a) }) // that is told
+			accounts = slices.DeleteFunc(accounts, func(a string) bool { return slices.Contains(done.LeftAccounts, a) }) // the result reports these
 			accounts = slices.DeleteFunc(accounts, func(a string) bool { return strings.HasSuffix(a, "/anchor") && name == "no slots file" })
 			if len(accounts) != 0 || len(files(t, filepath.Dir(cfg.Path))) != 0 {
 				t.Errorf("left: %v, %v", accounts, files(t, filepath.Dir(cfg.Path)))
@@ -251,8 +252,8 @@ func TestDestroyUnreadable(t *testing.T) {
 	}
 }
 
-// TestDestroyUnderFaults strikes each of its steps. Then the vault opens by its
-// recipient as long as its files are there, and a rerun removes what is left.
+// TestDestroyUnderFaults makes each step fail. After that the vault opens by its recipient as
+// long as its files exist, and a rerun removes the rest.
 func TestDestroyUnderFaults(t *testing.T) {
 	for name, sc := range destructions {
 		t.Run(name, func(t *testing.T) {
@@ -262,15 +263,15 @@ func TestDestroyUnderFaults(t *testing.T) {
 			if err := destroy(t.Context(), ground.copy(t), counted); err != nil {
 				t.Fatal(err)
 			}
-			blows := 0
+			faults := 0
 			for at := 1; at <= len(counted.Names()); at++ {
-				for _, b := range faulttest.Blows {
-					blows++
+				for _, b := range faulttest.Faults {
+					faults++
 					s := ground.copy(t)
 					if b.Kills() {
 						s.killed(t, name, "", at, b)
 					} else {
-						destroy(t.Context(), s, &faulttest.Steps{At: at, Blow: b})
+						destroy(t.Context(), s, &faulttest.Steps{At: at, Fault: b})
 					}
 					if exists(s.db()) && exists(s.db()+".slots") {
 						cfg := s.configBy(byRecipient, &faulttest.Steps{})
@@ -291,13 +292,13 @@ func TestDestroyUnderFaults(t *testing.T) {
 					}
 				}
 			}
-			t.Logf("%d steps, %d blows", len(counted.Names()), blows)
+			t.Logf("%d steps, %d faults", len(counted.Names()), faults)
 		})
 	}
 }
 
-// TestDestroyKeepsReplacedKeys: the key of a vault that was replaced belongs to its files,
-// wherever they are now.
+// TestDestroyKeepsReplacedKeys: the key of a replaced vault is needed by its files, wherever
+// they are now.
 func TestDestroyKeepsReplacedKeys(t *testing.T) {
 	cfg, k, _ := keyringVault(t)
 	if err := k.Set(t.Context(), otherKeyID, "its key"); err != nil {
@@ -312,8 +313,8 @@ func TestDestroyKeepsReplacedKeys(t *testing.T) {
 	}
 }
 
-// TestDestroyWithoutItsEntry: the key of the vault in place stays when a copy of it that
-// lost its slots file is destroyed.
+// TestDestroyWithoutItsEntry: a copy of the vault in place has lost its slots file. Destroying
+// that copy keeps the key.
 func TestDestroyWithoutItsEntry(t *testing.T) {
 	cfg, _, _ := keyringVault(t)
 	aside := cfg

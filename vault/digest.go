@@ -11,19 +11,18 @@ import (
 	"strings"
 )
 
-// The content digest. SQLCipher proves that a page was written under the key, not
-// that it is the newest: who can write the file can put an older page back. So each
-// row of the audit log holds a digest of all the rows as the change left them, and
-// whoever reads everything compares.
+// The content digest protects against old pages. SQLCipher proves that a page was written under
+// the key. It does not prove that the page is the newest: an attacker who can write the file
+// can put an older page back. So each row of the audit log holds a digest of all rows as they
+// were after the change. Whoever reads all rows compares them with the newest audit row.
 //
-// The digest of a set of rows is their count and the XOR of an HMAC of each
-// (MSet-XOR-Hash, Clarke et al., 2003), so a change costs as much as the rows that it
-// changes. There are two: of the configuration, and of the slots, which are compared
-// at every open.
+// The digest of a set of rows is their count and the XOR of an HMAC of each row (MSet-XOR-Hash,
+// Clarke et al., 2003). So the cost of a change depends only on the rows that it changes. There
+// are two digests: one of the configuration, and one of the slots, which is compared at every
+// open.
 //
-// The write connection maintains it by triggers of its own, which see cascades too;
-// see digest_sql.go. A transition, a migration and an accepted rollback compute it
-// from the rows as they stand.
+// Triggers on the write connection maintain the digest, also for cascades; see digest_sql.go. A
+// transition, a migration and an accepted rollback compute it from all rows.
 
 // rowSet is the digest of a set of rows.
 type rowSet struct {
@@ -31,7 +30,7 @@ type rowSet struct {
 	sum   [sha256.Size]byte
 }
 
-// move adds a row to the set (count 1) or takes it away (count -1).
+// move adds a row to the set (count 1) or removes it (count -1).
 func (s *rowSet) move(count int64, row []byte) {
 	s.count += count
 	subtle.XORBytes(s.sum[:], s.sum[:], row)
@@ -42,10 +41,10 @@ func (s rowSet) plus(change rowSet) rowSet {
 	return s
 }
 
-// digest is what an audit row says of the rows.
+// digest is the digest in an audit row.
 type digest struct {
 	content rowSet
-	slots   rowSet // with what vault_meta says of the unlock methods
+	slots   rowSet // with the columns of vault_meta about the unlock methods
 }
 
 func (d digest) plus(change digest) digest {
@@ -57,7 +56,7 @@ func (d digest) String() string {
 	return fmt.Sprintf("%d:%x:%d:%x", d.content.count, d.content.sum, d.slots.count, d.slots.sum)
 }
 
-// parseDigest parses what String gives, or returns [ErrInvalid].
+// parseDigest parses what String returns. The error for anything else is [ErrInvalid].
 func parseDigest(s string) (digest, error) {
 	var d digest
 	fields := strings.Split(s, ":")
@@ -73,7 +72,7 @@ func parseDigest(s string) (digest, error) {
 	return d, nil
 }
 
-// rowHasher computes the HMAC of rows under a key. It is for one goroutine.
+// rowHasher computes the HMAC of rows under a key. Only one goroutine may use it.
 type rowHasher struct {
 	mac hash.Hash
 	sum [sha256.Size]byte
@@ -81,18 +80,17 @@ type rowHasher struct {
 
 func newRowHasher(key []byte) *rowHasher { return &rowHasher{mac: hmac.New(sha256.New, key)} }
 
-// hash returns the HMAC of a row's text, until the next call.
+// hash returns the HMAC of a row's text. The result is valid until the next call.
 func (h *rowHasher) hash(text []byte) []byte {
 	h.mac.Reset()
 	h.mac.Write(text)
 	return h.mac.Sum(h.sum[:0])
 }
 
-// rowText is the text of a row that its HMAC covers: its table, then name and value of
-// each column that is not NULL, so that a migration which adds a column changes no
-// digest. Names and values alternate in columns: first those that are declared NOT NULL,
-// then the others, both in the order of their names. [columns.rowText] is the same in
-// SQL.
+// rowText is the text of a row that its HMAC covers: the table, then name and value of each
+// column that is not NULL. So a migration that adds a column changes no digest. The arguments
+// are names and values in turn: first the columns declared NOT NULL, then the others, both in
+// the order of their names. [columns.rowText] is the same in SQL.
 func rowText(table string, columns ...any) []byte {
 	text := []byte(table)
 	for i := 0; i < len(columns); i += 2 {
@@ -103,15 +101,15 @@ func rowText(table string, columns ...any) []byte {
 	return text
 }
 
-// digestedTable is a table that the digest covers, but for some columns.
+// digestedTable is a table that the digest covers, except for some columns.
 type digestedTable struct {
 	name    string
-	leftOut []string // columns that hold state, whose changes are not audited
+	leftOut []string // columns with state, whose changes are not audited
 }
 
-// contentTables are the tables of the configuration; the table of slots is covered by
-// the other digest. Not covered: audit_log, whose chain covers it; backups, which
-// tells of files; of vault_meta what stays as long as the key does.
+// contentTables are the tables of the configuration. The table of slots has its own digest. Not
+// covered: audit_log, which its chain protects; backups, which describes files; and the columns
+// of vault_meta that stay the same as long as the key does.
 var contentTables = []digestedTable{
 	{"beehives", []string{"status", "last_connected_unix"}},
 	{"node_details", nil},
@@ -124,19 +122,19 @@ var contentTables = []digestedTable{
 
 var slotsTable = digestedTable{name: "slots"}
 
-// contentCheck sees that the rows which somebody reads in a transaction, to carry them
-// on, are those that the audit log tells of: each row is counted by the statement that
-// reads it, so that no other page can be put in its place between two reads.
+// contentCheck checks rows that are read in a transaction to be stored elsewhere, as in a
+// backup. They must be those of the newest audit row. Each row is counted by the same statement
+// that reads it, so that no other page can be put in place between two reads.
 type contentCheck struct {
 	want    digest
 	columns columns
 	hasher  *rowHasher
-	sums    map[string]rowSet   // by table, of the last reading
-	earlier map[string][]rowSet // of readings before that one
+	sums    map[string]rowSet   // by table, of the last read
+	earlier map[string][]rowSet // of earlier reads
 }
 
-// BeginCheck begins a check of all rows of the registry and of the signers that are read
-// in this transaction, until [Tx.EndCheck].
+// BeginCheck begins a check of all rows of the registry and of the signers that this
+// transaction reads. It ends with [Tx.EndCheck].
 func (tx *Tx) BeginCheck(ctx context.Context) error {
 	want, err := tx.auditedDigest(ctx)
 	if err != nil {
@@ -156,7 +154,7 @@ func (tx *Tx) BeginCheck(ctx context.Context) error {
 	return nil
 }
 
-// auditedDigest is the digest that the newest audit row tells.
+// auditedDigest returns the digest in the newest audit row.
 func (tx *Tx) auditedDigest(ctx context.Context) (digest, error) {
 	head, last, err := selectAuditHead(ctx, tx)
 	if err != nil {
@@ -169,9 +167,9 @@ func (tx *Tx) auditedDigest(ctx context.Context) (digest, error) {
 	return d, nil
 }
 
-// Checked returns an SQL expression that whoever reads all rows of a table selects
-// beside them, given the table's alias in the query; each row's value goes to
-// [Tx.CountRow]. Without a check it is NULL.
+// Checked returns an SQL expression for a query that reads all rows of a table. alias is the
+// table's alias in the query. The query selects the expression too, and passes its value for
+// each row to [Tx.CountRow]. Without a check the expression is NULL.
 func (tx *Tx) Checked(table, alias string) string {
 	if tx.check == nil {
 		return "NULL"
@@ -188,7 +186,7 @@ func (tx *Tx) Checked(table, alias string) string {
 	panic("the digest does not cover the table " + table)
 }
 
-// CountRow counts a row that was read, by the value of [Tx.Checked].
+// CountRow counts a row that was read. text is the value of [Tx.Checked].
 func (tx *Tx) CountRow(table string, text []byte) {
 	if tx.check != nil && text != nil {
 		sum := tx.check.sums[table]
@@ -197,8 +195,8 @@ func (tx *Tx) CountRow(table string, text []byte) {
 	}
 }
 
-// EndCheck compares what was read. Each table must have been read as a whole. The error
-// matches [ErrRollback].
+// EndCheck compares the rows that were read with the newest audit row. Each table must have
+// been read completely. The error matches [ErrRollback].
 func (tx *Tx) EndCheck() error {
 	c := tx.check
 	tx.check = nil
@@ -207,7 +205,7 @@ func (tx *Tx) EndCheck() error {
 		seen = seen.plus(c.sums[t.name])
 		for _, sum := range c.earlier[t.name] {
 			if sum != c.sums[t.name] {
-				return fmt.Errorf("%w: two readings of %s differ", ErrRollback, t.name)
+				return fmt.Errorf("%w: two reads of %s differ", ErrRollback, t.name)
 			}
 		}
 	}
@@ -221,8 +219,8 @@ func compareContent(seen, want rowSet) error {
 	return nil
 }
 
-// VerifyContent reads every row that the digest covers and compares. The error
-// matches [ErrRollback]. It reads the tables, not their indexes: see
+// VerifyContent reads every row that the digest covers and compares them with the newest audit
+// row. The error matches [ErrRollback]. It reads the tables and not their indexes; see
 // [Vault.CheckPages] for those.
 func (tx *Tx) VerifyContent(ctx context.Context) error {
 	want, err := tx.auditedDigest(ctx)
@@ -239,7 +237,7 @@ func (tx *Tx) VerifyContent(ctx context.Context) error {
 	return compareContent(now.content, want.content)
 }
 
-// errOldRows says that rows are not what the audit log tells of.
+// errOldRows is the error for rows that are not those of the newest audit row.
 func errOldRows(what string, seen, want rowSet) error {
 	if seen.count != want.count {
 		return fmt.Errorf("%w: its %s are not those of the newest audit row: %d rows, not %d; older pages of the file were put back", ErrRollback, what, seen.count, want.count)
@@ -247,8 +245,8 @@ func errOldRows(what string, seen, want rowSet) error {
 	return fmt.Errorf("%w: its %s are not those of the newest audit row: older pages of the file were put back", ErrRollback, what)
 }
 
-// checkUnlocking compares the slots and what vault_meta says of the unlock methods, as
-// read in this transaction, with the audit log. The error matches [ErrRollback].
+// checkUnlocking compares the slots and what vault_meta says about the unlock methods with the
+// newest audit row. The error matches [ErrRollback].
 func (tx *Tx) checkUnlocking(ctx context.Context, m Meta, slots []Slot) error {
 	want, err := tx.auditedDigest(ctx)
 	if err != nil {

@@ -10,12 +10,13 @@ import (
 	"github.com/rbee-keeper/rbee-vault/internal/sqlcipher"
 )
 
-// movedFunction is what the triggers of the write connection call when a row has come
-// (1) or gone (-1): with the digest that it belongs to, that count, and its text.
+// movedFunction is the SQL function that the triggers of the write connection call when a row
+// is added (1) or removed (-1). Its arguments are the name of the digest, that count, and the
+// text of the row.
 const movedFunction = "rbee_moved"
 
-// columnsQuery lists the columns of the tables, each table's in the order of their
-// names, those that are declared NOT NULL first.
+// columnsQuery lists the columns of all tables. Of each table, the columns declared NOT NULL
+// come first; both groups are in the order of their names.
 const columnsQuery = `SELECT m.name, c.name, c."notnull", c.type = 'BLOB'
 	FROM main.sqlite_master AS m
 	JOIN pragma_table_info(m.name, 'main') AS c
@@ -28,7 +29,7 @@ type column struct {
 	blob    bool
 }
 
-// columns are the columns of tables.
+// columns are the columns of each table.
 type columns map[string][]column
 
 func (c columns) add(table string, col column) { c[table] = append(c[table], col) }
@@ -44,9 +45,9 @@ func (c columns) of(t digestedTable) []column {
 	return covered
 }
 
-// rowText is an SQL expression for the text of the row that is known as alias: see
-// [rowText]. One call of printf costs a third of as many calls of quote. It ends a text
-// at a zero byte; the program stores none.
+// rowText returns an SQL expression for the text of a row; see [rowText]. alias is the row's
+// table alias. It uses printf, because one call of printf takes a third of the time of the
+// calls of quote. printf ends a text at a zero byte; the program stores no zero bytes.
 func (c columns) rowText(t digestedTable, alias string) string {
 	format, args := strings.ReplaceAll(t.name, "%", "%%"), ""
 	var nullable strings.Builder
@@ -87,8 +88,8 @@ func (tx *Tx) selectColumns(ctx context.Context) (columns, error) {
 	return found, rows.Err()
 }
 
-// computeDigest reads the rows as they stand. An index may be older than its table,
-// so none is used.
+// computeDigest computes the digest from all rows. It uses no index: an index may be older than
+// its table.
 func (tx *Tx) computeDigest(ctx context.Context) (digest, error) {
 	c, err := tx.selectColumns(ctx)
 	if err != nil {
@@ -116,8 +117,8 @@ func (tx *Tx) computeDigest(ctx context.Context) (digest, error) {
 	return digest{content, slots}, nil
 }
 
-// computeContent digests the rows of the registry and of the signers. It ends a check of
-// rows that were copied; the error then matches [ErrRollback].
+// computeContent computes the digest of the registry and of the signers. If rows were copied,
+// it also ends their check; then the error matches [ErrRollback].
 func (tx *Tx) computeContent(ctx context.Context, c columns, h *rowHasher) (rowSet, error) {
 	var content rowSet
 	for _, t := range contentTables {
@@ -143,11 +144,11 @@ func (tx *Tx) computeContent(ctx context.Context, c columns, h *rowHasher) (rowS
 	return content, nil
 }
 
-// sumRows digests the rows of a table under the key of each hasher.
+// sumRows computes the digest of a table's rows under the key of each hasher.
 func (tx *Tx) sumRows(ctx context.Context, c columns, t digestedTable, hashers ...*rowHasher) ([]rowSet, error) {
 	sums := make([]rowSet, len(hashers))
 	if len(c[t.name]) == 0 {
-		return sums, nil // an older schema, before a migration
+		return sums, nil // the table is not there before a migration
 	}
 	rows, err := tx.QueryContext(ctx, fmt.Sprintf(`SELECT %s FROM main.%s AS t NOT INDEXED`, c.rowText(t, "t"), quoteName(t.name)))
 	if err != nil {
@@ -166,8 +167,9 @@ func (tx *Tx) sumRows(ctx context.Context, c columns, t digestedTable, hashers .
 	return sums, rows.Err()
 }
 
-// unlockingText is the row that stands for what vault_meta says of the unlock methods,
-// and for the schema: an older first page must not run a migration again.
+// unlockingText is the text that the slots digest covers for vault_meta: what it says about the
+// unlock methods, and the schema version. With the version, an older first page cannot run a
+// migration again.
 func (m Meta) unlockingText(schema int64) []byte {
 	keyring := 0
 	if m.Keyring {
@@ -176,7 +178,7 @@ func (m Meta) unlockingText(schema int64) []byte {
 	return rowText("vault_meta", "keyring", keyring, "slots_seq", m.SlotsSeq, "user_version", schema)
 }
 
-// rowText is the text of the slot's row, as the trigger has it.
+// rowText is the text of the slot's row. It is the same as the trigger's.
 func (s Slot) rowText() []byte {
 	return rowText(slotsTable.name,
 		"created", s.Created.UnixMilli(),
@@ -190,7 +192,7 @@ func (s Slot) rowText() []byte {
 	)
 }
 
-// anyText is a text as a row has it: "" stands for NULL.
+// anyText returns s as a column holds it: "" is NULL.
 func anyText(s string) any {
 	if s == "" {
 		return nil
@@ -204,9 +206,9 @@ func (tx *Tx) schemaVersion(ctx context.Context) (int64, error) {
 	return version, err
 }
 
-// triggers are the statements that have the write connection maintain the digest.
-// They are the connection's own: the file stays writable by any SQLCipher shell. A row
-// that a foreign key changes or deletes fires them too.
+// triggers returns the statements with which the write connection maintains the digest. They
+// are temporary triggers of that connection, so any SQLCipher shell can still write the file.
+// They also fire for a row that a foreign key changes or deletes.
 func (c columns) triggers(schema int64) string {
 	var b strings.Builder
 	trigger := func(t, event, body string) {
@@ -238,8 +240,9 @@ func (c columns) triggers(schema int64) string {
 	return b.String()
 }
 
-// maintainDigest gives a new connection that writes the triggers, where the schema is the
-// one that they know; another is to be migrated, which computes the digest anew.
+// maintainDigest creates the triggers on a new write connection, if the database has the schema
+// for which they are made. Any other schema is migrated first, and the migration computes the
+// digest from all rows.
 func (s *store) maintainDigest(conn *sqlcipher.Conn) error {
 	h := s.sealer.rowHasher()
 	moved := func(set string, count int64, text []byte) int64 {

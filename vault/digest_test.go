@@ -17,7 +17,7 @@ import (
 
 const page = 4096
 
-// configuration is what the digest covers, as lookups and scans give it.
+// configuration returns what the digest covers, as lookups and scans read it.
 func configuration(ctx context.Context, v *vault.Vault) (text string, err error) {
 	err = v.View(ctx, func(tx *vault.Tx) error {
 		for _, query := range []string{
@@ -51,7 +51,7 @@ func configuration(ctx context.Context, v *vault.Vault) (text string, err error)
 	return text, err
 }
 
-// everything is what doctor and `audit verify` check.
+// everything runs the checks of doctor and `audit verify`.
 func everything(ctx context.Context, v *vault.Vault) error {
 	if err := v.CheckPages(ctx); err != nil {
 		return err
@@ -64,8 +64,7 @@ func everything(ctx context.Context, v *vault.Vault) error {
 	})
 }
 
-// history makes a vault with one change after another, and returns the file as each left
-// it.
+// history makes a vault and changes it several times. It returns the file after each change.
 func history(t *testing.T, cfg vault.Config) (versions [][]byte) {
 	t.Helper()
 	change := func(do func(tx *vault.Tx) error) {
@@ -75,7 +74,7 @@ func history(t *testing.T, cfg vault.Config) (versions [][]byte) {
 			if err := do(tx); err != nil {
 				return err
 			}
-			return tx.Audit(t.Context(), vault.Event{Action: "node.update", Subject: "hive-01"})
+			return tx.Audit(t.Context(), vault.Event{Action: vault.Action("node.update"), Subject: "hive-01"})
 		})
 		if err := errors.Join(err, v.Close()); err != nil {
 			t.Fatal(err)
@@ -89,7 +88,7 @@ func history(t *testing.T, cfg vault.Config) (versions [][]byte) {
 		}
 	}
 	change(func(tx *vault.Tx) error {
-		for i := range 40 { // more than a page of them
+		for i := range 40 { // more than one page of them
 			if err := insertNode(t.Context(), tx, fmt.Sprintf("hive-%02d", i)); err != nil {
 				return err
 			}
@@ -118,11 +117,11 @@ func history(t *testing.T, cfg vault.Config) (versions [][]byte) {
 	return versions
 }
 
-// TestPageReplay puts older pages of the same key into the newest file, one by one and
-// in pairs. Either everything read is the newest, or the checks say otherwise; and a
-// backup or a rotation never carries an older row on. The keyring's anchor tells that
-// the end of the audit log is the newest: without it, a set of pages that undoes the last
-// changes together with their audit rows is not noticed.
+// TestPageReplay puts older pages of the same key into the newest file, one by one and in
+// pairs. Either everything that is read is the newest, or the checks report it. A backup or a
+// rotation never copies an older row. Only the keyring's anchor shows that the end of the audit
+// log is the newest: without it, a set of pages that undoes the last changes together with
+// their audit rows is not noticed.
 func TestPageReplay(t *testing.T) {
 	cfg, k, _ := keyringVault(t)
 	versions := history(t, cfg)
@@ -217,7 +216,7 @@ func slotLines(text string) string {
 	return after
 }
 
-// strip takes out what a rotation seals, wraps and counts anew.
+// strip removes what a rotation seals, wraps or counts again.
 func strip(text string) string {
 	var kept []string
 	for line := range strings.Lines(text) {
@@ -229,12 +228,12 @@ func strip(text string) string {
 	return strings.Join(kept, "")
 }
 
-// TestAcceptedReplay: older rows that the operator accepts are named, audited, and the
-// beginning of a new digest.
+// TestAcceptedReplay: if the operator accepts older rows, they are listed and audited, and a
+// new digest begins with them.
 func TestAcceptedReplay(t *testing.T) {
 	cfg := vaulttest.Config(t)
 	versions := history(t, cfg)
-	newest, old := versions[len(versions)-1], versions[3] // a pin was removed since
+	newest, old := versions[len(versions)-1], versions[3] // a pin was removed in between
 	file := bytes.Clone(newest)
 	for p := 1; p*page < len(old); p++ {
 		copy(file[p*page:(p+1)*page], old[p*page:(p+1)*page])
@@ -264,13 +263,13 @@ func TestAcceptedReplay(t *testing.T) {
 	}
 }
 
-// TestUnauditedChange: rows that the digest covers do not change without an audit row.
+// TestUnauditedChange: rows that the digest covers cannot change without an audit row.
 func TestUnauditedChange(t *testing.T) {
 	v := vaulttest.New(t)
 	ctx := t.Context()
-	audit := func(tx *vault.Tx) error { return tx.Audit(ctx, vault.Event{Action: "x"}) }
+	audit := func(tx *vault.Tx) error { return tx.Audit(ctx, vault.Event{Action: vault.Action("x")}) }
 	insert := func(tx *vault.Tx) error { return insertNode(ctx, tx, "hive-01") }
-	// Of a blob every byte counts, also behind a zero byte.
+	// Every byte of a blob counts, also after a zero byte.
 	if err := v.Update(ctx, func(tx *vault.Tx) error {
 		_, err := tx.ExecContext(ctx, `INSERT INTO ssh_keys (fingerprint, type, public_key, comment, private_key, created) VALUES ('SHA256:x', 'ssh-ed25519', '', '', x'610001', 0)`)
 		return errors.Join(err, audit(tx))
@@ -298,7 +297,7 @@ func TestUnauditedChange(t *testing.T) {
 	if err := v.Update(ctx, func(tx *vault.Tx) error { return errors.Join(insert(tx), audit(tx)) }); err != nil {
 		t.Error(err)
 	}
-	// State is no configuration.
+	// State is not configuration.
 	if err := v.Update(ctx, func(tx *vault.Tx) error {
 		_, err := tx.ExecContext(ctx, `UPDATE beehives SET status = 'online', last_connected_unix = 1`)
 		return err
@@ -310,7 +309,7 @@ func TestUnauditedChange(t *testing.T) {
 	}
 }
 
-// TestDigestedTables: every table is covered, or left out on purpose.
+// TestDigestedTables: every table is covered, or is listed as not covered.
 func TestDigestedTables(t *testing.T) {
 	v := vaulttest.New(t)
 	covered := vault.DigestedTables()

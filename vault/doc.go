@@ -1,33 +1,47 @@
-// Package vault keeps an encrypted database, its keys, and what happened to it.
+// Package vault keeps an encrypted database, its keys, and an audit log of what happened to it.
+//
+// Start with [Config] and [Open], which returns a [Vault]. [Vault.View] and [Vault.Update] run
+// transactions ([Tx]); [Tx.Audit] writes the audit log. [Create] and [Restore] make a vault,
+// [Vault.Rotate] gives it a new key, [Examine] checks it, [Destroy] removes it.
 //
 // # Keys
 //
-// The database file begins with the id of its key. Whoever holds the key, the OS
-// keyring or a slot, files it under that id, so nothing else says which key is the
-// current one. A slot is the key, encrypted with age to one recipient: an operator's
-// own, a recovery identity, a service's credential, or an identity kept under a
-// passphrase. The slots lie in the database; the slots file beside it is a rendering
-// of them, which any opener writes anew.
+// The first 16 bytes of the database file are the id of its key. Every place that stores the
+// key stores it under that id: the OS keyring, and the slots. So nothing else has to say which
+// key is the current one.
 //
-// [Open] asks the first source that is present: identities, a passphrase, a systemd
-// credential, the keyring. When that fails, no other is tried.
+// A slot is the key, encrypted with age to one recipient. The recipient is an operator's own
+// key, a recovery identity, the credential of a service, or an identity that is stored in the
+// slot under a passphrase. The slots are a table of the database. The slots file beside the
+// database is written from that table. If an opener finds that the file differs, it writes the
+// file again.
+//
+// [Open] asks the first source of the key that is present. The sources are, in this order:
+// identities, a systemd credential, the keyring, a passphrase. If that source fails, no other
+// source is tried.
 //
 // # Durability
 //
-// [Create], [Restore] and [Vault.Rotate] are one transition: a new database is built
-// under a new key, the key is filed everywhere, and then one rename or link puts the
-// database in place. Whatever a kill leaves, the database in place decides, and the
-// next open sweeps the rest. A committed [Vault.Update] is on the disk.
+// [Create], [Restore] and [Vault.Rotate] are the same transition. It builds a new database
+// under a new key, stores the key in every slot and in the keyring, and puts the database in
+// place by one rename or link. After a kill at any point, the database in place decides what is
+// valid. The next open removes the rest. When [Vault.Update] returns nil, the change is on the
+// disk.
+//
+// Two things protect against older copies of the database. The anchor, an item of the keyring, is
+// a high-water mark: it stores how far the audit log had come. And each audit row holds a digest
+// of all rows.
 //
 // # Concurrency
 //
-// A [Vault] is for many goroutines, and a vault for many processes; one process opens
-// it once. Readers work beside a writer; writers wait for each other, of any process.
-// A rotation waits for what is under way in its process, and wants the other
-// processes gone.
+// A [Vault] is safe for many goroutines. Many processes may open one vault, but each process
+// opens it only once. Readers do not wait for a writer. Writers wait for each other, in all
+// processes. A rotation waits for the running transactions of its own process. It needs all
+// other processes to close the vault.
 //
 // # Compatibility
 //
-// What was written once is read for ever: databases of older schemas are migrated
-// when they are opened, after a copy was set aside; newer ones are refused.
+// Everything that a released version wrote can be read by all later versions. A database with
+// an older schema is migrated when it is opened; a copy is set aside first. A database with a
+// newer schema is refused.
 package vault

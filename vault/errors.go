@@ -8,67 +8,67 @@ import (
 	"github.com/rbee-keeper/rbee-vault/internal/wire"
 )
 
-// The errors of this package, to be compared with [errors.Is]. Those of the
-// keyring (package keyring) pass through unchanged.
+// The errors of this package, to be compared with [errors.Is]. The errors of package keyring
+// are returned unchanged.
 var (
 	// ErrNoVault: there is no database at the path.
 	ErrNoVault = errors.New("no vault")
-	// ErrExists: there is a database at the path already.
+	// ErrExists: there already is a database at the path.
 	ErrExists = errors.New("exists already")
-	// ErrFileExists: a file that was to be made is there already.
+	// ErrFileExists: the file that was to be created already exists.
 	ErrFileExists = errors.New("file exists already")
 	// ErrPlaintext: the file at the path is an ordinary SQLite database.
 	ErrPlaintext = sqlcipher.ErrPlaintext
 	// ErrNotPlaintext: the file to import is not an ordinary SQLite database.
 	ErrNotPlaintext = sqlcipher.ErrNotPlaintext
-	// ErrMissing: the slots file knows a database that is not there.
+	// ErrMissing: the slots file names a database that does not exist.
 	ErrMissing = errors.New("database is missing")
 
-	// ErrLocked: another process holds the vault and did not let go in time.
+	// ErrLocked: another process holds the vault and did not release it in time.
 	ErrLocked = sqlcipher.ErrLocked
-	// ErrAlreadyOpen: this process has the vault open; share that handle.
+	// ErrAlreadyOpen: this process already has the vault open. Share that handle.
 	ErrAlreadyOpen = sqlcipher.ErrAlreadyOpen
 	// ErrClosed: the handle was closed.
 	ErrClosed = sqlcipher.ErrClosed
-	// ErrReadOnly: a file set aside is opened for reading only.
-	ErrReadOnly = errors.New("vault is a file set aside: read only")
+	// ErrReadOnly: the database was set aside, so it is opened for reading only.
+	ErrReadOnly = errors.New("the vault was set aside: it is read only")
 
-	// ErrWrongKey: the source that was asked answered, but its key is missing,
-	// is another one, or an identity opens none of the slots.
+	// ErrWrongKey: the source of the key answered, but it has no key or another key, or an
+	// identity opens none of the slots.
 	ErrWrongKey = identity.ErrWrongKey
-	// ErrNoWayIn: no source of the key was given, or none that this vault has.
-	ErrNoWayIn = identity.ErrNoWayIn
+	// ErrNoUnlockMethod: no source of the key was given, or none that this vault has.
+	ErrNoUnlockMethod = identity.ErrNoUnlockMethod
 
-	// ErrKeyringItem: the keyring answered that it has no key of this vault, or has
-	// something else in its place. It comes with ErrWrongKey.
-	ErrKeyringItem = errors.New("keyring item is missing or another's")
-	// ErrSlotsFile: the slots file is gone or unreadable, and nothing else tells of a
-	// way in. It comes with ErrNoWayIn or ErrWrongKey.
-	ErrSlotsFile = errors.New("no slots file to open by")
+	// ErrKeyringItem: the keyring answered, but it has no item for this vault, or the item is
+	// not the key of this vault. It comes with ErrWrongKey.
+	ErrKeyringItem = errors.New("keyring item is missing or wrong")
+	// ErrSlotsFile: the slots file is missing or unreadable, and no other unlock method is
+	// known. It comes with ErrNoUnlockMethod or ErrWrongKey.
+	ErrSlotsFile = errors.New("no readable slots file")
 
 	// ErrNoSlot: the vault has no such slot.
 	ErrNoSlot = errors.New("no such slot")
-	// ErrSlotExists: the recipient has a slot already.
-	ErrSlotExists = errors.New("recipient has a slot already")
-	// ErrLastSlot: without this recovery or recipient slot, a lost keyring would
-	// lose the vault.
+	// ErrSlotExists: the recipient already has a slot.
+	ErrSlotExists = errors.New("recipient already has a slot")
+	// ErrLastSlot: this is the last recovery or recipient slot. Without it, losing the keyring
+	// would lose the vault.
 	ErrLastSlot = errors.New("last recovery or recipient slot")
 	// ErrPlugin: an age plugin is not installed, or failed.
 	ErrPlugin = identity.ErrPlugin
 
-	// ErrUnvouched: the vault was opened by an identity, and nothing vouches for its
-	// signer: anybody can make a vault that a known recipient opens.
+	// ErrUnvouched: the vault was opened by an identity, and nothing vouches for its signer.
+	// Anybody can make a vault that a known recipient opens.
 	ErrUnvouched = errors.New("nothing vouches for the vault's signer")
-	// ErrSuccessor: the signer is a certified successor of the one that was given.
+	// ErrSuccessor: the signer is a certified successor of the given signer.
 	ErrSuccessor = errors.New("the signer is a successor of the one given")
-	// ErrForeignSigner: what is known of the vault's signer speaks against this one.
+	// ErrForeignSigner: what is known about the vault's signer contradicts this signer.
 	ErrForeignSigner = errors.New("the vault has another signer")
-	// ErrOtherVault: the database is another vault's than the one that is wanted.
+	// ErrOtherVault: the database belongs to another vault than the wanted one.
 	ErrOtherVault = errors.New("another vault")
 
-	// ErrInsecure: a file or directory that others could read or change.
+	// ErrInsecure: others can read or change a file or directory.
 	ErrInsecure = errors.New("insecure permissions")
-	// ErrNetworkFS: the vault is on a file system whose locks may not hold.
+	// ErrNetworkFS: the vault is on a file system on which locks may not work.
 	ErrNetworkFS = errors.New("network file system")
 	// ErrInvalid: an argument breaks a rule that the message names.
 	ErrInvalid = wire.ErrInvalid
@@ -77,21 +77,21 @@ var (
 
 	// ErrDamaged: the database fails its integrity checks.
 	ErrDamaged = sqlcipher.ErrDamaged
-	// ErrUnknownKeyID: nobody knows a key for the id that the file begins with.
+	// ErrUnknownKeyID: no known key has the id that the file begins with.
 	ErrUnknownKeyID = errors.New("unknown key id")
-	// ErrRollback: the database is older than what else is known of it.
+	// ErrRollback: the database is older than the slots file, the keyring or the audit log say.
 	ErrRollback = errors.New("database is an older copy")
 	// ErrAudit: the chain of the audit log is broken.
 	ErrAudit = errors.New("audit log is broken")
-	// ErrLogGone: the write-ahead log of the open database was removed or replaced, so
-	// what is committed to it is lost when the vault is closed.
+	// ErrLogGone: the write-ahead log of the open database was removed or replaced. What was
+	// committed to it is lost when the vault is closed.
 	ErrLogGone = sqlcipher.ErrLogGone
-	// ErrUnknownOutcome: the commit failed at the disk, so the change may have been
-	// stored or not. An open vault goes on without it, and the next commit writes over
-	// it; but after a kill or a power cut before that, it may be there. The audit log
-	// tells.
+	// ErrUnknownOutcome: the commit failed at the disk, so the change may or may not be stored.
+	// The open vault continues without the change, and the next commit overwrites it. But after
+	// a kill or a power cut before that commit, the change may be there. The audit log shows
+	// whether it is.
 	ErrUnknownOutcome = sqlcipher.ErrUnknownOutcome
-	// ErrUnsettled: the slots file cannot be brought up to date, so nothing may
-	// change the vault.
+	// ErrUnsettled: the slots file cannot be brought up to date, so nothing may change the
+	// vault.
 	ErrUnsettled = errors.New("slots file cannot be written: the vault is read only")
 )

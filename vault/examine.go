@@ -20,7 +20,7 @@ import (
 	"github.com/rbee-keeper/rbee-vault/keyring"
 )
 
-// FindingStatus says how a check went.
+// FindingStatus is the result of a check.
 type FindingStatus string
 
 // The statuses of a finding.
@@ -30,46 +30,69 @@ const (
 	FindingFail FindingStatus = "fail"
 )
 
+// Check names what a finding is about.
+type Check string
+
+// The checks of [Examine]. A program may add its own.
+const (
+	CheckAnchor           Check = "anchor"
+	CheckAuditLog         Check = "audit log"
+	CheckCredential       Check = "credential"
+	CheckKeyAge           Check = "key age"
+	CheckKeyringItem      Check = "keyring item"
+	CheckKeyringLeftovers Check = "keyring leftovers"
+	CheckLeftovers        Check = "leftovers"
+	CheckModes            Check = "modes"
+	CheckOffered          Check = "offered"
+	CheckOpen             Check = "open"
+	CheckPages            Check = "pages"
+	CheckRows             Check = "rows"
+	CheckSigner           Check = "signer"
+	CheckSlots            Check = "slots"
+	CheckSlotsFile        Check = "slots file"
+)
+
 // Finding is the outcome of one check.
 type Finding struct {
-	Check   string
+	Check   Check
 	Status  FindingStatus
 	Message string
-	Mend    string // a command, or ""
-	Err     error  // of a failure
+	Fix     string // a command, or ""
+	Err     error  // set for a failure
+	Unused  bool   // the vault does not use what is checked
 }
 
-func okay(check, format string, args ...any) Finding {
+func okay(check Check, format string, args ...any) Finding {
 	return Finding{Check: check, Status: FindingOK, Message: fmt.Sprintf(format, args...)}
 }
 
-func warning(check, mend, format string, args ...any) Finding {
-	return Finding{Check: check, Status: FindingWarn, Mend: mend, Message: fmt.Sprintf(format, args...)}
+func warning(check Check, fix, format string, args ...any) Finding {
+	return Finding{Check: check, Status: FindingWarn, Fix: fix, Message: fmt.Sprintf(format, args...)}
 }
 
-func failed(check, mend string, err error) Finding {
-	return Finding{Check: check, Status: FindingFail, Mend: mend, Message: err.Error(), Err: err}
+func failed(check Check, fix string, err error) Finding {
+	return Finding{Check: check, Status: FindingFail, Fix: fix, Message: err.Error(), Err: err}
 }
 
-// Offer is a secret that the operator gives to be tried.
+// Offer is a secret that the operator offers to try.
 type Offer struct {
 	Name       string // for messages
 	Identities []age.Identity
 }
 
-// ExamineOptions says what else is examined.
+// ExamineOptions says what else to examine.
 type ExamineOptions struct {
-	// Offers are tried on every slot, one by one. cfg.Identities opens the vault.
+	// Offers are tried on every slot, one by one. They do not open the vault: cfg.Identities
+	// does.
 	Offers []Offer
-	// Use is called with the vault when it opens, before it is closed, to add to
-	// the findings. Nil: nothing to add.
+	// Use is called with the open vault and adds to the findings. It is not called if the vault
+	// does not open. Nil: nothing to add.
 	Use func(*Vault) []Finding
 }
 
-// Examine checks everything about the vault at cfg.Path that can be checked,
-// also when it does not open; opening it heals what can be healed. What is found
-// comes as findings; the error is for a path that cannot be examined at all,
-// such as [ErrNoVault].
+// Examine checks everything about the vault at cfg.Path that can be checked, even if the vault
+// does not open. Opening it repairs what can be repaired. The results are the findings. The
+// error is for a path that cannot be examined at all, such as [ErrNoVault].
 func Examine(ctx context.Context, cfg Config, opts ExamineOptions) ([]Finding, error) {
 	p, err := newPaths(cfg.Path)
 	if err != nil {
@@ -81,48 +104,59 @@ func Examine(ctx context.Context, cfg Config, opts ExamineOptions) ([]Finding, e
 	found := p.examineModes()
 	before, err := readSlotsFile(p.slots)
 	if err != nil {
-		found = append(found, failed("slots file", "", err))
+		found = append(found, failed(CheckSlotsFile, "", err))
 	}
 	v, err := Open(ctx, cfg)
 	if err != nil {
 		switch {
 		case !before.present() && errors.Is(err, ErrSlotsFile):
-			found = append(found, failed("slots file", "", fmt.Errorf("%w: the slots file %q is missing", ErrDamaged, p.slots)))
+			found = append(found, failed(CheckSlotsFile, "", fmt.Errorf("%w: the slots file %q is missing", ErrDamaged, p.slots)))
 		case !before.present():
-			found = append(found, warning("slots file", "", "it is missing; opening the vault through its keyring would write it anew"))
+			found = append(found, warning(CheckSlotsFile, "", "it is missing; opening the vault through its keyring writes it again"))
 		case before.err != nil:
-			found = append(found, failed("slots file", "", fmt.Errorf("%w: the slots file is unreadable: %w", ErrDamaged, before.err)))
+			found = append(found, failed(CheckSlotsFile, "", fmt.Errorf("%w: the slots file is unreadable: %w", ErrDamaged, before.err)))
 		default:
-			found = append(found, okay("slots file", "%d entries", len(before.entries)))
+			found = append(found, okay(CheckSlotsFile, "%d entries", len(before.entries)))
 		}
-		found = append(found, failed("open", "", err))
+		found = append(found, failed(CheckOpen, "", err))
 		if len(before.entries) > 0 {
 			e := before.entries[0]
 			if id, err := peekKeyID(p.db); err == nil && before.find(id) != nil {
 				e = *before.find(id)
 			}
-			found = append(found, cfg.examineWays(ctx, e, opts.Offers)...)
+			found = append(found, cfg.examineUnlockMethods(ctx, e, opts.Offers)...)
 		}
 		return append(found, p.examineLeftovers()...), nil
 	}
 	defer v.Close()
-	found = append(found, v.examineSlotsFile(before), okay("open", "by %s", v.source))
+	found = append(found, v.examineSlotsFile(before), okay(CheckOpen, "by %s", v.source))
 	m, slots, err := v.metaAndSlots(ctx)
 	if err != nil {
-		return append(found, failed("slots", "", err)), nil
+		return append(found, failed(CheckSlots, "", err)), nil
 	}
-	found = append(found, cfg.examineWays(ctx, newEntry(m, slots, v.key.check(), stateCurrent), opts.Offers)...)
+	found = append(found, cfg.examineUnlockMethods(ctx, newEntry(m, slots, v.key.check(), stateCurrent), opts.Offers)...)
 	found = append(found, v.examineAnchor(ctx, m)...)
 	found = append(found, v.examineKeyAge(m))
+	found = append(found, v.examineContent(ctx)...)
+	if opts.Use != nil {
+		found = append(found, opts.Use(v)...)
+	}
+	found = append(found, p.examineLeftovers()...)
+	return append(found, v.examineOrphans(ctx, m)...), nil
+}
+
+// examineContent reads every page and every row.
+func (v *Vault) examineContent(ctx context.Context) []Finding {
+	var found []Finding
 	if err := v.CheckPages(ctx); err != nil {
-		found = append(found, failed("pages", "", err))
+		found = append(found, failed(CheckPages, "", err))
 	} else {
-		found = append(found, okay("pages", "every page, constraint and reference holds"))
+		found = append(found, okay(CheckPages, "every page, constraint and reference holds"))
 	}
 	var head AuditHead
 	var signers []Signer
 	var rows error
-	err = v.View(ctx, func(tx *Tx) (err error) {
+	err := v.View(ctx, func(tx *Tx) (err error) {
 		rows = tx.VerifyContent(ctx)
 		if signers, err = tx.Signers(ctx); err != nil {
 			return err
@@ -131,52 +165,48 @@ func Examine(ctx context.Context, cfg Config, opts ExamineOptions) ([]Finding, e
 		return err
 	})
 	if err != nil {
-		found = append(found, failed("audit log", "", err))
+		found = append(found, failed(CheckAuditLog, "", err))
 	} else {
-		found = append(found, okay("audit log", "%d rows, an unbroken chain", head.Seq))
+		found = append(found, okay(CheckAuditLog, "%d rows, an unbroken chain", head.Seq))
 	}
 	if rows != nil {
-		found = append(found, failed("rows", "", rows))
+		found = append(found, failed(CheckRows, "", rows))
 	} else {
-		found = append(found, okay("rows", "nodes, keys, host keys, signers and slots are those of the newest audit row"))
+		found = append(found, okay(CheckRows, "nodes, keys, host keys, signers and slots are those of the newest audit row"))
 	}
 	if len(signers) > 0 {
 		found = append(found, examineSigner(signers))
 	}
-	if opts.Use != nil {
-		found = append(found, opts.Use(v)...)
-	}
-	found = append(found, p.examineLeftovers()...)
-	return append(found, v.examineOrphans(ctx, m)...), nil
+	return found
 }
 
 func examineSigner(signers []Signer) Finding {
 	s := signers[len(signers)-1]
 	if s.Sheet.IsZero() {
-		return warning("signer", "rbee-vault status --sheet FILE", "no sheet names %s, which signs since %s", s.Fingerprint(), s.Created.Format(time.DateOnly))
+		return warning(CheckSigner, "rbee-vault status --sheet FILE", "no sheet names %s, the signer since %s", s.Fingerprint(), s.Created.Format(time.DateOnly))
 	}
-	return okay("signer", "%s, on a sheet of %s", s.Fingerprint(), s.Sheet.Format(time.DateOnly))
+	return okay(CheckSigner, "%s, on a sheet of %s", s.Fingerprint(), s.Sheet.Format(time.DateOnly))
 }
 
-// oldKey is the age from which a key is worth a warning.
+// oldKey is the age from which a key gets a warning.
 const oldKey = 2 * 365 * 24 * time.Hour
 
 func (v *Vault) examineKeyAge(m Meta) Finding {
 	age := v.cfg.now().Sub(m.KeyCreated)
 	if age > oldKey {
-		return warning("key age", "rbee-vault rotate", "generation %d is of %s, %d days old", m.Generation, m.KeyCreated.Format(time.DateOnly), int(age.Hours()/24))
+		return warning(CheckKeyAge, "rbee-vault rotate", "generation %d was made %s, %d days old", m.Generation, m.KeyCreated.Format(time.DateOnly), int(age.Hours()/24))
 	}
-	return okay("key age", "generation %d, of %s", m.Generation, m.KeyCreated.Format(time.DateOnly))
+	return okay(CheckKeyAge, "generation %d, made %s", m.Generation, m.KeyCreated.Format(time.DateOnly))
 }
 
-// examineWays tries every way in that can be tried: the keyring, and each slot by
-// what is offered; of the others it sees that their secret could open them.
-func (c Config) examineWays(ctx context.Context, e entry, offers []Offer) []Finding {
+// examineUnlockMethods tries every unlock method that can be tried: the keyring, and each slot
+// with what is offered. For the other slots it checks that their secret could open them.
+func (c Config) examineUnlockMethods(ctx context.Context, e entry, offers []Offer) []Finding {
 	found := []Finding{c.examineKeyringItem(ctx, e)}
 	if c.CredentialsDir != "" {
 		identities, err := readCredential(ctx, c)
 		if err != nil {
-			found = append(found, failed("credential", "", err))
+			found = append(found, failed(CheckCredential, "", err))
 		} else if len(identities) > 0 {
 			offers = append(offers, Offer{"credential " + CredentialName, identities})
 		}
@@ -201,14 +231,14 @@ func (c Config) examineWays(ctx context.Context, e entry, offers []Offer) []Find
 		locked := identity.Unopened(o.Identities)
 		switch {
 		case locked != nil && !opens:
-			found = append(found, failed("offered", "", fmt.Errorf("%s: %w", o.Name, locked)))
+			found = append(found, failed(CheckOffered, "", fmt.Errorf("%s: %w", o.Name, locked)))
 		case broken != nil && !opens:
-			found = append(found, failed("offered", "", fmt.Errorf("%s: %w: %w", o.Name, ErrWrongKey, broken)))
+			found = append(found, failed(CheckOffered, "", fmt.Errorf("%s: %w: %w", o.Name, ErrWrongKey, broken)))
 		case !opens:
-			found = append(found, failed("offered", "", fmt.Errorf("%s: %w: it opens none of the %d slots", o.Name, ErrWrongKey, len(e.Slots))))
+			found = append(found, failed(CheckOffered, "", fmt.Errorf("%s: %w: it opens none of the %d slots", o.Name, ErrWrongKey, len(e.Slots))))
 		}
 	}
-	if c.ByPassphrase && len(offers) == 0 && len(e.passphraseSlots()) > 0 { // else it is an identity's
+	if c.ByPassphrase && len(offers) == 0 && len(e.passphraseSlots()) > 0 { // else the passphrase is that of an identity
 		err := identity.AskPassphrase(ctx, c.Passphrase, "the vault", func(passphrase []byte) error {
 			k, by, err := unwrapByPassphrase(ctx, e.passphraseSlots(), passphrase)
 			if err == nil {
@@ -218,24 +248,24 @@ func (c Config) examineWays(ctx context.Context, e entry, offers []Offer) []Find
 			return err
 		})
 		if err != nil {
-			found = append(found, failed("offered", "", err))
+			found = append(found, failed(CheckOffered, "", err))
 		}
 	}
 	for _, s := range e.Slots {
 		name := fmt.Sprintf("slot %s (%s)", s.ID, s.text())
 		switch err := s.inspect(); {
 		case err != nil && len(openedBy[s.ID]) == 0:
-			found = append(found, failed("slots", "rbee-vault slot remove "+s.ID, fmt.Errorf("%s: %w", name, err)))
+			found = append(found, failed(CheckSlots, "rbee-vault slot remove "+s.ID, fmt.Errorf("%s: %w", name, err)))
 		case len(openedBy[s.ID]) > 0:
-			found = append(found, okay("slots", "%s opens by %s", name, strings.Join(openedBy[s.ID], ", ")))
+			found = append(found, okay(CheckSlots, "%s opens by %s", name, strings.Join(openedBy[s.ID], ", ")))
 		default:
-			found = append(found, okay("slots", "%s can be read; its secret was not offered", name))
+			found = append(found, okay(CheckSlots, "%s can be read; its secret was not offered", name))
 		}
 	}
 	return found
 }
 
-// inspect checks what can be seen of a slot without its secret.
+// inspect checks what a slot shows without its secret.
 func (s Slot) inspect() error {
 	if err := s.validate(); err != nil {
 		return err
@@ -260,7 +290,7 @@ func (s Slot) inspect() error {
 		return fmt.Errorf("%w: its identity is not under a passphrase", ErrDamaged)
 	}
 	if n, err := strconv.Atoi(stanzas[0].Args[1]); err != nil || n > identity.MaxWorkFactor {
-		return fmt.Errorf("%w: its passphrase asks for a work factor of %s, over %d", ErrDamaged, stanzas[0].Args[1], identity.MaxWorkFactor)
+		return fmt.Errorf("%w: its passphrase needs a work factor of %s, which is over %d", ErrDamaged, stanzas[0].Args[1], identity.MaxWorkFactor)
 	}
 	return nil
 }
@@ -275,7 +305,7 @@ func stanzasOf(armored string) ([]*age.Stanza, error) {
 	return seen.stanzas, nil
 }
 
-// headerReader is an identity that opens nothing.
+// headerReader is an identity that only records the header.
 type headerReader struct{ stanzas []*age.Stanza }
 
 // Unwrap implements [age.Identity].
@@ -284,57 +314,59 @@ func (h *headerReader) Unwrap(stanzas []*age.Stanza) ([]byte, error) {
 	return nil, age.ErrIncorrectIdentity
 }
 
-// examineKeyringItem sees that the keyring has the entry's key, where it should.
+// examineKeyringItem checks that the keyring has the entry's key, if it should have it.
 func (c Config) examineKeyringItem(ctx context.Context, e entry) Finding {
 	switch {
 	case !e.Keyring:
-		return okay("keyring item", "none: the keyring is no way into this vault")
+		f := okay(CheckKeyringItem, "none: the keyring is not an unlock method of this vault")
+		f.Unused = true
+		return f
 	case c.Keyring == nil:
-		return warning("keyring item", "", "not looked at: there is no keyring")
+		return warning(CheckKeyringItem, "", "not checked: there is no keyring")
 	}
 	c.Identities, c.ByPassphrase, c.CredentialsDir = nil, false, ""
 	u, err := unlock(ctx, c, e.KeyID, slotsFile{data: []byte{}, entries: []entry{e}})
 	switch {
 	case err == nil:
 		u.key.wipe()
-		return okay("keyring item", "%s opens the vault", e.KeyID)
+		return okay(CheckKeyringItem, "%s opens the vault", e.KeyID)
 	case errors.Is(err, ErrWrongKey):
-		return failed("keyring item", "rbee-vault slot add keyring --identity FILE", err)
+		return failed(CheckKeyringItem, "rbee-vault slot add keyring --identity FILE", err)
 	}
-	return failed("keyring item", "", err)
+	return failed(CheckKeyringItem, "", err)
 }
 
-// examineAnchor compares the anchor, also where the keyring was not the way in.
+// examineAnchor compares the anchor, even if the vault was not opened by the keyring.
 func (v *Vault) examineAnchor(ctx context.Context, m Meta) []Finding {
 	if !m.Keyring || v.readOnly || v.cfg.Keyring == nil {
 		return nil
 	}
 	err := v.compareAnchor(ctx, m)
 	v.mu.Lock()
-	missing := v.anchoring.missing
+	missing := v.anchorProgress.missing
 	v.mu.Unlock()
 	switch {
 	case errors.Is(err, keyring.ErrUnavailable):
-		return []Finding{warning("anchor", "", "not compared: %v", err)}
+		return []Finding{warning(CheckAnchor, "", "not compared: %v", err)}
 	case err != nil:
-		return []Finding{failed("anchor", "", err)}
+		return []Finding{failed(CheckAnchor, "", err)}
 	case missing:
-		return []Finding{warning("anchor", "", "the keyring held none, so an older copy of the database would not have been noticed; one is written")}
+		return []Finding{warning(CheckAnchor, "", "the keyring had none, so an older copy of the database would not have been noticed; one is written")}
 	}
 	state, err := v.Anchor(ctx)
 	switch {
 	case err != nil:
-		return []Finding{warning("anchor", "", "%v", err)}
+		return []Finding{warning(CheckAnchor, "", "%v", err)}
 	case !state.Retry.IsZero():
-		return []Finding{warning("anchor", "", "the keyring did not take it; it is tried again at %s", wire.FormatTime(state.Retry))}
+		return []Finding{warning(CheckAnchor, "", "the keyring refused it; the next attempt is at %s", wire.FormatTime(state.Retry))}
 	case !state.BehindSince.IsZero() && v.cfg.now().Sub(state.BehindSince) > 2*anchorDelay:
-		return []Finding{warning("anchor", "", "an older copy would not be noticed for what changed since %s", wire.FormatTime(state.BehindSince))}
+		return []Finding{warning(CheckAnchor, "", "it does not cover the changes since %s, so an older copy without them would not be noticed", wire.FormatTime(state.BehindSince))}
 	}
-	return []Finding{okay("anchor", "the database is not behind what the keyring has seen")}
+	return []Finding{okay(CheckAnchor, "the database is not behind what the keyring has seen")}
 }
 
-// examineOrphans looks for keyring items of keys that slots files beside the
-// database tell of, and that no database begins with any more.
+// examineOrphans looks for keyring items that no database needs any more. It finds their keys
+// in the slots files beside the database.
 func (v *Vault) examineOrphans(ctx context.Context, m Meta) []Finding {
 	if !m.Keyring || v.cfg.Keyring == nil {
 		return nil
@@ -343,7 +375,7 @@ func (v *Vault) examineOrphans(ctx context.Context, m Meta) []Finding {
 	for _, path := range v.paths.asides() {
 		id, err := peekKeyID(path)
 		if err != nil {
-			return nil // it may have any key
+			return nil // that database may have any key
 		}
 		known[id] = true
 	}
@@ -359,12 +391,12 @@ func (v *Vault) examineOrphans(ctx context.Context, m Meta) []Finding {
 		}
 		for _, e := range file.entries {
 			if known[e.KeyID] || !e.Keyring || e.VaultID != m.VaultID {
-				continue // needed, not there, or another vault's
+				continue // it is needed, it has no item, or it is another vault's
 			}
 			known[e.KeyID] = true
 			if _, err := v.cfg.Keyring.Get(ctx, e.KeyID.String()); err == nil {
-				found = append(found, warning("keyring leftovers", "secret-tool clear service rbee-vault username "+e.KeyID.String(),
-					"an item for key id %s, of which %s tells and which no database here begins with", e.KeyID, filepath.Base(path)))
+				found = append(found, warning(CheckKeyringLeftovers, "secret-tool clear service rbee-vault username "+e.KeyID.String(),
+					"an item for key id %s, which %s names and no database here begins with", e.KeyID, filepath.Base(path)))
 			}
 		}
 	}
@@ -376,40 +408,39 @@ func (p paths) examineModes() []Finding {
 	for _, path := range append([]string{p.dir, p.db, p.slots, p.lock, p.write}, sqlcipher.SideFiles(p.db)...) {
 		err := CheckPrivate(path)
 		if insecure, ok := errors.AsType[*InsecureError](err); ok {
-			found = append(found, failed("modes", insecure.Mend, err))
+			found = append(found, failed(CheckModes, insecure.Fix, err))
 		} else if err != nil {
-			found = append(found, failed("modes", "", err))
+			found = append(found, failed(CheckModes, "", err))
 		}
 	}
 	if found == nil {
-		found = append(found, okay("modes", "%s and its files are yours alone", p.dir))
+		found = append(found, okay(CheckModes, "only you can read %s and its files", p.dir))
 	}
 	return found
 }
 
-// examineSlotsFile compares the slots file as it was before the vault was opened
-// with what it is now.
+// examineSlotsFile compares the present slots file with the file before the vault was opened.
 func (v *Vault) examineSlotsFile(before slotsFile) Finding {
 	now, err := readSlotsFile(v.paths.slots)
 	switch unsettled := v.changeable(); {
 	case unsettled != nil && !v.readOnly:
-		return failed("slots file", "", unsettled)
+		return failed(CheckSlotsFile, "", unsettled)
 	case err != nil:
-		return failed("slots file", "", err)
+		return failed(CheckSlotsFile, "", err)
 	case !v.readOnly && !before.present():
-		return warning("slots file", "", "it was missing, and is written anew from the database")
+		return warning(CheckSlotsFile, "", "it was missing, and was written again from the database")
 	case !bytes.Equal(before.data, now.data):
-		return warning("slots file", "", "it differed from the database, and is written anew")
+		return warning(CheckSlotsFile, "", "it differed from the database, and was written again")
 	case len(now.entries) > 1:
-		return warning("slots file", "", "it keeps %d entries until the vault is opened through its keyring", len(now.entries)-1)
+		return warning(CheckSlotsFile, "", "it keeps %d entries until the vault is opened through its keyring", len(now.entries)-1)
 	}
-	return okay("slots file", "as the database says")
+	return okay(CheckSlotsFile, "as the database says")
 }
 
-// examineLeftovers names what lies beside the database. Some of it is wanted.
+// examineLeftovers lists the files beside the database. Some of them are wanted.
 func (p paths) examineLeftovers() []Finding {
 	var found []Finding
-	file, _ := readSlotsFile(p.slots) // its errors are found elsewhere
+	file, _ := readSlotsFile(p.slots) // other findings report its errors
 	left, kept := p.leftovers(file)
 	for _, kind := range []struct {
 		paths []string
@@ -419,21 +450,21 @@ func (p paths) examineLeftovers() []Finding {
 		{p.of(foreignSlots), "a slots file that was put aside; remove it when you know that nothing needs it"},
 	} {
 		for _, path := range kind.paths {
-			found = append(found, warning("leftovers", "rm "+wire.Quote(path), "%s: %s", path, kind.what))
+			found = append(found, warning(CheckLeftovers, "rm "+wire.Quote(path), "%s: %s", path, kind.what))
 		}
 	}
 	for _, path := range kept {
-		found = append(found, warning("leftovers", fmt.Sprintf("mv -n %s %s", wire.Quote(path), wire.Quote(path+".moved")), "%s: it stands where a new database is built, and no interrupted run left it; move it to another name", path))
+		found = append(found, warning(CheckLeftovers, fmt.Sprintf("mv -n %s %s", wire.Quote(path), wire.Quote(path+".moved")), "%s: it is in the place of a new database, and no interrupted run left it; move it to another name", path))
 	}
 	for _, path := range p.asides() {
 		what := "a vault that restore set aside"
 		if _, kind := reserved(path); kind == beforeDatabase {
 			what = "the vault from before a migration"
 		}
-		found = append(found, warning("leftovers", "rbee-vault destroy --db "+wire.Quote(path), "%s: %s; destroy it when nothing needs it", path, what))
+		found = append(found, warning(CheckLeftovers, "rbee-vault destroy --db "+wire.Quote(path), "%s: %s; destroy it when nothing needs it", path, what))
 	}
 	if found == nil {
-		found = append(found, okay("leftovers", "none"))
+		found = append(found, okay(CheckLeftovers, "none"))
 	}
 	return found
 }

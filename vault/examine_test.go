@@ -11,7 +11,7 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
 )
 
-// found returns the one finding of a check, or the first that holds a text.
+// found returns the finding of a check, or the first one that contains the text.
 func found(t *testing.T, cfg vault.Config, opts vault.ExamineOptions, check, text string) vault.Finding {
 	t.Helper()
 	all, err := vault.Examine(t.Context(), cfg, opts)
@@ -19,7 +19,7 @@ func found(t *testing.T, cfg vault.Config, opts vault.ExamineOptions, check, tex
 		t.Fatal(err)
 	}
 	for _, f := range all {
-		if f.Check == check && strings.Contains(f.Message, text) {
+		if string(f.Check) == check && strings.Contains(f.Message, text) {
 			return f
 		}
 	}
@@ -27,7 +27,7 @@ func found(t *testing.T, cfg vault.Config, opts vault.ExamineOptions, check, tex
 	return vault.Finding{}
 }
 
-// TestExamineWell: of a vault with which all is well.
+// TestExamineWell examines a vault without faults.
 func TestExamineWell(t *testing.T) {
 	cfg, _, _ := keyringVault(t)
 	for check, text := range map[string]string{
@@ -38,17 +38,17 @@ func TestExamineWell(t *testing.T) {
 		"pages":        "holds",
 		"leftovers":    "none",
 	} {
-		if f := found(t, cfg, vault.ExamineOptions{}, check, text); f.Status != vault.FindingOK || f.Mend != "" {
+		if f := found(t, cfg, vault.ExamineOptions{}, check, text); f.Status != vault.FindingOK || f.Fix != "" {
 			t.Errorf("%+v", f)
 		}
 	}
 }
 
-// TestExamineKeyAge: after two years a rotation is asked for.
+// TestExamineKeyAge: a key of two years gets a warning.
 func TestExamineKeyAge(t *testing.T) {
 	cfg, _, _ := keyringVault(t)
 	cfg.Now = func() time.Time { return time.Now().Add(731 * 24 * time.Hour) }
-	if f := found(t, cfg, vault.ExamineOptions{}, "key age", "days old"); f.Status != vault.FindingWarn || f.Mend != "rbee-vault rotate" {
+	if f := found(t, cfg, vault.ExamineOptions{}, "key age", "days old"); f.Status != vault.FindingWarn || f.Fix != "rbee-vault rotate" {
 		t.Errorf("%+v", f)
 	}
 	v := vaulttest.Open(t, cfg)
@@ -70,7 +70,7 @@ func TestExamineKeyring(t *testing.T) {
 	if err := k.Delete(t.Context(), id); err != nil {
 		t.Fatal(err)
 	}
-	if f := found(t, by, vault.ExamineOptions{}, "keyring item", "has no key"); f.Status != vault.FindingFail || !strings.HasPrefix(f.Mend, "rbee-vault slot add keyring") {
+	if f := found(t, by, vault.ExamineOptions{}, "keyring item", "has no key"); f.Status != vault.FindingFail || !strings.HasPrefix(f.Fix, "rbee-vault slot add keyring") {
 		t.Errorf("%+v", f)
 	}
 	if f := found(t, cfg, vault.ExamineOptions{}, "keyring item", "has no key"); f.Status != vault.FindingFail {
@@ -94,18 +94,17 @@ func TestExamineKeyring(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// A slots file set aside tells of a key that no database has any more.
+	// A slots file that was set aside names a key that no database has any more.
 	write(t, cfg.Path+".slots.foreign-20260101T000000Z", []byte(strings.Replace(string(read(t, cfg.Path+".slots")), id, otherKeyID, 1)))
 	if err := k.Set(t.Context(), otherKeyID, "an item"); err != nil {
 		t.Fatal(err)
 	}
-	if f := found(t, cfg, vault.ExamineOptions{}, "keyring leftovers", otherKeyID); f.Status != vault.FindingWarn || !strings.HasSuffix(f.Mend, otherKeyID) {
+	if f := found(t, cfg, vault.ExamineOptions{}, "keyring leftovers", otherKeyID); f.Status != vault.FindingWarn || !strings.HasSuffix(f.Fix, otherKeyID) {
 		t.Errorf("%+v", f)
 	}
 }
 
-// TestExamineOffers: each secret is tried on each slot, also of a vault that does
-// not open.
+// TestExamineOffers: each secret is tried on each slot, even if the vault does not open.
 func TestExamineOffers(t *testing.T) {
 	cfg, _, identity := keyringVault(t)
 	opts := vault.ExamineOptions{Offers: []vault.Offer{{Name: "mine", Identities: []age.Identity{identity}}, {Name: "theirs", Identities: []age.Identity{newIdentity(t)}}}}

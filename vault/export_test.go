@@ -20,26 +20,26 @@ func (c Config) WithCheapPassphrases() Config {
 	return c
 }
 
-// OnNetworkFS gives tests a file system that is named so.
+// OnNetworkFS pretends that the vault is on a network file system of that name.
 func (c Config) OnNetworkFS(name string) Config {
 	c.networkFS = func(string) (string, error) { return name, nil }
 	return c
 }
 
-// WithAnchorDelay lets the keyring's anchor follow sooner.
+// WithAnchorDelay makes the keyring's anchor follow sooner.
 func (c Config) WithAnchorDelay(d time.Duration) Config {
 	c.anchorAfter = d
 	return c
 }
 
-// ByAnySigner opens a vault whoever vouches for it.
+// ByAnySigner opens a vault without a check of its signer.
 func (c Config) ByAnySigner() Config {
 	c.anySigner = true
 	return c
 }
 
-// CreateForged makes a vault as a stranger can, who knows a recipient: with an id and a
-// vouch of his choice.
+// CreateForged makes a vault as an attacker can who knows a recipient: with an id and a vouch
+// of the attacker's choice.
 func CreateForged(ctx context.Context, cfg Config, recipient, vaultID, vouch string) error {
 	p, err := newPaths(cfg.Path)
 	if err != nil {
@@ -51,11 +51,11 @@ func CreateForged(ctx context.Context, cfg Config, recipient, vaultID, vouch str
 	}
 	t.meta.Class = identity.Classic
 	t.slots = []Slot{newSlot(Slot{Kind: SlotRecipient, Recipient: recipient, vouch: vouch}, t.meta.Created)}
-	t.fill = func(context.Context, *Tx) (Event, error) { return Event{Action: "vault.init"}, nil }
+	t.fill = func(context.Context, *Tx) (Event, error) { return Event{Action: Action("vault.init")}, nil }
 	return t.run(ctx)
 }
 
-// DigestedTables are those that the digest covers.
+// DigestedTables returns the tables that the digest covers.
 func DigestedTables() map[string]bool {
 	covered := map[string]bool{slotsTable.name: true}
 	for _, t := range contentTables {

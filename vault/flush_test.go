@@ -15,9 +15,9 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
 )
 
-// flushShim stands before the flushes of the C library, which SQLite calls (Go's
-// own go to the system directly). It logs which file is flushed, and fails while
-// a file says so.
+// flushShim replaces the flushes of the C library, which SQLite calls. Go's own flushes call
+// the system directly. It logs which file is flushed, and it fails while a certain file says
+// so.
 const flushShim = `
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -48,7 +48,7 @@ int fsync(int fd) { return flush(fd, "fsync"); }
 int fdatasync(int fd) { return flush(fd, "fdatasync"); }
 `
 
-// flushSite is a vault whose flushes are watched in a child.
+// flushSite is a vault whose flushes in a child are recorded.
 type flushSite struct {
 	cfg   vault.Config
 	shim  string
@@ -72,7 +72,7 @@ func newFlushSite(t *testing.T) flushSite {
 	return s
 }
 
-// run runs what the child does, which ends with SIGKILL, and returns its lines.
+// run runs a child that ends with SIGKILL, and returns its lines.
 func (s flushSite) run(t *testing.T, what string) []string {
 	t.Helper()
 	cmd := child("flush", childSpec(s.cfg, what, s.fails, s.log))
@@ -115,7 +115,7 @@ func flushChild(arg string) {
 	select {}
 }
 
-// flushes counts those of a write-ahead log.
+// flushes counts the flushes of a write-ahead log.
 func flushes(log string) int {
 	data, _ := os.ReadFile(log)
 	return strings.Count(string(data), "-wal\n")
@@ -153,19 +153,19 @@ func nodes(t *testing.T, cfg vault.Config) string {
 	return strings.Join(names, " ")
 }
 
-// TestFlushThatFails: a commit whose flush fails is not called undone, for after a
-// kill it is there. A commit behind it writes over it.
+// TestFlushThatFails: a commit whose flush fails must not be reported as undone, because after
+// a kill it is there. The next commit overwrites it.
 func TestFlushThatFails(t *testing.T) {
 	s := newFlushSite(t)
 	if got := strings.Join(s.run(t, "killed"), ", "); got != "hive-01 acknowledged, hive-02 unknown" {
-		t.Errorf("told: %s", got)
+		t.Errorf("reported: %s", got)
 	}
 	if got := nodes(t, s.cfg); got != "hive-01 hive-02" {
 		t.Errorf("there is: %s", got) // so the outcome is unknown indeed
 	}
 	s = newFlushSite(t)
 	if got := strings.Join(s.run(t, "goes on"), ", "); got != "hive-01 acknowledged, hive-02 unknown, hive-03 acknowledged" {
-		t.Errorf("told: %s", got)
+		t.Errorf("reported: %s", got)
 	}
 	if got := nodes(t, s.cfg); got != "hive-01 hive-03" {
 		t.Errorf("there is: %s", got)

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// What is fixed for ever once a vault has been written with it.
+// What can never change once a vault has been written with it.
 const (
 	goldenCheck     = "fec83a73b4b186794323583370102eae"
 	goldenVaultID   = "0b5c5d1e-6d2c-4a43-9d0f-5f3f0a4d2b11"
@@ -16,7 +16,7 @@ const (
 	goldenAuditHash = "fed45bab6c792d4e8b739b82b52bc7007ba5ce830cfd17f24260450be9899dfa"
 )
 
-// goldenDigest is the form of a digest.
+// goldenDigest is the format of a digest.
 var goldenDigest = "2:" + strings.Repeat("ab", 32) + ":1:" + strings.Repeat("cd", 32)
 
 func goldenAuditRow() AuditRow {
@@ -31,7 +31,7 @@ func goldenAuditRow() AuditRow {
 	}
 }
 
-// pipe returns the reading end of a pipe that holds the text.
+// pipe returns the reading end of a pipe with the text.
 func pipe(t *testing.T, text string) *os.File {
 	t.Helper()
 	r, w, err := os.Pipe()

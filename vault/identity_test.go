@@ -15,8 +15,8 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
 )
 
-// TestLockedIdentities opens a vault by identities under a passphrase, in each
-// form in which people have them.
+// TestLockedIdentities opens a vault by identities under a passphrase, in each form that people
+// have.
 func TestLockedIdentities(t *testing.T) {
 	dir := t.TempDir()
 	recipients := map[string]string{}
@@ -63,7 +63,7 @@ func TestLockedIdentities(t *testing.T) {
 		if err := openedBy(t, cfg, parse(text, passphrases(&asked, "1", "2", "3", "secret"))...); !errors.Is(err, vault.ErrWrongKey) || asked != 3 || !strings.Contains(err.Error(), "the test's") {
 			t.Errorf("%s: %v, asked %d times, want ErrWrongKey after 3", name, err, asked)
 		}
-		if err := openedBy(t, cfg, parse(text, nil)...); !errors.Is(err, vault.ErrNoWayIn) || !strings.Contains(err.Error(), "needs a passphrase") {
+		if err := openedBy(t, cfg, parse(text, nil)...); !errors.Is(err, vault.ErrNoUnlockMethod) || !strings.Contains(err.Error(), "needs a passphrase") {
 			t.Errorf("%s: %v, want it to say that a passphrase is needed", name, err)
 		}
 		refused := errors.New("nobody there")
@@ -71,22 +71,22 @@ func TestLockedIdentities(t *testing.T) {
 			t.Errorf("%s: %v, want the refusal", name, err)
 		}
 	}
-	// An SSH key that is none of the recipients' is not asked about.
+	// The passphrase of an SSH key that belongs to no recipient is not asked for.
 	file := filepath.Join(dir, "stranger")
 	sshKeygen(t, "-t", "ed25519", "-N", "secret", "-f", file)
 	asked := 0
 	if err := openedBy(t, cfg, parse(string(read(t, file)), passphrases(&asked, "secret"))...); !errors.Is(err, vault.ErrWrongKey) || asked != 0 {
 		t.Errorf("a stranger's: %v, asked %d times", err, asked)
 	}
-	// Several at once: one that fits is enough.
+	// Of several identities, one that matches is enough.
 	asked = 0
 	if err := openedBy(t, cfg, append(parse(files["rsa"], passphrases(&asked, "1")), newIdentity(t), native)...); err != nil {
 		t.Errorf("%v, asked %d times", err, asked)
 	}
 }
 
-// ageEncrypted is what `age -p -a` writes: it asks on a terminal, so the library
-// does it here.
+// ageEncrypted does what `age -p -a` does. That command asks on a terminal, so the test uses
+// the library.
 func ageEncrypted(t *testing.T, text, passphrase string) string {
 	t.Helper()
 	r, err := age.NewScryptRecipient(passphrase)
@@ -108,7 +108,7 @@ func ageEncrypted(t *testing.T, text, passphrase string) string {
 	return encodeArmor(t, []byte(b.String()))
 }
 
-// TestParseIdentitiesRefuses: and says nothing of what it was given.
+// TestParseIdentitiesRefuses: the errors contain nothing of the input.
 func TestParseIdentitiesRefuses(t *testing.T) {
 	ecdsa := filepath.Join(t.TempDir(), "ecdsa")
 	sshKeygen(t, "-t", "ecdsa", "-N", "", "-f", ecdsa)
@@ -132,7 +132,7 @@ func TestParseIdentitiesRefuses(t *testing.T) {
 			t.Errorf("%s: %v, %d identities, want ErrInvalid", name, err, len(ids))
 		}
 		if err != nil && (strings.Contains(strings.ToLower(err.Error()), "planted") || strings.Contains(err.Error(), "SECRET")) {
-			t.Errorf("%s: the error tells of the content: %v", name, err)
+			t.Errorf("%s: the error contains the content: %v", name, err)
 		}
 	}
 }
@@ -168,7 +168,7 @@ func FuzzParseRecipient(f *testing.F) {
 	})
 }
 
-// TestSheet: age takes the page as it is.
+// TestSheet: age reads the page unchanged.
 func TestSheet(t *testing.T) {
 	identity := newIdentity(t)
 	n := vault.NewIdentity{Kind: vault.SlotRecovery, Identity: identity.String(), Recipient: identity.Recipient().String(), Signer: "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJyaoE/LSukHSe3IdytK9lwsvbDHWFdZTbhKPPVXtpPW"}

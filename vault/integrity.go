@@ -7,10 +7,9 @@ import (
 	"github.com/rbee-keeper/rbee-vault/internal/sqlcipher"
 )
 
-// CheckPages copies the write-ahead log into the database and verifies every
-// page, the constraints and the references. Others write meanwhile. The error
-// matches [ErrDamaged], or [ErrLocked] when another connection kept the log from
-// being emptied.
+// CheckPages checkpoints the write-ahead log and verifies every page, the constraints and the
+// references. Other transactions may write meanwhile. The error matches [ErrDamaged], or
+// [ErrLocked] if another connection prevented the checkpoint.
 func (v *Vault) CheckPages(ctx context.Context) error {
 	if err := v.enter(ctx); err != nil {
 		return err
@@ -26,7 +25,7 @@ func (v *Vault) CheckPages(ctx context.Context) error {
 			return fmt.Errorf("checkpoint: %w", err)
 		}
 		if !emptied {
-			return fmt.Errorf("%w: a reader kept the write-ahead log from being folded in", ErrLocked)
+			return fmt.Errorf("%w: a reader prevented the checkpoint of the write-ahead log", ErrLocked)
 		}
 		snapshot, err = v.db.Snapshot(ctx)
 		return err

@@ -25,12 +25,12 @@ func pad(ctx context.Context, v *vault.Vault, from, to int) error {
 				return err
 			}
 		}
-		return tx.Audit(ctx, vault.Event{Action: "node.add", Subject: "pads"})
+		return tx.Audit(ctx, vault.Event{Action: vault.Action("node.add"), Subject: "pads"})
 	})
 }
 
-// TestCheckPagesBesideWriters: writers go on while the pages are checked, with
-// checkpoints among their commits, and none of that is taken for damage.
+// TestCheckPagesBesideWriters: writers continue while the pages are checked, with checkpoints
+// between their commits. That is not reported as damage.
 func TestCheckPagesBesideWriters(t *testing.T) {
 	cfg := vaulttest.Config(t)
 	v := vaulttest.Open(t, cfg)
@@ -68,7 +68,7 @@ func TestCheckPagesBesideWriters(t *testing.T) {
 	}
 }
 
-// TestCheckPagesFindsDamage also behind a checkpoint that it makes itself.
+// TestCheckPagesFindsDamage: also after the checkpoint that CheckPages makes.
 func TestCheckPagesFindsDamage(t *testing.T) {
 	cfg := vaulttest.Config(t)
 	v := vaulttest.Open(t, cfg)

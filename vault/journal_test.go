@@ -30,8 +30,8 @@ func writesBesideView(t *testing.T, cfg vault.Config) {
 	}
 }
 
-// TestFirstWriteBesideView: after every transition, also one that was killed
-// right after its commit.
+// TestFirstWriteBesideView: after every transition, also if it was killed right after its
+// commit.
 func TestFirstWriteBesideView(t *testing.T) {
 	for _, name := range []string{"init without keyring", "restore", "replace", "rotate"} {
 		t.Run(name, func(t *testing.T) {

@@ -14,8 +14,8 @@ import (
 	"github.com/rbee-keeper/rbee-vault/internal/sqlcipher"
 )
 
-// KeyID is the SQLCipher salt, the first 16 bytes of the database file. It
-// names the key of the file to every holder of keys.
+// KeyID is the id of a key. It is the SQLCipher salt, the first 16 bytes of the database file.
+// Every place that stores the key stores it under this id.
 type KeyID [16]byte
 
 func (id KeyID) String() string { return hex.EncodeToString(id[:]) }
@@ -29,8 +29,8 @@ func ParseKeyID(s string) (KeyID, error) {
 	return id, nil
 }
 
-// peekKeyID is readKeyID for a file that this process may have open: then it
-// returns [ErrAlreadyOpen].
+// peekKeyID is readKeyID for a file that this process may have open. If it has, it returns
+// [ErrAlreadyOpen].
 func peekKeyID(path string) (KeyID, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -44,8 +44,8 @@ func peekKeyID(path string) (KeyID, error) {
 	return id, err
 }
 
-// readKeyID reads the key id of the database file. No connection of this
-// process may have the file open: closing it drops the process's locks.
+// readKeyID reads the key id of the database file. No connection of this process may have the
+// file open: closing the file drops the process's locks.
 func readKeyID(path string) (KeyID, error) {
 	salt, err := sqlcipher.ReadSalt(path)
 	if errors.Is(err, sqlcipher.ErrNotRegular) {
@@ -81,12 +81,12 @@ const (
 func (k *Key) derive(purpose string) []byte {
 	out, err := hkdf.Key(sha256.New, k.root[:], k.id[:], "rbee-vault/v1/"+purpose, 32)
 	if err != nil {
-		panic(err) // only for lengths that HKDF cannot give
+		panic(err) // only for lengths that HKDF refuses
 	}
 	return out
 }
 
-// check is a public value that tells keys apart without opening anything.
+// check is a public value. It shows whether two keys are the same without opening anything.
 func (k *Key) check() string {
 	c := k.derive(purposeCheck)
 	defer wipe(c)
@@ -95,8 +95,7 @@ func (k *Key) check() string {
 
 const keyLinePrefix = "rbk1"
 
-// line is the key's one text form: rbk1:<key id>:<root key>:<check>. The caller
-// wipes it.
+// line is the only text form of the key: rbk1:<key id>:<root key>:<check>. The caller wipes it.
 func (k *Key) line() []byte {
 	b := make([]byte, 0, keyLineLen)
 	b = append(b, keyLinePrefix+":"...)
@@ -109,8 +108,8 @@ func (k *Key) line() []byte {
 
 const keyLineLen = len(keyLinePrefix) + 1 + 32 + 1 + 64 + 1 + 32
 
-// parseKeyLine parses a key line and verifies its check value. The error says
-// nothing of the content.
+// parseKeyLine parses a key line and verifies its check value. The error contains nothing of
+// the line.
 func parseKeyLine(line []byte) (*Key, error) {
 	fields := bytes.Split(line, []byte(":"))
 	if len(line) != keyLineLen || len(fields) != 4 || string(fields[0]) != keyLinePrefix {
@@ -122,17 +121,17 @@ func parseKeyLine(line []byte) (*Key, error) {
 	}
 	if subtle.ConstantTimeCompare([]byte(k.check()), fields[3]) != 1 {
 		k.wipe()
-		return nil, fmt.Errorf("%w: the check value of a key line does not fit it", ErrInvalid)
+		return nil, fmt.Errorf("%w: the check value of a key line does not match its key", ErrInvalid)
 	}
 	return k, nil
 }
 
-// wipe overwrites the root key: best effort, for Go may have copied it.
+// wipe overwrites the root key. It is best effort: Go may have copied it.
 func (k *Key) wipe() { wipe(k.root[:]) }
 
 func wipe(b []byte) { clear(b) }
 
-// parseHex decodes lower-case hex that fills dst exactly.
+// parseHex decodes lower-case hex that must fill dst exactly.
 func parseHex(dst []byte, s string) bool {
 	if len(s) != hex.EncodedLen(len(dst)) {
 		return false

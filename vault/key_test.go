@@ -13,7 +13,7 @@ import (
 	"filippo.io/age"
 )
 
-// goldenKey is a key that never changes: root 00 01 02 ..., id a0 a1 a2 ...
+// goldenKey never changes: root 00 01 02 ..., id a0 a1 a2 ...
 func goldenKey() *Key {
 	k := new(Key)
 	for i := range k.root {
@@ -33,8 +33,7 @@ func TestKeyLineGolden(t *testing.T) {
 	}
 }
 
-// TestDeriveAsOpenSSL: what the manual tells an operator to do by hand gives the
-// same keys.
+// TestDeriveAsOpenSSL: the commands in the manual give the same keys.
 func TestDeriveAsOpenSSL(t *testing.T) {
 	k := goldenKey()
 	for _, purpose := range []string{purposeSQLCipher, purposeSeal, purposeCheck} {
@@ -123,7 +122,7 @@ func TestSlotWraps(t *testing.T) {
 	if _, _, err := unwrapAny([]Slot{broken}, []age.Identity{identity}); !errors.Is(err, ErrWrongKey) {
 		t.Errorf("a broken slot: %v, want ErrWrongKey", err)
 	}
-	// What stock age shows is the key line and nothing else.
+	// Stock age prints the key line and nothing else.
 	cmd := exec.Command("age", "-d", "-i", "/dev/stdin", "-o", "-", "/dev/fd/3")
 	cmd.Stdin = strings.NewReader(identity.String())
 	cmd.ExtraFiles = append(cmd.ExtraFiles, pipe(t, s.wrapped))
@@ -169,7 +168,7 @@ func TestSeal(t *testing.T) {
 		refused("cut", s, SealedSSHKey, "SHA256:x", sealed[:i])
 	}
 	refused("longer", s, SealedSSHKey, "SHA256:x", append(bytes.Clone(sealed), 0))
-	// The fields of the additional data cannot run into each other.
+	// Two different lists of fields never give the same additional data.
 	if bytes.Equal(sealer{vaultID: "ab"}.additionalData("k", "c"), sealer{vaultID: "a"}.additionalData("k", "bc")) {
 		t.Error("two places have the same additional data")
 	}
@@ -180,7 +179,7 @@ func TestAuditRowGolden(t *testing.T) {
 	if sum := r.sum(); hex.EncodeToString(sum[:]) != goldenAuditHash {
 		t.Errorf("hash %x, want %s", sum, goldenAuditHash)
 	}
-	// The same, put together by hand.
+	// The same, built by hand.
 	var b []byte
 	b = append(b, 1)
 	b = append(b, make([]byte, 32)...)
@@ -195,15 +194,15 @@ func TestAuditRowGolden(t *testing.T) {
 	}
 }
 
-// goldenAnchor is the form of an anchor, for ever.
-// several is an identity of a caller's own, whose values cannot be compared.
+// several is an identity type of a caller. Its values cannot be compared.
 type several struct{ identities []age.Identity }
 
 func (s several) Unwrap(stanzas []*age.Stanza) ([]byte, error) {
 	return s.identities[0].Unwrap(stanzas)
 }
 
-// TestSlotOpensByAnyIdentity: what a caller brings need not be one that this program knows.
+// TestSlotOpensByAnyIdentity: a caller may pass an identity of a type that this program does
+// not know.
 func TestSlotOpensByAnyIdentity(t *testing.T) {
 	id, err := age.GenerateX25519Identity()
 	if err != nil {
@@ -219,7 +218,7 @@ func TestSlotOpensByAnyIdentity(t *testing.T) {
 	}
 }
 
-// TestRowHash: the HMAC of a row, as any tool computes it from the row's text.
+// TestRowHash: any tool can compute the HMAC of a row from the row's text.
 func TestRowHash(t *testing.T) {
 	key := make([]byte, 32)
 	text := rowText("slots", "created", int64(1700000000123), "label", "it's", "identity", nil)
@@ -236,6 +235,7 @@ func TestRowHash(t *testing.T) {
 	}
 }
 
+// goldenAnchor is the format of an anchor. It never changes.
 const goldenAnchor = "rba1:" + goldenVaultID + ":3:42:" + goldenAuditHash
 
 func FuzzParseAnchor(f *testing.F) {

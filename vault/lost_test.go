@@ -13,14 +13,14 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
 )
 
-// TestLostParts takes away or swaps each part of a vault that has been rotated,
-// and opens by the keyring and by identity. What can be healed from the database
-// is, and then both ways open; else nothing is written.
+// TestLostParts removes or swaps each part of a vault that has been rotated, and opens the
+// vault by the keyring and by identity. What can be repaired from the database is repaired, and
+// then both methods open the vault. Otherwise nothing is written.
 func TestLostParts(t *testing.T) {
 	type site struct {
 		cfg   vault.Config
 		k     faulttest.Keyring
-		old   func(suffixes ...string) // puts back what was before the rotation
+		old   func(suffixes ...string) // puts back the files from before the rotation
 		other vault.Config             // another vault, in the same keyring
 	}
 	remove := func(t *testing.T, paths ...string) {
@@ -39,20 +39,20 @@ func TestLostParts(t *testing.T) {
 	}
 	for name, test := range map[string]struct {
 		lose              func(t *testing.T, s site)
-		keyring, identity error // of the first open in either way
-		healed            bool  // by the open in the way that works
-		foreign           bool  // with a copy of the slots file set aside
+		keyring, identity error // of the first open by each method
+		healed            bool  // repaired by the open that works
+		foreign           bool  // a copy of the slots file was set aside
 		message           string
 	}{
 		"keyring item": {lose: loseItem, keyring: vault.ErrWrongKey, message: "the vault opens by: 1 recipient"},
 		"slots file": {lose: func(t *testing.T, s site) { remove(t, s.cfg.Path+".slots") },
-			identity: vault.ErrNoWayIn, message: "slots file is gone", healed: true},
+			identity: vault.ErrNoUnlockMethod, message: "slots file is missing", healed: true},
 		"slots file from before the last rotation": {lose: func(t *testing.T, s site) { s.old(".slots") },
 			identity: vault.ErrUnknownKeyID, message: "an older copy", healed: true, foreign: true},
 		"slots file of another vault": {lose: func(t *testing.T, s site) { write(t, s.cfg.Path+".slots", read(t, s.other.Path+".slots")) },
 			identity: vault.ErrUnknownKeyID, message: "another vault's", healed: true, foreign: true},
 		"slots file of garbage": {lose: func(t *testing.T, s site) { write(t, s.cfg.Path+".slots", []byte("{}")) },
-			identity: vault.ErrNoWayIn, message: "unreadable", healed: true, foreign: true},
+			identity: vault.ErrNoUnlockMethod, message: "unreadable", healed: true, foreign: true},
 		"keyring item of another vault": {lose: func(t *testing.T, s site) {
 			item, err := s.k.Get(t.Context(), keyIDs(t, s.other.Path+".slots")[0])
 			if err == nil {
@@ -65,13 +65,13 @@ func TestLostParts(t *testing.T) {
 		"database swapped for another vault's": {lose: func(t *testing.T, s site) {
 			loseItem(t, site{cfg: s.other, k: s.k})
 			write(t, s.cfg.Path, read(t, s.other.Path))
-		}, keyring: vault.ErrUnknownKeyID, identity: vault.ErrUnknownKeyID, message: "the slots file tells of"},
+		}, keyring: vault.ErrUnknownKeyID, identity: vault.ErrUnknownKeyID, message: "the slots file names"},
 		"database swapped for its own older copy": {lose: func(t *testing.T, s site) { s.old("") },
 			keyring: vault.ErrUnknownKeyID, identity: vault.ErrUnknownKeyID, message: "an older copy"},
 		"database and slots file swapped for older copies": {lose: func(t *testing.T, s site) { s.old("", ".slots") },
 			keyring: vault.ErrRollback},
 		"keyring item and slots file": {lose: func(t *testing.T, s site) { loseItem(t, s); remove(t, s.cfg.Path+".slots") },
-			keyring: vault.ErrWrongKey, identity: vault.ErrNoWayIn, message: "only a backup brings the vault back"},
+			keyring: vault.ErrWrongKey, identity: vault.ErrNoUnlockMethod, message: "only a backup can bring the vault back"},
 		"database": {lose: func(t *testing.T, s site) { remove(t, s.cfg.Path) },
 			keyring: vault.ErrMissing, identity: vault.ErrMissing, message: "there is a slots file"},
 	} {
@@ -111,7 +111,7 @@ func TestLostParts(t *testing.T) {
 						t.Errorf("a refused open wrote something")
 					}
 				}
-				left = listing(t, cfg) // an accepted open may write
+				left = listing(t, cfg) // an open that is accepted may write
 			}
 			if !strings.Contains(said, test.message) {
 				t.Errorf("nobody says %q:\n%s", test.message, said)
@@ -130,7 +130,7 @@ func TestLostParts(t *testing.T) {
 	}
 }
 
-// listing tells the names and contents of a vault's files.
+// listing returns the names and contents of a vault's files.
 func listing(t *testing.T, cfg vault.Config) string {
 	t.Helper()
 	entries, err := os.ReadDir(strings.TrimSuffix(cfg.Path, "/beehives.db"))

@@ -9,15 +9,16 @@ import (
 	"testing"
 )
 
-// children are what the test binary does when it is run as a process of its own.
+// children are the functions of the test binary when it runs as a separate process.
 var children = map[string]func(arg string){
-	"crash": crashChild,
-	"write": writeChild,
-	"flush": flushChild,
-	"hold":  holdChild,
-	"slots": slotChild,
-	"still": stillChild,
-	"walk":  walkChild,
+	"crash":  crashChild,
+	"write":  writeChild,
+	"flush":  flushChild,
+	"hold":   holdChild,
+	"rotate": rotateChild,
+	"slots":  slotChild,
+	"still":  stillChild,
+	"walk":   walkChild,
 }
 
 func TestMain(m *testing.M) {
@@ -25,12 +26,12 @@ func TestMain(m *testing.M) {
 		children[name](arg)
 		os.Exit(0)
 	}
-	// A walk makes dozens of vaults; more of them by -rapid.checks.
+	// A walk makes dozens of vaults. -rapid.checks sets how many walks there are.
 	flag.Set("rapid.checks", "8")
 	os.Exit(m.Run())
 }
 
-// child prepares the test binary as a process of its own.
+// child returns the test binary as a separate process.
 func child(name, arg string) *exec.Cmd {
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), "RBEE_TEST_CHILD="+name+"|"+arg)
@@ -38,7 +39,7 @@ func child(name, arg string) *exec.Cmd {
 	return cmd
 }
 
-// start starts a child and returns its lines. It is ended with the test.
+// start starts a child and returns its lines. The child ends with the test.
 func start(t *testing.T, cmd *exec.Cmd) *bufio.Scanner {
 	t.Helper()
 	out, err := cmd.StdoutPipe()

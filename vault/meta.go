@@ -8,32 +8,32 @@ import (
 	"github.com/rbee-keeper/rbee-vault/identity"
 )
 
-// Meta is what a vault says of itself.
+// Meta is what a vault stores about itself.
 type Meta struct {
-	VaultID    string // a UUID, for life
+	VaultID    string // a UUID; it never changes
 	KeyID      KeyID
-	Generation int64 // 1, and one more with each rotation
+	Generation int64 // 1, and one more after each rotation
 	Created    time.Time
 	KeyCreated time.Time
 	Class      identity.Class
-	Keyring    bool  // whether the OS keyring is a way in
-	SlotsSeq   int64 // counts changes of the slots
-	// Signer is the public key of this generation, which signs the vault's backups, as
-	// a line of authorized_keys without a comment.
+	Keyring    bool  // whether the OS keyring is an unlock method
+	SlotsSeq   int64 // counts the changes of the slots
+	// Signer is the public key of this generation's signer, as a line of authorized_keys
+	// without a comment. It signs the vault's backups.
 	Signer string
-	// OriginVaultID and OriginSigner are those of the vault whose backup this
-	// one was restored from, or "".
+	// OriginVaultID and OriginSigner belong to the vault from whose backup this vault was
+	// restored; or "".
 	OriginVaultID string
 	OriginSigner  string
 
-	signingKey []byte // sealed PEM
+	signingKey []byte // PEM, sealed
 	binding    string // the signer's signature over vault, key id and check value
 }
 
 // SignerFingerprint returns the fingerprint of Signer, "SHA256:...".
 func (m Meta) SignerFingerprint() string { return Fingerprint(m.Signer) }
 
-// Meta returns what the vault says of itself.
+// Meta returns what the vault stores about itself.
 func (tx *Tx) Meta(ctx context.Context) (Meta, error) {
 	m, err := selectMeta(ctx, tx)
 	if err != nil {

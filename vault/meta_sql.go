@@ -46,7 +46,7 @@ func insertMeta(ctx context.Context, tx *Tx, m Meta) error {
 	return err
 }
 
-// checkVaultID refuses what is not a UUID: it stands in messages, accounts and files.
+// checkVaultID refuses anything but a UUID: the id is used in messages, accounts and files.
 func checkVaultID(s string) error {
 	if u, err := uuid.Parse(s); err != nil || u.String() != s {
 		return fmt.Errorf("%w: its vault id is not a UUID", ErrDamaged)
@@ -54,13 +54,13 @@ func checkVaultID(s string) error {
 	return nil
 }
 
-// updateMeta writes what changes with the slots.
+// updateMeta writes the columns that change together with the slots.
 func updateMeta(ctx context.Context, tx *Tx, m Meta) error {
 	_, err := tx.ExecContext(ctx, `UPDATE vault_meta SET keyring = ?, slots_seq = ?`, m.Keyring, m.SlotsSeq)
 	return err
 }
 
-var errNoMeta = fmt.Errorf("%w: no row of vault_meta", ErrDamaged)
+var errNoMeta = fmt.Errorf("%w: vault_meta has no row", ErrDamaged)
 
 func selectMeta(ctx context.Context, tx *Tx) (Meta, error) {
 	var m Meta

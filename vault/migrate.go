@@ -19,7 +19,7 @@ import (
 //go:embed migrations/*.sql
 var embedded embed.FS
 
-// applicationID is "RBEE", in the database's header.
+// applicationID is "RBEE", in the header of the database.
 const applicationID = 0x52424545
 
 func (c Config) schema() fs.FS {
@@ -33,10 +33,10 @@ func (c Config) schema() fs.FS {
 	return sub
 }
 
-// SchemaVersion is the schema that this program writes.
+// SchemaVersion is the version of the schema that this program writes.
 func SchemaVersion() int64 { return Config{}.schemaVersion() }
 
-// schemaVersion is the number that the newest migration's name begins with.
+// schemaVersion is the number at the beginning of the newest migration's name.
 func (c Config) schemaVersion() int64 {
 	var newest int64
 	names, _ := fs.Glob(c.schema(), "*.sql")
@@ -48,9 +48,9 @@ func (c Config) schemaVersion() int64 {
 	return newest
 }
 
-// versionStore lets goose keep its version in the header's user_version, so
-// that there is one version and no table of goose's. Each migration sets it in
-// its own transaction, which also writes the audit row.
+// versionStore makes goose keep its version in the header's user_version. So there is only one
+// version, and no table of goose's. Each migration sets the version in its own transaction,
+// which also writes the audit row.
 type versionStore struct {
 	store *store
 	from  int64 // the version before the run; 0 for a new database
@@ -73,9 +73,9 @@ func (s versionStore) Insert(ctx context.Context, db database.DBTxConn, req data
 		return err
 	}
 	if s.from == 0 {
-		return nil // what makes the database writes its first audit row
+		return nil // the code that makes the database writes its first audit row
 	}
-	return s.store.tx(db).Audit(ctx, Event{Action: "vault.migrate", Detail: fmt.Sprintf("schema %d", req.Version)})
+	return s.store.tx(db).Audit(ctx, Event{Action: ActionMigrate, Detail: fmt.Sprintf("schema %d", req.Version)})
 }
 
 // Delete implements [database.Store].
@@ -115,8 +115,8 @@ func (s versionStore) ListMigrations(ctx context.Context, db database.DBTxConn) 
 	return list, nil
 }
 
-// migrate brings the database from a schema to the newest, one transaction a migration.
-// The write lock is held.
+// migrate brings the database from a schema to the newest one. Each migration is one
+// transaction. The caller holds the write lock.
 func (s *store) migrate(ctx context.Context, from int64) error {
 	db, err := s.db.Writer()
 	if err != nil {
@@ -132,17 +132,17 @@ func (s *store) migrate(ctx context.Context, from int64) error {
 	return sqlcipher.CheckForeignKeys(ctx, db)
 }
 
-// upgrade migrates the vault at p, which nobody has open, after setting a
-// verified copy aside. The exclusive lock is held.
+// upgrade sets a verified copy of the vault aside and then migrates the vault. Nobody has the
+// vault open, and the caller holds the exclusive lock.
 func upgrade(ctx context.Context, cfg Config, p paths) (err error) {
 	v, r, err := openUnder(ctx, cfg, p)
 	if err != nil {
 		return err
 	}
 	if r.version == cfg.schemaVersion() {
-		return v.Close() // somebody else was faster
+		return v.Close() // another process has already migrated it
 	}
-	// An older copy is refused before anything is done to it.
+	// If the database is an older copy, it is refused before anything is done to it.
 	if _, _, err := v.compare(ctx, r); err != nil {
 		v.Close()
 		return err
@@ -185,8 +185,8 @@ func upgrade(ctx context.Context, cfg Config, p paths) (err error) {
 	return v.locked(ctx, func() error { return v.migrate(ctx, r.version) })
 }
 
-// verifyFile runs the integrity checks on a database that no connection has
-// open, and leaves no side file.
+// verifyFile runs the integrity checks on a database that no connection has open. It leaves no
+// side file.
 func verifyFile(ctx context.Context, cfg Config, path string, key *Key) error {
 	s, err := openStore(cfg, path, key, "")
 	if err != nil {

@@ -41,7 +41,7 @@ func withSecond(cfg vault.Config, second string) vault.Config {
 	})
 }
 
-// vaultWithNode is a vault without a keyring that has the node "old".
+// vaultWithNode makes a vault without a keyring, with the node "old".
 func vaultWithNode(t *testing.T) vault.Config {
 	t.Helper()
 	cfg := vaulttest.Config(t)
@@ -103,7 +103,7 @@ func TestMigrate(t *testing.T) {
 		t.Error(err)
 	}
 
-	// What was set aside is the vault as it was, and opens, for reading.
+	// The copy that was set aside is the vault as it was. It opens for reading.
 	aside := cfg
 	aside.Path += ".before-v1"
 	if string(read(t, aside.Path)) != string(before) || string(read(t, aside.Path+".slots")) != string(slots) {
@@ -136,8 +136,8 @@ func TestMigrate(t *testing.T) {
 	}
 }
 
-// TestMigrateFails: a migration that fails leaves the version before it whole,
-// and the next attempt starts over.
+// TestMigrateFails: a failed migration leaves the version before it complete, and the next
+// attempt starts again.
 func TestMigrateFails(t *testing.T) {
 	for name, second := range map[string]string{
 		"at its end":        secondMigration + "INSERT INTO nowhere VALUES (1);\n",
@@ -174,7 +174,7 @@ func TestMigrateFails(t *testing.T) {
 	}
 }
 
-// TestMigrateWaits: while another process has the vault open, its schema stays.
+// TestMigrateWaits: while another process has the vault open, the schema does not change.
 func TestMigrateWaits(t *testing.T) {
 	cfg := vaultWithNode(t)
 	cmd := child("hold", childSpec(cfg))
@@ -195,8 +195,8 @@ func TestMigrateWaits(t *testing.T) {
 	vaulttest.Open(t, nextSchema(cfg))
 }
 
-// TestMigrateNoOlderCopy: an older copy of the database is refused before
-// anything is done to it, though it would need a migration.
+// TestMigrateNoOlderCopy: an older copy of the database is refused before anything is done to
+// it, even if it needs a migration.
 func TestMigrateNoOlderCopy(t *testing.T) {
 	cfg := vaultWithNode(t)
 	file := strings.Replace(string(read(t, cfg.Path+".slots")), `"slots_seq": 0`, `"slots_seq": 1`, 1)
@@ -215,8 +215,8 @@ func TestMigrateNoOlderCopy(t *testing.T) {
 	vaulttest.Open(t, nextSchema(cfg))
 }
 
-// watching is an identity that looks, when it is asked, whether the vault is kept
-// from others.
+// watching is an identity that checks, when it is asked, whether others are locked out of the
+// vault.
 type watching struct {
 	age.Identity
 	t    *testing.T
@@ -235,8 +235,8 @@ func (w watching) Unwrap(stanzas []*age.Stanza) ([]byte, error) {
 	return w.Identity.Unwrap(stanzas)
 }
 
-// TestMigrateAsksNobodyUnderTheLock: a person or a token that takes its time keeps
-// nobody out.
+// TestMigrateAsksNobodyUnderTheLock: a person or a token that takes long does not lock others
+// out.
 func TestMigrateAsksNobodyUnderTheLock(t *testing.T) {
 	cfg := vaultWithNode(t)
 	cfg.Identities, cfg.ConfirmSigner = []age.Identity{watching{cfg.Identities[0], t, cfg.Path + ".lock"}}, vaulttest.AcceptSigner
@@ -244,8 +244,8 @@ func TestMigrateAsksNobodyUnderTheLock(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := vault.Restore(t.Context(), nextSchema(cfg), vault.RestoreOptions{
-		Replace:        true,
-		ConfirmInPlace: func(context.Context, vault.InPlace) error { return nil },
+		Replace:         true,
+		ConfirmUnproven: func(context.Context, vault.UnprovenVault) error { return nil },
 		Fill: func(ctx context.Context, tx *vault.Tx) (vault.Backup, error) {
 			return vault.Backup{}, errors.New("not wanted")
 		},

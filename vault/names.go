@@ -10,26 +10,26 @@ import (
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
 )
 
-// The files beside a database have the database's name and one suffix or more.
-// These names are reserved: no vault and no other file is made under one, and a
-// file is taken for a vault's own only by what [reserved] says of its name.
+// The files beside a database have its name and one or more suffixes. These names are reserved:
+// no vault and no other file may be made under such a name. And only a file whose name
+// [reserved] recognizes is treated as a vault's own.
 
-// fileKind is what a file is to the file that it belongs to.
+// fileKind says what a file is to its owner, the file that it belongs to.
 type fileKind int
 
 const (
 	notReserved    fileKind = iota
-	lockFile                // a lock: it is empty, and stays
+	lockFile                // a lock; it is empty, and is never removed
 	slotsCopy               // the slots file
-	foreignSlots            // a slots file that was put aside
-	sqliteFile              // SQLite's own
+	foreignSlots            // a slots file that was set aside
+	sqliteFile              // one of SQLite's own files
 	freshDatabase           // a database that is being built
 	beforeDatabase          // a database from before a migration
-	replacedVault           // a database that restore put aside
+	replacedVault           // a database that restore set aside
 	partFile                // a file that is being written
 )
 
-// suffixes tell the kinds; of two that fit, the first.
+// suffixes are the suffix of each kind. If two match, the first one counts.
 var suffixes = []struct {
 	kind   fileKind
 	suffix *regexp.Regexp
@@ -43,8 +43,8 @@ var suffixes = []struct {
 	{replacedVault, regexp.MustCompile(`\.replaced-\d{8}T\d{6}Z(-\d+)?$`)},
 }
 
-// reserved returns which file the one at path belongs to, and as what, by the last
-// suffix of its name: "b.db.new-wal" is SQLite's file of "b.db.new".
+// reserved returns the owner of the file at path, and what it is to that owner. It looks at the
+// last suffix of the name: "b.db.new-wal" is SQLite's file of "b.db.new".
 func reserved(path string) (owner string, kind fileKind) {
 	if owner, ok := durable.PartOf(path); ok {
 		return owner, partFile
@@ -66,8 +66,8 @@ func (p paths) of(kind fileKind) []string {
 	})
 }
 
-// parts lists unfinished files that were to be the vault's own, or its files'. One
-// beside them, such as a backup that is being written, is not.
+// parts lists the unfinished writes of the vault's own files, and of their files. An unfinished
+// write of another file beside them, such as a backup, is not listed.
 func (p paths) parts() []string {
 	return p.beside(func(path string) bool {
 		owner, kind := reserved(path)
@@ -75,7 +75,8 @@ func (p paths) parts() []string {
 	})
 }
 
-// owns reports whether a file is the database, or belongs to it through others.
+// owns reports whether the file is the database, or belongs to it, directly or through other
+// files.
 func (p paths) owns(path string) bool {
 	for {
 		owner, kind := reserved(path)
@@ -86,7 +87,7 @@ func (p paths) owns(path string) bool {
 	}
 }
 
-// beside lists the files in the database's directory that fit.
+// beside lists the matching files in the database's directory.
 func (p paths) beside(fits func(path string) bool) []string {
 	entries, err := os.ReadDir(p.dir)
 	if err != nil {
@@ -103,16 +104,16 @@ func (p paths) beside(fits func(path string) bool) []string {
 	return found
 }
 
-// setAside reports whether the database is one that a transition or a
-// migration put aside: it is opened for reading only.
+// setAside reports whether a transition or a migration set this database aside. Then it is
+// opened only for reading.
 func (p paths) setAside() bool {
 	_, kind := reserved(p.db)
 	return kind == beforeDatabase || kind == replacedVault
 }
 
-// checkName refuses a database whose name is reserved: the vault that the name
-// belongs to would treat it as its own file. One that was set aside is allowed
-// where it exists already.
+// checkName refuses a database whose name is reserved: the vault that owns the name would treat
+// the database as its own file. A database that was set aside is allowed, but not for a new
+// vault.
 func (p paths) checkName(isNew bool) error {
 	owner, kind := reserved(p.db)
 	if kind == notReserved || p.setAside() && !isNew {
@@ -121,9 +122,9 @@ func (p paths) checkName(isNew bool) error {
 	return fmt.Errorf("%w: the name %q is reserved for a file of the vault %q: choose another name", ErrInvalid, p.db, filepath.Base(owner))
 }
 
-// CheckOutput refuses a path at which a new file would be taken for one of a
-// vault's own: a reserved name, such as "x.new" or "x.slots", and the database at
-// db itself. The error matches [ErrInvalid].
+// CheckOutput refuses a path at which a new file would be taken for a vault's own: a reserved
+// name, such as "x.new" or "x.slots", and the path of the database db itself. The error matches
+// [ErrInvalid].
 func CheckOutput(path, db string) error {
 	out, err := resolve(path)
 	if err != nil {

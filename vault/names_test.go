@@ -16,7 +16,7 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
 )
 
-// reservedSuffixes are one of each kind.
+// reservedSuffixes has one suffix of each kind.
 var reservedSuffixes = []string{
 	".new", ".slots", ".lock", ".write", ".turn", ".anchor", "-wal", "-shm", "-journal",
 	".before-v12", ".replaced-20260102T030405Z", ".replaced-20260102T030405Z-2", ".slots.foreign-20260102T030405Z",
@@ -30,7 +30,7 @@ func TestReservedNames(t *testing.T) {
 	elsewhere := filepath.Join(vaulttest.Dir(t), "other.db")
 	recipient := newIdentity(t).Recipient().String()
 	for _, suffix := range reservedSuffixes {
-		// Beside a vault, and where there is none.
+		// Beside a vault, and at a path without one.
 		for _, path := range []string{cfg.Path + suffix, elsewhere + suffix} {
 			before := exists(path)
 			_, create := vault.Create(t.Context(), vault.Config{Path: path}, vault.CreateOptions{ShowRecovery: show})
@@ -55,7 +55,7 @@ func TestReservedNames(t *testing.T) {
 			t.Errorf("%s: %v", path, err)
 		}
 	}
-	// Each other's paths.
+	// Each path is that of the other's file.
 	link := filepath.Join(t.TempDir(), "link")
 	if err := os.Symlink(filepath.Dir(cfg.Path), link); err != nil {
 		t.Fatal(err)
@@ -75,8 +75,8 @@ func TestReservedNames(t *testing.T) {
 	}
 }
 
-// somebodys puts a whole vault beside another, under a name that the other one
-// builds its databases at.
+// somebodys puts a complete vault of another user at the path where a vault builds its new
+// databases.
 func somebodys(t *testing.T, path string) []byte {
 	t.Helper()
 	other := vaulttest.Config(t)
@@ -86,8 +86,8 @@ func somebodys(t *testing.T, path string) []byte {
 	return db
 }
 
-// TestSomebodysDatabaseStays: what stands where a database is built is swept for
-// what it holds and not for its name.
+// TestSomebodysDatabaseStays: a file in the place of a new database is removed because of its
+// content, and not because of its name.
 func TestSomebodysDatabaseStays(t *testing.T) {
 	cfg := vaulttest.Config(t)
 	fresh := cfg.Path + ".new"
@@ -132,7 +132,7 @@ func TestSomebodysDatabaseStays(t *testing.T) {
 		t.Errorf("init: %v, want ErrFileExists", err)
 	}
 	check("an init")
-	// Out of the way, all goes on.
+	// After the file is moved, everything works.
 	os.Rename(fresh, fresh+".moved")
 	os.Remove(fresh + "-journal")
 	if _, err := vault.Create(t.Context(), cfg, vault.CreateOptions{Recipients: []string{identity.Recipient().String()}}); err != nil {
@@ -140,8 +140,8 @@ func TestSomebodysDatabaseStays(t *testing.T) {
 	}
 }
 
-// TestSomebodysDatabaseAtAnInterruptedInit: nothing of the interrupted run is
-// taken for more than it is.
+// TestSomebodysDatabaseAtAnInterruptedInit: the files of the interrupted run are not taken for
+// more than they are.
 func TestSomebodysDatabaseAtAnInterruptedInit(t *testing.T) {
 	s := interruptedInit(t)
 	accounts, _ := faulttest.Keyring{Dir: s.keyring()}.Accounts()
@@ -158,21 +158,21 @@ func TestSomebodysDatabaseAtAnInterruptedInit(t *testing.T) {
 	}
 }
 
-// TestInitAfterTheDatabaseWasMoved: an init was killed behind its commit, and the
-// database was moved away. The key in the keyring is that database's.
+// TestInitAfterTheDatabaseWasMoved: an init was killed after its commit, and the database was
+// moved away. The key in the keyring belongs to that database.
 func TestInitAfterTheDatabaseWasMoved(t *testing.T) {
 	counted := &faulttest.Steps{}
 	if err := create(t.Context(), newCrashSite(t, true), counted); err != nil {
 		t.Fatal(err)
 	}
 	at := slices.Index(counted.Names(), "link beehives.db") + 1
-	for _, blow := range []struct {
+	for _, fault := range []struct {
 		name string
 		at   int
 	}{{"two names", at}, {"one name", at + 1}} {
-		t.Run(blow.name, func(t *testing.T) {
+		t.Run(fault.name, func(t *testing.T) {
 			s := newCrashSite(t, true)
-			s.killed(t, "init", "", blow.at, faulttest.KillAfter)
+			s.killed(t, "init", "", fault.at, faulttest.KillAfter)
 			k := faulttest.Keyring{Dir: s.keyring()}
 			before, _ := k.Accounts()
 			moved := filepath.Join(s.dir, "out", "moved.db")
@@ -196,8 +196,8 @@ func TestInitAfterTheDatabaseWasMoved(t *testing.T) {
 	}
 }
 
-// stuck is a file system on which an init fails at its commit, and then at taking
-// its slots file away.
+// stuck is a file system on which an init fails at its commit, and cannot remove its slots
+// file.
 type stuck struct{ durable.OS }
 
 func (stuck) Link(_, path string) error {
@@ -214,7 +214,7 @@ func (stuck) Remove(path string) error {
 	return durable.OS{}.Remove(path)
 }
 
-// TestInitThatCouldNotBeTakenBack: what it leaves does not tell of a vault that is
+// TestInitThatCouldNotBeTakenBack: the files that it leaves do not mean that a vault is
 // missing.
 func TestInitThatCouldNotBeTakenBack(t *testing.T) {
 	cfg := vault.Config{Path: filepath.Join(vaulttest.Dir(t), "beehives.db"), FS: stuck{}}

@@ -17,25 +17,25 @@ import (
 	"github.com/rbee-keeper/rbee-vault/internal/wire"
 )
 
-// NewIdentity is an identity that was made for a slot, for somebody to keep: a
-// recovery identity, or a service's credential. The vault does not store it: this
-// is the only time it is handed out.
+// NewIdentity is an identity that was made for a slot, for somebody to keep: a recovery
+// identity, or the credential of a service. The vault does not store it. It is handed out only
+// this once.
 type NewIdentity struct {
 	Kind      SlotKind
 	Identity  string // "AGE-SECRET-KEY-...": a secret
 	Recipient string
 	VaultID   string
-	Signer    string // public key line of the key that signs the backups
+	Signer    string // a line as in authorized_keys; this key signs the backups
 	Created   time.Time
 }
 
-// newIdentity makes an identity of the class.
+// newIdentity generates an identity of the class.
 func newIdentity(class identity.Class) (NewIdentity, error) {
 	text, recipient, err := identity.Generate(class)
 	return NewIdentity{Identity: text, Recipient: recipient}, err
 }
 
-// vouchKey is the key under which the identity vouches for signers.
+// vouchKey is the key with which the identity vouches for signers.
 func (n NewIdentity) vouchKey() []byte {
 	id, err := identity.ParseText(n.Identity)
 	if err != nil {
@@ -44,7 +44,7 @@ func (n NewIdentity) vouchKey() []byte {
 	return vouchKey(id)
 }
 
-// File is the identity as a file that `age -i` takes. The caller wipes it.
+// File returns the identity as a file that `age -i` reads. The caller wipes it.
 func (n NewIdentity) File() []byte {
 	head := `# rbee-vault recovery identity: opens the vault and its backups.
 # Keep it offline, and apart from the machine that holds the vault.
@@ -63,8 +63,8 @@ func (n NewIdentity) File() []byte {
 `, head, n.VaultID, wire.FormatTime(n.Created), n.Recipient, Fingerprint(n.Signer), AllowedSigner(n.Signer), n.Identity)
 }
 
-// Sheet is the recovery identity as a page to print, with the commands that
-// recover; `age -i` takes it as well. The caller wipes it.
+// Sheet returns the recovery identity as a page to print, with the commands for a recovery.
+// `age -i` reads it too. The caller wipes it.
 func (n NewIdentity) Sheet() []byte {
 	return fmt.Appendf(nil, `# RECOVERY SHEET of an rbee-vault
 #
@@ -102,8 +102,8 @@ func (n NewIdentity) Sheet() []byte {
 `, n.VaultID, wire.FormatTime(n.Created), Fingerprint(n.Signer), n.Recipient, n.Identity, Fingerprint(n.Signer), Fingerprint(n.Signer), Fingerprint(n.Signer), AllowedSigner(n.Signer), SignatureNamespace)
 }
 
-// SignerSheet is a page to keep with the recovery sheet: who signs for the vault now. It
-// holds no secret; `--signer FILE` takes it.
+// SignerSheet returns a page to keep with the recovery sheet. It names the current signer and
+// holds no secret. `--signer FILE` reads it.
 func SignerSheet(m Meta, slots []Slot) []byte {
 	var recipients strings.Builder
 	for _, s := range slots {
@@ -131,10 +131,9 @@ func SignerSheet(m Meta, slots []Slot) []byte {
 `, m.Generation, m.VaultID, wire.FormatTime(m.KeyCreated), m.SignerFingerprint(), recipients.String(), AllowedSigner(m.Signer), m.SignerFingerprint(), m.SignerFingerprint())
 }
 
-// readRecovery returns the identity of an earlier run's file when its recipient
-// is among those given: the operator may have copied it already, so it is used
-// again. The error matches [ErrFileExists] for any other file, and [fs.ErrNotExist]
-// for none.
+// readRecovery reads the file of an earlier run. If its recipient is one of those given, the
+// identity is used again: the operator may have copied it already. For any other file the error
+// matches [ErrFileExists]; if there is no file, [fs.ErrNotExist].
 func readRecovery(path string, recipients []string) (NewIdentity, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -155,20 +154,19 @@ func readRecovery(path string, recipients []string) (NewIdentity, error) {
 	return NewIdentity{}, exists
 }
 
-// IdentityFile is a new file that receives a new identity.
+// IdentityFile is a file to be created for a new identity.
 type IdentityFile struct {
 	Path string
-	// Encode gives the file's content, which is wiped. Nil: [NewIdentity.File].
+	// Encode returns the file's content, which is wiped afterwards. Nil: [NewIdentity.File].
 	Encode func(context.Context, NewIdentity) ([]byte, error)
 
-	// again says that the file is an interrupted run's, and may be replaced.
+	// again says that an interrupted run wrote the file, so it may be replaced.
 	again bool
 }
 
-// handOver gives the identity into new files, and to a function that shows it;
-// nil: none. It returns what takes the files away again. After an error there are
-// none.
-func handOver(ctx context.Context, fsys durable.FS, n NewIdentity, files []IdentityFile, show func(context.Context, NewIdentity) error) (takeBack func(), err error) {
+// handOver writes the identity into new files and calls show, if it is not nil. undo removes
+// the files again. After an error there are no files.
+func handOver(ctx context.Context, fsys durable.FS, n NewIdentity, files []IdentityFile, show func(context.Context, NewIdentity) error) (undoHandOver func(), err error) {
 	written := map[string][sha256.Size]byte{}
 	remove := func() {
 		for path, sum := range written {
@@ -202,7 +200,7 @@ func handOver(ctx context.Context, fsys durable.FS, n NewIdentity, files []Ident
 		}
 		defer wipe(content)
 		if !f.again {
-			// A call can fail after it took effect, so this stands before it.
+			// Recorded before the call, because a call can fail after it took effect.
 			written[f.Path] = sha256.Sum256(content)
 		}
 		if err := f.put(fsys, content); err != nil {
@@ -216,7 +214,7 @@ func handOver(ctx context.Context, fsys durable.FS, n NewIdentity, files []Ident
 }
 
 func (f IdentityFile) put(fsys durable.FS, content []byte) error {
-	// A killed run may have left a part, with an identity in it.
+	// A killed run may have left an unfinished write with an identity in it.
 	if err := durable.RemoveParts(fsys, f.Path); err != nil {
 		return fmt.Errorf("remove what an interrupted run left of %q: %w", f.Path, err)
 	}
@@ -232,10 +230,10 @@ func (f IdentityFile) put(fsys durable.FS, content []byte) error {
 	return nil
 }
 
-// takeBackRecovery removes the file of a vault that did not come to be, also as an
-// interrupted run wrote it: once no slot tells of its identity, a rerun would
-// take it for another's.
-func takeBackRecovery(fsys durable.FS, file string, n NewIdentity) {
+// removeRecoveryFile removes the recovery file of a vault that was not made after all, even if
+// an interrupted run wrote it. Once no slot names its identity, a rerun would take the file for
+// somebody else's.
+func removeRecoveryFile(fsys durable.FS, file string, n NewIdentity) {
 	if _, err := readRecovery(file, []string{n.Recipient}); err == nil {
 		fsys.Remove(file)
 	}

@@ -18,8 +18,8 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
 )
 
-// interruptedInit is a place where an init was cut off right before its commit,
-// with its recovery identity handed over.
+// interruptedInit makes a place where an init was interrupted right before its commit, after it
+// had handed over its recovery identity.
 func interruptedInit(t *testing.T) crashSite {
 	t.Helper()
 	scout, s := newCrashSite(t, true), newCrashSite(t, true)
@@ -28,7 +28,7 @@ func interruptedInit(t *testing.T) crashSite {
 		t.Fatal(err)
 	}
 	at := slices.Index(counted.Names(), "link beehives.db") + 1
-	if err := create(t.Context(), s, &faulttest.Steps{At: at, Blow: faulttest.FailOnwards}); !errors.Is(err, faulttest.ErrFault) {
+	if err := create(t.Context(), s, &faulttest.Steps{At: at, Fault: faulttest.FailOnwards}); !errors.Is(err, faulttest.ErrFault) {
 		t.Fatalf("%v, want the fault", err)
 	}
 	if !exists(s.recovery()) || !exists(s.db()+".new") || exists(s.db()) {
@@ -48,8 +48,8 @@ func identityLine(t *testing.T, path string) string {
 	return ""
 }
 
-// TestInterruptedInitGoesOn: the operator may have copied the file already, so
-// its identity is the one of the vault that comes to be.
+// TestInterruptedInitGoesOn: the operator may already have copied the file. So the new vault
+// uses the same identity.
 func TestInterruptedInitGoesOn(t *testing.T) {
 	s := interruptedInit(t)
 	before := identityLine(t, s.recovery())
@@ -63,8 +63,8 @@ func TestInterruptedInitGoesOn(t *testing.T) {
 	s.clean(t)
 }
 
-// TestInterruptedInitFailsAgain: a rerun that fails, anywhere, leaves a place in
-// which the next one succeeds with the same file.
+// TestInterruptedInitFailsAgain: after a rerun that fails at any step, the next rerun succeeds
+// with the same file.
 func TestInterruptedInitFailsAgain(t *testing.T) {
 	t.Parallel()
 	counted := &faulttest.Steps{}
@@ -72,9 +72,9 @@ func TestInterruptedInitFailsAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	for at := 1; at <= len(counted.Names()); at++ {
-		for _, b := range []faulttest.Blow{faulttest.FailBefore, faulttest.FailAfter, faulttest.FailOnwards} {
+		for _, b := range []faulttest.Fault{faulttest.FailBefore, faulttest.FailAfter, faulttest.FailOnwards} {
 			s := interruptedInit(t)
-			err := create(t.Context(), s, &faulttest.Steps{At: at, Blow: b})
+			err := create(t.Context(), s, &faulttest.Steps{At: at, Fault: b})
 			if err != nil {
 				err = create(t.Context(), s, &faulttest.Steps{})
 			}
@@ -89,8 +89,7 @@ func TestInterruptedInitFailsAgain(t *testing.T) {
 	}
 }
 
-// TestRecoveryFileIsNeverReplaced: whatever is there stays, and no vault comes to
-// be.
+// TestRecoveryFileIsNeverReplaced: an existing file stays, and no vault is made.
 func TestRecoveryFileIsNeverReplaced(t *testing.T) {
 	for name, content := range map[string]string{
 		"nothing":              "",
@@ -140,8 +139,7 @@ AGE-SECRET-KEY-1QQQ
 	}
 }
 
-// TestShowRecovery: the vault comes to be when the operator has the identity, and
-// not before.
+// TestShowRecovery: the vault is made when the operator has the identity, and not before.
 func TestShowRecovery(t *testing.T) {
 	cfg := vault.Config{Path: filepath.Join(vaulttest.Dir(t), "beehives.db")}
 	refused := errors.New("not confirmed")
@@ -178,7 +176,7 @@ func TestShowRecovery(t *testing.T) {
 	vaulttest.Open(t, cfg)
 }
 
-// canceling ends a context at its nth call.
+// canceling cancels a context at its nth call.
 type canceling struct {
 	durable.OS
 	n, at  int
@@ -200,8 +198,8 @@ func (c *canceling) Remove(path string) error       { c.count(); return c.OS.Rem
 func (c *canceling) Sync(path string) error         { c.count(); return c.OS.Sync(path) }
 func (c *canceling) SyncDir(directory string) error { c.count(); return c.OS.SyncDir(directory) }
 
-// TestCanceledTransition: an interrupted operator is told the truth. The vault
-// is there, or the error says that it is not.
+// TestCanceledTransition: an operator who interrupts gets the truth. Either the vault exists,
+// or the error says that it does not.
 func TestCanceledTransition(t *testing.T) {
 	made := 0
 	for at, last := 1, false; !last; at++ {

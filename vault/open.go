@@ -10,14 +10,15 @@ import (
 	"github.com/rbee-keeper/rbee-vault/internal/sqlcipher"
 )
 
-// Open opens the vault at cfg.Path. It gets the key from the first source that
-// is present, migrates an older schema (after setting a copy aside), and
-// settles what an interrupted transition left behind.
+// Open opens the vault at cfg.Path. It gets the key from the first source that is present. It
+// migrates an older schema, after it has set a copy aside. It settles what an interrupted
+// transition left behind.
 //
-// Errors: [ErrNoVault], [ErrMissing], [ErrPlaintext], [ErrInsecure],
-// [ErrAlreadyOpen], [ErrLocked], [ErrNoWayIn], [ErrWrongKey], an error of
-// package keyring, [ErrUnknownKeyID], [ErrDamaged], [ErrRollback], [ErrNewer].
-// After any of them the vault is as it was. The caller closes the vault.
+// Errors: [ErrNoVault], [ErrMissing], [ErrPlaintext], [ErrInsecure], [ErrAlreadyOpen],
+// [ErrLocked], [ErrNoUnlockMethod], [ErrWrongKey], an error of package keyring, [ErrUnknownKeyID],
+// [ErrDamaged], [ErrRollback], [ErrNewer], and those of the signer: [ErrOtherVault],
+// [ErrForeignSigner], [ErrSuccessor], [ErrUnvouched]. After any of them the vault is unchanged.
+// The caller closes the vault.
 func Open(ctx context.Context, cfg Config) (*Vault, error) {
 	p, err := newPaths(cfg.Path)
 	if err != nil {
@@ -46,7 +47,7 @@ func Open(ctx context.Context, cfg Config) (*Vault, error) {
 				return v, nil
 			}
 		}
-		var known unlocked // so that nobody is asked again under the exclusive lock
+		var known unlocked // so that no source is asked again under the exclusive lock
 		if v != nil {
 			key := *v.key
 			known = unlocked{key: &key, source: v.source, opener: v.opener}
@@ -60,20 +61,38 @@ func Open(ctx context.Context, cfg Config) (*Vault, error) {
 		if p.setAside() {
 			return nil, fmt.Errorf("%w: its schema %d is older than this program's %d; put it in place to use it", ErrReadOnly, r.version, cfg.schemaVersion())
 		}
-		if err := take(ctx, cfg, lock, lock.Exclusive); err != nil {
+		release, err := takeAlone(ctx, cfg, p)
+		if err != nil {
 			return nil, err
 		}
 		asked := cfg
 		asked.known = &known
 		err = upgrade(ctx, asked, p)
-		lock.Unlock()
+		release()
 		if err != nil {
 			return nil, err
 		}
 	}
 }
 
-// take takes the lock within the configured wait, or names who has it.
+// takeAlone takes the exclusive lock, with the turn: the sessions of other processes give way.
+// Each has the configured wait.
+func takeAlone(ctx context.Context, cfg Config, p paths) (release func(), err error) {
+	turn, lock := durable.NewLock(p.turn), durable.NewLock(p.lock)
+	if err := take(ctx, cfg, turn, turn.Exclusive); err != nil {
+		return nil, err
+	}
+	if err := take(ctx, cfg, lock, lock.Exclusive); err != nil {
+		turn.Unlock()
+		return nil, err
+	}
+	return func() {
+		lock.Unlock()
+		turn.Unlock()
+	}, nil
+}
+
+// take takes the lock within the configured wait, or returns an error that names its holders.
 func take(ctx context.Context, cfg Config, l *durable.Lock, how func(context.Context) error) error {
 	wait, cancel := context.WithTimeout(ctx, cfg.wait())
 	defer cancel()
@@ -83,7 +102,8 @@ func take(ctx context.Context, cfg Config, l *durable.Lock, how func(context.Con
 	return nil
 }
 
-// mustExist tells a vault that was never made from one whose database is gone.
+// mustExist returns an error if there is no database: [ErrMissing] if the slots file names one,
+// else [ErrNoVault].
 func mustExist(p paths) error {
 	if ok, err := durable.Exists(p.db); err != nil || ok {
 		return err
@@ -102,10 +122,10 @@ func missing(p paths) error {
 	return fmt.Errorf("%w: there is a slots file %q, but no %q", ErrMissing, p.slots, p.db)
 }
 
-// interrupted reports whether the file, with no database beside it, was left by
-// an init or restore that did not come to its end: its entries are pending, and
-// what stands where a database is built is such a run's. An entry without slots
-// tells by itself: no database came of it yet.
+// interrupted reports whether an interrupted init or restore left the slots file. There is no
+// database beside it. All its entries are pending, and the file at the place of the new
+// database, if any, is such a run's. If all entries are without slots, no such file is needed:
+// the run ended before it had built a database.
 func (f slotsFile) interrupted(p paths) bool {
 	announced := true
 	for _, e := range f.entries {
@@ -117,8 +137,8 @@ func (f slotsFile) interrupted(p paths) bool {
 	return f.err == nil && (announced && len(f.entries) > 0 || p.unfinished(f))
 }
 
-// openUnder opens the database under a lock that the caller holds, and reads what an
-// open needs. An older schema is no error here; a newer one is.
+// openUnder opens the database under a lock that the caller holds, and reads what an open
+// needs. It accepts an older schema and refuses a newer one.
 func openUnder(ctx context.Context, cfg Config, p paths) (*Vault, reading, error) {
 	claim, err := sqlcipher.TakeClaim(p.db)
 	switch {
@@ -170,19 +190,19 @@ func unlockAndAttach(ctx context.Context, cfg Config, p paths) (*Vault, error) {
 	return v, nil
 }
 
-// reading is what an open reads of the vault, in one snapshot.
+// reading is what an open reads from the database, in one snapshot.
 type reading struct {
 	version int64
 	meta    Meta
 	slots   []Slot
-	signers []Signer // nil where the keyring proves the key
-	// replayed is an [ErrRollback]: the slots are not those of the newest audit row. The
-	// caller can accept it.
+	signers []Signer // nil if the keyring proves the key
+	// replayed is an [ErrRollback] if the slots are not those of the newest audit row, else
+	// nil. The caller may accept it.
 	replayed error
 }
 
-// read reads all but the signers. Where the operator accepts a rollback, all rows are
-// compared with the newest audit row, not only the slots.
+// read reads everything but the signers. It compares the slots with the newest audit row. If
+// the operator accepts a rollback, it compares all rows.
 func (tx *Tx) read(ctx context.Context) (r reading, err error) {
 	if r.version, err = tx.schemaVersion(ctx); err != nil {
 		return reading{}, err
@@ -205,8 +225,8 @@ func (v *Vault) read(ctx context.Context) (r reading, err error) {
 	return r, err
 }
 
-// prove reads the database for the first time. Where the slots file vouched for
-// the key, what cannot be read is damaged.
+// prove reads the database for the first time. If the slots file confirmed the key, an
+// unreadable database is damaged; otherwise the key may be wrong.
 func (v *Vault) prove(ctx context.Context) (r reading, err error) {
 	var version int64
 	err = v.view(ctx, func(tx *Tx) (err error) {
@@ -228,7 +248,7 @@ func (v *Vault) prove(ctx context.Context) (r reading, err error) {
 	return r, nil
 }
 
-// readSchema returns the schema's version, or 0 where it cannot be read.
+// readSchema returns the schema's version, or 0 if it cannot be read.
 func (v *Vault) readSchema(ctx context.Context, tx *Tx) (int64, error) {
 	var application int64
 	if err := tx.QueryRowContext(ctx, `PRAGMA application_id`).Scan(&application); err != nil {
@@ -246,15 +266,15 @@ func (v *Vault) readSchema(ctx context.Context, tx *Tx) (int64, error) {
 	return version, nil
 }
 
-// quiesce copies the write-ahead log into the database, closes every connection
-// and sees SQLite's side files gone: a log left beside a database that is then
-// replaced would be replayed into the new one and destroy it. It closes v. The
-// exclusive lock is held.
+// quiesce checkpoints the write-ahead log, closes every connection and checks that SQLite's
+// side files are gone. If a log stayed beside a database that is then replaced, SQLite would
+// replay it into the new database and destroy it. quiesce closes v. The caller holds the
+// exclusive lock.
 func (v *Vault) quiesce(ctx context.Context) error {
 	err := v.locked(ctx, func() error {
 		emptied, err := v.db.Checkpoint(ctx)
 		if err == nil && !emptied {
-			err = fmt.Errorf("%w: the write-ahead log cannot be folded in", ErrLocked)
+			err = fmt.Errorf("%w: the write-ahead log cannot be checkpointed", ErrLocked)
 		}
 		return err
 	})

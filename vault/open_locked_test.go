@@ -14,8 +14,8 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
 )
 
-// TestOpenDuringATransition: nobody opens a vault, or makes one, while another
-// process holds it for itself.
+// TestOpenDuringATransition: while another process holds the exclusive lock, nobody opens or
+// makes a vault.
 func TestOpenDuringATransition(t *testing.T) {
 	cfg := vaulttest.Config(t)
 	before := read(t, cfg.Path)

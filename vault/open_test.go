@@ -17,7 +17,7 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
 )
 
-// copyOut reads a file through another process.
+// copyOut reads a file in another process.
 func copyOut(t *testing.T, path string) ([]byte, error) {
 	t.Helper()
 	return exec.Command("cat", path).Output()
@@ -48,7 +48,7 @@ func read(t *testing.T, path string) []byte {
 	return data
 }
 
-// keyringVault is a vault whose key is in a keyring.
+// keyringVault makes a vault whose key is in a keyring.
 func keyringVault(t *testing.T) (vault.Config, faulttest.Keyring, *age.X25519Identity) {
 	t.Helper()
 	k := faulttest.Keyring{Dir: vaulttest.Dir(t), Steps: &faulttest.Steps{}}
@@ -63,7 +63,7 @@ func keyringVault(t *testing.T) (vault.Config, faulttest.Keyring, *age.X25519Ide
 func TestOpenRefuses(t *testing.T) {
 	tests := []struct {
 		name string
-		// break spoils a vault that has a keyring item and a recipient.
+		// break damages a vault that has a keyring item and a recipient.
 		spoil func(t *testing.T, cfg *vault.Config, k faulttest.Keyring)
 		want  error
 	}{
@@ -105,7 +105,8 @@ func TestOpenRefuses(t *testing.T) {
 		{"another vault's database", func(t *testing.T, cfg *vault.Config, k faulttest.Keyring) {
 			other, otherKeyring, _ := keyringVault(t)
 			write(t, cfg.Path, read(t, other.Path))
-			// Its key may even be there: then the slots file tells.
+			// Even if the keyring has its key, the slots file shows that it is another
+			// database.
 			_ = otherKeyring
 		}, vault.ErrUnknownKeyID},
 		{"item missing", func(t *testing.T, cfg *vault.Config, k faulttest.Keyring) { emptyKeyring(t, k, nil) }, vault.ErrWrongKey},
@@ -119,7 +120,7 @@ func TestOpenRefuses(t *testing.T) {
 			cfg.Keyring = keyring.New(keyring.Config{})
 			t.Setenv("DBUS_SESSION_BUS_ADDRESS", "unix:path=/nonexistent")
 		}, keyring.ErrUnavailable},
-		{"no source", func(t *testing.T, cfg *vault.Config, _ faulttest.Keyring) { cfg.Keyring = nil }, vault.ErrNoWayIn},
+		{"no source", func(t *testing.T, cfg *vault.Config, _ faulttest.Keyring) { cfg.Keyring = nil }, vault.ErrNoUnlockMethod},
 		{"wrong identity before a good keyring", func(t *testing.T, cfg *vault.Config, _ faulttest.Keyring) {
 			cfg.Identities, cfg.ConfirmSigner = []age.Identity{newIdentity(t)}, vaulttest.AcceptSigner
 		}, vault.ErrWrongKey},
@@ -254,7 +255,7 @@ func TestAcceptRollback(t *testing.T) {
 	accepting := cfg
 	accepting.AcceptRollback = true
 	vaulttest.Open(t, accepting).Close()
-	v := vaulttest.Open(t, cfg) // for good
+	v := vaulttest.Open(t, cfg) // it stays open
 	var action string
 	err := v.View(t.Context(), func(tx *vault.Tx) error {
 		for r, err := range tx.AuditRows(t.Context(), 1) {
@@ -311,19 +312,19 @@ func TestOpenWays(t *testing.T) {
 	}
 }
 
-// TestKeyringLessVaultNeverCallsTheKeyring: nobody headless may wait for one.
+// TestKeyringLessVaultNeverCallsTheKeyring: a headless process must never wait for a keyring.
 func TestKeyringLessVaultNeverCallsTheKeyring(t *testing.T) {
 	cfg := vaulttest.Config(t)
 	cfg.Keyring = forbidden{t}
 	vaulttest.Open(t, cfg).Close()
 	cfg.Identities = nil
-	if _, err := vault.Open(t.Context(), cfg); !errors.Is(err, vault.ErrNoWayIn) {
-		t.Errorf("%v, want ErrNoWayIn", err)
+	if _, err := vault.Open(t.Context(), cfg); !errors.Is(err, vault.ErrNoUnlockMethod) {
+		t.Errorf("%v, want ErrNoUnlockMethod", err)
 	}
 }
 
-// TestDamage spoils every page of a vault in several ways. Whatever opens then
-// and reads must say the truth, and CheckPages must see all of it.
+// TestDamage damages every page of a vault in several ways. If the vault opens and reads after
+// that, the results must be true, and CheckPages must find all of the damage.
 func TestDamage(t *testing.T) {
 	cfg, _, _ := keyringVault(t)
 	v := vaulttest.Open(t, cfg)

@@ -16,7 +16,8 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
 )
 
-// TestOrderOfATransition: what the guarantees rest on, whatever else comes between.
+// TestOrderOfATransition: the order of calls that the guarantees need. Other calls may come
+// between.
 func TestOrderOfATransition(t *testing.T) {
 	for name, commit := range map[string]string{
 		"init": "link beehives.db", "restore": "link beehives.db", "replace": "rename beehives.db", "rotate": "rename beehives.db",
@@ -33,8 +34,8 @@ func TestOrderOfATransition(t *testing.T) {
 				t.Fatalf("no commit: %v", names)
 			}
 			before, after := names[:at], names[at+1:]
-			// The new database is flushed, its name too, then its slots file, then the
-			// keyring has its key.
+			// First the new database and its name are flushed, then the slots file, then the
+			// keyring gets the key.
 			rest := before
 			for _, step := range []string{"rename beehives.db.slots", "sync beehives.db.new", "sync directory", "rename beehives.db.slots", "sync directory", "keyring set"} {
 				i := slices.Index(rest, step)
@@ -43,9 +44,9 @@ func TestOrderOfATransition(t *testing.T) {
 				}
 				rest = rest[i+1:]
 			}
-			// The commit is durable before anything is swept or told.
+			// The commit is durable before anything is swept or returned.
 			if commit == "link beehives.db" {
-				after = after[1:] // the other name of it goes
+				after = after[1:] // its other name is removed
 			}
 			if after[0] != "sync directory" {
 				t.Errorf("behind the commit: %v", after)
@@ -54,8 +55,8 @@ func TestOrderOfATransition(t *testing.T) {
 	}
 }
 
-// TestSideFilesAtTheCommit: a log beside the database in place would be replayed
-// into the new one and destroy it.
+// TestSideFilesAtTheCommit: SQLite would replay a log beside the database in place into the new
+// database, and destroy it.
 func TestSideFilesAtTheCommit(t *testing.T) {
 	for _, suffix := range []string{"-wal", "-shm", "-journal"} {
 		cfg := vaulttest.Config(t)
@@ -63,8 +64,8 @@ func TestSideFilesAtTheCommit(t *testing.T) {
 		v := vaulttest.Open(t, cfg)
 		v.Close()
 		_, err := vault.Restore(t.Context(), cfg, vault.RestoreOptions{
-			Replace:        true,
-			ConfirmInPlace: func(context.Context, vault.InPlace) error { return nil },
+			Replace:         true,
+			ConfirmUnproven: func(context.Context, vault.UnprovenVault) error { return nil },
 			Fill: func(ctx context.Context, tx *vault.Tx) (vault.Backup, error) {
 				write(t, cfg.Path+suffix, []byte("of a program that ignores the locks"))
 				slot := vault.Slot{ID: "0123456789abcdef", Kind: vault.SlotRecipient, Recipient: cfg.Identities[0].(*age.X25519Identity).Recipient().String(), Created: tx.Now()}
@@ -84,7 +85,7 @@ func TestSideFilesAtTheCommit(t *testing.T) {
 	}
 }
 
-// TestOwner: a file of another user is refused, whoever that is.
+// TestOwner: a file of any other user is refused.
 func TestOwner(t *testing.T) {
 	path := "/etc/hostname" // root's
 	if os.Geteuid() == 0 {
@@ -95,7 +96,7 @@ func TestOwner(t *testing.T) {
 		}
 	}
 	insecure, ok := errors.AsType[*vault.InsecureError](vault.CheckPrivate(path))
-	if !ok || !strings.Contains(insecure.Rule, "belongs to user") || !strings.Contains(insecure.Mend, "sudo") {
+	if !ok || !strings.Contains(insecure.Rule, "belongs to user") || !strings.Contains(insecure.Fix, "sudo") {
 		t.Errorf("%+v, want an InsecureError", insecure)
 	}
 }

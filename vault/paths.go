@@ -15,26 +15,26 @@ import (
 	"github.com/rbee-keeper/rbee-vault/internal/wire"
 )
 
-// paths names the files of a vault; all follow the database's name.
+// paths holds the paths of a vault's files. Each begins with the path of the database.
 type paths struct {
 	dir    string
 	db     string
 	slots  string
 	lock   string
 	write  string
+	turn   string
 	anchor string
 	fresh  string // the database being built
 }
 
-// fileTime is the form of times in file names.
+// fileTime is the format of times in file names.
 const fileTime = "20060102T150405Z"
 
-// newPaths makes path absolute and follows symbolic links, so that one vault
-// has one set of side files by whatever name it is reached, and a rename
-// replaces the file and not a link to it.
+// newPaths makes path absolute and follows symbolic links. So a vault has one set of side files
+// under whatever name it is opened, and a rename replaces the file and not a link to it.
 func newPaths(path string) (paths, error) {
 	if path == "" {
-		return paths{}, fmt.Errorf("%w: no path of a database given", ErrInvalid)
+		return paths{}, fmt.Errorf("%w: no database path is given", ErrInvalid)
 	}
 	abs, err := resolve(path)
 	if err != nil {
@@ -42,7 +42,7 @@ func newPaths(path string) (paths, error) {
 	}
 	// The driver cuts a name at '?', and takes "file:" for a URI.
 	if strings.ContainsAny(abs, "?\x00\n") {
-		return paths{}, fmt.Errorf("%w: path %q: a database's path has no question mark, line break or NUL", ErrInvalid, abs)
+		return paths{}, fmt.Errorf("%w: path %q: the path of a database must not have a question mark, a line break or a NUL", ErrInvalid, abs)
 	}
 	p := paths{
 		dir:    filepath.Dir(abs),
@@ -50,13 +50,14 @@ func newPaths(path string) (paths, error) {
 		slots:  abs + ".slots",
 		lock:   abs + ".lock",
 		write:  abs + ".write",
+		turn:   abs + ".turn",
 		anchor: abs + ".anchor",
 		fresh:  abs + ".new",
 	}
 	return p, p.checkName(false)
 }
 
-// newVaultPaths is newPaths for a vault that is to be made.
+// newVaultPaths is newPaths for a new vault.
 func newVaultPaths(path string) (paths, error) {
 	p, err := newPaths(path)
 	if err == nil {
@@ -65,8 +66,8 @@ func newVaultPaths(path string) (paths, error) {
 	return p, err
 }
 
-// resolve makes a path absolute and follows symbolic links, also where the file
-// itself is not there yet.
+// resolve makes a path absolute and follows symbolic links, even if the file does not exist
+// yet.
 func resolve(path string) (string, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
@@ -89,12 +90,12 @@ func (p paths) foreignSlots(now time.Time) string {
 
 func (p paths) replaced(now time.Time) string { return p.db + ".replaced-" + now.Format(fileTime) }
 
-// InsecureError says which file others could read or change, and the command
-// that mends it. It matches [ErrInsecure].
+// InsecureError says which file others can read or change, and which command fixes it. It
+// matches [ErrInsecure].
 type InsecureError struct {
 	Path string
 	Rule string // what is wrong
-	Mend string // a shell command
+	Fix  string // a shell command
 }
 
 func (e *InsecureError) Error() string { return fmt.Sprintf("%s %s", e.Path, e.Rule) }
@@ -102,9 +103,8 @@ func (e *InsecureError) Error() string { return fmt.Sprintf("%s %s", e.Path, e.R
 // Unwrap returns [ErrInsecure].
 func (e *InsecureError) Unwrap() error { return ErrInsecure }
 
-// CheckPrivate refuses a file or directory that its group or the world can
-// read or write, or that somebody else owns, with an [*InsecureError]. What is
-// not there passes.
+// CheckPrivate returns an [*InsecureError] for a file or directory that its group or the world
+// can read or write, or that another user owns. If there is no file, it returns nil.
 func CheckPrivate(path string) error {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -113,24 +113,24 @@ func CheckPrivate(path string) error {
 		return fmt.Errorf("examine %q: %w", path, err)
 	}
 	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) != os.Geteuid() {
-		mend := fmt.Sprintf("sudo chown %d %s", os.Geteuid(), wire.Quote(path))
+		fix := fmt.Sprintf("sudo chown %d %s", os.Geteuid(), wire.Quote(path))
 		if os.Geteuid() == 0 {
-			mend = fmt.Sprintf("sudo -u '#%d' rbee-vault ...", st.Uid)
+			fix = fmt.Sprintf("sudo -u '#%d' rbee-vault ...", st.Uid)
 		}
-		return &InsecureError{Path: path, Rule: fmt.Sprintf("belongs to user %d, not to you (%d)", st.Uid, os.Geteuid()), Mend: mend}
+		return &InsecureError{Path: path, Rule: fmt.Sprintf("belongs to user %d, not to you (%d)", st.Uid, os.Geteuid()), Fix: fix}
 	}
 	if mode := info.Mode().Perm(); mode&0o077 != 0 {
 		want := "600"
 		if info.IsDir() {
 			want = "700"
 		}
-		return &InsecureError{Path: path, Rule: fmt.Sprintf("is open to others (mode %04o)", mode), Mend: fmt.Sprintf("chmod %s %s", want, wire.Quote(path))}
+		return &InsecureError{Path: path, Rule: fmt.Sprintf("is open to others (mode %04o)", mode), Fix: fmt.Sprintf("chmod %s %s", want, wire.Quote(path))}
 	}
 	return nil
 }
 
-// CreateFile puts a secret into a new file, mode 0600, whole and flushed to the
-// disk, or not at all. It returns [ErrFileExists] where something is there, and
+// CreateFile writes a secret into a new file of mode 0600. The file is complete and flushed to
+// the disk, or it does not exist. It returns [ErrFileExists] if the path is taken, and
 // [ErrInvalid] for a name that is reserved for a vault's own files.
 func CreateFile(path string, data []byte) error {
 	if err := CheckOutput(path, ""); err != nil {
@@ -139,9 +139,9 @@ func CreateFile(path string, data []byte) error {
 	return IdentityFile{Path: path}.put(durable.OS{}, data)
 }
 
-// checkPrivate checks the directory and every file of a vault that exists.
+// checkPrivate checks the directory and every existing file of a vault.
 func (p paths) checkPrivate() error {
-	for _, path := range append([]string{p.dir, p.db, p.slots, p.lock, p.write, p.anchor, p.fresh}, sqlcipher.SideFiles(p.db)...) {
+	for _, path := range append([]string{p.dir, p.db, p.slots, p.lock, p.write, p.turn, p.anchor, p.fresh}, sqlcipher.SideFiles(p.db)...) {
 		if err := CheckPrivate(path); err != nil {
 			return err
 		}
@@ -149,12 +149,12 @@ func (p paths) checkPrivate() error {
 	return nil
 }
 
-// checkPlace refuses what the locks cannot protect: a database that has another name,
-// under which a program finds other locks and another log; and, for writing, a file
-// system that other machines write to as well.
+// checkPlace refuses places in which the locks do not protect the database. One is a database
+// with a second name: under that name a program uses other locks and another log. The other,
+// for writing, is a file system that other machines also write to.
 func (p paths) checkPlace(cfg Config) error {
-	// Its own second names are those that an interrupted link left. They are looked
-	// at first: a link that is being made elsewhere does not count as another's.
+	// A second name of our own is left by an interrupted link. The own names are read first: if
+	// a link is being made meanwhile, it does not count as somebody else's.
 	var own []os.FileInfo
 	for _, path := range p.beside(func(path string) bool {
 		owner, kind := reserved(path)
@@ -174,8 +174,8 @@ func (p paths) checkPlace(cfg Config) error {
 		if durable.Links(info) > names {
 			return &InsecureError{
 				Path: p.db,
-				Rule: fmt.Sprintf("has %d names (hard links): by another one, a program finds other locks and another log, and rows are lost; close every program that has it open before you mend it", durable.Links(info)),
-				Mend: fmt.Sprintf("cp -p %[1]s %[2]s && mv %[2]s %[1]s", wire.Quote(p.db), wire.Quote(p.db+".single")),
+				Rule: fmt.Sprintf("has %d names (hard links): by another name, a program uses other locks and another log, and rows are lost; close every program that has it open before you fix this", durable.Links(info)),
+				Fix:  fmt.Sprintf("cp -p %[1]s %[2]s && mv %[2]s %[1]s", wire.Quote(p.db), wire.Quote(p.db+".single")),
 			}
 		}
 	}
@@ -191,13 +191,13 @@ func (p paths) checkPlace(cfg Config) error {
 		return fmt.Errorf("examine file system: %w", err)
 	}
 	if name != "" {
-		return fmt.Errorf("%w: %q is on %s, where the locks of two machines may not know of each other", ErrNetworkFS, p.dir, name)
+		return fmt.Errorf("%w: %q is on %s, where the locks of two machines may not see each other", ErrNetworkFS, p.dir, name)
 	}
 	return nil
 }
 
-// makeDir creates a directory that only its owner can enter, durably, and
-// checks it when it is there.
+// makeDir creates a directory that only its owner can enter, and flushes it. If the directory
+// exists, it is checked.
 func makeDir(fsys durable.FS, dir string) error {
 	ok, err := durable.Exists(dir)
 	if err != nil {

@@ -15,8 +15,8 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
 )
 
-// TestHardLinks: a database with a second name is refused, by either name, until it
-// has one again.
+// TestHardLinks: a database with a second name is refused, under both names, until it has one
+// name again.
 func TestHardLinks(t *testing.T) {
 	cfg := vaulttest.Config(t)
 	other := filepath.Join(vaulttest.Dir(t), "other.db")
@@ -34,19 +34,19 @@ func TestHardLinks(t *testing.T) {
 		"through a migration": openAndClose(t.Context(), nextSchema(cfg)),
 	} {
 		insecure, ok := errors.AsType[*vault.InsecureError](err)
-		if !ok || !strings.Contains(insecure.Rule, "2 names") || !strings.Contains(insecure.Mend, "cp -p") {
+		if !ok || !strings.Contains(insecure.Rule, "2 names") || !strings.Contains(insecure.Fix, "cp -p") {
 			t.Errorf("%s: %v, want an InsecureError", name, err)
 		}
 	}
-	// What it says mends it.
+	// The command in the error fixes it.
 	if out, err := exec.Command("sh", "-c", mustMend(t, cfg)).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	if err := openAndClose(t.Context(), cfg); err != nil {
-		t.Errorf("mended: %v", err)
+		t.Errorf("fixed: %v", err)
 	}
 	os.Remove(other)
-	// A file set aside is held to it too.
+	// The rule is the same for a file that was set aside.
 	aside := cfg
 	aside.Path += ".replaced-20260101T000000Z"
 	write(t, aside.Path, read(t, cfg.Path))
@@ -68,11 +68,11 @@ func mustMend(t *testing.T, cfg vault.Config) string {
 	if !ok {
 		t.Fatal("it is not refused")
 	}
-	return insecure.Mend
+	return insecure.Fix
 }
 
-// TestLinkOfAnInterruptedCommit is the vault's own second name, and goes with the
-// next open.
+// TestLinkOfAnInterruptedCommit: the second name is the vault's own, and the next open removes
+// it.
 func TestLinkOfAnInterruptedCommit(t *testing.T) {
 	counted := &faulttest.Steps{}
 	if err := create(t.Context(), newCrashSite(t, true), counted); err != nil {
@@ -91,7 +91,8 @@ func TestLinkOfAnInterruptedCommit(t *testing.T) {
 	s.clean(t)
 }
 
-// TestNetworkFS: nothing is made or opened for writing there, unless it is allowed.
+// TestNetworkFS: on a network file system no vault is made or opened for writing, unless that
+// is allowed.
 func TestNetworkFS(t *testing.T) {
 	local := vaulttest.Config(t)
 	cfg := local.OnNetworkFS("NFS")

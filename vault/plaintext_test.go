@@ -13,9 +13,8 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
 )
 
-// TestOpenPlaintextOfAnOpenFile: closing a file of an open database would drop
-// this process's locks on it, and another process would then delete the log in
-// use.
+// TestOpenPlaintextOfAnOpenFile: closing a file of an open database would drop this process's
+// locks on it, and then another process would delete the log in use.
 func TestOpenPlaintextOfAnOpenFile(t *testing.T) {
 	cfg := vaulttest.Config(t)
 	v := vaulttest.Open(t, cfg)
@@ -31,8 +30,8 @@ func TestOpenPlaintextOfAnOpenFile(t *testing.T) {
 			t.Errorf("%s: %v, want ErrAlreadyOpen", path, err)
 		}
 	}
-	// Another process that opens and closes it leaves the log, and what is written
-	// goes on being there.
+	// Another process opens and closes the database. The log stays, and later writes are still
+	// there.
 	cmd := child("write", childSpec(cfg, "child", "1"))
 	if out, err := cmd.Output(); err != nil || string(out) != "child-0\n" {
 		t.Fatalf("%q, %v", out, err)
@@ -44,8 +43,7 @@ func TestOpenPlaintextOfAnOpenFile(t *testing.T) {
 	checkRows(t, cfg, []string{"hive-01", "child-0", "hive-02"})
 }
 
-// TestOpenPlaintextIsListed: while a plain database is open, nothing else opens
-// the file.
+// TestOpenPlaintextIsListed: while a plaintext database is open, nothing else opens the file.
 func TestOpenPlaintextIsListed(t *testing.T) {
 	path := filepath.Join(vaulttest.Dir(t), "beehives.db")
 	if out, err := exec.Command("sqlite3", path, `CREATE TABLE beehives (name)`).CombinedOutput(); err != nil {
@@ -64,7 +62,7 @@ func TestOpenPlaintextIsListed(t *testing.T) {
 		t.Fatalf("after it was closed: %v", err)
 	}
 	again.Close()
-	// A refusal lists nothing.
+	// An open that was refused does not claim the file.
 	vaultPath := vaulttest.Config(t)
 	if _, err := vault.OpenPlaintext(t.Context(), vaultPath.Path); !errors.Is(err, vault.ErrNotPlaintext) {
 		t.Errorf("%v, want ErrNotPlaintext", err)
@@ -72,8 +70,8 @@ func TestOpenPlaintextIsListed(t *testing.T) {
 	vaulttest.Open(t, vaultPath)
 }
 
-// TestLogTakenAway: a commit to a log that another program has removed or
-// replaced is not acknowledged.
+// TestLogTakenAway: a commit to a log that another program has removed or replaced returns an
+// error.
 func TestLogTakenAway(t *testing.T) {
 	for name, take := range map[string]func(path string) error{
 		"removed": os.Remove,
@@ -100,8 +98,8 @@ func TestLogTakenAway(t *testing.T) {
 	}
 }
 
-// TestDatabaseTakenAway: a handle makes no connection to another file that has taken the
-// place of its own.
+// TestDatabaseTakenAway: a handle makes no connection to another file that was put in the place
+// of its own.
 func TestDatabaseTakenAway(t *testing.T) {
 	v := vaulttest.New(t)
 	other := vaulttest.Config(t)

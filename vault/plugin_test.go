@@ -17,8 +17,8 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
 )
 
-// hanging is the test plugin, behind a script that counts its calls, and hangs in
-// those that it is told to.
+// hanging is the test plugin behind a script. The script counts its calls, and hangs in chosen
+// calls.
 type hanging struct{ dir string }
 
 func installHanging(t *testing.T) hanging {
@@ -41,8 +41,8 @@ exec %[2]s "$@"
 	return h
 }
 
-// hang has the call hang, counted from the last one, until the test ends or
-// release.
+// hang makes a later call hang until the test ends or release is called. call is counted from
+// the last call.
 func (h hanging) hang(t *testing.T, call int) (path string) {
 	t.Helper()
 	path = filepath.Join(h.dir, fmt.Sprintf("hang-%d", h.calls()+call))
@@ -56,7 +56,7 @@ func (h hanging) calls() int {
 	return len(entries)
 }
 
-// await waits until the plugin is in the call, counted from before.
+// await waits until the plugin is in that call, counted as in hang.
 func (h hanging) await(t *testing.T, calls int) {
 	t.Helper()
 	for end := time.Now().Add(time.Minute); h.calls() < calls; time.Sleep(time.Millisecond) {
@@ -66,7 +66,7 @@ func (h hanging) await(t *testing.T, calls int) {
 	}
 }
 
-// TestHungPluginEnds with its context.
+// TestHungPluginEnds: a call ends with its context.
 func TestHungPluginEnds(t *testing.T) {
 	h := installHanging(t)
 	key := plugintest.NewKey(t, false)
@@ -142,7 +142,7 @@ func TestHungIdentityPlugin(t *testing.T) {
 	}
 }
 
-// pluginVault is a vault with a slot of the plugin beside an identity's.
+// pluginVault makes a vault with a slot of the plugin, and one of an identity.
 func pluginVault(t *testing.T, key plugintest.Key) (vault.Config, *vault.Vault) {
 	t.Helper()
 	cfg := vaulttest.Config(t)
@@ -153,9 +153,8 @@ func pluginVault(t *testing.T, key plugintest.Key) (vault.Config, *vault.Vault) 
 	return cfg, v
 }
 
-// TestRotateCallsPluginsBeforeItLocks: a plugin that hangs in the middle of a
-// rotation keeps nobody from working, and a slot that is added meanwhile gets the
-// new key.
+// TestRotateCallsPluginsBeforeItLocks: a plugin that hangs during a rotation blocks nobody. A
+// slot that is added meanwhile gets the new key.
 func TestRotateCallsPluginsBeforeItLocks(t *testing.T) {
 	h := installHanging(t)
 	cfg, v := pluginVault(t, plugintest.NewKey(t, false))
@@ -186,14 +185,14 @@ func TestRotateCallsPluginsBeforeItLocks(t *testing.T) {
 	if err := openAndClose(t.Context(), cfg); err != nil {
 		t.Errorf("by the slot that was added: %v", err)
 	}
-	// One call for each plan, and none under the lock.
+	// There is one call for each plan, and none under the lock.
 	if got := h.calls() - n; got != 2 {
 		t.Errorf("%d calls of the plugin, want 2", got)
 	}
 }
 
-// TestAddSlotCallsPluginsBeforeItLocks: others write meanwhile, and a rotation
-// that comes between is wrapped for.
+// TestAddSlotCallsPluginsBeforeItLocks: others can write meanwhile. If a rotation comes
+// between, the new key is wrapped.
 func TestAddSlotCallsPluginsBeforeItLocks(t *testing.T) {
 	h := installHanging(t)
 	key := plugintest.NewKey(t, false)
@@ -201,7 +200,7 @@ func TestAddSlotCallsPluginsBeforeItLocks(t *testing.T) {
 	cfg.Wait = 5 * time.Second
 	v := vaulttest.Open(t, cfg)
 	n := h.calls()
-	hung := h.hang(t, 2) // the first one is for the class
+	hung := h.hang(t, 2) // the first call finds out the class
 	added := make(chan error, 1)
 	go func() {
 		_, err := v.AddSlot(t.Context(), vault.NewSlot{Kind: vault.SlotRecipient, Recipient: key.Recipient})

@@ -9,17 +9,17 @@ import (
 	"github.com/rbee-keeper/rbee-vault/internal/faulttest"
 )
 
-// Power cuts: before each step of each scenario, and behind the last one, what was
-// not flushed is gone: content without fsync, names without a flush of their
-// directory. All of it, or in part, for nobody says what else has reached the disk.
+// Power cuts. Before each step of each scenario, and after the last step, what was not flushed
+// is lost: content without fsync, and names without a flush of their directory. All of it is
+// lost, or a part, because nothing says what else has reached the disk.
 
-// lost is where a disk remembers what was not flushed.
+// lost is the directory in which a Disk keeps what was not flushed.
 func (s crashSite) lost() string { return filepath.Join(s.dir, "lost") }
 
-// cut is killed with the power cut.
-func (s crashSite) cut(t *testing.T, scenario string, open way, at int, b faulttest.Blow) {
+// cut runs a scenario that ends with the power cut.
+func (s crashSite) cut(t *testing.T, scenario string, open method, at int, b faulttest.Fault) {
 	t.Helper()
-	s.struck(t, scenario, open, at, b, s.lost())
+	s.killedWithDisk(t, scenario, open, at, b, s.lost())
 }
 
 func TestPowerCuts(t *testing.T) {
@@ -38,7 +38,7 @@ func TestPowerCuts(t *testing.T) {
 			for at, step := range steps {
 				at++
 				if !counted.Unsafe(at) && at < len(steps) {
-					continue // no more than a kill
+					continue // the same as a kill
 				}
 				for i, b := range faulttest.Cuts {
 					tally["cuts"]++
@@ -49,10 +49,10 @@ func TestPowerCuts(t *testing.T) {
 							t.Errorf("cut behind the end, and there is %s", got)
 						}
 					}
-					way := sc.ways[(at+i)%len(sc.ways)]
-					s.recovers(t, name, way, 0, before, tally)
+					w := sc.methods[(at+i)%len(sc.methods)]
+					s.recovers(t, name, w, 0, before, tally)
 					if (at+i)%3 == 0 {
-						// And again, in what comes after: in settling, or in the next run.
+						// And a second cut in what follows: in settling, or in the next run.
 						again := s.usual()
 						if at%2 == 0 {
 							again = ""
@@ -66,8 +66,8 @@ func TestPowerCuts(t *testing.T) {
 					}
 				}
 			}
-			// A kill leaves what was not flushed, and the power is cut in what comes
-			// after: all of it, where that is a database in place.
+			// A kill leaves what was not flushed, and the power is cut in what follows. All of
+			// it is lost, if that includes a database in place.
 			for at := 2; at < len(steps); at++ {
 				if !counted.Unsafe(at) {
 					continue
@@ -80,9 +80,9 @@ func TestPowerCuts(t *testing.T) {
 					tally["killed, then cut"]++
 					b := faulttest.Cuts[(at+then)%3]
 					s := ground.copy(t)
-					s.struck(t, name, "", at, faulttest.KillBefore, s.lost())
+					s.killedWithDisk(t, name, "", at, faulttest.KillBefore, s.lost())
 					s.cut(t, name, s.usual(), then, b)
-					os.RemoveAll(s.lost()) // where it did not come so far
+					os.RemoveAll(s.lost()) // if it did not get so far
 					s.ends(t, name, before, tally)
 					if t.Failed() {
 						t.Fatalf("killed at step %d %s, and then %s at %d\n%s", at, steps[at-1], b, then, s.listing())

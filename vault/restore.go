@@ -12,55 +12,55 @@ import (
 	"github.com/rbee-keeper/rbee-vault/keyring"
 )
 
-// RestoreOptions says what a new vault is made of.
+// RestoreOptions says from what a new vault is made, and how.
 type RestoreOptions struct {
-	// Fill writes the rows of the new database, and tells the rest. It has
-	// verified everything when it returns nil; on an error nothing changes.
+	// Fill writes the rows of the new database and returns the rest of the backup. When it
+	// returns nil, it has verified everything. If it returns an error, nothing changes.
 	Fill func(ctx context.Context, tx *Tx) (Backup, error)
 	// NoKeyring keeps the new key out of cfg.Keyring.
 	NoKeyring bool
-	// Replace allows a vault at the path: it is set aside.
+	// Replace allows a vault at the path. That vault is set aside.
 	Replace bool
-	// ConfirmInPlace is asked where what is in place does not open, or nothing vouches
-	// for it, and so its recipients are not proven. An error ends the restore. Nil: it
-	// ends too. No lock is held meanwhile.
-	ConfirmInPlace func(context.Context, InPlace) error
+	// ConfirmUnproven is asked if the vault in place does not open, or if nothing vouches for
+	// it, so its recipients are not proven. An error ends the restore. Nil also ends it. No
+	// lock is held while it runs.
+	ConfirmUnproven func(context.Context, UnprovenVault) error
 }
 
-// InPlace is what is known of a vault that is to be replaced, or whose database is
-// missing, and that nothing vouches for.
-type InPlace struct {
-	Cause error // why
-	// Recipients are those that the slots file names; whoever can write that could have
-	// changed it. Of the backup's, only these are kept. Nil: they are not known, and
-	// all of the backup's are kept, removed ones too.
+// UnprovenVault is what is known about a vault that is to be replaced, or whose database is missing,
+// if nothing vouches for it.
+type UnprovenVault struct {
+	Cause error // why nothing vouches for it
+	// Recipients are those in the slots file. An attacker who can write that file could have
+	// changed them. Of the backup's recipients, only these are kept. Nil: they are not known.
+	// Then all recipients of the backup are kept, also removed ones.
 	Recipients []Slot
-	// Lost says that the database is not there.
+	// Lost says that the database does not exist.
 	Lost bool
 }
 
-// Backup is what a backup says besides its rows.
+// Backup is what a backup contains besides its rows.
 type Backup struct {
 	Slots         []Slot
 	OriginVaultID string
-	OriginSigner  string // public key line
-	Detail        string // for the audit log: which backup
+	OriginSigner  string // a line as in authorized_keys
+	Detail        string // for the audit log: which backup it is
 }
 
-// RestoredVault tells of a vault made by [Restore].
+// RestoredVault describes a vault that [Restore] made.
 type RestoredVault struct {
 	Created
-	Aside   string // where the replaced vault is now, or ""
-	LeftOut []Slot // recipients of the backup that the replaced vault no longer had
+	Aside   string // path of the replaced vault, or ""
+	LeftOut []Slot // recipients of the backup that the replaced vault did not have
 }
 
-// Restore makes a new vault of a backup's content at cfg.Path: with an id, a key
-// and a signing key of its own, and the backup's recipients. A vault in place is
-// refused with [ErrExists], or replaced and set aside; what it no longer had of
-// the recipients is left out.
+// Restore makes a new vault at cfg.Path from a backup. The new vault has its own id, key and
+// signing key, and the backup's recipients. If there is a vault in place, it is refused with
+// [ErrExists], or replaced and set aside. In that case, recipients that it no longer had are
+// left out.
 //
-// Other errors are those of [Create] and [Open], and Fill's. After any of them
-// the vault in place is as it was.
+// Other errors are those of [Create], of [Open] and of Fill. After any of them the vault in
+// place is unchanged.
 func Restore(ctx context.Context, cfg Config, opts RestoreOptions) (RestoredVault, error) {
 	p, err := newVaultPaths(cfg.Path)
 	if err != nil {
@@ -72,116 +72,106 @@ func Restore(ctx context.Context, cfg Config, opts RestoreOptions) (RestoredVaul
 		}
 	}
 	t := newTransition(cfg, p, cfg.Keyring != nil && !opts.NoKeyring)
-	if err := t.probeKeyring(ctx); err != nil {
+	if err := t.preparePlace(ctx); err != nil {
 		return RestoredVault{}, err
 	}
-	if err := makeDir(cfg.fs(), p.dir); err != nil {
-		return RestoredVault{}, err
-	}
-	if err := p.checkPrivate(); err != nil {
-		return RestoredVault{}, err
-	}
-	if err := p.checkPlace(cfg); err != nil {
-		return RestoredVault{}, err
-	}
-	// What may ask a person or a keyring comes before the lock.
-	old, err := examineInPlace(ctx, cfg, p)
+	// What may ask a person or a keyring is done before the lock is taken.
+	old, err := examineOldVault(ctx, cfg, p)
 	if err != nil {
 		return RestoredVault{}, err
 	}
 	defer old.wipe()
-	if err := old.confirm(ctx, opts.ConfirmInPlace); err != nil {
+	if err := old.confirm(ctx, opts.ConfirmUnproven); err != nil {
 		return RestoredVault{}, err
 	}
-	lock := durable.NewLock(p.lock)
-	if err := take(ctx, cfg, lock, lock.Exclusive); err != nil {
+	release, err := takeAlone(ctx, cfg, p)
+	if err != nil {
 		return RestoredVault{}, err
 	}
-	defer lock.Unlock()
-
-	exists, err := durable.Exists(p.db)
-	switch {
-	case err != nil:
+	defer release()
+	if err := t.clearPlace(ctx, &old, opts.Replace); err != nil {
 		return RestoredVault{}, err
-	case exists && !opts.Replace:
-		return RestoredVault{}, fmt.Errorf("%q %w", p.db, ErrExists)
-	case exists != old.exists:
-		return RestoredVault{}, errChangedMeanwhile
-	case exists:
-		if err := t.closeInPlace(ctx, &old); err != nil {
-			return RestoredVault{}, err
-		}
-	default:
-		if _, t.missing, err = clearWay(ctx, cfg, p, true, t.meta.Keyring); err != nil {
-			return RestoredVault{}, err
-		}
 	}
-
 	var leftOut []Slot
-	t.fill = func(ctx context.Context, tx *Tx) (Event, error) {
-		r, err := opts.Fill(ctx, tx)
-		if err != nil {
-			return Event{}, err
-		}
-		// Now the identities that were under a passphrase are open.
-		t.vouchKeys = vouchKeys(cfg.Identities)
-		t.meta.OriginVaultID, t.meta.OriginSigner = r.OriginVaultID, r.OriginSigner
-		t.slots, leftOut = r.Slots, nil
-		if old.slots != nil {
-			if t.slots, leftOut, err = stillThere(r.Slots, old.slots); err != nil {
-				return Event{}, err
-			}
-		}
-		slots := slices.Clone(t.slots)
-		if t.meta.Class, err = identity.Await(ctx, func() (identity.Class, error) { return classOf(slots, cfg.Plugins) }); err != nil {
-			return Event{}, err
-		}
-		detail := fmt.Sprintf("from vault %s, %s", r.OriginVaultID, r.Detail)
-		if len(leftOut) > 0 {
-			detail += fmt.Sprintf(", %d recipients left out", len(leftOut))
-		}
-		return Event{Action: "vault.restore", Subject: t.meta.VaultID, Detail: detail}, nil
+	t.fill = func(ctx context.Context, tx *Tx) (event Event, err error) {
+		event, leftOut, err = t.fillFrom(ctx, tx, opts.Fill, old)
+		return event, err
 	}
 	if err := t.run(ctx); err != nil {
 		return RestoredVault{}, err
 	}
 	t.setReplacedAside(ctx)
-	return RestoredVault{
-		Created: Created{
-			Path:    p.db,
-			VaultID: t.meta.VaultID,
-			KeyID:   t.meta.KeyID,
-			Signer:  t.meta.Signer,
-			Slots:   t.slots,
-		},
-		Aside:   t.aside,
-		LeftOut: leftOut,
-	}, nil
+	return RestoredVault{Created: t.created(), Aside: t.aside, LeftOut: leftOut}, nil
 }
 
-var errChangedMeanwhile = fmt.Errorf("%w: another process changed what is in place meanwhile: try again", ErrLocked)
+// clearPlace closes the vault in place, or removes what an interrupted run left. The
+// exclusive lock is held.
+func (t *transition) clearPlace(ctx context.Context, old *oldVault, replace bool) error {
+	exists, err := durable.Exists(t.paths.db)
+	switch {
+	case err != nil:
+		return err
+	case exists && !replace:
+		return fmt.Errorf("%q %w", t.paths.db, ErrExists)
+	case exists != old.exists:
+		return errChangedMeanwhile
+	case exists:
+		return t.closeOldVault(ctx, old)
+	}
+	_, t.missing, err = clearInterruptedRun(ctx, t.cfg, t.paths, true, t.meta.Keyring)
+	return err
+}
 
-// inPlace is what a restore finds where its vault is to be.
-type inPlace struct {
+// fillFrom writes the rows of a backup. Of its recipients it leaves out those that the old
+// vault no longer had.
+func (t *transition) fillFrom(ctx context.Context, tx *Tx, fill func(context.Context, *Tx) (Backup, error), old oldVault) (event Event, leftOut []Slot, err error) {
+	b, err := fill(ctx, tx)
+	if err != nil {
+		return Event{}, nil, err
+	}
+	// Identities under a passphrase are open by now.
+	t.vouchKeys = vouchKeys(t.cfg.Identities)
+	t.meta.OriginVaultID, t.meta.OriginSigner = b.OriginVaultID, b.OriginSigner
+	t.slots = b.Slots
+	if old.slots != nil {
+		if t.slots, leftOut, err = stillThere(b.Slots, old.slots); err != nil {
+			return Event{}, nil, err
+		}
+	}
+	slots := slices.Clone(t.slots)
+	if t.meta.Class, err = identity.Await(ctx, func() (identity.Class, error) { return classOf(slots, t.cfg.Plugins) }); err != nil {
+		return Event{}, nil, err
+	}
+	detail := fmt.Sprintf("from vault %s, %s", b.OriginVaultID, b.Detail)
+	if len(leftOut) > 0 {
+		detail += fmt.Sprintf(", %d recipients left out", len(leftOut))
+	}
+	return Event{Action: ActionRestore, Subject: t.meta.VaultID, Detail: detail}, leftOut, nil
+}
+
+var errChangedMeanwhile = fmt.Errorf("%w: another process changed the vault in place meanwhile: try again", ErrLocked)
+
+// oldVault is what a restore finds in the place of its new vault.
+type oldVault struct {
 	exists bool
 	id     KeyID
-	key    *Key   // that opens it; nil: none at hand does
+	key    *Key   // opens it; nil: no key at hand does
 	source Source // of the key
-	// slots are its recipients; nil: they are not known, or there never was a vault.
+	// slots are its recipients. Nil: they are not known, or there was no vault.
 	slots []Slot
-	// cause is why nothing vouches for them; nil: the vault does, or there is none.
+	// cause is why nothing vouches for them. Nil: the vault vouches for them, or there is none.
 	cause error
 }
 
-func (old inPlace) wipe() {
+func (old oldVault) wipe() {
 	if old.key != nil {
 		old.key.wipe()
 	}
 }
 
-// confirm asks about recipients that nothing vouches for: a reader who was removed must
-// not come back unsaid.
-func (old inPlace) confirm(ctx context.Context, ask func(context.Context, InPlace) error) error {
+// confirm asks about recipients that nothing vouches for. Without the question, a reader who
+// was removed could come back unnoticed.
+func (old oldVault) confirm(ctx context.Context, ask func(context.Context, UnprovenVault) error) error {
 	switch {
 	case old.cause == nil:
 		return nil
@@ -190,26 +180,26 @@ func (old inPlace) confirm(ctx context.Context, ask func(context.Context, InPlac
 	case ask == nil:
 		return fmt.Errorf("the vault in place cannot be opened, so it is not replaced: %w", old.cause)
 	}
-	return ask(ctx, InPlace{Cause: old.cause, Recipients: old.slots, Lost: !old.exists})
+	return ask(ctx, UnprovenVault{Cause: old.cause, Recipients: old.slots, Lost: !old.exists})
 }
 
-// examineInPlace opens the vault in place and closes it again. It finds the recipients
-// of the vault: in its table, where something vouches for it; else in the slots file's
-// entry, which proves nothing.
-func examineInPlace(ctx context.Context, cfg Config, p paths) (inPlace, error) {
+// examineOldVault opens the vault in place and closes it again. It finds the recipients of the
+// vault. If something vouches for the vault, they are read from its table. Otherwise they are
+// read from its entry in the slots file, which proves nothing.
+func examineOldVault(ctx context.Context, cfg Config, p paths) (oldVault, error) {
 	exists, err := durable.Exists(p.db)
 	if err != nil {
-		return inPlace{}, err
+		return oldVault{}, err
 	}
 	file, err := readSlotsFile(p.slots)
 	if err != nil {
-		return inPlace{}, err
+		return oldVault{}, err
 	}
 	if !exists {
 		if !file.present() || file.interrupted(p) {
-			return inPlace{}, nil
+			return oldVault{}, nil
 		}
-		old := inPlace{cause: missing(p)}
+		old := oldVault{cause: missing(p)}
 		if len(file.entries) > 0 {
 			old.slots = file.entries[0].Slots
 		}
@@ -217,11 +207,11 @@ func examineInPlace(ctx context.Context, cfg Config, p paths) (inPlace, error) {
 	}
 	lock := durable.NewLock(p.lock)
 	if err := take(ctx, cfg, lock, lock.Shared); err != nil {
-		return inPlace{}, err
+		return oldVault{}, err
 	}
 	defer lock.Unlock()
-	old := inPlace{exists: true}
-	v, r, err := openInPlace(ctx, cfg, p)
+	old := oldVault{exists: true}
+	v, r, err := openOldVault(ctx, cfg, p)
 	if err == nil {
 		defer v.Close()
 		key := *v.key
@@ -235,11 +225,11 @@ func examineInPlace(ctx context.Context, cfg Config, p paths) (inPlace, error) {
 	}
 	if !unproven(err) || ctx.Err() != nil {
 		old.wipe()
-		return inPlace{}, err // in use, newer, or of passing cause
+		return oldVault{}, err // in use, newer, or a temporary cause
 	}
 	old.cause, old.slots = err, nil
 	if v == nil {
-		old.id, _ = readKeyID(p.db) // any file: only its entry is looked up by it
+		old.id, _ = readKeyID(p.db) // of any file; it is only used to find the entry
 	}
 	if e := file.find(old.id); e != nil {
 		old.slots = e.Slots
@@ -247,13 +237,13 @@ func examineInPlace(ctx context.Context, cfg Config, p paths) (inPlace, error) {
 	return old, nil
 }
 
-// openInPlace opens what is in place, whoever vouches for it. The identities were given
-// for the backup, and the vault in place may have never known them.
-func openInPlace(ctx context.Context, cfg Config, p paths) (*Vault, reading, error) {
+// openOldVault opens the vault in place without a check of its signer. The identities were
+// given for the backup. If they do not open the vault in place, the other sources are tried.
+func openOldVault(ctx context.Context, cfg Config, p paths) (*Vault, reading, error) {
 	cfg.ConfirmSigner, cfg.Signer = nil, "" // those are the backup's
 	cfg.anySigner = true
 	v, r, err := openUnder(ctx, cfg, p)
-	if len(cfg.Identities) > 0 && (errors.Is(err, ErrWrongKey) || errors.Is(err, ErrNoWayIn) || errors.Is(err, ErrUnknownKeyID)) {
+	if len(cfg.Identities) > 0 && (errors.Is(err, ErrWrongKey) || errors.Is(err, ErrNoUnlockMethod) || errors.Is(err, ErrUnknownKeyID)) {
 		cfg.Identities = nil
 		if other, theirs, e := openUnder(ctx, cfg, p); e == nil {
 			v, r, err = other, theirs, nil
@@ -262,11 +252,11 @@ func openInPlace(ctx context.Context, cfg Config, p paths) (*Vault, reading, err
 	return v, r, err
 }
 
-// unproven reports whether an error says that what is in place cannot be opened, or that
+// unproven reports whether the error says that the vault in place cannot be opened, or that
 // nothing vouches for it.
 func unproven(err error) bool {
 	for _, cause := range []error{
-		ErrDamaged, ErrPlaintext, ErrWrongKey, ErrNoWayIn, ErrUnknownKeyID, keyring.ErrUnavailable,
+		ErrDamaged, ErrPlaintext, ErrWrongKey, ErrNoUnlockMethod, ErrUnknownKeyID, keyring.ErrUnavailable,
 		ErrUnvouched, ErrForeignSigner, ErrOtherVault,
 	} {
 		if errors.Is(err, cause) {
@@ -276,16 +266,16 @@ func unproven(err error) bool {
 	return false
 }
 
-// closeInPlace is step 1: it opens and settles the vault in place by the key that
-// opened it before, checkpoints it and closes it.
+// closeOldVault is step 1. It opens and settles the vault in place by the key that opened it
+// before, checkpoints it and closes it.
 //
-// The recipients are looked at again: one that was removed while the operator was asked
-// must not come back.
-func (t *transition) closeInPlace(ctx context.Context, old *inPlace) error {
+// It reads the recipients again: one that was removed while the operator was asked must not
+// come back.
+func (t *transition) closeOldVault(ctx context.Context, old *oldVault) error {
 	if id, _ := readKeyID(t.paths.db); id != old.id {
 		return errChangedMeanwhile
 	}
-	if old.cause != nil { // they are the slots file's
+	if old.cause != nil { // the recipients came from the slots file
 		file, err := readSlotsFile(t.paths.slots)
 		if err != nil {
 			return err
@@ -325,22 +315,22 @@ func (t *transition) closeInPlace(ctx context.Context, old *inPlace) error {
 	return v.quiesce(ctx)
 }
 
-// setReplacedAside has the keyring note that the vault was replaced, where the new one
-// does not use it and so does not settle that.
+// setReplacedAside marks the anchor of the replaced vault in the keyring. It is needed if the
+// new vault does not use the keyring, because then settling does not mark it.
 func (t *transition) setReplacedAside(ctx context.Context) {
 	if t.replacedVault == "" || t.meta.Keyring || t.cfg.Keyring == nil {
 		return
 	}
 	if err := setAnchorAside(context.WithoutCancel(ctx), t.cfg.Keyring, t.replacedVault); err != nil {
-		t.cfg.log().Warn("the keyring does not note that the vault was replaced: its files could be put back unnoticed", "vault_id", t.replacedVault, "error", err)
+		t.cfg.log().Warn("the keyring could not record that the vault was replaced: the old files could be put back unnoticed", "vault_id", t.replacedVault, "error", err)
 	}
 }
 
-// stillThere divides a backup's slots into those whose recipients the vault in
-// place has, and the others: a reader who was removed must not come back.
-func stillThere(backup, inPlace []Slot) (kept, leftOut []Slot, err error) {
+// stillThere divides a backup's slots into those whose recipients the current vault has, and
+// the others. A reader who was removed must not come back.
+func stillThere(backup, current []Slot) (kept, leftOut []Slot, err error) {
 	has := map[string]bool{}
-	for _, s := range inPlace {
+	for _, s := range current {
 		has[s.Recipient] = true
 	}
 	lasting := false
@@ -353,15 +343,15 @@ func stillThere(backup, inPlace []Slot) (kept, leftOut []Slot, err error) {
 		lasting = lasting || s.Durable()
 	}
 	if !lasting {
-		return nil, nil, fmt.Errorf("%w: the vault in place has none of the backup's recovery and recipient keys, and one that was removed must not come back: restore to another path", ErrInvalid)
+		return nil, nil, fmt.Errorf("%w: the vault in place has none of the backup's recovery and recipient keys, and a removed key must not come back: restore to another path", ErrInvalid)
 	}
 	return kept, leftOut, nil
 }
 
-// classOf returns the one class of the slots' recipients.
+// classOf returns the class of the slots' recipients, which must all have the same one.
 func classOf(slots []Slot, ui *plugin.ClientUI) (identity.Class, error) {
 	if len(slots) == 0 {
-		return "", fmt.Errorf("%w: the backup has no recipients, and a vault needs one", ErrInvalid)
+		return "", fmt.Errorf("%w: the backup has no recipients, but a vault needs one", ErrInvalid)
 	}
 	r, err := identity.ParseRecipient(slots[0].Recipient, ui)
 	if err != nil {

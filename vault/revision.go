@@ -2,21 +2,21 @@ package vault
 
 import "context"
 
-// Revision names a state of the database for this handle: two that are equal are the
-// same state, and a later state is greater, whichever process changed it. It says
-// nothing to another handle.
+// Revision is a revision of the database, as one handle sees it. Two equal revisions are the
+// same state. A later state has a greater revision, whichever process made the change.
+// Revisions of two handles cannot be compared.
 type Revision struct {
-	epoch int64 // how often this handle took up another database
+	epoch int64 // counts how often this handle switched to another database
 	data  int64 // SQLite's data_version, of one connection
 }
 
-// Before reports whether the state is an earlier one.
+// Before reports whether a is the earlier revision.
 func (a Revision) Before(b Revision) bool {
 	return a.epoch < b.epoch || a.epoch == b.epoch && a.data < b.data
 }
 
-// Revision returns the revision of the database as it is now. It costs a fraction of
-// what reading a row does, and takes no lock that a writer waits for.
+// Revision returns the present revision of the database. It takes a fraction of the time of
+// reading a row, and no lock that a writer waits for.
 func (v *Vault) Revision(ctx context.Context) (Revision, error) {
 	if err := v.enter(ctx); err != nil {
 		return Revision{}, err

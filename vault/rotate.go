@@ -12,37 +12,38 @@ import (
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
 )
 
-// Rotated tells of a new key.
+// Rotated describes a new key.
 type Rotated struct {
 	Generation int64
 	KeyID      KeyID
-	Previous   KeyID // of the key that opens nothing any more
+	Previous   KeyID // of the previous key, which opens nothing any more
 	Slots      []Slot
 	Keyring    bool
-	// Signer is the public key line of the new generation's signer: sheets that name the
-	// one before still lead to it, by a certificate that a former reader could forge.
+	// Signer is the new generation's signer, as a line of authorized_keys. Sheets that name the
+	// signer before it still lead to it, by a certificate. A former reader could forge that
+	// certificate.
 	Signer string
 }
 
-// Rotate gives the vault a new key: every row is copied into a new database
-// under it, what is sealed is sealed anew, and every slot and the keyring get the
-// new key. The old one then opens nothing but older copies of the database. It
-// needs no secret besides the one that opened the vault.
+// Rotate gives the vault a new key. It copies every row into a new database under that key,
+// seals sealed values again, and stores the new key in every slot and in the keyring. After
+// that the old key opens only older copies of the database. Rotate needs no secret besides the
+// one that opened the vault.
 //
-// Other processes must have closed the vault: it waits for them, up to
-// [Config.Wait], and then returns [ErrLocked], naming them. In this process
-// running transactions come to their end, new ones wait, and none fails.
+// All other processes must close the vault. Rotate waits for them, up to [Config.Wait], and
+// then returns [ErrLocked] with their names. In this process it waits for running transactions;
+// new ones wait, and none fails.
 //
-// Errors: [ErrReadOnly], [ErrUnsettled], [ErrLocked], [ErrRollback], [ErrPlugin]
-// where a slot's plugin is missing, [ErrDamaged], and an error of package keyring
-// where the vault has a keyring item and the keyring does not answer. After any
-// of them the vault is as it was, with its old key.
+// Errors: [ErrReadOnly], [ErrUnsettled], [ErrLocked], [ErrRollback], [ErrDamaged], [ErrPlugin]
+// if a slot's plugin is missing, and an error of package keyring if the vault has a keyring
+// item and the keyring does not answer. After any of them the vault is unchanged and has its
+// old key.
 //
-// Where another process puts its own database in place while this one waits for
-// the locks, the handle is closed, and the error says so; if the key was changed
-// by then, Rotated tells which it is.
+// If another process puts its own database in place while Rotate waits for the locks, the
+// handle is closed, and the error says so. If the key was changed by then, Rotated still
+// describes the new key.
 func (v *Vault) Rotate(ctx context.Context) (Rotated, error) {
-	// What can fail is tried while everybody goes on working.
+	// What can fail is tried first, while others still use the vault.
 	plan, err := v.planRotation(ctx)
 	if err != nil {
 		return Rotated{}, err
@@ -51,10 +52,16 @@ func (v *Vault) Rotate(ctx context.Context) (Rotated, error) {
 	if err := v.acceptRollback(ctx); err != nil {
 		return Rotated{}, err
 	}
+	// While this process has the turn, the sessions of others give way.
+	turn := durable.NewLock(v.paths.turn)
+	if err := take(ctx, v.cfg, turn, turn.Exclusive); err != nil {
+		return Rotated{}, fmt.Errorf("rotate: %w", err)
+	}
+	defer turn.Unlock()
 	begun := time.Now()
 	left := func() time.Duration { return max(v.cfg.wait()-time.Since(begun), lastTry) }
-	// The lock alone tells whether somebody else has the vault open. While another
-	// holds it, those who read here need not wait.
+	// Only the lock shows whether another process has the vault open. While another process
+	// holds it, the readers of this process need not wait.
 	done, err := v.rotate(ctx, plan, lastTry)
 	if errors.As(err, new(heldError)) {
 		v.awaitHolders(ctx, left())
@@ -72,8 +79,8 @@ func (v *Vault) Rotate(ctx context.Context) (Rotated, error) {
 	return done, nil
 }
 
-// rotate makes one attempt at a planned rotation, and waits for other processes no
-// longer than that.
+// rotate makes one attempt at a planned rotation. others is how long it waits for other
+// processes.
 func (v *Vault) rotate(ctx context.Context, plan rotationPlan, others time.Duration) (done Rotated, err error) {
 	if err := v.acquireAll(ctx); err != nil {
 		return Rotated{}, err
@@ -85,7 +92,7 @@ func (v *Vault) rotate(ctx context.Context, plan rotationPlan, others time.Durat
 	var unsettled error
 	err = v.alone(ctx, others, func() (*Key, error) {
 		t := newTransition(v.cfg, v.paths, false)
-		*t.key = *plan.key // the transition wipes its own
+		*t.key = *plan.key // a copy, because the transition wipes its key
 		t.meta.KeyID, t.wrapped = plan.key.id, plan.wrapped
 		err := t.rotate(ctx, v.key, plan.seen)
 		unsettled = t.unsettled
@@ -103,13 +110,12 @@ func (v *Vault) rotate(ctx context.Context, plan rotationPlan, others time.Durat
 	if err != nil {
 		return done, err
 	}
-	// What settling left undone is tried again before anything changes the vault.
+	// If settling failed, it is tried again before the next change of the vault.
 	v.setUnsettled(unsettled)
 	return done, nil
 }
 
-// acquireAll waits until every transaction of this process has ended, and keeps
-// the next ones out.
+// acquireAll waits until every transaction of this process has ended, and blocks new ones.
 func (v *Vault) acquireAll(ctx context.Context) error {
 	wait, cancel := context.WithTimeout(ctx, v.cfg.wait())
 	defer cancel()
@@ -122,23 +128,23 @@ func (v *Vault) acquireAll(ctx context.Context) error {
 	return nil
 }
 
-// lastTry is how long the exclusive lock is tried for where nobody is waited for,
-// or the time to wait has run out.
+// lastTry is how long to try for the exclusive lock without really waiting: for a first
+// attempt, or after the time to wait is over.
 const lastTry = 50 * time.Millisecond
 
-// heldError: another process has the vault open.
+// heldError says that another process has the vault open.
 type heldError struct{ error }
 
 func (e heldError) Unwrap() error { return e.error }
 
-// errSlotAdded: the new key is not wrapped for a slot that was added since.
+// errSlotAdded says that a slot was added since the plan, so the new key is not wrapped for it.
 var errSlotAdded = errors.New("a slot was added meanwhile")
 
-// PlanRotation does what a rotation can be tried by without changing anything:
-// it sees that nobody else has the vault open, that the keyring answers where it
-// is a way in, that the database is not an older copy, and that every slot's
-// recipient takes a key. It returns what the rotation would give; KeyID stays
-// empty. Errors are those of [Vault.Rotate].
+// PlanRotation checks, without changing anything, whether a rotation would succeed. It checks
+// that no other process has the vault open, that the keyring answers if it is an unlock method,
+// that the database is not an older copy, and that every slot's recipient accepts a key. It
+// returns the result that a rotation would have; KeyID stays empty. Errors are those of
+// [Vault.Rotate].
 func (v *Vault) PlanRotation(ctx context.Context) (Rotated, error) {
 	plan, err := v.planRotation(ctx)
 	if err != nil {
@@ -155,12 +161,12 @@ func (v *Vault) PlanRotation(ctx context.Context) (Rotated, error) {
 	return plan.gives, v.alone(ctx, lastTry, func() (*Key, error) { return nil, nil })
 }
 
-// rotationPlan is a rotation that everything but the locks was tried for. Each slot
-// has the new key already, so no plugin runs while others are kept out.
+// rotationPlan is a rotation after all checks that need no lock. The new key is already wrapped
+// for each slot, so no plugin runs while others are blocked.
 type rotationPlan struct {
 	key     *Key
-	wrapped map[string]string // by the slot's id
-	seen    anchor            // how far the vault has come
+	wrapped map[string]string // by slot id
+	seen    anchor            // how far the vault had come
 	gives   Rotated
 }
 
@@ -209,9 +215,8 @@ func (v *Vault) planRotation(ctx context.Context) (plan rotationPlan, err error)
 	return plan, nil
 }
 
-// awaitHolders waits until no other process seems to hold the lock, or the time is
-// over. It is a courtesy to the readers of this process, which need not wait
-// meanwhile; what decides is the lock.
+// awaitHolders waits until no other process seems to hold the lock, or limit is over. It only
+// serves the readers of this process, which can continue meanwhile. The lock itself decides.
 func (v *Vault) awaitHolders(ctx context.Context, limit time.Duration) {
 	wait, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -224,14 +229,13 @@ func (v *Vault) awaitHolders(ctx context.Context, limit time.Duration) {
 	}
 }
 
-// alone runs fn while no process, this one included, has the database open. The
-// caller has the gate to itself. fn may put another database in place, under the
-// key that it returns; then the vault goes on with that one.
+// alone runs fn while nobody has the database open, not even this process. The caller holds the
+// whole gate. fn may put another database in place and return its key; then the vault continues
+// with that database.
 //
-// The shared lock cannot be turned into an exclusive one in one step: whoever
-// waits may come between. So everything is closed before, and looked at
-// afterwards; where another process put its own database in place meanwhile, the
-// vault is closed.
+// A shared lock cannot become an exclusive one in one step: another process that waits may get
+// the lock in between. So everything is closed first, and checked afterwards. If another
+// process has put its own database in place meanwhile, the vault is closed.
 func (v *Vault) alone(ctx context.Context, wait time.Duration, fn func() (*Key, error)) error {
 	if err := v.db.Disconnect(); err != nil {
 		return err
@@ -247,9 +251,9 @@ func (v *Vault) alone(ctx context.Context, wait time.Duration, fn func() (*Key, 
 	var taken error
 	changed := false
 	if err == nil {
-		if taken = v.inPlace(); taken == nil {
-			// Held open, the old file keeps its inode number, by which it is listed
-			// as open, from becoming another file's.
+		if taken = v.checkInPlace(); taken == nil {
+			// While the old file is held open, no other file can get its inode number. The old
+			// file is listed as open under that number.
 			var old *os.File
 			if old, err = os.Open(v.paths.db); err == nil {
 				var next *Key
@@ -262,9 +266,9 @@ func (v *Vault) alone(ctx context.Context, wait time.Duration, fn func() (*Key, 
 		v.lock.Unlock()
 	}
 	if taken == nil {
-		// Whatever happened, the vault is open again, also for who has given up.
+		// Whatever happened, reopen the vault, even if ctx was cancelled.
 		if taken = take(context.WithoutCancel(ctx), v.cfg, v.lock, v.lock.Shared); taken == nil {
-			if taken = v.inPlace(); taken == nil {
+			if taken = v.checkInPlace(); taken == nil {
 				return err
 			}
 			v.lock.Unlock()
@@ -281,8 +285,8 @@ func (v *Vault) alone(ctx context.Context, wait time.Duration, fn func() (*Key, 
 	return errors.Join(err, fmt.Errorf("the vault had to be closed: %w", taken))
 }
 
-// inPlace sees that the file in place is the one that this handle knows.
-func (v *Vault) inPlace() error {
+// checkInPlace checks that the file in place is still the one that this handle knows.
+func (v *Vault) checkInPlace() error {
 	id, err := readKeyID(v.paths.db)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w at %q", ErrNoVault, v.paths.db)
@@ -297,7 +301,7 @@ func (v *Vault) inPlace() error {
 	return err
 }
 
-// takeUp goes on with the database that fn has put in place, if it has.
+// takeUp switches to the database that fn has put in place, if it has.
 func (v *Vault) takeUp(next *Key) error {
 	id, err := readKeyID(v.paths.db)
 	if err != nil || next == nil || id != next.id {
@@ -317,8 +321,8 @@ func (v *Vault) takeUp(next *Key) error {
 	return nil
 }
 
-// rotate is a transition that keeps the vault. The exclusive lock is held, and
-// nobody has the database open. seen is how far the vault had come before that.
+// rotate is a transition that keeps the vault. The caller holds the exclusive lock, and nobody
+// has the database open. seen is how far the vault had come when the rotation was planned.
 func (t *transition) rotate(ctx context.Context, key *Key, seen anchor) error {
 	v, err := attach(t.cfg, t.paths, key)
 	if err != nil {
@@ -340,14 +344,14 @@ func (t *transition) rotate(ctx context.Context, key *Key, seen anchor) error {
 	t.inPlace = &key.id
 	t.old = &attachment{path: t.paths.db, key: key}
 	t.slots = slots
-	// All but the key stays as it is.
+	// Everything but the key stays the same.
 	id, created := t.meta.KeyID, t.meta.KeyCreated
 	t.meta = m
 	t.meta.KeyID, t.meta.KeyCreated = id, created
 	t.meta.Generation++
 	t.fill = func(ctx context.Context, tx *Tx) (Event, error) {
 		event := Event{
-			Action:  "vault.rotate",
+			Action:  ActionRotate,
 			Subject: m.VaultID,
 			Detail:  fmt.Sprintf("generation %d, %d slots, keyring %t", t.meta.Generation, len(slots), m.Keyring),
 		}
@@ -365,9 +369,9 @@ func (t *transition) rotate(ctx context.Context, key *Key, seen anchor) error {
 	return t.run(ctx)
 }
 
-// examineOld decides, now that nobody else can change anything. It reads the database, its
-// slots file and the anchor as an open does, and sees that the database has not gone back
-// since the rotation was planned.
+// examineOld decides whether to rotate, now that nobody else can change anything. It reads the
+// database, its slots file and the anchor, as an open does. And it checks that the database has
+// not gone back since the rotation was planned.
 func (t *transition) examineOld(ctx context.Context, v *Vault, seen anchor) (Meta, []Slot, error) {
 	r, err := v.prove(ctx)
 	if err == nil {
@@ -386,13 +390,13 @@ func (t *transition) examineOld(ctx context.Context, v *Vault, seen anchor) (Met
 	}
 	t.compared = m.Keyring
 	if m.Keyring {
-		v.source = FromKeyring // so that compare asks it for the anchor
+		v.source = FromKeyring // so that compare reads the anchor
 	}
 	file, s, err := v.compare(ctx, r)
 	if err != nil {
 		return Meta{}, nil, err
 	}
-	// The old key's entry first: until the commit it is the way in, and the file may
-	// have been lost while the vault was open.
+	// The entry of the old key comes first: until the commit the vault opens by it, and the
+	// file may have been lost while the vault was open.
 	return m, slots, v.locked(ctx, func() error { return v.writeCurrent(file, s) })
 }

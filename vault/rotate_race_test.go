@@ -10,9 +10,9 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
 )
 
-// TestRotateBesideEverything: rotations of one handle take turns, and what is asked beside
-// them neither fails nor reads what they replace. The race detector sees the latter. No
-// context is shared: its lock would order what the vault's own must.
+// TestRotateBesideEverything: rotations of one handle take turns. Calls at the same time do not
+// fail and do not read what a rotation replaces; the race detector checks the latter. The calls
+// share no context, because a context's lock would hide a missing lock of the vault.
 func TestRotateBesideEverything(t *testing.T) {
 	cfg, _, _ := keyringVault(t)
 	v, err := vault.Open(t.Context(), cfg)
@@ -38,8 +38,8 @@ func TestRotateBesideEverything(t *testing.T) {
 	wg.Wait()
 }
 
-// TestRevisionGrows: a state behind a rotation is later than any before it, though SQLite
-// counts anew in another file.
+// TestRevisionGrows: a revision after a rotation is greater than any before it, although SQLite
+// starts to count again in a new file.
 func TestRevisionGrows(t *testing.T) {
 	v := vaulttest.New(t)
 	revision := func() vault.Revision {
@@ -49,7 +49,7 @@ func TestRevisionGrows(t *testing.T) {
 		}
 		return r
 	}
-	revision() // from here on it counts
+	revision() // from here on it is counted
 	for n := range 5 {
 		if err := v.Update(t.Context(), func(tx *vault.Tx) error { return addNode(t.Context(), tx, fmt.Sprint("hive-", n)) }); err != nil {
 			t.Fatal(err)

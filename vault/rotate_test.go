@@ -22,7 +22,7 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
 )
 
-// withKeys puts nodes with sealed keys into a vault.
+// withKeys adds nodes with sealed keys to a vault.
 func withKeys(t testing.TB, v *vault.Vault, names ...string) {
 	t.Helper()
 	err := v.Update(t.Context(), func(tx *vault.Tx) error {
@@ -34,14 +34,14 @@ func withKeys(t testing.TB, v *vault.Vault, names ...string) {
 				return err
 			}
 		}
-		return tx.Audit(t.Context(), vault.Event{Action: "node.add"})
+		return tx.Audit(t.Context(), vault.Event{Action: vault.Action("node.add")})
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 }
 
-// keysIn returns how many sealed keys open.
+// keysIn returns how many sealed keys can be opened.
 func keysIn(ctx context.Context, v *vault.Vault) (n int, err error) {
 	err = v.View(ctx, func(tx *vault.Tx) (err error) {
 		n, err = checkKeys(ctx, tx)
@@ -67,7 +67,7 @@ func TestRotate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The same handle goes on.
+	// The same handle continues.
 	after, slots := slotsOf(t, v)
 	if n, err := keysIn(t.Context(), v); n != 2 || err != nil {
 		t.Errorf("%d keys, %v", n, err)
@@ -105,7 +105,7 @@ func TestRotate(t *testing.T) {
 	if err := v.Close(); err != nil {
 		t.Fatal(err)
 	}
-	// The old key is nobody's, and opens nothing.
+	// The old key is nowhere any more, and opens nothing.
 	if accounts, _ := k.Accounts(); len(accounts) != 2 {
 		t.Errorf("items %v, want the key and the anchor", accounts)
 	}
@@ -121,8 +121,7 @@ func TestRotate(t *testing.T) {
 	}
 }
 
-// TestRotateBesideReaders: whoever reads or writes in the same process waits, and
-// none fails.
+// TestRotateBesideReaders: readers and writers of the same process wait, and none fails.
 func TestRotateBesideReaders(t *testing.T) {
 	cfg, _, _ := keyringVault(t)
 	v := vaulttest.Open(t, cfg)
@@ -161,7 +160,7 @@ func TestRotateBesideReaders(t *testing.T) {
 			break
 		}
 		for (reads.Load() == read || writes.Load() == written) && !t.Failed() {
-			time.Sleep(time.Millisecond) // until they have gone on with the new key
+			time.Sleep(time.Millisecond) // until they have continued with the new key
 		}
 	}
 	stop()
@@ -176,8 +175,8 @@ func TestRotateBesideReaders(t *testing.T) {
 	t.Logf("%d reads and %d writes beside 10 rotations", reads.Load(), writes.Load())
 }
 
-// TestRotateWaitsForReaders: a read that is under way is not cut off, and one that
-// does not end keeps the key as it is.
+// TestRotateWaitsForReaders: a running read is not interrupted. If a read does not end, the key
+// is not changed.
 func TestRotateWaitsForReaders(t *testing.T) {
 	cfg := vaulttest.Config(t)
 	cfg.Wait = 100 * time.Millisecond
@@ -213,8 +212,9 @@ func TestRotateWaitsForReaders(t *testing.T) {
 	}
 }
 
-// TestRotateBesideAnotherProcess: it is refused and names the process, and this
-// one goes on as before; or it waits until the other is gone.
+// TestRotateBesideAnotherProcess: the rotation is refused with the name of the process, and
+// this process continues as before; or the rotation waits until the other process has closed
+// the vault.
 func TestRotateBesideAnotherProcess(t *testing.T) {
 	cfg := vaulttest.Config(t)
 	v := vaulttest.Open(t, cfg)
@@ -245,7 +245,7 @@ func TestRotateBesideAnotherProcess(t *testing.T) {
 		_, err := v.Rotate(t.Context())
 		rotated <- err
 	}()
-	for range 3 { // reads go on meanwhile
+	for range 3 { // reads continue meanwhile
 		if n, err := keysIn(t.Context(), v); n != 1 || err != nil {
 			t.Errorf("%d keys, %v", n, err)
 		}
@@ -259,9 +259,8 @@ func TestRotateBesideAnotherProcess(t *testing.T) {
 	}
 }
 
-// TestRotateTriesTheLock: /proc/locks does not show every holder, such as one in
-// another container, or this very process by another way. What tries the lock sees
-// it.
+// TestRotateTriesTheLock: /proc/locks does not show every holder, such as one in another
+// container, or another handle in this process. An attempt to take the lock does.
 func TestRotateTriesTheLock(t *testing.T) {
 	cfg := vaulttest.Config(t)
 	cfg.Wait = 100 * time.Millisecond
@@ -294,7 +293,7 @@ func TestRotateTriesTheLock(t *testing.T) {
 	}
 }
 
-// TestRotateRefuses: nothing changes, and the handle goes on.
+// TestRotateRefuses: nothing changes, and the handle continues.
 func TestRotateRefuses(t *testing.T) {
 	for name, test := range map[string]struct {
 		change func(cfg *vault.Config, k faulttest.Keyring)
@@ -305,7 +304,7 @@ func TestRotateRefuses(t *testing.T) {
 		"one that knows all keys": {func(cfg *vault.Config, _ faulttest.Keyring) { cfg.Keyring = answering{value: "anything"} }, vault.ErrWrongKey},
 		"a slots file that cannot be written": {func(cfg *vault.Config, k faulttest.Keyring) {
 			os.Remove(cfg.Path + ".slots.part-x")
-			cfg.FS = faulttest.FS{Steps: &faulttest.Steps{At: 1, Blow: faulttest.FailOnwards}}
+			cfg.FS = faulttest.FS{Steps: &faulttest.Steps{At: 1, Fault: faulttest.FailOnwards}}
 		}, faulttest.ErrFault},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -328,8 +327,8 @@ func TestRotateRefuses(t *testing.T) {
 	}
 }
 
-// TestRotateLooksAgain: what was put in place while the vault was open, or while
-// the rotation waited, is looked at before a key is given to it.
+// TestRotateLooksAgain: a file that was put in place while the vault was open, or while the
+// rotation waited, is checked before it gets a key.
 func TestRotateLooksAgain(t *testing.T) {
 	for _, withKeyring := range []bool{true, false} {
 		cfg, k, _ := keyringVault(t)
@@ -343,7 +342,7 @@ func TestRotateLooksAgain(t *testing.T) {
 			t.Fatal(n, err)
 		}
 		before := anchorOf(t, k)
-		// Its own older copy, under the same name and inode or another.
+		// An older copy of this database, with the same inode or another.
 		if err := os.Remove(cfg.Path); err != nil {
 			t.Fatal(err)
 		}
@@ -360,8 +359,8 @@ func TestRotateLooksAgain(t *testing.T) {
 	}
 }
 
-// TestRotateKnowsWhatItHasSeen: where there is no keyring, the rotation's own memory
-// tells that an older copy was written into the file while it waited.
+// TestRotateKnowsWhatItHasSeen: without a keyring, the rotation itself remembers how far the
+// vault had come. So it notices that an older copy was written into the file while it waited.
 func TestRotateKnowsWhatItHasSeen(t *testing.T) {
 	cfg := vaulttest.Config(t)
 	older := read(t, cfg.Path)
@@ -394,12 +393,13 @@ func TestRotateKnowsWhatItHasSeen(t *testing.T) {
 	}
 }
 
-// TestRotateTwice: of two processes that rotate, the second says what happened.
+// TestRotateTwice: two processes rotate, and the second one reports what happened.
 func TestRotateTwice(t *testing.T) {
 	cfg := vaulttest.Config(t)
 	v := vaulttest.Open(t, cfg)
 	withKeys(t, v, "hive-01")
-	// Another process's rotation, as this one finds it: another file, another key.
+	// This process finds the result of another process's rotation: another file and another
+	// key.
 	elsewhere := vaulttest.Config(t)
 	other := vaulttest.Open(t, elsewhere)
 	if _, err := other.Rotate(t.Context()); err != nil {
@@ -415,8 +415,8 @@ func TestRotateTwice(t *testing.T) {
 	}
 }
 
-// TestRotateUnsettled: when the slots file cannot be settled behind the commit, the
-// key is changed, and nothing may change the vault until it is.
+// TestRotateUnsettled: if the slots file cannot be settled after the commit, the key is
+// changed, and nothing may change the vault until it is settled.
 func TestRotateUnsettled(t *testing.T) {
 	cfg := vaulttest.Config(t)
 	counted := &faulttest.Steps{}
@@ -428,7 +428,7 @@ func TestRotateUnsettled(t *testing.T) {
 	}
 	v.Close()
 	at := slices.Index(counted.Names(), "rename beehives.db") + 2
-	cfg.FS = faulttest.FS{Steps: &faulttest.Steps{At: at, Blow: faulttest.FailOnwards}}
+	cfg.FS = faulttest.FS{Steps: &faulttest.Steps{At: at, Fault: faulttest.FailOnwards}}
 	v = vaulttest.Open(t, cfg)
 	done, err := v.Rotate(t.Context())
 	if err != nil || done.Generation != 3 {
@@ -448,8 +448,8 @@ func TestRotateUnsettled(t *testing.T) {
 	}
 }
 
-// TestRotateBesideOpens: another Open of this process, and checks of its pages, do
-// not get in its way.
+// TestRotateBesideOpens: another Open in this process, or a check of its pages, does not
+// disturb it.
 func TestRotateBesideOpens(t *testing.T) {
 	cfg := vaulttest.Config(t)
 	v := vaulttest.Open(t, cfg)
@@ -480,7 +480,7 @@ func TestRotateBesideOpens(t *testing.T) {
 	wg.Wait()
 }
 
-// answering is a keyring that gives one answer.
+// answering is a keyring that always returns the same answer.
 type answering struct {
 	value string
 	err   error
@@ -497,7 +497,7 @@ func (a answering) GetAll(_ context.Context, accounts ...string) ([]string, erro
 func (a answering) Set(context.Context, string, string) error { return a.err }
 func (a answering) Delete(context.Context, string) error      { return a.err }
 
-// TestRotateReadOnly: what was set aside has no key of its own to change.
+// TestRotateReadOnly: a vault that was set aside has no key of its own to change.
 func TestRotateReadOnly(t *testing.T) {
 	cfg := vaulttest.Config(t)
 	aside := cfg
@@ -514,8 +514,8 @@ func TestRotateReadOnly(t *testing.T) {
 	}
 }
 
-// TestRotateSeesAnotherDatabase: a database that was put in place under an open vault is
-// not rotated, and stays as it is.
+// TestRotateSeesAnotherDatabase: another database was put in place while the vault was open. It
+// is not rotated, and it stays unchanged.
 func TestRotateSeesAnotherDatabase(t *testing.T) {
 	cfg := vaulttest.Config(t)
 	v := vaulttest.Open(t, cfg)

@@ -10,8 +10,7 @@ import (
 	"golang.org/x/crypto/chacha20poly1305"
 )
 
-// SealedKind says what a sealed value is, so that one cannot be passed off as
-// the other.
+// SealedKind says what a sealed value is. A value of one kind does not open as the other kind.
 type SealedKind string
 
 // The kinds of sealed values.
@@ -23,11 +22,11 @@ const (
 // sealVersion is the first byte of a sealed value.
 const sealVersion = 0x01
 
-// errSealed says no more, for there is no more to say without the key.
-var errSealed = errors.New("a sealed value does not open: it was changed, or moved from another place")
+// errSealed gives no cause: without the key the cause cannot be known.
+var errSealed = errors.New("a sealed value does not open: it was changed, or moved from another row")
 
-// sealer encrypts single columns on top of the encrypted database, so that
-// neither an SQL dump nor a careless SELECT shows a private key.
+// sealer encrypts single columns inside the encrypted database. So neither an SQL dump nor a
+// careless SELECT shows a private key.
 type sealer struct {
 	key       []byte
 	digestKey []byte // of the content digest
@@ -81,13 +80,13 @@ func (s sealer) open(kind SealedKind, fingerprint string, sealed []byte) ([]byte
 	return plaintext, nil
 }
 
-// Seal encrypts a column for this vault, kind and fingerprint.
+// Seal encrypts a column value. Only this vault can open it, for the same kind and fingerprint.
 func (tx *Tx) Seal(_ context.Context, kind SealedKind, fingerprint string, plaintext []byte) ([]byte, error) {
 	return tx.sealer.seal(kind, fingerprint, plaintext)
 }
 
-// Unseal decrypts what [Tx.Seal] gave for the same kind and fingerprint, or
-// returns an error that matches [ErrDamaged]. The caller wipes the result.
+// Unseal decrypts what [Tx.Seal] returned for the same kind and fingerprint. Otherwise the
+// error matches [ErrDamaged]. The caller wipes the result.
 func (tx *Tx) Unseal(_ context.Context, kind SealedKind, fingerprint string, sealed []byte) ([]byte, error) {
 	return tx.sealer.open(kind, fingerprint, sealed)
 }

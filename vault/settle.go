@@ -13,25 +13,28 @@ import (
 	"github.com/rbee-keeper/rbee-vault/internal/sqlcipher"
 )
 
-// Settling brings everything beside the database into agreement with it, after
-// each open that finds a difference. So an interrupted transition needs no
-// recovery of its own: the database in place decides, and the rest follows.
+// Settling makes everything beside the database agree with the database. It runs after each
+// open that finds a difference. So recovery from an interrupted transition needs no code of its
+// own: the database in place decides, and settling does the rest.
 //
-// The order: judge everything; flush the directory, so that a rename before a
-// kill is durable; write the slots file with the entry of the database in place
-// first and current; only then delete keyring items, remove what was being built,
-// and render the slots file as it is at rest.
+// The order of its steps:
+//
+//   1. judge every entry of the slots file
+//   2. flush the directory, so that a rename before a kill is durable
+//   3. write the slots file; the entry of the database in place is first, and current
+//   4. delete keyring items, remove what was being built
+//   5. write the slots file again, with the current entry and those that must wait
 
 // settlement is what settling found and decided.
 type settlement struct {
-	current  entry   // rendered from the tables
-	swept    []entry // their keyring items go, then they
-	foreign  bool    // the file is copied aside first
-	accepted error   // the database is older, as this tells, and the operator knows
+	current  entry   // made from the tables
+	swept    []entry // dropped, after their keyring items are deleted
+	foreign  bool    // the slots file is copied aside first
+	accepted error   // why the database is older; the operator accepted that
 }
 
-// settleIfNeeded compares what was read of the vault, and settles where there is a
-// difference. A file set aside is left as it is.
+// settleIfNeeded compares the files with what was read of the vault, and settles if they
+// differ. It changes nothing beside a file that was set aside.
 func (v *Vault) settleIfNeeded(ctx context.Context, r reading) error {
 	if v.readOnly {
 		return nil
@@ -39,7 +42,8 @@ func (v *Vault) settleIfNeeded(ctx context.Context, r reading) error {
 	defer v.followAnchor(ctx)
 	file, s, err := v.compare(ctx, r)
 	if errors.Is(err, ErrRollback) {
-		// Or somebody changed the slots between the reading of table and file.
+		// Or the slots were changed between the reading of the table and of the file. settle
+		// reads both under the write lock.
 		return v.locked(ctx, func() error { return v.settle(ctx) })
 	}
 	if err != nil {
@@ -47,7 +51,7 @@ func (v *Vault) settleIfNeeded(ctx context.Context, r reading) error {
 	}
 	left, kept := v.paths.leftovers(file)
 	for _, path := range kept {
-		v.cfg.log().Warn("a file stands where a new database is built, and no interrupted run left it: move it to another name", "path", path)
+		v.cfg.log().Warn("a file is in the place of a new database, and no interrupted run left it: move it to another name", "path", path)
 	}
 	if s.accepted == nil && len(left) == 0 && bytes.Equal(file.data, renderSlotsFile([]entry{s.current})) {
 		return nil
@@ -55,14 +59,14 @@ func (v *Vault) settleIfNeeded(ctx context.Context, r reading) error {
 	return v.locked(ctx, func() error { return v.settle(ctx) })
 }
 
-// compare reads the slots file and the anchor, compares them with what was read of the
-// vault, and judges the file's entries. Nothing was written when it returns an error.
+// compare reads the slots file and the anchor, compares them with what was read of the vault,
+// and judges the entries of the file. If it returns an error, nothing was written.
 func (v *Vault) compare(ctx context.Context, r reading) (slotsFile, settlement, error) {
 	m := r.meta
 	if m.KeyID != v.key.id {
-		return slotsFile{}, settlement{}, fmt.Errorf("%w: it begins with key id %s and says that it is of %s", ErrDamaged, v.key.id, m.KeyID)
+		return slotsFile{}, settlement{}, fmt.Errorf("%w: it begins with key id %s, but its content names key id %s", ErrDamaged, v.key.id, m.KeyID)
 	}
-	info, _ := os.Stat(v.paths.slots) // before it is read: a later change shows
+	info, _ := os.Stat(v.paths.slots) // before the file is read, so that a later change is noticed
 	v.mu.Lock()
 	v.slotsSeen = info
 	v.mu.Unlock()
@@ -88,8 +92,8 @@ func (v *Vault) compare(ctx context.Context, r reading) (slotsFile, settlement, 
 	return file, s, v.judge(file, &s)
 }
 
-// slotsFileStale reports whether the slots file does not have the entry that the
-// table gives. It reads neither where the file is the one that was compared last.
+// slotsFileStale reports whether the slots file lacks the entry that the table gives. If the
+// file is still the one that was compared last, it reads neither.
 func (v *Vault) slotsFileStale(ctx context.Context) bool {
 	v.mu.Lock()
 	seen, unsettled := v.slotsSeen, v.unsettled
@@ -112,8 +116,8 @@ func (v *Vault) slotsFileStale(ctx context.Context) bool {
 	return e == nil || !bytes.Equal(renderSlotsFile([]entry{*e}), renderSlotsFile([]entry{s.current}))
 }
 
-// metaAndSlots reads them in one snapshot. Slots that are not those of the newest audit
-// row give [ErrRollback].
+// metaAndSlots reads both in one snapshot. If the slots are not those of the newest audit row,
+// it returns [ErrRollback].
 func (v *Vault) metaAndSlots(ctx context.Context) (Meta, []Slot, error) {
 	r, err := v.read(ctx)
 	if err == nil {
@@ -122,16 +126,15 @@ func (v *Vault) metaAndSlots(ctx context.Context) (Meta, []Slot, error) {
 	return r.meta, r.slots, err
 }
 
-// judge decides on every entry of the file but the one in place, before
-// anything is written.
+// judge decides about every entry of the file, before anything is written.
 func (v *Vault) judge(file slotsFile, s *settlement) error {
 	current := s.current
-	inPlace := file.find(current.KeyID)
-	if file.present() && inPlace == nil {
-		s.foreign = true // not this database's: nothing of it is swept
+	own := file.find(current.KeyID)
+	if file.present() && own == nil {
+		s.foreign = true // it belongs to another database: nothing in it is swept
 	}
-	if inPlace != nil && inPlace.SlotsSeq > current.SlotsSeq {
-		err := fmt.Errorf("%w: the slots file has seen change %d of the slots, the database only %d", ErrRollback, inPlace.SlotsSeq, current.SlotsSeq)
+	if own != nil && own.SlotsSeq > current.SlotsSeq {
+		err := fmt.Errorf("%w: the slots file has seen change %d of the slots, the database only %d", ErrRollback, own.SlotsSeq, current.SlotsSeq)
 		if err := v.rollback(s, err); err != nil {
 			return err
 		}
@@ -141,27 +144,28 @@ func (v *Vault) judge(file slotsFile, s *settlement) error {
 		switch {
 		case e.KeyID == current.KeyID:
 		case e.State == stateCurrent && e.VaultID == current.VaultID && e.Generation >= current.Generation:
-			err := fmt.Errorf("%w: the slots file tells of generation %d of its key, made %s, the database is of generation %d, made %s", ErrRollback, e.Generation, e.Created, current.Generation, current.Created)
+			err := fmt.Errorf("%w: the slots file names generation %d of its key, made %s, the database has generation %d, made %s", ErrRollback, e.Generation, e.Created, current.Generation, current.Created)
 			if err := v.rollback(s, err); err != nil {
 				return err
 			}
 			s.foreign = true
 		case e.State == stateCurrent && e.VaultID != current.VaultID:
 			s.foreign = true
-			v.cfg.log().Warn("the slots file told of another vault: it is copied aside", "vault_id", e.VaultID)
+			v.cfg.log().Warn("the slots file names another vault: it is copied aside", "vault_id", e.VaultID)
 		case e.State == stateReplaced && (!e.Keyring || e.VaultID == current.VaultID):
-			// Dropped. A restore always makes a new id: this vault was not replaced.
-		default: // pending: never came to be; current, ours and lower: rotated away; replaced
+			// Dropped. A restore always makes a new vault id, so the vault of this id was not
+			// replaced.
+		default: // pending: its key was never used; current, ours and lower: a rotation replaced it; replaced
 			s.swept = append(s.swept, e)
 		}
 	}
-	if inPlace == nil {
+	if own == nil {
 		s.swept = nil
 	}
 	return nil
 }
 
-// rollback refuses an older database, unless the operator accepts it.
+// rollback returns cause. If the operator accepts it, it notes cause and returns nil.
 func (v *Vault) rollback(s *settlement, cause error) error {
 	if !v.cfg.AcceptRollback {
 		return cause
@@ -170,11 +174,11 @@ func (v *Vault) rollback(s *settlement, cause error) error {
 	return nil
 }
 
-// settle does it, under the shared lock and the write lock. What cannot be
-// swept is left for a later open, with a warning; but while the slots file
-// cannot be written, nothing may change the vault.
+// settle settles under the shared lock and the write lock. What cannot be swept is left for a
+// later open, with a warning. But while the slots file cannot be written, nothing may change
+// the vault.
 func (v *Vault) settle(ctx context.Context) error {
-	r, err := v.read(ctx) // again, under the lock
+	r, err := v.read(ctx) // again, now under the lock
 	if err != nil {
 		return err
 	}
@@ -197,7 +201,7 @@ func (v *Vault) settle(ctx context.Context) error {
 	waiting := v.sweepKeys(ctx, s)
 	if err := v.paths.removeLeftovers(v.cfg.fs(), file); err != nil {
 		v.cfg.log().Warn("what an interrupted run left behind cannot be removed", "error", err)
-		waiting = s.swept // they tell that it is one's own
+		waiting = s.swept // they are the proof that the leftovers are ours
 	}
 	if err := v.writeSlotsFile(append([]entry{s.current}, waiting...)); err != nil {
 		v.cfg.log().Warn("the slots file keeps an entry that is not needed any more", "error", err)
@@ -205,31 +209,31 @@ func (v *Vault) settle(ctx context.Context) error {
 	return nil
 }
 
-// writeCurrent writes the slots file with the entry in place first, and those
-// yet to be swept behind it.
+// writeCurrent writes the slots file: first the entry of the database in place, then the
+// entries to be swept.
 func (v *Vault) writeCurrent(file slotsFile, s settlement) error {
 	if s.foreign {
 		aside, err := keepForeign(v.cfg, v.paths, file.data)
 		if err != nil {
 			return fmt.Errorf("copy slots file aside: %w", err)
 		}
-		v.cfg.log().Warn("the slots file was not this database's: written anew", "copy", aside)
+		v.cfg.log().Warn("the slots file did not match this database: it was written again", "copy", aside)
 	} else if !file.present() {
-		v.cfg.log().Warn("the slots file was missing: written anew")
+		v.cfg.log().Warn("the slots file was missing: it was written again")
 	} else if e := file.find(v.key.id); !bytes.Equal(renderSlotsFile([]entry{*e}), renderSlotsFile([]entry{s.current})) && e.State != statePending {
-		v.cfg.log().Warn("the slots file differed from the database: written anew")
+		v.cfg.log().Warn("the slots file differed from the database: it was written again")
 	}
-	// First, and also where the file is as it should be: a kill may have left it, and
-	// the database, under names that no flush has made durable yet. A file that tells
-	// of the new database must not reach the disk before that does.
+	// This flush comes first, even if the slots file is correct. A kill may have left the file
+	// and the database under names that no flush has made durable yet. And a slots file that
+	// names the new database must not reach the disk before that database does.
 	if err := v.cfg.fs().SyncDir(v.paths.dir); err != nil {
 		return err
 	}
 	return v.writeSlotsFile(append([]entry{s.current}, s.swept...))
 }
 
-// keepForeign copies a slots file aside that is to be written anew, and returns
-// where. It makes no second copy of what an interrupted run has copied already.
+// keepForeign copies a slots file aside before it is written again, and returns the path of the
+// copy. If an interrupted run already made the same copy, it makes no second one.
 func keepForeign(cfg Config, p paths, data []byte) (string, error) {
 	base := p.foreignSlots(cfg.now())
 	aside := base
@@ -247,7 +251,7 @@ func keepForeign(cfg Config, p paths, data []byte) (string, error) {
 	}
 }
 
-// writeSlotsFile replaces the slots file where its bytes would change.
+// writeSlotsFile replaces the slots file if its bytes would change.
 func (v *Vault) writeSlotsFile(entries []entry) error {
 	data := renderSlotsFile(entries)
 	if file, err := readSlotsFile(v.paths.slots); err == nil && bytes.Equal(file.data, data) {
@@ -256,28 +260,29 @@ func (v *Vault) writeSlotsFile(entries []entry) error {
 	return durable.Replace(v.cfg.fs(), v.paths.slots, data)
 }
 
-// sweepKeys deletes the keyring items of keys that are no longer anybody's, and
-// returns the entries that must wait for an open that reaches the keyring: no
-// other open may be made to wait for one.
+// sweepKeys deletes the keyring items of keys that nobody needs any more. It returns the
+// entries that must wait for an open that uses the keyring. No other open may have to wait for
+// a keyring.
 func (v *Vault) sweepKeys(ctx context.Context, s settlement) (waiting []entry) {
 	for _, e := range s.swept {
 		switch {
 		case e.State == stateReplaced && v.source == FromKeyring:
-			// Its key stays, for the file set aside; but that must not come back in place.
+			// The key stays, because the file set aside needs it. But that file must not come
+			// back in place.
 			if err := setAnchorAside(ctx, v.cfg.Keyring, e.VaultID); err != nil {
-				v.cfg.log().Warn("the keyring does not note that the vault was replaced: until it does, its files could be put back unnoticed", "vault_id", e.VaultID, "error", err)
+				v.cfg.log().Warn("the keyring could not record that the vault was replaced: until it does, the old files could be put back unnoticed", "vault_id", e.VaultID, "error", err)
 				waiting = append(waiting, e)
 				continue
 			}
 		case e.State == stateReplaced && s.current.Keyring:
 			waiting = append(waiting, e)
 			continue
-		case e.State == stateReplaced || !e.Keyring || v.keptFor(e.KeyID):
-		case v.source == FromKeyring && !e.itemIsTheirs(ctx, v.cfg.Keyring):
-			v.cfg.log().Warn("the keyring's item is of another key than the slots file tells of: it is left", "account", e.KeyID)
+		case e.State == stateReplaced || !e.Keyring || v.neededAside(e.KeyID):
+		case v.source == FromKeyring && !e.ownsKeyringItem(ctx, v.cfg.Keyring):
+			v.cfg.log().Warn("the keyring's item holds another key than the slots file names: it is left", "account", e.KeyID)
 		case v.source == FromKeyring:
 			if err := v.cfg.Keyring.Delete(ctx, e.KeyID.String()); err != nil {
-				v.cfg.log().Warn("a keyring item that is not needed any more cannot be deleted", "account", e.KeyID, "error", err)
+				v.cfg.log().Warn("a keyring item that is no longer needed cannot be deleted", "account", e.KeyID, "error", err)
 				waiting = append(waiting, e)
 				continue
 			}
@@ -285,7 +290,7 @@ func (v *Vault) sweepKeys(ctx context.Context, s settlement) (waiting []entry) {
 			waiting = append(waiting, e)
 			continue
 		default:
-			v.cfg.log().Warn("a keyring item that is not needed any more is left behind", "account", e.KeyID)
+			v.cfg.log().Warn("a keyring item that is no longer needed is left behind", "account", e.KeyID)
 		}
 		if e.State == stateCurrent {
 			v.removeBefore(e.KeyID)
@@ -294,10 +299,10 @@ func (v *Vault) sweepKeys(ctx context.Context, s settlement) (waiting []entry) {
 	return waiting
 }
 
-// itemIsTheirs reports whether the keyring's item is the one that the entry tells of, or
-// there is none: whoever can write the slots file must not have another vault's item
-// deleted. An item that cannot be read is left to Delete, which says why.
-func (e entry) itemIsTheirs(ctx context.Context, k Keyring) bool {
+// ownsKeyringItem reports whether the keyring's item is the one that the entry names, or there
+// is no item. An attacker who can write the slots file must not be able to have another vault's
+// item deleted. For an item that cannot be read it returns true; Delete then reports why.
+func (e entry) ownsKeyringItem(ctx context.Context, k Keyring) bool {
 	value, err := k.Get(ctx, e.KeyID.String())
 	if err != nil {
 		return true
@@ -310,10 +315,10 @@ func (e entry) itemIsTheirs(ctx context.Context, k Keyring) bool {
 	return key.check() == e.Check
 }
 
-// keptFor reports whether a file set aside still needs the key.
-func (v *Vault) keptFor(id KeyID) bool {
+// neededAside reports whether a file that was set aside still needs the key.
+func (v *Vault) neededAside(id KeyID) bool {
 	for _, path := range v.paths.of(replacedVault) {
-		// What cannot be read may be it.
+		// A file that cannot be read may need it.
 		if aside, err := peekKeyID(path); err != nil && !errors.Is(err, fs.ErrNotExist) || err == nil && aside == id {
 			return true
 		}
@@ -321,8 +326,8 @@ func (v *Vault) keptFor(id KeyID) bool {
 	return false
 }
 
-// removeBefore removes the copies that migrations set aside under a key that was
-// rotated away.
+// removeBefore removes the copies that migrations set aside under a key that a rotation
+// replaced.
 func (v *Vault) removeBefore(id KeyID) {
 	for _, path := range v.paths.beforeCopies(id) {
 		if err := durable.RemoveIfExists(v.cfg.fs(), path); err != nil {
@@ -331,8 +336,8 @@ func (v *Vault) removeBefore(id KeyID) {
 	}
 }
 
-// beforeCopies lists the copies under a key that migrations set aside, each with
-// its slots file behind it.
+// beforeCopies lists the copies under a key that migrations set aside. Each is followed by its
+// slots file.
 func (p paths) beforeCopies(id KeyID) []string {
 	var found []string
 	for _, path := range p.of(beforeDatabase) {
@@ -343,12 +348,12 @@ func (p paths) beforeCopies(id KeyID) []string {
 	return found
 }
 
-// leftovers lists what an interrupted run left: what it was building, and its
-// unfinished writes. A database that stands where one is built, and is no such
-// run's, is somebody's: it is kept, with SQLite's files beside it.
+// leftovers lists what an interrupted run left: the database that it was building, and
+// unfinished writes. If the file at that place was not left by an interrupted run, it may be
+// somebody's database: it is kept, with SQLite's files beside it.
 func (p paths) leftovers(file slotsFile) (left, kept []string) {
 	var building []string
-	for _, path := range append(sqlcipher.SideFiles(p.fresh), p.fresh) { // the database last: it tells what they are
+	for _, path := range append(sqlcipher.SideFiles(p.fresh), p.fresh) { // the database last: it shows what the others are
 		if ok, err := durable.Exists(path); ok || err != nil {
 			building = append(building, path)
 		}
@@ -359,10 +364,10 @@ func (p paths) leftovers(file slotsFile) (left, kept []string) {
 	return p.parts(), building
 }
 
-// unfinished reports whether an interrupted run left the database that is being
-// built. Its content decides: it is empty, or begins with a key id that the slots
-// file knows as one that never came to be. A commit that was interrupted may have
-// left it as a second name of the database in place.
+// unfinished reports whether an interrupted run left the file at the place of the new database.
+// Its content decides: it is empty, or it begins with a key id that has a pending entry in the
+// slots file. It may also be a second name of the database in place, left by an interrupted
+// commit.
 func (p paths) unfinished(file slotsFile) bool {
 	info, err := os.Lstat(p.fresh)
 	if err != nil || !info.Mode().IsRegular() {
@@ -375,7 +380,7 @@ func (p paths) unfinished(file slotsFile) bool {
 		return true
 	}
 	if durable.Links(info) > 1 {
-		return false // it was put in place, and moved from there
+		return false // it was put in place, and later moved away
 	}
 	var id KeyID
 	err = sqlcipher.Unclaimed(info, func() error {
@@ -391,14 +396,14 @@ func (p paths) unfinished(file slotsFile) bool {
 		return false
 	}
 	if id == (KeyID{}) {
-		return true // nothing of it reached the disk before the power failed
+		return true // a power cut: nothing of its content had reached the disk
 	}
 	e := file.find(id)
 	return e != nil && e.State == statePending
 }
 
-// removeLeftovers removes them. Nobody else may be building or writing: the
-// write lock is held.
+// removeLeftovers removes them. The caller holds the write lock, so nobody else is building or
+// writing.
 func (p paths) removeLeftovers(fsys durable.FS, file slotsFile) error {
 	left, _ := p.leftovers(file)
 	for _, path := range left {

@@ -18,7 +18,7 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
 )
 
-// otherKeyID is that of no database.
+// otherKeyID belongs to no database.
 const otherKeyID = "0123456789abcdef0123456789abcdef"
 
 // otherDatabase begins with it.
@@ -28,8 +28,8 @@ func otherDatabase() []byte {
 	return page
 }
 
-// addEntry puts a second entry into a slots file: a copy of the first with
-// another key id and what change says.
+// addEntry adds a second entry to a slots file: a copy of the first with another key id, and
+// with the fields in change.
 func addEntry(t *testing.T, path string, change map[string]any) {
 	t.Helper()
 	var file struct {
@@ -73,9 +73,9 @@ func keyIDs(t *testing.T, path string) []string {
 	return ids
 }
 
-// leftVault is a vault with what an interrupted transition left: an entry for
-// another key, an item for it, a database that was being built and a copy that a
-// migration set aside.
+// leftVault makes a vault with what an interrupted transition leaves: an entry for another key,
+// a keyring item for it, a database that was being built, and a copy that a migration set
+// aside.
 func leftVault(t *testing.T, change map[string]any) (vault.Config, faulttest.Keyring, *age.X25519Identity) {
 	t.Helper()
 	cfg, k, identity := keyringVault(t)
@@ -116,15 +116,14 @@ func foreignCopies(t *testing.T, cfg vault.Config) []string {
 
 const anotherVault = "6b1f8c1e-3b5b-4b8e-9f0a-0d6a5d2c7e11"
 
-// TestSettle goes through what can stand in an entry beside that of the database
-// in place.
+// TestSettle tries every kind of second entry beside the entry of the database in place.
 func TestSettle(t *testing.T) {
 	pending := map[string]any{"state": "pending"}
 	for _, test := range []struct {
 		name    string
 		entry   map[string]any
 		spoil   func(t *testing.T, cfg vault.Config)
-		item    bool // is still there afterwards
+		item    bool // it is still there afterwards
 		before  bool // the copy of a migration is still there
 		foreign bool // the file is copied aside
 	}{
@@ -145,7 +144,7 @@ func TestSettle(t *testing.T) {
 		{"current, of another vault", map[string]any{"vault_id": anotherVault}, nil, true, true, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			good, _, _ := keyringVault(t) // only for how many bytes a file at rest has
+			good, _, _ := keyringVault(t) // only to know the size of a file at rest
 			cfg, k, _ := leftVault(t, test.entry)
 			if test.spoil != nil {
 				test.spoil(t, cfg)
@@ -186,8 +185,8 @@ func TestSettle(t *testing.T) {
 	}
 }
 
-// TestSettleLeavesAnothersItem: an entry names the key of another vault as one that never
-// came to be. The keyring's item holds another key than the entry tells of, and stays.
+// TestSettleLeavesAnothersItem: a pending entry names the key of another vault. The keyring's
+// item holds another key than the entry names, and it stays.
 func TestSettleLeavesAnothersItem(t *testing.T) {
 	cfg, k, _ := keyringVault(t)
 	other := vault.Config{Path: filepath.Join(vaulttest.Dir(t), "beehives.db"), Keyring: k}
@@ -203,8 +202,8 @@ func TestSettleLeavesAnothersItem(t *testing.T) {
 	}
 }
 
-// TestSettleNotReplaced: an entry says that this very vault was replaced. It goes on
-// opening by the keyring.
+// TestSettleNotReplaced: an entry says that this very vault was replaced. It still opens by the
+// keyring.
 func TestSettleNotReplaced(t *testing.T) {
 	cfg, _, _ := leftVault(t, map[string]any{"state": "replaced"})
 	for range 2 {
@@ -214,8 +213,8 @@ func TestSettleNotReplaced(t *testing.T) {
 	}
 }
 
-// TestSettleWaitsForTheKeyring: an open by another way makes nobody wait for a
-// keyring, and leaves the entry to one that came by it.
+// TestSettleWaitsForTheKeyring: an open by another method does not wait for a keyring. It
+// leaves the entry for an open that uses the keyring.
 func TestSettleWaitsForTheKeyring(t *testing.T) {
 	cfg, k, identity := leftVault(t, map[string]any{"state": "pending"})
 	byIdentity := cfg
@@ -228,7 +227,7 @@ func TestSettleWaitsForTheKeyring(t *testing.T) {
 		}
 	}
 	failing := cfg
-	failing.Keyring = faulttest.Keyring{Dir: k.Dir, Steps: &faulttest.Steps{At: 3, Blow: faulttest.FailOnwards}}
+	failing.Keyring = faulttest.Keyring{Dir: k.Dir, Steps: &faulttest.Steps{At: 3, Fault: faulttest.FailOnwards}}
 	v := vaulttest.Open(t, failing)
 	if err := v.Update(t.Context(), func(tx *vault.Tx) error { return nil }); err != nil {
 		t.Errorf("a sweep that fails must only warn: %v", err)
@@ -243,7 +242,7 @@ func TestSettleWaitsForTheKeyring(t *testing.T) {
 	}
 }
 
-// TestSettleWithoutKeyring: a vault without one drops such entries at once.
+// TestSettleWithoutKeyring: a vault without a keyring drops such entries at once.
 func TestSettleWithoutKeyring(t *testing.T) {
 	cfg := vaulttest.Config(t)
 	cfg.Keyring = forbidden{t}
@@ -254,7 +253,7 @@ func TestSettleWithoutKeyring(t *testing.T) {
 	}
 }
 
-// TestSettleRefusesAnOlderDatabase: nothing is written before the judgement.
+// TestSettleRefusesAnOlderDatabase: nothing is written before everything is judged.
 func TestSettleRefusesAnOlderDatabase(t *testing.T) {
 	for name, entry := range map[string]map[string]any{
 		"the same generation": {"generation": 1},
@@ -284,7 +283,7 @@ func TestSettleRefusesAnOlderDatabase(t *testing.T) {
 	}
 }
 
-// actions are those in the audit log.
+// actions returns the actions in the audit log.
 func actions(t *testing.T, v *vault.Vault) []string {
 	t.Helper()
 	var found []string
@@ -303,8 +302,8 @@ func actions(t *testing.T, v *vault.Vault) []string {
 	return found
 }
 
-// TestSettleSecondCopyInASecond: file names have whole seconds, and a vault must
-// not stay read only because of that.
+// TestSettleSecondCopyInASecond: times in file names are whole seconds. A second copy in the
+// same second must not make the vault read only.
 func TestSettleSecondCopyInASecond(t *testing.T) {
 	cfg, _, _ := keyringVault(t)
 	cfg.Now = func() time.Time { return time.UnixMilli(1767323045123) }
@@ -321,7 +320,7 @@ func TestSettleSecondCopyInASecond(t *testing.T) {
 	}
 }
 
-// TestAcceptRollbackWithoutOne: what was not accepted is not in the log.
+// TestAcceptRollbackWithoutOne: if there was no rollback, none is in the log.
 func TestAcceptRollbackWithoutOne(t *testing.T) {
 	cfg, _, _ := keyringVault(t)
 	cfg.AcceptRollback = true
@@ -332,13 +331,12 @@ func TestAcceptRollbackWithoutOne(t *testing.T) {
 	}
 }
 
-// TestUnsettled: while the slots file cannot be written, the vault can be read
-// and not changed.
+// TestUnsettled: while the slots file cannot be written, the vault can be read but not changed.
 func TestUnsettled(t *testing.T) {
 	cfg, k, _ := leftVault(t, map[string]any{"state": "pending"})
 	left := read(t, cfg.Path+".slots")
 	full := cfg
-	full.FS = faulttest.FS{Steps: &faulttest.Steps{At: 1, Blow: faulttest.FailOnwards}}
+	full.FS = faulttest.FS{Steps: &faulttest.Steps{At: 1, Fault: faulttest.FailOnwards}}
 	v := vaulttest.Open(t, full)
 	if err := v.View(t.Context(), func(tx *vault.Tx) error { return nil }); err != nil {
 		t.Error(err)
@@ -356,9 +354,8 @@ func TestUnsettled(t *testing.T) {
 	}
 }
 
-// TestSettleUnderFaults strikes each step of settling. The vault opens, and the
-// next open has nothing but the current entry left, with the keyring item gone
-// before the entry that tells of it.
+// TestSettleUnderFaults makes each step of settling fail. The vault opens. After the next open
+// only the current entry is left. The keyring item is deleted before the entry that names it.
 func TestSettleUnderFaults(t *testing.T) {
 	for name, entry := range map[string]map[string]any{
 		"pending":         {"state": "pending"},
@@ -367,18 +364,18 @@ func TestSettleUnderFaults(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			struck := func(cfg vault.Config, k faulttest.Keyring, steps *faulttest.Steps) vault.Config {
+			faulty := func(cfg vault.Config, k faulttest.Keyring, steps *faulttest.Steps) vault.Config {
 				cfg.FS, cfg.Keyring = faulttest.FS{Steps: steps}, faulttest.Keyring{Dir: k.Dir, Steps: steps}
 				return cfg
 			}
 			counted := &faulttest.Steps{}
 			cfg, k, _ := leftVault(t, entry)
-			vaulttest.Open(t, struck(cfg, k, counted)).Close()
-			for at := 3; at <= len(counted.Names()); at++ { // the first two get the key and the anchor
-				for _, b := range []faulttest.Blow{faulttest.FailBefore, faulttest.FailAfter, faulttest.FailOnwards} {
+			vaulttest.Open(t, faulty(cfg, k, counted)).Close()
+			for at := 3; at <= len(counted.Names()); at++ { // the first two read the key and the anchor
+				for _, b := range []faulttest.Fault{faulttest.FailBefore, faulttest.FailAfter, faulttest.FailOnwards} {
 					cfg, k, _ := leftVault(t, entry)
-					steps := &faulttest.Steps{At: at, Blow: b}
-					v, err := vault.Open(t.Context(), struck(cfg, k, steps))
+					steps := &faulttest.Steps{At: at, Fault: b}
+					v, err := vault.Open(t.Context(), faulty(cfg, k, steps))
 					if err != nil {
 						t.Errorf("step %d, %s: %v", at, b, err)
 						continue
@@ -387,7 +384,7 @@ func TestSettleUnderFaults(t *testing.T) {
 						t.Error(err)
 					}
 					if name != "another vault's" && hasItem(t, k) && !slices.Contains(keyIDs(t, cfg.Path+".slots"), otherKeyID) {
-						t.Errorf("step %d, %s: nothing tells of the keyring item", at, b)
+						t.Errorf("step %d, %s: nothing names the keyring item", at, b)
 					}
 					v = vaulttest.Open(t, cfg)
 					if err := v.Update(t.Context(), func(tx *vault.Tx) error { return nil }); err != nil {
@@ -411,10 +408,9 @@ func TestSettleUnderFaults(t *testing.T) {
 	}
 }
 
-// TestSettleFlushesBeforeItDeletes: a rotation was killed behind its commit, and
-// the open after it behind the renaming of the slots file. Neither name is durable
-// yet, so the directory is flushed before the old key is deleted, though the file
-// is as it should be.
+// TestSettleFlushesBeforeItDeletes: a rotation was killed after its commit, and the next open
+// was killed after it renamed the slots file. Neither name is durable yet. So the directory is
+// flushed before the old key is deleted, even though the slots file is correct.
 func TestSettleFlushesBeforeItDeletes(t *testing.T) {
 	sc := scenarios["rotate"]
 	ground := sc.prepare(t)

@@ -16,41 +16,41 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// Signer is a key that signs, or signed, for the vault: its backups, the binding of its
-// database key, and the certificate of the key that follows. There is a new one with
-// each generation, so that who knew an older one cannot sign for the vault any more.
+// Signer is a key that signs or signed for the vault: its backups, the binding of its database
+// key, and the certificate of the next signer. Each generation has a new signer, so a person
+// who knew an older one cannot sign for the vault any more.
 type Signer struct {
 	Generation int64
-	PublicKey  string // line, without a comment
-	// Certificate is the signature of the signer before this one over the vault's id
-	// and PublicKey: armored sshsig. "": the vault's first.
+	PublicKey  string // a line as in authorized_keys, without a comment
+	// Certificate is the previous signer's signature over the vault's id and PublicKey, as
+	// armored sshsig. "" for the vault's first signer.
 	Certificate string
 	Created     time.Time
-	// Sheet is when a sheet or identity file that names this signer was handed out
-	// last; zero: never. A backup does not hold it.
+	// Sheet is the last time at which a sheet or identity file that names this signer was
+	// handed out. Zero: never. A backup does not contain it.
 	Sheet time.Time
 }
 
-// Fingerprint returns the signer's, "SHA256:...".
+// Fingerprint returns the signer's fingerprint, "SHA256:...".
 func (s Signer) Fingerprint() string { return Fingerprint(s.PublicKey) }
 
 // The namespaces of the vault's signatures.
 const (
-	// SignatureNamespace is that of a backup's signature.
+	// SignatureNamespace is the namespace of a backup's signature.
 	SignatureNamespace = "rbee-vault-backup"
 
 	certificateNamespace = "rbee-vault-signer"
 	bindingNamespace     = "rbee-vault-binding"
 )
 
-// AllowedSigner returns a public key line as the line of an allowed_signers
-// file with which `ssh-keygen -Y verify` accepts that key's backups.
+// AllowedSigner returns the line of an allowed_signers file for a public key line. With it,
+// `ssh-keygen -Y verify` accepts backups that the key signed.
 func AllowedSigner(publicKey string) string {
 	return `rbee-vault namespaces="` + SignatureNamespace + `" ` + publicKey
 }
 
-// Fingerprint returns the fingerprint of a public key line as ssh-keygen prints
-// it, or "" when the line is malformed.
+// Fingerprint returns the fingerprint of a public key line as ssh-keygen prints it. If the line
+// is malformed, it returns "".
 func Fingerprint(publicKey string) string {
 	key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(publicKey))
 	if err != nil {
@@ -59,7 +59,7 @@ func Fingerprint(publicKey string) string {
 	return ssh.FingerprintSHA256(key)
 }
 
-// newSigningKey makes the Ed25519 key of a generation.
+// newSigningKey generates the Ed25519 key of a generation.
 func newSigningKey() (publicLine string, privatePEM []byte, err error) {
 	public, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -78,7 +78,7 @@ func newSigningKey() (publicLine string, privatePEM []byte, err error) {
 	return strings.TrimSuffix(string(ssh.MarshalAuthorizedKey(sshPublic)), "\n"), pem.EncodeToMemory(block), nil
 }
 
-// parseSigningKey parses what newSigningKey makes.
+// parseSigningKey parses what newSigningKey returns.
 func parseSigningKey(privatePEM []byte) (ssh.Signer, error) {
 	signer, err := ssh.ParsePrivateKey(privatePEM)
 	if err != nil {
@@ -96,8 +96,7 @@ func Sign(data []byte, signer ssh.Signer, namespace string) ([]byte, error) {
 	return sshsig.Armor(sig), nil
 }
 
-// VerifySignature checks that the key of a public key line made the armored
-// signature.
+// VerifySignature checks that the armored signature was made by the key in a public key line.
 func VerifySignature(data, armored []byte, publicKey, namespace string) error {
 	public, _, _, _, err := ssh.ParseAuthorizedKey([]byte(publicKey))
 	if err != nil {
@@ -108,33 +107,33 @@ func VerifySignature(data, armored []byte, publicKey, namespace string) error {
 		err = sshsig.Verify(bytes.NewReader(data), sig, public, sshsig.HashSHA512, namespace)
 	}
 	if err != nil {
-		return fmt.Errorf("the signature does not fit: %w", err)
+		return fmt.Errorf("the signature does not verify: %w", err)
 	}
 	return nil
 }
 
-// certifiedText is what a certificate signs: the vault, and the signer that follows.
+// certifiedText is the text that a certificate signs: the vault's id and the next signer.
 func certifiedText(vaultID, publicKey string) []byte {
 	return []byte(vaultID + "\n" + publicKey + "\n")
 }
 
-// boundText is what a binding signs: that this key is the vault's.
+// boundText is the text that a binding signs. It says that the key belongs to the vault.
 func boundText(m Meta, check string) []byte {
 	return []byte(m.VaultID + "\n" + m.KeyID.String() + "\n" + check + "\n")
 }
 
-// checkBinding verifies that the vault's signer vouches for its key. The error matches
+// checkBinding checks that the vault's signer signed the key's binding. The error matches
 // [ErrDamaged].
 func (m Meta) checkBinding(check string) error {
 	if err := VerifySignature(boundText(m, check), []byte(m.binding), m.Signer, bindingNamespace); err != nil {
-		return fmt.Errorf("%w: its signer does not vouch for its key: %w", ErrDamaged, err)
+		return fmt.Errorf("%w: its signer did not sign its key: %w", ErrDamaged, err)
 	}
 	return nil
 }
 
-// Predecessors returns the public key lines from which certificates lead to the newest
-// of a vault's signers, oldest first; the newest itself is the last of them. signers
-// are in the order of their generations.
+// Predecessors returns public key lines, oldest first. They are the newest signer, which is the
+// last, and those from which an unbroken chain of certificates leads to it. signers are in the
+// order of their generations.
 func Predecessors(vaultID string, signers []Signer) []string {
 	var lines []string
 	for i := len(signers) - 1; i >= 0; i-- {
@@ -150,7 +149,7 @@ func Predecessors(vaultID string, signers []Signer) []string {
 	return lines
 }
 
-// Signers returns the vault's signers by generation; the newest is the current one.
+// Signers returns the vault's signers by generation. The last one is the current signer.
 func (tx *Tx) Signers(ctx context.Context) ([]Signer, error) {
 	signers, err := selectSigners(ctx, tx)
 	if err != nil {
@@ -159,8 +158,7 @@ func (tx *Tx) Signers(ctx context.Context) ([]Signer, error) {
 	return signers, nil
 }
 
-// RecordSheet notes that a sheet, or an identity file, with the current signer was
-// handed out.
+// RecordSheet records that a sheet or an identity file with the current signer was handed out.
 func (v *Vault) RecordSheet(ctx context.Context) error {
 	return v.Update(ctx, func(tx *Tx) error { return updateSheet(ctx, tx) })
 }
@@ -186,12 +184,12 @@ type signerJSON struct {
 	Created     string  `json:"created"`
 }
 
-// MarshalJSON gives the signer as a backup's signers.jsonl holds it.
+// MarshalJSON returns the signer as a backup's signers.jsonl contains it.
 func (s Signer) MarshalJSON() ([]byte, error) {
 	return wire.Marshal(signerJSON{s.Generation, s.PublicKey, wire.Nullable(s.Certificate), wire.FormatTime(s.Created)})
 }
 
-// UnmarshalJSON parses what MarshalJSON gives.
+// UnmarshalJSON parses what MarshalJSON returns.
 func (s *Signer) UnmarshalJSON(data []byte) error {
 	var j signerJSON
 	if err := wire.Unmarshal(data, &j); err != nil {
@@ -204,9 +202,9 @@ func (s *Signer) UnmarshalJSON(data []byte) error {
 	signer := Signer{Generation: j.Generation, PublicKey: j.PublicKey, Certificate: wire.Text(j.Certificate), Created: created}
 	switch {
 	case signer.Generation < 1:
-		return fmt.Errorf("%w: generations count from 1", ErrInvalid)
+		return fmt.Errorf("%w: a generation must be 1 or more", ErrInvalid)
 	case signer.Fingerprint() == "":
-		return fmt.Errorf("%w: a signer is a public key line", ErrInvalid)
+		return fmt.Errorf("%w: a signer must be a public key line", ErrInvalid)
 	}
 	*s = signer
 	return nil

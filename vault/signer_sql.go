@@ -70,8 +70,8 @@ func selectSigners(ctx context.Context, tx *Tx) ([]Signer, error) {
 	return signers, rows.Err()
 }
 
-// updateSheet notes for the current signer that a sheet was handed out. That is state,
-// and not audited.
+// updateSheet records that a sheet with the current signer was handed out. That is state and is
+// not audited.
 func updateSheet(ctx context.Context, tx *Tx) error {
 	_, err := tx.ExecContext(ctx, `UPDATE signers SET sheet = ? WHERE generation = (SELECT max(generation) FROM signers)`, tx.now.UnixMilli())
 	return err

@@ -14,7 +14,7 @@ import (
 	"github.com/rbee-keeper/rbee-vault/internal/wire"
 )
 
-// SlotKind says what a slot is for.
+// SlotKind says what kind of recipient a slot has.
 type SlotKind string
 
 // The kinds of slots.
@@ -25,31 +25,32 @@ const (
 	SlotCredential SlotKind = "credential" // an identity that a service finds: a systemd credential, a file
 )
 
-// Slot is a way in besides the keyring: the key line, encrypted to one
-// recipient with age.
+// Slot is an unlock method besides the keyring: the key line, encrypted with age to one
+// recipient.
 type Slot struct {
 	ID        string // 16 hex digits
 	Kind      SlotKind
 	Label     string
 	Recipient string // as age or ssh writes it
-	Identity  string // a passphrase slot's identity, armored age; else ""
+	Identity  string // a passphrase slot's identity, armored age; otherwise ""
 	Created   time.Time
 
-	wrapped string // armored age; "" until wrapped for a key
-	// vouch is the word of the recipient's identity for the vault's signer, in hex; ""
-	// where nobody had the identity in hand. See [vouchSecret].
+	wrapped string // armored age; "" until a key is wrapped
+	// vouch says that the recipient's identity vouches for the vault's signer, in hex. It is ""
+	// if the identity was never at hand. See [vouchFor].
 	vouch string
 }
 
-// Durable reports whether the slot counts towards the one that a vault must
-// have: a forgotten passphrase or a lost machine takes the others with it.
+// Durable reports whether the slot counts as the one recovery or recipient slot that a vault
+// must have. Passphrase and credential slots do not count: a passphrase can be forgotten, and a
+// credential is lost with its machine.
 func (s Slot) Durable() bool { return s.Kind == SlotRecovery || s.Kind == SlotRecipient }
 
-// Vouched reports whether the slot's own identity vouches for the vault's signer, or for
-// one before it. Where not, its first use is asked about.
+// Vouched reports whether the slot's own identity vouches for the vault's signer, or for an
+// earlier one. If not, the operator is asked when the slot is first used.
 func (s Slot) Vouched() bool { return s.vouch != "" }
 
-// newSlot gives a slot an id; it is not wrapped yet.
+// newSlot gives a slot an id. The slot is not wrapped yet.
 func newSlot(s Slot, now time.Time) Slot {
 	var id [8]byte
 	rand.Read(id[:])
@@ -57,12 +58,12 @@ func newSlot(s Slot, now time.Time) Slot {
 	return s
 }
 
-// maxLabel caps a label, in bytes.
+// maxLabel is the longest label, in bytes.
 const maxLabel = 256
 
-// wrap encrypts the key line to the slot's recipient, for as long as ctx lasts. An error
-// of a plugin matches [ErrPlugin]. It works on copies, for a plugin that hangs is left
-// behind with them.
+// wrap encrypts the key line to the slot's recipient, until ctx ends. An error of a plugin
+// matches [ErrPlugin]. wrap works on copies, because a plugin that hangs is abandoned while it
+// uses them.
 func (s *Slot) wrap(ctx context.Context, k *Key, ui *plugin.ClientUI) error {
 	recipient, id, key := s.Recipient, s.ID, *k
 	wrapped, err := identity.Await(ctx, func() (string, error) {
@@ -82,8 +83,8 @@ func (s *Slot) wrap(ctx context.Context, k *Key, ui *plugin.ClientUI) error {
 	return nil
 }
 
-// unwrap decrypts the slot's key line. When none of the identities is the
-// slot's, the error is an [*age.NoIdentityMatchError].
+// unwrap decrypts the slot's key line. If no identity belongs to the slot, the error is an
+// [*age.NoIdentityMatchError].
 func (s Slot) unwrap(identities ...age.Identity) (*Key, error) {
 	line, err := identity.Decrypt(s.wrapped, keyLineLen, identities...)
 	if err != nil {
@@ -93,7 +94,7 @@ func (s Slot) unwrap(identities ...age.Identity) (*Key, error) {
 	return parseKeyLine(line)
 }
 
-// unwrapAny tries each identity on each slot, and tells which opened which.
+// unwrapAny tries each identity on each slot, and returns which identity opened which slot.
 func unwrapAny(slots []Slot, identities []age.Identity) (*Key, opener, error) {
 	var broken error
 	for _, s := range slots {
@@ -113,12 +114,12 @@ func unwrapAny(slots []Slot, identities []age.Identity) (*Key, opener, error) {
 	if broken != nil {
 		return nil, opener{}, fmt.Errorf("%w: no slot opens, and one is unreadable: %w", ErrWrongKey, broken)
 	}
-	return nil, opener{}, fmt.Errorf("%w: it opens none of the vault's slots (there are %d)", ErrWrongKey, len(slots))
+	return nil, opener{}, fmt.Errorf("%w: it opens none of the vault's %d slots", ErrWrongKey, len(slots))
 }
 
-// whichOf returns, of the identities behind a passphrase, the one that opens the slot.
+// whichOf returns the identity that opens the slot, if id holds several under a passphrase.
 func (s Slot) whichOf(id age.Identity) age.Identity {
-	for _, inner := range identity.Behind(id) {
+	for _, inner := range identity.Opened(id) {
 		if k, err := s.unwrap(inner); err == nil {
 			k.wipe()
 			return inner
@@ -127,8 +128,8 @@ func (s Slot) whichOf(id age.Identity) age.Identity {
 	return id
 }
 
-// unwrapByPassphrase tries the passphrase on each of the passphrase slots, or
-// returns ErrPassphrase.
+// unwrapByPassphrase tries the passphrase on each passphrase slot. If it opens none, it returns
+// ErrPassphrase.
 func unwrapByPassphrase(ctx context.Context, slots []Slot, passphrase []byte) (*Key, opener, error) {
 	failed := identity.ErrPassphrase
 	for _, s := range slots {
@@ -146,7 +147,7 @@ func unwrapByPassphrase(ctx context.Context, slots []Slot, passphrase []byte) (*
 	return nil, opener{}, failed
 }
 
-// passphraseSlots are those that a passphrase opens.
+// passphraseSlots returns the slots that a passphrase opens.
 func (e *entry) passphraseSlots() []Slot {
 	var slots []Slot
 	for _, s := range e.Slots {
@@ -166,8 +167,8 @@ type slotJSON struct {
 	Created   string   `json:"created"`
 }
 
-// MarshalJSON gives the slot as a backup's slots.jsonl and `status --json` hold
-// it: without the wrapped key.
+// MarshalJSON returns the slot as a backup's slots.jsonl and `status --json` show it: without
+// the wrapped key.
 func (s Slot) MarshalJSON() ([]byte, error) {
 	return wire.Marshal(slotJSON{
 		ID:        s.ID,
@@ -179,7 +180,7 @@ func (s Slot) MarshalJSON() ([]byte, error) {
 	})
 }
 
-// UnmarshalJSON parses what MarshalJSON gives.
+// UnmarshalJSON parses what MarshalJSON returns.
 func (s *Slot) UnmarshalJSON(data []byte) error {
 	var j slotJSON
 	if err := wire.Unmarshal(data, &j); err != nil {
@@ -197,7 +198,7 @@ func (s *Slot) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// validate checks what a file said of a slot.
+// validate checks a slot that was read from a file.
 func (s Slot) validate() error {
 	var id [8]byte
 	switch {
@@ -208,17 +209,16 @@ func (s Slot) validate() error {
 	case s.Recipient == "" || s.Recipient != auditText(s.Recipient, identity.MaxRecipient):
 		return fmt.Errorf("%w: slot %s has no recipient", ErrInvalid, s.ID)
 	case (s.Kind == SlotPassphrase) != (s.Identity != "") || len(s.Identity) > identity.MaxFile:
-		return fmt.Errorf("%w: a passphrase slot has an identity, and no other: slot %s", ErrInvalid, s.ID)
+		return fmt.Errorf("%w: slot %s: a passphrase slot must have an identity, and any other slot must have none", ErrInvalid, s.ID)
 	case s.Label != auditText(s.Label, maxLabel):
 		return fmt.Errorf("%w: the label of slot %s is too long or has control characters", ErrInvalid, s.ID)
 	}
 	return nil
 }
 
-// parseRecipients parses recipients that must all be of one class, and returns
-// them as slots to be: kind recipient, labelled by an SSH key's comment. It
-// refuses the same recipient twice. The error matches [ErrInvalid] or
-// [ErrPlugin].
+// parseRecipients parses recipients, which must all be of one class. It returns them as slots
+// of kind recipient, with the comment of an SSH key as label. It refuses a recipient that is
+// given twice. The error matches [ErrInvalid] or [ErrPlugin].
 func parseRecipients(recipients []string, class identity.Class, ui *plugin.ClientUI) ([]Slot, error) {
 	var slots []Slot
 	seen := map[string]bool{}

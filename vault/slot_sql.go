@@ -32,8 +32,8 @@ func insertSlot(ctx context.Context, tx *Tx, s Slot) error {
 	return err
 }
 
-// selectSlots orders as the slots file does: recovery slots first, for whoever
-// reads it by hand looks for those.
+// selectSlots returns the slots in the order of the slots file. Recovery slots come first:
+// whoever reads the file by hand looks for them.
 func selectSlots(ctx context.Context, tx *Tx) ([]Slot, error) {
 	rows, err := tx.QueryContext(ctx, `
 		SELECT
@@ -81,7 +81,7 @@ func updateSlotVouch(ctx context.Context, tx *Tx, s Slot) error {
 	return err
 }
 
-// deleteSlot returns [ErrNoSlot] where there is none.
+// deleteSlot returns [ErrNoSlot] if there is no such slot.
 func deleteSlot(ctx context.Context, tx *Tx, id string) error {
 	res, err := tx.ExecContext(ctx, `DELETE FROM slots WHERE id = ?`, id)
 	if err != nil {

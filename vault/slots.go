@@ -11,10 +11,10 @@ import (
 	"github.com/rbee-keeper/rbee-vault/identity"
 )
 
-// A vault's slots are changed in the table first and rendered into the slots file
-// then, under one lock. Whatever comes between, the next open renders it.
+// A change of the slots is written to the table first, and then to the slots file, under one
+// lock. After an interruption between the two, the next open writes the file.
 
-// Slots returns the vault's slots: recovery first, then by age.
+// Slots returns the vault's slots: recovery slots first, then the others, each by age.
 func (tx *Tx) Slots(ctx context.Context) ([]Slot, error) {
 	slots, err := selectSlots(ctx, tx)
 	if err != nil {
@@ -23,8 +23,8 @@ func (tx *Tx) Slots(ctx context.Context) ([]Slot, error) {
 	return slots, nil
 }
 
-// CheckedSlots returns what Meta and Slots do, if they are what the audit log tells of.
-// Else the error matches [ErrRollback].
+// CheckedSlots returns the results of Meta and Slots. If they are not those of the newest audit
+// row, the error matches [ErrRollback].
 func (tx *Tx) CheckedSlots(ctx context.Context) (Meta, []Slot, error) {
 	m, err := tx.Meta(ctx)
 	if err != nil {
@@ -37,9 +37,8 @@ func (tx *Tx) CheckedSlots(ctx context.Context) (Meta, []Slot, error) {
 	return m, slots, tx.checkUnlocking(ctx, m, slots)
 }
 
-// Recipients returns every slot's recipient, for a backup, and the others given,
-// which must be of the vault's class: else the error matches [ErrInvalid] or
-// [ErrPlugin].
+// Recipients returns the recipient of every slot, for a backup, and the given others. The
+// others must be of the vault's class, otherwise the error matches [ErrInvalid] or [ErrPlugin].
 func (tx *Tx) Recipients(ctx context.Context, others ...string) ([]age.Recipient, error) {
 	m, slots, err := tx.CheckedSlots(ctx)
 	if err != nil {
@@ -61,32 +60,31 @@ func (tx *Tx) Recipients(ctx context.Context, others ...string) ([]age.Recipient
 	return recipients, nil
 }
 
-// NewSlot says which way in is added to a vault.
+// NewSlot describes an unlock method to add.
 type NewSlot struct {
 	Kind  SlotKind
-	Label string // for people; "" gives a default
+	Label string // for people; "" for a default
 
-	// Recipient of [SlotRecipient]; see [identity.ParseRecipient].
+	// Recipient is for [SlotRecipient]; see [identity.ParseRecipient].
 	Recipient string
 
-	// Passphrase of [SlotPassphrase], and the work factor of its scrypt, 0 for
+	// Passphrase is for [SlotPassphrase]. WorkFactor is its scrypt work factor; 0 means
 	// [identity.MinWorkFactor]. The caller wipes the passphrase.
 	Passphrase []byte
 	WorkFactor int
 
-	// Files and Show get the identity that is made for [SlotRecovery] and
-	// [SlotCredential], before the slot is added; one of them is needed. Show
-	// returns when the operator has it. What was written is taken away when the
-	// slot does not come to be.
+	// Files and Show receive the new identity of [SlotRecovery] or [SlotCredential], before the
+	// slot is added. At least one of them is required. Show returns when the operator has the
+	// identity. If the slot is not added after all, the files are removed again.
 	Files []IdentityFile
 	Show  func(context.Context, NewIdentity) error
 }
 
-// AddSlot adds a way in. When it returns nil, the slot is in the vault and in its
-// slots file. It returns [ErrSlotExists] for a recipient that has a slot,
-// [ErrFileExists], [ErrInvalid], [ErrPlugin], and those of [Vault.Update]; then
-// there is no new slot. With [ErrUnsettled] there may be: the next change or open of the
-// vault writes the slots file.
+// AddSlot adds an unlock method. When it returns nil, the slot is in the vault and in its slots
+// file. It returns [ErrSlotExists] if the recipient already has a slot, [ErrFileExists],
+// [ErrInvalid], [ErrPlugin], and the errors of [Vault.Update]; then there is no new slot. After
+// [ErrUnsettled] the slot may be in the vault: then the next change or open writes the slots
+// file.
 func (v *Vault) AddSlot(ctx context.Context, n NewSlot) (Slot, error) {
 	if err := v.changing(ctx, func() error { return nil }); err != nil { // before anything is made
 		return Slot{}, err
@@ -96,7 +94,7 @@ func (v *Vault) AddSlot(ctx context.Context, n NewSlot) (Slot, error) {
 			return Slot{}, err
 		}
 		if slices.ContainsFunc(n.Files[:i], func(other IdentityFile) bool { return other.Path == f.Path }) {
-			return Slot{}, fmt.Errorf("%w: %q is named twice", ErrInvalid, f.Path)
+			return Slot{}, fmt.Errorf("%w: %q is given twice", ErrInvalid, f.Path)
 		}
 	}
 	var m Meta
@@ -118,9 +116,9 @@ func (v *Vault) AddSlot(ctx context.Context, n NewSlot) (Slot, error) {
 	if err := notAmong(slots, s); err != nil {
 		return Slot{}, err
 	}
-	takeBack := func() {}
+	undoHandOver := func() {}
 	if identity != nil {
-		if takeBack, err = handOver(ctx, v.cfg.fs(), *identity, n.Files, n.Show); err != nil {
+		if undoHandOver, err = handOver(ctx, v.cfg.fs(), *identity, n.Files, n.Show); err != nil {
 			return Slot{}, err
 		}
 	}
@@ -129,27 +127,26 @@ func (v *Vault) AddSlot(ctx context.Context, n NewSlot) (Slot, error) {
 			if err := notAmong(slots, s); err != nil {
 				return nil, Event{}, err
 			}
-			if vouching != nil { // for the signer of this moment
+			if vouching != nil { // for the signer that is current now
 				s.vouch = vouchFor(vouching, m.VaultID, m.Signer)
 			}
-			if s.Kind == SlotRecovery { // its file or sheet names the signer
+			if s.Kind == SlotRecovery { // the new file or sheet names the signer
 				if err := updateSheet(ctx, tx); err != nil {
 					return nil, Event{}, err
 				}
 			}
-			return append(slots, s), Event{Action: "slot.add", Subject: s.ID, Detail: s.text()}, insertSlot(ctx, tx, s)
+			return append(slots, s), Event{Action: ActionAddSlot, Subject: s.ID, Detail: s.text()}, insertSlot(ctx, tx, s)
 		})
 	})
 	if err != nil && !errors.Is(err, ErrUnsettled) {
-		takeBack()
+		undoHandOver()
 		return Slot{}, err
 	}
 	return s, err
 }
 
-// wrappedFor wraps the key for a slot before it takes the write lock, for a plugin
-// may take long, and runs fn under the lock. Where a rotation came between, it
-// wraps again.
+// wrappedFor wraps the key for a slot and then runs fn under the write lock. It wraps before it
+// takes the lock, because a plugin may take long. If a rotation came between, it wraps again.
 func (v *Vault) wrappedFor(ctx context.Context, s *Slot, fn func() error) error {
 	for {
 		if err := v.enter(ctx); err != nil {
@@ -175,7 +172,7 @@ func (v *Vault) wrappedFor(ctx context.Context, s *Slot, fn func() error) error 
 	}
 }
 
-// notAmong refuses a second slot for one recipient.
+// notAmong returns [ErrSlotExists] if the recipient already has a slot.
 func notAmong(slots []Slot, s Slot) error {
 	for _, other := range slots {
 		if other.Recipient == s.Recipient {
@@ -185,8 +182,8 @@ func notAmong(slots []Slot, s Slot) error {
 	return nil
 }
 
-// newSlot makes the slot to be, the identity that opens it where that is to be handed
-// over, and the key by which it vouches.
+// newSlot makes a slot. It also returns the identity that opens the slot, if it must be handed
+// over, and the key with which that identity vouches.
 func (v *Vault) newSlot(ctx context.Context, n NewSlot, m Meta) (s Slot, _ *NewIdentity, vouching []byte, err error) {
 	s = Slot{Kind: n.Kind, Label: auditText(n.Label, maxLabel)}
 	if s.Label == "" && n.Kind != SlotRecipient {
@@ -204,7 +201,7 @@ func (v *Vault) newSlot(ctx context.Context, n NewSlot, m Meta) (s Slot, _ *NewI
 		return newSlot(s, now), nil, nil, err
 	case SlotPassphrase, SlotRecovery, SlotCredential:
 	default:
-		return Slot{}, nil, nil, fmt.Errorf("%w: no slot is of kind %q", ErrInvalid, n.Kind)
+		return Slot{}, nil, nil, fmt.Errorf("%w: there is no slot of kind %q", ErrInvalid, n.Kind)
 	}
 	made, err := newIdentity(m.Class)
 	if err != nil {
@@ -218,7 +215,7 @@ func (v *Vault) newSlot(ctx context.Context, n NewSlot, m Meta) (s Slot, _ *NewI
 			n.WorkFactor = v.cfg.minWorkFactor()
 		}
 		if n.WorkFactor < v.cfg.minWorkFactor() || n.WorkFactor > identity.MaxWorkFactor {
-			return Slot{}, nil, nil, fmt.Errorf("%w: a work factor is %d to %d", ErrInvalid, identity.MinWorkFactor, identity.MaxWorkFactor)
+			return Slot{}, nil, nil, fmt.Errorf("%w: a work factor must be %d to %d", ErrInvalid, identity.MinWorkFactor, identity.MaxWorkFactor)
 		}
 		if s.Identity, err = identity.Lock(made.Identity, n.Passphrase, n.WorkFactor); err != nil {
 			return Slot{}, nil, nil, err
@@ -226,7 +223,7 @@ func (v *Vault) newSlot(ctx context.Context, n NewSlot, m Meta) (s Slot, _ *NewI
 		return newSlot(s, now), nil, vouching, nil
 	}
 	if len(n.Files) == 0 && n.Show == nil {
-		return Slot{}, nil, nil, fmt.Errorf("%w: nobody would get the identity of the slot", ErrInvalid)
+		return Slot{}, nil, nil, fmt.Errorf("%w: a file or a display is needed for the identity of the slot", ErrInvalid)
 	}
 	return newSlot(s, now), &made, vouching, nil
 }
@@ -240,9 +237,9 @@ func (s Slot) text() string {
 	return text
 }
 
-// FindSlot picks the one slot that a person means: by its id, the beginning of
-// it from four digits on, or its label. The error matches [ErrNoSlot], or
-// [ErrInvalid] where several are meant.
+// FindSlot finds the slot that a person named: by its id, by the first four or more digits of
+// the id, or by its label. The error matches [ErrNoSlot], or [ErrInvalid] if several slots
+// match.
 func FindSlot(slots []Slot, name string) (Slot, error) {
 	var found []Slot
 	for _, s := range slots {
@@ -263,12 +260,12 @@ func FindSlot(slots []Slot, name string) (Slot, error) {
 	for _, s := range found {
 		ids = append(ids, s.ID)
 	}
-	return Slot{}, fmt.Errorf("%w: %q names %d slots: give the id, one of %s", ErrInvalid, name, len(found), strings.Join(ids, ", "))
+	return Slot{}, fmt.Errorf("%w: %q matches %d slots: give one of the ids %s", ErrInvalid, name, len(found), strings.Join(ids, ", "))
 }
 
-// RemoveSlot takes a way in away, by the slot's id. The key does not change: who
-// unwrapped it before still has it, until [Vault.Rotate]. The last recovery or
-// recipient slot gives [ErrLastSlot]; other errors are as with [Vault.AddSlot].
+// RemoveSlot removes an unlock method, by the slot's id. The key does not change: a reader who
+// unwrapped it before still has it, until [Vault.Rotate]. The last recovery or recipient slot
+// is not removed: [ErrLastSlot]. Other errors are those of [Vault.AddSlot].
 func (v *Vault) RemoveSlot(ctx context.Context, id string) error {
 	remove := func(tx *Tx, _ *Meta, slots []Slot) ([]Slot, Event, error) {
 		var gone *Slot
@@ -288,14 +285,14 @@ func (v *Vault) RemoveSlot(ctx context.Context, id string) error {
 		case !durable:
 			return nil, Event{}, fmt.Errorf("%w: %s", ErrLastSlot, id)
 		}
-		return left, Event{Action: "slot.remove", Subject: id, Detail: gone.text()}, deleteSlot(ctx, tx, id)
+		return left, Event{Action: ActionRemoveSlot, Subject: id, Detail: gone.text()}, deleteSlot(ctx, tx, id)
 	}
 	return v.changing(ctx, func() error { return v.changeSlots(ctx, remove) })
 }
 
-// changeSlots lets change write to the table of slots or to meta, and renders the
-// slots file. change gets the slots as they are and returns what they become. The
-// write lock is held.
+// changeSlots runs change, which writes to the table of slots or to meta, and then writes the
+// slots file. change gets the present slots and returns the new ones. The caller holds the
+// write lock.
 func (v *Vault) changeSlots(ctx context.Context, change func(tx *Tx, m *Meta, slots []Slot) ([]Slot, Event, error)) error {
 	err := v.update(ctx, func(tx *Tx) error {
 		m, err := tx.Meta(ctx)
@@ -315,7 +312,7 @@ func (v *Vault) changeSlots(ctx context.Context, change func(tx *Tx, m *Meta, sl
 			return err
 		}
 		e := newEntry(m, slots, v.key.check(), stateCurrent)
-		if err := checkSlotsFile([]entry{e, e}); err != nil { // a rotation needs room for two
+		if err := checkSlotsFile([]entry{e, e}); err != nil { // a rotation needs room for two entries
 			return err
 		}
 		return tx.Audit(ctx, event)
@@ -327,13 +324,13 @@ func (v *Vault) changeSlots(ctx context.Context, change func(tx *Tx, m *Meta, sl
 	defer cancel()
 	if err := v.render(ctx); err != nil {
 		v.setUnsettled(err)
-		return fmt.Errorf("%w, so the change is in the database alone until the next change or open: %w", ErrUnsettled, err)
+		return fmt.Errorf("%w, so the change is only in the database until the next change or open: %w", ErrUnsettled, err)
 	}
 	return nil
 }
 
-// render writes the slots file as the table has it, and keeps the entries that
-// wait for a keyring. The write lock is held.
+// render writes the slots file from the table. It keeps the entries that wait for a keyring.
+// The caller holds the write lock.
 func (v *Vault) render(ctx context.Context) error {
 	m, slots, err := v.metaAndSlots(ctx)
 	if err != nil {

@@ -24,7 +24,7 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
 )
 
-// openedBy opens the vault by identities alone, whatever else cfg has.
+// openedBy opens the vault only by identities, whatever else cfg has.
 func openedBy(t *testing.T, cfg vault.Config, identities ...age.Identity) error {
 	t.Helper()
 	cfg.Identities, cfg.ConfirmSigner = identities, vaulttest.AcceptSigner
@@ -40,7 +40,7 @@ func addSlot(t *testing.T, v *vault.Vault, n vault.NewSlot) vault.Slot {
 	return s
 }
 
-// passphrases answers with each in turn, and counts.
+// passphrases returns each passphrase in turn, and counts the calls.
 func passphrases(asked *int, answers ...string) identity.PassphraseFunc {
 	return func(_ context.Context, _ string, attempt int) ([]byte, error) {
 		*asked++
@@ -66,8 +66,8 @@ func slotsOf(t *testing.T, v *vault.Vault) (m vault.Meta, slots []vault.Slot) {
 	return m, slots
 }
 
-// TestSlotKinds adds a slot of each kind, opens the vault by it, rotates, opens by
-// it again, and removes it.
+// TestSlotKinds adds a slot of each kind, opens the vault by it, rotates, opens by it again,
+// and removes it.
 func TestSlotKinds(t *testing.T) {
 	plugintest.Install(t)
 	for _, class := range []identity.Class{identity.Classic, identity.PostQuantum} {
@@ -183,7 +183,7 @@ func TestSlotKinds(t *testing.T) {
 			}
 			v.Close()
 			for name, w := range ways {
-				if err := openAndClose(t.Context(), w.opts(cfg)); !errors.Is(err, vault.ErrWrongKey) && !errors.Is(err, vault.ErrNoWayIn) {
+				if err := openAndClose(t.Context(), w.opts(cfg)); !errors.Is(err, vault.ErrWrongKey) && !errors.Is(err, vault.ErrNoUnlockMethod) {
 					t.Errorf("by %s, which was removed: %v", name, err)
 				}
 			}
@@ -255,7 +255,7 @@ func TestAddSlotRefuses(t *testing.T) {
 	if err := v.RemoveSlot(t.Context(), "0123456789abcdef"); !errors.Is(err, vault.ErrNoSlot) {
 		t.Errorf("none: %v, want ErrNoSlot", err)
 	}
-	// Passphrases and credentials do not count.
+	// Passphrase and credential slots do not count.
 	v.Close()
 	v = vaulttest.Open(t, cfg.WithCheapPassphrases())
 	addSlot(t, v, vault.NewSlot{Kind: vault.SlotPassphrase, Passphrase: []byte("x")})
@@ -268,8 +268,8 @@ func TestAddSlotRefuses(t *testing.T) {
 	}
 }
 
-// TestTaggedRecipients: age's own tagged keys, of hardware, are of the class that
-// their labels say. What opens them is a plugin's.
+// TestTaggedRecipients: age's own tagged keys, which are in hardware, are of the class that
+// their labels say. Only a plugin opens them.
 func TestTaggedRecipients(t *testing.T) {
 	private, err := ecdh.P256().GenerateKey(rand.Reader)
 	if err != nil {
@@ -310,9 +310,9 @@ func TestTaggedRecipients(t *testing.T) {
 	}
 }
 
-// TestSlotsFileKeepsRoom: however many slots there are, a rotation still fits.
+// TestSlotsFileKeepsRoom: a rotation is possible with any number of slots.
 func TestSlotsFileKeepsRoom(t *testing.T) {
-	// Post-quantum recipients are long, so fewer of them do.
+	// Post-quantum recipients are long, so fewer of them fit.
 	cfg := vault.Config{Path: filepath.Join(vaulttest.Dir(t), "beehives.db")}
 	recovery := filepath.Join(t.TempDir(), "recovery.txt")
 	if _, err := vault.Create(t.Context(), cfg, vault.CreateOptions{RecoveryFile: recovery, PostQuantum: true}); err != nil {
@@ -351,8 +351,8 @@ func TestFindSlot(t *testing.T) {
 	}
 }
 
-// TestPassphraseSlot: wrong ones, no answer, and a file that asks for more work
-// than is done.
+// TestPassphraseSlot: wrong passphrases, no answer, and a file with a work factor that is too
+// high.
 func TestPassphraseSlot(t *testing.T) {
 	cfg := vaulttest.Config(t).WithCheapPassphrases()
 	v := vaulttest.Open(t, cfg)
@@ -376,8 +376,8 @@ func TestPassphraseSlot(t *testing.T) {
 		t.Errorf("%v, want the refusal", err)
 	}
 	without.Passphrase = nil
-	if err := openAndClose(t.Context(), without); !errors.Is(err, vault.ErrNoWayIn) {
-		t.Errorf("%v, want ErrNoWayIn", err)
+	if err := openAndClose(t.Context(), without); !errors.Is(err, vault.ErrNoUnlockMethod) {
+		t.Errorf("%v, want ErrNoUnlockMethod", err)
 	}
 
 	r, err := age.NewScryptRecipient("secret")
@@ -429,8 +429,8 @@ func encodeArmor(t *testing.T, data []byte) string {
 	return b.String()
 }
 
-// TestKeyringSlot: a lost item is written again, also for a vault that had none,
-// and goes away with the way in.
+// TestKeyringSlot: a lost item is written again. A vault that had no item gets one. The item is
+// deleted when the keyring is removed as an unlock method.
 func TestKeyringSlot(t *testing.T) {
 	cfg, k, identity := keyringVault(t)
 	byIdentity := cfg
@@ -481,8 +481,8 @@ func TestKeyringSlot(t *testing.T) {
 		t.Error(err)
 	}
 	never.Identities = nil
-	if err := openAndClose(t.Context(), never); !errors.Is(err, vault.ErrNoWayIn) {
-		t.Errorf("%v, want ErrNoWayIn", err)
+	if err := openAndClose(t.Context(), never); !errors.Is(err, vault.ErrNoUnlockMethod) {
+		t.Errorf("%v, want ErrNoUnlockMethod", err)
 	}
 
 	v = vaulttest.Open(t, byIdentity)
@@ -493,7 +493,7 @@ func TestKeyringSlot(t *testing.T) {
 	if err := openAndClose(t.Context(), cfg); err != nil {
 		t.Error(err)
 	}
-	// Lost for good: that is recorded, and told.
+	// The keyring is lost for good: that is recorded and reported.
 	gone := byIdentity
 	gone.Keyring = nil
 	v = vaulttest.Open(t, gone)
@@ -502,12 +502,12 @@ func TestKeyringSlot(t *testing.T) {
 		t.Errorf("%v, left %v, want both items named", err, left)
 	}
 	if err := v.AddKeyring(t.Context()); err == nil {
-		t.Error("a keyring that is not there became a way in")
+		t.Error("a keyring that is not there became an unlock method")
 	}
 }
 
-// TestSlotsAreSeenByOthers: another handle, of another process, needs no word of
-// it; and a daemon that has the vault open does not mind.
+// TestSlotsAreSeenByOthers: another handle, in another process, sees the change without being
+// told. A daemon that has the vault open is not disturbed.
 func TestSlotsAreSeenByOthers(t *testing.T) {
 	cfg := vaulttest.Config(t)
 	cmd := child("hold", childSpec(cfg))

@@ -15,13 +15,14 @@ import (
 	"github.com/rbee-keeper/rbee-vault/internal/wire"
 )
 
-// The slots file is a rendering of the slots table beside the database, for
-// whoever has an identity but no key yet. While a transition is under way it
-// holds an entry for each key that may turn out to be the current one.
+// The slots file holds what the slots table holds, beside the database. A reader that has an
+// identity but no key yet needs it. During a transition it has an entry for each key that may
+// become the current one.
 
 const slotsFormat = "rbee-vault-slots-1"
 
-// maxSlotsFile caps the file: 1 MiB is over two hundred post-quantum slots.
+// maxSlotsFile is the largest size of the file. 1 MiB is enough for over two hundred
+// post-quantum slots.
 const maxSlotsFile = 1 << 20
 
 type state string
@@ -32,12 +33,12 @@ const (
 	stateReplaced state = "replaced" // of a file that restore set aside
 )
 
-// entry is all that the slots file says of one key.
+// entry is what the slots file says about one key.
 type entry struct {
 	VaultID    string
 	KeyID      KeyID
 	Generation int64
-	Created    string // of the key, as FormatTime gives it
+	Created    string // of the key, as FormatTime formats it
 	Check      string
 	State      state
 	Keyring    bool
@@ -45,7 +46,7 @@ type entry struct {
 	Slots      []Slot
 }
 
-// newEntry renders what the tables say.
+// newEntry returns the entry that the tables give.
 func newEntry(m Meta, slots []Slot, check string, st state) entry {
 	return entry{
 		VaultID:    m.VaultID,
@@ -87,8 +88,7 @@ type entrySlotJSON struct {
 	Age       string   `json:"age"`
 }
 
-// renderSlotsFile gives the file's bytes: the same entries always give the
-// same.
+// renderSlotsFile returns the file's bytes. The same entries always give the same bytes.
 func renderSlotsFile(entries []entry) []byte {
 	file := slotsFileJSON{Format: slotsFormat, Entries: []entryJSON{}}
 	for _, e := range entries {
@@ -121,12 +121,12 @@ func renderSlotsFile(entries []entry) []byte {
 	enc.SetEscapeHTML(false)
 	enc.SetIndent("", "  ")
 	if err := enc.Encode(file); err != nil {
-		panic(err) // strings, numbers and booleans only
+		panic(err) // cannot fail: only strings, numbers and booleans
 	}
 	return b.Bytes()
 }
 
-// checkSlotsFile refuses entries that would make a file too large to be read.
+// checkSlotsFile refuses entries that would make the file too large to be read.
 func checkSlotsFile(entries []entry) error {
 	if len(renderSlotsFile(entries)) > maxSlotsFile {
 		return fmt.Errorf("%w: too many slots: the slots file would be over %d bytes", ErrInvalid, maxSlotsFile)
@@ -134,9 +134,8 @@ func checkSlotsFile(entries []entry) error {
 	return nil
 }
 
-// parseSlotsFile parses the file. Formatting may differ from ours; content
-// that it does not know or that breaks a rule gives an error that matches
-// [ErrInvalid].
+// parseSlotsFile parses the file. Its formatting may differ from ours. For unknown content, or
+// content that breaks a rule, the error matches [ErrInvalid].
 func parseSlotsFile(data []byte) ([]entry, error) {
 	var file slotsFileJSON
 	if err := wire.Unmarshal(data, &file); err != nil {
@@ -152,17 +151,17 @@ func parseSlotsFile(data []byte) ([]entry, error) {
 			return nil, err
 		}
 		if slices.ContainsFunc(entries, func(e entry) bool { return e.KeyID == id }) {
-			return nil, fmt.Errorf("%w: two entries for one key", ErrInvalid)
+			return nil, fmt.Errorf("%w: two entries for the same key", ErrInvalid)
 		}
 		var check [16]byte
 		if !parseHex(check[:], j.Check) {
-			return nil, fmt.Errorf("%w: a check value has 32 lower-case hex digits", ErrInvalid)
+			return nil, fmt.Errorf("%w: a check value must have 32 lower-case hex digits", ErrInvalid)
 		}
 		if u, err := uuid.Parse(j.VaultID); err != nil || u.String() != j.VaultID {
-			return nil, fmt.Errorf("%w: a vault id is a UUID", ErrInvalid)
+			return nil, fmt.Errorf("%w: a vault id must be a UUID", ErrInvalid)
 		}
 		if j.State != stateCurrent && j.State != statePending && j.State != stateReplaced {
-			return nil, fmt.Errorf("%w: an entry of state %q", ErrInvalid, j.State)
+			return nil, fmt.Errorf("%w: an entry has the unknown state %q", ErrInvalid, j.State)
 		}
 		created, err := wire.ParseTime(j.Created)
 		if err != nil {
@@ -185,7 +184,7 @@ func parseSlotsFile(data []byte) ([]entry, error) {
 			}
 			var vouch [sha256.Size]byte
 			if s.Vouch != nil && !parseHex(vouch[:], *s.Vouch) {
-				return nil, fmt.Errorf("%w: a vouch has 64 lower-case hex digits: slot %s", ErrInvalid, s.ID)
+				return nil, fmt.Errorf("%w: slot %s: a vouch must have 64 lower-case hex digits", ErrInvalid, s.ID)
 			}
 			e.Slots = append(e.Slots, slot)
 		}
@@ -194,9 +193,9 @@ func parseSlotsFile(data []byte) ([]entry, error) {
 	return entries, nil
 }
 
-// slotsFile is the file as it was read.
+// slotsFile is the content of the file.
 type slotsFile struct {
-	data    []byte // nil: there is none
+	data    []byte // nil: there is no file
 	entries []entry
 	err     error // why it cannot be parsed
 }
@@ -213,8 +212,8 @@ func (f slotsFile) find(id KeyID) *entry {
 	return nil
 }
 
-// readSlotsFile reads and parses the file. An unparsable file is not an error
-// here: who opens a vault by another way heals it.
+// readSlotsFile reads and parses the file. A file that cannot be parsed is no error here: an
+// open by another unlock method writes it again.
 func readSlotsFile(path string) (slotsFile, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -16,7 +16,7 @@ func goldenEntry() entry {
 	return newEntry(m, slots, goldenCheck, stateCurrent)
 }
 
-// The bytes of the slots file are a promise.
+// The bytes of the slots file must never change.
 const goldenSlotsFile = `{
   "format": "rbee-vault-slots-1",
   "entries": [
@@ -45,8 +45,8 @@ const goldenSlotsFile = `{
 }
 `
 
-// TestSlotsFileRefuses: one key has one entry, and a file that could not be read again is
-// not written.
+// TestSlotsFileRefuses: a key has only one entry, and a file that is too large to be read again
+// is not written.
 func TestSlotsFileRefuses(t *testing.T) {
 	e := goldenEntry()
 	if entries, err := parseSlotsFile(renderSlotsFile([]entry{e, e})); !errors.Is(err, ErrInvalid) || entries != nil {

@@ -5,17 +5,17 @@ import (
 	"testing"
 )
 
-// TestStillThere: of a backup's recipients those are kept that the vault in place has, and
-// a passphrase slot alone is not enough.
+// TestStillThere: only recipients that the vault in place has are kept. A passphrase slot alone
+// is not enough.
 func TestStillThere(t *testing.T) {
 	slots := map[SlotKind]Slot{}
 	for _, kind := range []SlotKind{SlotRecovery, SlotRecipient, SlotPassphrase, SlotCredential} {
 		slots[kind] = Slot{Kind: kind, Recipient: "age1" + string(kind)}
 	}
 	backup := []Slot{slots[SlotRecovery], slots[SlotRecipient], slots[SlotPassphrase], slots[SlotCredential]}
-	for _, inPlace := range [][]Slot{{}, {slots[SlotPassphrase]}, {slots[SlotPassphrase], slots[SlotCredential]}} {
-		if kept, _, err := stillThere(backup, inPlace); !errors.Is(err, ErrInvalid) || kept != nil {
-			t.Errorf("in place %v: %v, %v, want ErrInvalid", inPlace, kept, err)
+	for _, current := range [][]Slot{{}, {slots[SlotPassphrase]}, {slots[SlotPassphrase], slots[SlotCredential]}} {
+		if kept, _, err := stillThere(backup, current); !errors.Is(err, ErrInvalid) || kept != nil {
+			t.Errorf("in place %v: %v, %v, want ErrInvalid", current, kept, err)
 		}
 	}
 	kept, leftOut, err := stillThere(backup, []Slot{slots[SlotRecipient], slots[SlotPassphrase]})

@@ -12,9 +12,8 @@ import (
 	"github.com/rbee-keeper/rbee-vault/identity"
 )
 
-// TestStockToolsGiveTheKey runs the manual's own commands, jq, age and openssl, on
-// a slots file and a recovery identity, and compares what they print with the key
-// that the database is opened by.
+// TestStockToolsGiveTheKey runs the commands of the manual, jq, age and openssl, on a slots
+// file and a recovery identity. They must print the key that opens the database.
 func TestStockToolsGiveTheKey(t *testing.T) {
 	manual, err := os.ReadFile("../README.md")
 	if err != nil {

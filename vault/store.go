@@ -8,25 +8,25 @@ import (
 	"github.com/rbee-keeper/rbee-vault/internal/sqlcipher"
 )
 
-// store is a vault's database under a key: transactions that seal, digest and audit. It
-// takes no lock and knows no file but the database.
+// store is a vault's database under a key. Its transactions seal, digest and audit. It takes no
+// lock and uses no file but the database.
 type store struct {
 	cfg    Config
 	key    *Key
 	sealer sealer
 	db     *sqlcipher.DB
 	build  bool
-	moved  digest // how the transaction that writes has changed the digest
+	moved  digest // how the running write transaction has changed the digest
 }
 
-// openStore makes a handle of the database at path under a key, of which it keeps a copy.
-// It reads nothing. The vault's id is "" as long as it was not read.
+// openStore makes a handle of the database at path under a key. It copies the key and reads
+// nothing. vaultID is "" until it has been read from the database.
 func openStore(cfg Config, path string, key *Key, vaultID string) (*store, error) {
 	return newStore(cfg, key, vaultID, sqlcipher.Options{Path: path})
 }
 
-// buildStore is openStore for a database that is being built. Its rows come from old, or
-// old is nil.
+// buildStore is openStore for a database that is being built. Its rows come from old, or old is
+// nil.
 func buildStore(cfg Config, path string, key *Key, vaultID string, old *attachment) (*store, error) {
 	o := sqlcipher.Options{Path: path, Build: true}
 	if old != nil {
@@ -37,7 +37,7 @@ func buildStore(cfg Config, path string, key *Key, vaultID string, old *attachme
 	return newStore(cfg, key, vaultID, o)
 }
 
-// attachment is the database that the rows of another one come from.
+// attachment is the database from which rows are copied.
 type attachment struct {
 	path string
 	key  *Key
@@ -58,7 +58,7 @@ func newStore(cfg Config, key *Key, vaultID string, o sqlcipher.Options) (*store
 	return s, nil
 }
 
-// wipe takes the keys out of memory: best effort.
+// wipe overwrites the keys, best effort.
 func (s *store) wipe() {
 	s.key.wipe()
 	s.sealer.wipe()
@@ -70,21 +70,21 @@ func (s *store) close() error {
 	return s.db.Close()
 }
 
-// Tx is a transaction. It is for the one goroutine that fn runs in.
+// Tx is a transaction. Only the goroutine that runs fn may use it.
 type Tx struct {
 	sqlcipher.Tx
 	cfg     *Config
 	now     time.Time
 	sealer  sealer
-	audited auditing // what Audit wrote
-	// moved is how the rows have changed since the last audit row; nil: nobody keeps
-	// track, and the next audit row computes the digest from the rows as they stand.
+	audited urgency // how soon the anchor must follow what Audit wrote
+	// moved is how the rows have changed since the last audit row. Nil: the changes are not
+	// tracked, and the next audit row computes the digest from the rows.
 	moved  *digest
-	check  *contentCheck // under way, or nil
-	copied *copiedCheck  // under way, or nil
+	check  *contentCheck // running, or nil
+	copied *copiedCheck  // running, or nil
 }
 
-// Now returns the transaction's one instant: UTC, whole milliseconds.
+// Now returns the time of the transaction: always the same, UTC, whole milliseconds.
 func (tx *Tx) Now() time.Time { return tx.now }
 
 func (tx *Tx) actor(ctx context.Context) Actor { return tx.cfg.actor(ctx) }
@@ -98,11 +98,11 @@ func (s *store) view(ctx context.Context, fn func(tx *Tx) error) error {
 	return s.db.View(ctx, func(t sqlcipher.Tx) error { return fn(s.tx(t)) })
 }
 
-// update runs fn in a write transaction and commits it when fn returns nil. It reports
-// what fn wrote into the audit log. A change of rows that the digest covers must have its
-// audit row.
-func (s *store) update(ctx context.Context, fn func(tx *Tx) error) (auditing, error) {
-	var audited auditing
+// update runs fn in a write transaction and commits it if fn returns nil. It returns how soon
+// the anchor must follow. If fn changed rows that the digest covers, it must have written an
+// audit row after them.
+func (s *store) update(ctx context.Context, fn func(tx *Tx) error) (urgency, error) {
+	var audited urgency
 	err := s.db.Update(ctx, func(t sqlcipher.Tx) error {
 		tx := s.tx(t)
 		if !s.build {
@@ -113,7 +113,7 @@ func (s *store) update(ctx context.Context, fn func(tx *Tx) error) (auditing, er
 			return err
 		}
 		if tx.moved != nil && *tx.moved != (digest{}) {
-			return errors.New("commit: rows were changed that no audit row tells of")
+			return errors.New("commit: no audit row covers the last changes")
 		}
 		if tx.copied != nil {
 			return errors.New("commit: no audit row ended the check of the copied rows")

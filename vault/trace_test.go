@@ -15,8 +15,8 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
 )
 
-// TestForeignPendingEntries: a slots file of another vault tells of a key that was
-// about to be its. That key is nothing of this vault's to delete.
+// TestForeignPendingEntries: a slots file of another vault has a pending entry for that vault.
+// This vault must not delete the key of that entry.
 func TestForeignPendingEntries(t *testing.T) {
 	cfg, k, _ := keyringVault(t)
 	other := vault.Config{Path: vaulttest.Dir(t) + "/beehives.db", Keyring: k}
@@ -33,7 +33,7 @@ func TestForeignPendingEntries(t *testing.T) {
 	}
 }
 
-// TestReplaceSettlesFirst: what is set aside has its slots file, though the one in
+// TestReplaceSettlesFirst: the vault that is set aside has its slots file, even if the one in
 // place was lost.
 func TestReplaceSettlesFirst(t *testing.T) {
 	cfg, _, identity := keyringVault(t)
@@ -59,7 +59,7 @@ func TestReplaceSettlesFirst(t *testing.T) {
 	}
 }
 
-// flipping is a disk that writes the copy of a migration wrong.
+// flipping is a file system that damages the copy of a migration.
 type flipping struct{ durable.OS }
 
 func (flipping) CreateNew(path string) (durable.File, error) {
@@ -78,7 +78,7 @@ func (f flippingFile) Write(p []byte) (int, error) {
 	return f.File.Write(p)
 }
 
-// TestMigrateVerifiesItsCopy: nothing is migrated behind a copy that does not open.
+// TestMigrateVerifiesItsCopy: if the copy does not open, nothing is migrated.
 func TestMigrateVerifiesItsCopy(t *testing.T) {
 	cfg := vaulttest.Config(t)
 	before := read(t, cfg.Path)

@@ -16,24 +16,23 @@ import (
 	"github.com/rbee-keeper/rbee-vault/keyring"
 )
 
-// A transition makes a new database under a new key and puts it in place: init,
-// restore and rotate are its forms. Its steps, in this order:
+// A transition makes a new database under a new key and puts it in place. Init, restore and
+// rotate are transitions. The steps, in this order:
 //
-//  1. where there is a database: fold its log in, close it, see its side files
-//     gone
-//  2. announce the new key in the slots file, by a pending entry without slots;
-//     build the new database beside it, and verify it; its last change is the
-//     journal mode
-//  3. where restore replaces one: set copies of it and of its slots file aside
-//  4. write the slots file with a pending entry for the new key
-//  5. hand a new recovery identity over
+//  1. if there is a database: checkpoint its write-ahead log, close it, and check that its side
+//     files are gone
+//  2. announce the new key in the slots file by a pending entry without slots; build the new
+//     database beside the old one and verify it; its last change is the journal mode
+//  3. if restore replaces a database: set copies of it and of its slots file aside
+//  4. write the slots file with a pending entry for the new key, with its slots
+//  5. hand over a new recovery identity
 //  6. put the key into the keyring, and read it back
-//  7. put the new database in place: the commit
+//  7. put the new database in place: this is the commit
 //  8. open it, and settle
 //
-// Each step is durable before the next begins, so whatever a kill leaves is
-// either the old vault, with things beside it that the next open sweeps, or the
-// new one. The exclusive lock is held throughout.
+// Each step is durable before the next one begins. So a kill leaves either the old vault, with
+// leftovers beside it that the next open removes, or the new vault. The exclusive lock is held
+// throughout.
 type transition struct {
 	cfg   Config
 	paths paths
@@ -41,51 +40,49 @@ type transition struct {
 	meta  Meta
 	slots []Slot
 
-	// fill writes the rows of the new database, completes meta and slots, and tells
-	// what happened, for the audit log: that row is the last one.
+	// fill writes the rows of the new database and completes meta and slots. The event that it
+	// returns becomes the last audit row.
 	fill func(ctx context.Context, tx *Tx) (Event, error)
-	// vouchKeys are those of the identities in hand, by recipient: their slots vouch
+	// vouchKeys are the vouch keys of the identities at hand, by recipient. Their slots vouch
 	// for the new signer.
 	vouchKeys map[string][]byte
-	// predecessor certifies the new signer; nil: it is the vault's first.
+	// predecessor certifies the new signer. Nil: it is the vault's first signer.
 	predecessor ssh.Signer
-	// sheet says that the operator is handed the new signer's fingerprint in a file.
+	// sheet says that the operator gets the new signer's fingerprint in a file.
 	sheet bool
-	// wrapped has the new key for slots, by id, where it was wrapped before the locks
+	// wrapped is the new key wrapped for slots, by slot id, if that was done before the locks
 	// were taken.
 	wrapped map[string]string
-	// old is what a rotation copies from: fill sees it as "old". Else nil.
+	// old is the database that a rotation copies from. fill sees it as "old". Nil otherwise.
 	old *attachment
 	// handOver is step 5, or nil.
 	handOver func(ctx context.Context) error
-	// takeBack undoes handOver when the vault does not come to be, or nil.
-	takeBack func()
-	// inPlace is the key id of the database in place, or nil when there must be
-	// none.
+	// undoHandOver undoes handOver if the vault is not made after all, or nil.
+	undoHandOver func()
+	// inPlace is the key id of the database in place, or nil if there must be none.
 	inPlace *KeyID
-	// replaces says that the vault in place is replaced by another one, and set
-	// aside.
+	// replaces says that the vault in place is set aside, and another vault replaces it.
 	replaces bool
-	// replacedVault is the id of the vault that is replaced, where its key is in a keyring.
+	// replacedVault is the id of the vault that is replaced, if its key is in a keyring.
 	replacedVault string
-	// missing says that there is no database, but a slots file of one.
+	// missing says that there is a slots file but no database.
 	missing bool
-	// unread says that the database in place could not be opened, so its side
-	// files are still there.
+	// unread says that the database in place could not be opened, so its side files are still
+	// there.
 	unread bool
-	// aside is where the replaced database was copied.
+	// aside is the path of the copy of the replaced database.
 	aside string
-	// compared says that the keyring's anchor was compared with what the new
-	// database was made of, so it may be written.
+	// compared says that the keyring's anchor was compared with the database from which the new
+	// one was made. So the anchor may be written.
 	compared bool
-	// unsettled is why settling was not done to its end behind the commit, or nil.
+	// unsettled is why settling after the commit was not finished, or nil.
 	unsettled error
-	// stripped says that side files of the unread database are being removed:
-	// from then on the copy aside is the only whole one.
+	// stripped says that side files of the unread database are being removed. From then on the
+	// copy aside is the only complete one.
 	stripped bool
 }
 
-// newTransition starts a vault of generation 1.
+// newTransition returns a transition to a vault of generation 1, with a new key.
 func newTransition(cfg Config, p paths, keyring bool) *transition {
 	key, now := generateKey(), cfg.now()
 	return &transition{cfg: cfg, paths: p, key: key, compared: true, meta: Meta{
@@ -98,26 +95,26 @@ func newTransition(cfg Config, p paths, keyring bool) *transition {
 	}}
 }
 
-// probeKeyring sees that the keyring answers before anything is made: it has no
-// item for a key that is new.
+// probeKeyring checks that the keyring answers, before anything is made. The answer must be
+// that it has no item for the new key.
 func (t *transition) probeKeyring(ctx context.Context) error {
 	if !t.meta.Keyring {
 		return nil
 	}
 	if t.cfg.Keyring == nil {
-		return fmt.Errorf("%w: the vault's key lies in one, and none is here to take the new key", keyring.ErrUnavailable)
+		return fmt.Errorf("%w: the vault's key is in a keyring, but there is no keyring here for the new key", keyring.ErrUnavailable)
 	}
 	switch _, err := t.cfg.Keyring.Get(ctx, t.key.id.String()); {
 	case err == nil:
-		return fmt.Errorf("%w: the keyring answers for a key that it was never given", ErrWrongKey)
+		return fmt.Errorf("%w: the keyring has an item for a new key that it was never given", ErrWrongKey)
 	case !errors.Is(err, keyring.ErrNotFound):
 		return err
 	}
 	return nil
 }
 
-// run does steps 2 to 8. On an error before the commit, the vault in place is
-// untouched, and what was made is taken away as far as it can be.
+// run does steps 2 to 8. On an error before the commit, the vault in place is unchanged, and
+// what was made is removed as far as possible.
 func (t *transition) run(ctx context.Context) error {
 	defer t.key.wipe()
 	before, err := readSlotsFile(t.paths.slots)
@@ -125,23 +122,23 @@ func (t *transition) run(ctx context.Context) error {
 		return err
 	}
 	if err := t.steps(ctx, before); err != nil {
-		// A call can fail after it took effect: what stands in place says what
-		// happened. When even that cannot be read, nothing is touched.
+		// A call can fail after it took effect, so the file in place decides what happened. If
+		// even that cannot be read, nothing is touched.
 		id, e := readKeyID(t.paths.db)
 		switch {
 		case e == nil && id == t.key.id:
-			t.cfg.log().Warn("the vault is in place, but a step behind that failed", "error", err)
+			t.cfg.log().Warn("the vault is in place, but a later step failed", "error", err)
 		case e == nil, errors.Is(e, fs.ErrNotExist), t.unread && (errors.Is(e, ErrDamaged) || errors.Is(e, ErrPlaintext)):
 			t.abandon(ctx, before)
 			if t.stripped {
-				err = fmt.Errorf("%w (the whole vault is in %q)", err, t.aside)
+				err = fmt.Errorf("%w (the complete vault is in %q)", err, t.aside)
 			}
 			return err
 		default:
 			return errors.Join(err, e)
 		}
 	}
-	// From here on the new vault stands. What settling leaves undone, the next open
+	// From here on the new vault is in place. What settling does not finish, the next open
 	// does.
 	if t.unsettled = t.settle(context.WithoutCancel(ctx)); t.unsettled != nil {
 		t.cfg.log().Warn("the vault is in place; the next open settles the rest", "error", t.unsettled)
@@ -166,9 +163,9 @@ func (t *transition) steps(ctx context.Context, before slotsFile) error {
 		if err != nil {
 			return fmt.Errorf("copy slots file aside: %w", err)
 		}
-		t.cfg.log().Warn("the slots file told of a database that is not there: it is copied aside", "copy", aside)
+		t.cfg.log().Warn("the slots file names a database that does not exist: it is copied aside", "copy", aside)
 	}
-	var entries []entry // first what is in place until the commit
+	var entries []entry // the entries of the database in place come first, until the commit
 	if t.inPlace != nil {
 		for _, e := range before.entries {
 			if t.replaces && e.KeyID == *t.inPlace {
@@ -209,14 +206,14 @@ func (t *transition) steps(ctx context.Context, before slotsFile) error {
 func (t *transition) build(ctx context.Context, before slotsFile) (err error) {
 	fsys, fresh := t.cfg.fs(), t.paths.fresh
 	if _, kept := t.paths.leftovers(before); len(kept) > 0 {
-		return fmt.Errorf("%w: %q: it stands where the new database is built, and no interrupted run left it: move it to another name", ErrFileExists, kept[0])
+		return fmt.Errorf("%w: %q: it is in the place of the new database, and no interrupted run left it: move it to another name", ErrFileExists, kept[0])
 	}
-	// An interrupted run's database gives way to an empty file in one step: a
-	// pending entry without one beside it would say that a vault is missing.
+	// An empty file replaces an interrupted run's database in one step. If the file were
+	// removed, a pending entry without it would mean that a vault is missing.
 	if err := t.emptyFresh(); err != nil {
 		return err
 	}
-	if before.err == nil { // else nothing may replace it yet
+	if before.err == nil { // else the unreadable slots file must not be replaced yet
 		if err := t.announce(before.entries); err != nil {
 			return err
 		}
@@ -250,12 +247,12 @@ func (t *transition) build(ctx context.Context, before slotsFile) (err error) {
 	return fsys.SyncDir(t.paths.dir)
 }
 
-// announce writes the slots file with an entry for the new key that has no slots
-// yet, so that what a kill leaves of the new database is known for what it is.
+// announce writes the slots file with an entry for the new key that has no slots yet. If a kill
+// leaves a part of the new database, this entry shows what it is.
 func (t *transition) announce(entries []entry) error {
 	announced := newEntry(t.meta, nil, t.key.check(), statePending)
-	announced.Keyring = false // nothing was put into it
-	// One without slots only told of what was being built before.
+	announced.Keyring = false // nothing is in the keyring yet
+	// An entry without slots only announced what was being built before.
 	entries = slices.DeleteFunc(slices.Clone(entries), func(e entry) bool { return e.State == statePending && len(e.Slots) == 0 })
 	entries = append(entries, announced)
 	if err := durable.Replace(t.cfg.fs(), t.paths.slots, renderSlotsFile(entries)); err != nil {
@@ -264,7 +261,7 @@ func (t *transition) announce(entries []entry) error {
 	return nil
 }
 
-// fillAll writes what every new vault has around what fill writes.
+// fillAll writes what every new vault has, and calls fill for the rest.
 func (t *transition) fillAll(ctx context.Context, tx *Tx) error {
 	event, err := t.fill(ctx, tx)
 	if err != nil {
@@ -292,11 +289,11 @@ func (t *transition) fillAll(ctx context.Context, tx *Tx) error {
 	if err := insertMeta(ctx, tx, t.meta); err != nil {
 		return fmt.Errorf("write vault_meta: %w", err)
 	}
-	return tx.Audit(ctx, event) // digests what stands now
+	return tx.Audit(ctx, event) // this row holds the digest of all rows
 }
 
-// makeSigner makes the signing key of the new generation, has its predecessor certify
-// it, and binds the new root key to the vault.
+// makeSigner makes the signing key of the new generation. The predecessor certifies it, and it
+// signs the binding of the new root key to the vault.
 func (t *transition) makeSigner(ctx context.Context, tx *Tx) error {
 	line, privatePEM, err := newSigningKey()
 	if err != nil {
@@ -330,7 +327,7 @@ func (t *transition) makeSigner(ctx context.Context, tx *Tx) error {
 	return err
 }
 
-// commit is step 7: after it the new database is the vault.
+// commit is step 7. After it the new database is the vault.
 func (t *transition) commit() error {
 	fsys, p := t.cfg.fs(), t.paths
 	if t.unread {
@@ -349,7 +346,8 @@ func (t *transition) commit() error {
 			return fmt.Errorf("put the new database in place: %w", err)
 		}
 	} else {
-		// A link fails where a rename would replace a file that came since.
+		// If a file was created at the path meanwhile, a link fails; a rename would replace
+		// that file.
 		if err := fsys.Link(p.fresh, p.db); err != nil {
 			return fmt.Errorf("put the new database in place: %w", err)
 		}
@@ -363,8 +361,8 @@ func (t *transition) commit() error {
 	return nil
 }
 
-// settle is step 8. The vault is whole already; what settling leaves undone the
-// next open does.
+// settle is step 8. The vault is already complete; what settling does not finish, the next open
+// does.
 func (t *transition) settle(ctx context.Context) error {
 	claim, err := sqlcipher.TakeClaim(t.paths.db)
 	if err != nil {
@@ -377,7 +375,7 @@ func (t *transition) settle(ctx context.Context) error {
 	}
 	if t.meta.Keyring {
 		v.source = FromKeyring
-		v.anchoring = anchoring{compared: t.compared, behind: t.compared, own: true, urgent: true}
+		v.anchorProgress = anchorProgress{compared: t.compared, behind: t.compared, changedHere: true, urgent: true}
 	}
 	v.claim = claim
 	defer v.Close()
@@ -391,21 +389,20 @@ func (t *transition) settle(ctx context.Context) error {
 	return v.changeable()
 }
 
-// abandon takes away what the steps made, best effort: what it leaves, the next
-// open or run sweeps. The keyring item goes first, for the slots file is what
-// tells of it.
+// abandon removes what the steps made, best effort. What it leaves, the next open or run
+// removes. The keyring item is deleted first, because the slots file is the only record of it.
 func (t *transition) abandon(ctx context.Context, before slotsFile) {
 	ctx, fsys := context.WithoutCancel(ctx), t.cfg.fs()
 	now, err := readSlotsFile(t.paths.slots)
 	if err != nil {
 		return
 	}
-	alone := t.inPlace == nil && !t.missing // nothing stands besides interrupted runs
+	alone := t.inPlace == nil && !t.missing // there is nothing but what interrupted runs left
 	if e := now.find(t.key.id); e == nil || len(e.Slots) == 0 {
-		// Step 4 was not reached. An interrupted run's entries stand, and so must
-		// what it was building.
+		// Step 4 was not reached. An interrupted run's entries stay, so the file that it was
+		// building must stay too.
 		if _, kept := t.paths.leftovers(now); len(kept) > 0 {
-			// It is somebody's, and the reason why nothing was built.
+			// This file is somebody's, and the reason why nothing was built.
 		} else if alone && before.present() {
 			err = t.emptyFresh()
 		} else {
@@ -423,11 +420,11 @@ func (t *transition) abandon(ctx context.Context, before slotsFile) {
 			return
 		}
 	}
-	if t.takeBack != nil {
-		t.takeBack()
+	if t.undoHandOver != nil {
+		t.undoHandOver()
 	}
 	if alone {
-		// With its slots, an entry without what was being built would say that a
+		// If the entry kept its slots while the new database is removed, it would mean that a
 		// vault is missing.
 		before = slotsFile{}
 		if err := t.announce(nil); err != nil {
@@ -441,7 +438,7 @@ func (t *transition) abandon(ctx context.Context, before slotsFile) {
 	t.removeAside()
 }
 
-// emptyFresh makes what was being built an empty file again.
+// emptyFresh replaces the database that was being built by an empty file.
 func (t *transition) emptyFresh() error {
 	for _, path := range sqlcipher.SideFiles(t.paths.fresh) {
 		if err := durable.RemoveIfExists(t.cfg.fs(), path); err != nil {
@@ -451,7 +448,7 @@ func (t *transition) emptyFresh() error {
 	return durable.Replace(t.cfg.fs(), t.paths.fresh, nil)
 }
 
-// putBack makes the slots file what it was, best effort.
+// putBack restores the old slots file, best effort.
 func (t *transition) putBack(before slotsFile) {
 	if before.present() {
 		durable.Replace(t.cfg.fs(), t.paths.slots, before.data)
@@ -472,7 +469,7 @@ func (t *transition) setAside() error {
 		}
 		t.aside = fmt.Sprintf("%s-%d", base, n)
 	}
-	// The database comes first, for its name decides whether a name is taken.
+	// The database comes first: whether the name is taken is decided by this file.
 	suffixes := []string{"", ".slots"}
 	if t.unread {
 		suffixes = append(suffixes, "-wal", "-journal")
@@ -499,13 +496,13 @@ func (t *transition) removeAside() {
 	}
 }
 
-// clearWay prepares a place without a database: an interrupted run's keyring
-// items are deleted, while its entries stand until step 4 replaces them. It
-// returns the recipients of its slots.
+// clearInterruptedRun prepares a place without a database. It deletes the keyring items of an
+// interrupted run. The entries of that run stay until step 4 replaces them. It returns the
+// recipients of their slots.
 //
-// The keyring is asked whatever useKeyring says; but only where the new key is to
-// go into it must it answer.
-func clearWay(ctx context.Context, cfg Config, p paths, restoring, useKeyring bool) (recipients []string, missingDB bool, err error) {
+// The keyring is asked even if useKeyring is false. But it must answer only if the new key is
+// to be stored in it.
+func clearInterruptedRun(ctx context.Context, cfg Config, p paths, restoring, useKeyring bool) (recipients []string, missingDB bool, err error) {
 	for _, path := range sqlcipher.SideFiles(p.db) {
 		if ok, err := durable.Exists(path); err != nil {
 			return nil, false, err
@@ -524,7 +521,7 @@ func clearWay(ctx context.Context, cfg Config, p paths, restoring, useKeyring bo
 		if !restoring {
 			return nil, false, missing(p)
 		}
-		return nil, true, nil // copied aside when the backup has been read and verified
+		return nil, true, nil // it is copied aside once the backup has been read and verified
 	}
 	for _, e := range file.entries {
 		for _, s := range e.Slots {

@@ -15,31 +15,31 @@ import (
 	"github.com/rbee-keeper/rbee-vault/keyring"
 )
 
-// Source is where a key came from.
+// Source is where the key came from.
 type Source string
 
-// The sources, in the order in which they are asked. The first that is present
-// decides: when it fails, the next is not tried.
+// The sources, in the order in which they are asked. The first source that is present decides:
+// if it fails, the next one is not tried.
 const (
 	FromIdentity   Source = "identity"
 	FromCredential Source = "credential"
 	FromKeyring    Source = "keyring"
-	FromPassphrase Source = "passphrase" // asked behind the identities where Config.ByPassphrase says so
+	FromPassphrase Source = "passphrase" // asked right after the identities if Config.ByPassphrase is set
 )
 
 // CredentialName is the name of the systemd credential that holds an identity.
 const CredentialName = "rbee-vault"
 
-// unlocked is a key, and where it came from.
+// unlocked is a key and its source.
 type unlocked struct {
 	key    *Key
 	source Source
-	opener opener      // of an identity, or of the one in a passphrase slot
-	anchor *anchorItem // that the keyring gave with the key, or nil
+	opener opener      // the identity that opened a slot, also that of a passphrase slot
+	anchor *anchorItem // that the keyring returned with the key, or nil
 }
 
-// unlock gets the key of the database that begins with id. The check value of
-// the entry, where there is one, has been compared.
+// unlock gets the key of the database that begins with id. If the slots file has an entry for
+// id, the key has the entry's check value.
 func unlock(ctx context.Context, cfg Config, id KeyID, file slotsFile) (unlocked, error) {
 	if cfg.known != nil && cfg.known.key.id == id {
 		key := *cfg.known.key
@@ -49,7 +49,7 @@ func unlock(ctx context.Context, cfg Config, id KeyID, file slotsFile) (unlocked
 	u, err := ask(ctx, cfg, id, file)
 	if err != nil {
 		if e != nil && (errors.Is(err, ErrWrongKey) || errors.Is(err, keyring.ErrUnavailable)) {
-			err = fmt.Errorf("%w (the vault opens by: %s)", err, e.waysIn())
+			err = fmt.Errorf("%w (the vault opens by: %s)", err, e.unlockMethods())
 		}
 		return unlocked{}, err
 	}
@@ -59,7 +59,7 @@ func unlock(ctx context.Context, cfg Config, id KeyID, file slotsFile) (unlocked
 	}
 	if e != nil && e.Check != u.key.check() {
 		defer u.key.wipe()
-		return unlocked{}, fmt.Errorf("%w: the key from the %s is not the one that the slots file tells of", ErrWrongKey, u.source)
+		return unlocked{}, fmt.Errorf("%w: the key from the %s is not the one that the slots file names", ErrWrongKey, u.source)
 	}
 	return u, nil
 }
@@ -88,11 +88,11 @@ func ask(ctx context.Context, cfg Config, id KeyID, file slotsFile) (unlocked, e
 	case e == nil && file.present():
 		return unlocked{}, noEntry(id, file, FromIdentity)
 	case e == nil:
-		return unlocked{}, fmt.Errorf("%w: %w: the slots file is gone, and there is no keyring", ErrNoWayIn, ErrSlotsFile)
+		return unlocked{}, fmt.Errorf("%w: %w: the slots file is missing, and there is no keyring", ErrNoUnlockMethod, ErrSlotsFile)
 	case cfg.Passphrase != nil && len(e.passphraseSlots()) > 0:
 		return byPassphrase(ctx, cfg, id, file)
 	}
-	return unlocked{}, fmt.Errorf("%w: no identity is given; this vault opens by: %s", ErrNoWayIn, e.waysIn())
+	return unlocked{}, fmt.Errorf("%w: no identity is given; this vault opens by: %s", ErrNoUnlockMethod, e.unlockMethods())
 }
 
 func byIdentities(ctx context.Context, id KeyID, file slotsFile, identities []age.Identity, source Source) (unlocked, error) {
@@ -114,7 +114,7 @@ func byPassphrase(ctx context.Context, cfg Config, id KeyID, file slotsFile) (un
 	}
 	slots := e.passphraseSlots()
 	if len(slots) == 0 {
-		return unlocked{}, fmt.Errorf("%w: this vault has no passphrase slot; it opens by: %s", ErrNoWayIn, e.waysIn())
+		return unlocked{}, fmt.Errorf("%w: this vault has no passphrase slot; it opens by: %s", ErrNoUnlockMethod, e.unlockMethods())
 	}
 	u := unlocked{source: FromPassphrase}
 	err := identity.AskPassphrase(ctx, cfg.Passphrase, "the vault", func(passphrase []byte) (err error) {
@@ -127,7 +127,7 @@ func byPassphrase(ctx context.Context, cfg Config, id KeyID, file slotsFile) (un
 func byKeyring(ctx context.Context, cfg Config, id KeyID, file slotsFile) (unlocked, error) {
 	e := file.find(id)
 	accounts := []string{id.String()}
-	if e != nil { // its anchor is needed too, and the keyring is slow to ask
+	if e != nil { // the anchor is needed too, and each call of the keyring is slow
 		accounts = append(accounts, anchorAccount(e.VaultID))
 	}
 	values, err := cfg.Keyring.GetAll(ctx, accounts...)
@@ -143,11 +143,11 @@ func byKeyring(ctx context.Context, cfg Config, id KeyID, file slotsFile) (unloc
 	case e == nil && len(file.entries) > 0:
 		return unlocked{}, noEntry(id, file, FromKeyring)
 	case e == nil:
-		return unlocked{}, fmt.Errorf("%w: the keyring has no key of id %s: %w: only a backup brings the vault back", ErrWrongKey, id, ErrSlotsFile)
+		return unlocked{}, fmt.Errorf("%w: the keyring has no key of id %s: %w: only a backup can bring the vault back", ErrWrongKey, id, ErrSlotsFile)
 	default:
-		// Its key may be one that was rotated away: the anchor knows.
+		// The key may have been deleted by a rotation. The anchor shows it.
 		if a, err := u.anchor.parse(); err == nil && a.generation > e.Generation {
-			return unlocked{}, fmt.Errorf("%w: its key, of generation %d, was rotated away: there was generation %d already", ErrRollback, e.Generation, a.generation)
+			return unlocked{}, fmt.Errorf("%w: a rotation replaced its key of generation %d: the keyring has seen generation %d", ErrRollback, e.Generation, a.generation)
 		}
 		return unlocked{}, fmt.Errorf("%w: %w: the keyring has no key of id %s", ErrWrongKey, ErrKeyringItem, id)
 	}
@@ -159,44 +159,44 @@ func byKeyring(ctx context.Context, cfg Config, id KeyID, file slotsFile) (unloc
 	return u, nil
 }
 
-// noEntry explains a key id that the slots file does not know.
+// noEntry returns the error for a key id that the slots file does not have.
 func noEntry(id KeyID, file slotsFile, source Source) error {
 	switch {
 	case !file.present():
-		return fmt.Errorf("%w: %w: the slots file is gone, and through it alone a vault opens by %s", ErrNoWayIn, ErrSlotsFile, source)
+		return fmt.Errorf("%w: %w: the slots file is missing, and %s needs it to open the vault", ErrNoUnlockMethod, ErrSlotsFile, source)
 	case file.err != nil:
-		return fmt.Errorf("%w: %w: the slots file is unreadable, and through it alone a vault opens by %s: %w", ErrNoWayIn, ErrSlotsFile, source, file.err)
+		return fmt.Errorf("%w: %w: the slots file is unreadable, and %s needs it to open the vault: %w", ErrNoUnlockMethod, ErrSlotsFile, source, file.err)
 	case len(file.entries) == 0:
-		return fmt.Errorf("%w: %w: the slots file is empty, and through it alone a vault opens by %s", ErrNoWayIn, ErrSlotsFile, source)
+		return fmt.Errorf("%w: %w: the slots file is empty, and %s needs it to open the vault", ErrNoUnlockMethod, ErrSlotsFile, source)
 	}
-	return fmt.Errorf("%w: the database begins with %s, the slots file tells of %s: it is another vault's database, an older copy, or its first bytes are damaged", ErrUnknownKeyID, id, file.entries[0].KeyID)
+	return fmt.Errorf("%w: the database begins with %s, the slots file names %s: it is another vault's database, an older copy, or its first bytes are damaged", ErrUnknownKeyID, id, file.entries[0].KeyID)
 }
 
-// waysIn says how a vault can be opened.
-func (e *entry) waysIn() string { return WaysIn(e.Slots, e.Keyring) }
+// unlockMethods lists how the vault can be opened.
+func (e *entry) unlockMethods() string { return UnlockMethods(e.Slots, e.Keyring) }
 
-// WaysIn says in words how a vault with these slots can be opened: "1 recovery,
-// 2 recipient, the OS keyring".
-func WaysIn(slots []Slot, keyring bool) string {
+// UnlockMethods lists in words how a vault with these slots can be opened: "1 recovery, 2 recipient,
+// the OS keyring".
+func UnlockMethods(slots []Slot, keyring bool) string {
 	kinds := map[SlotKind]int{}
 	for _, s := range slots {
 		kinds[s.Kind]++
 	}
-	ways := []string{}
+	methods := []string{}
 	for _, kind := range []SlotKind{SlotRecovery, SlotRecipient, SlotPassphrase, SlotCredential} {
 		if n := kinds[kind]; n > 0 {
-			ways = append(ways, fmt.Sprintf("%d %s", n, kind))
+			methods = append(methods, fmt.Sprintf("%d %s", n, kind))
 		}
 	}
 	if keyring {
-		ways = append(ways, "the OS keyring")
+		methods = append(methods, "the OS keyring")
 	}
-	return strings.Join(ways, ", ")
+	return strings.Join(methods, ", ")
 }
 
-// readCredential reads the service's credential, or returns nothing when
-// systemd handed over none. Its mode is not checked: access to the directory is
-// by ACL, and the mode bits show the ACL's mask.
+// readCredential reads the service's credential. It returns nothing if systemd handed over
+// none. The file's mode is not checked: access to the directory is by ACL, and the mode bits
+// show only the ACL's mask.
 func readCredential(ctx context.Context, cfg Config) ([]age.Identity, error) {
 	dir := cfg.CredentialsDir
 	if !filepath.IsAbs(dir) {
@@ -206,7 +206,7 @@ func readCredential(ctx context.Context, cfg Config) ([]age.Identity, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	} else if err != nil {
-		return nil, fmt.Errorf("%w: read credential: %w", ErrNoWayIn, err)
+		return nil, fmt.Errorf("%w: read credential: %w", ErrNoUnlockMethod, err)
 	}
 	defer f.Close()
 	identities, err := identity.Parse(ctx, f, identity.Options{Name: "credential " + CredentialName, Passphrase: cfg.Passphrase, Plugins: cfg.Plugins})

@@ -14,7 +14,7 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
 )
 
-// impatient is a keyring whose caller gives up while an anchor is written.
+// impatient is a keyring whose caller cancels while an anchor is written.
 type impatient struct {
 	faulttest.Keyring
 	giveUp context.CancelFunc
@@ -27,15 +27,15 @@ func (k impatient) Set(ctx context.Context, account, value string) error {
 	return k.Keyring.Set(ctx, account, value)
 }
 
-// TestCallerGivesUpBehindCommit: what follows a commit is done all the same, and
-// the handle goes on.
+// TestCallerGivesUpBehindCommit: the work after a commit is still done, and the handle
+// continues.
 func TestCallerGivesUpBehindCommit(t *testing.T) {
 	cfg, k, _ := keyringVault(t)
 	ctx, giveUp := context.WithCancel(t.Context())
 	cfg.Keyring = impatient{k, giveUp}
 	v := vaulttest.Open(t, cfg)
 	if _, err := v.AddSlot(ctx, vault.NewSlot{Kind: vault.SlotRecipient, Recipient: otherRecipient}); err != nil {
-		t.Errorf("the change was made, and what is told is %v", err)
+		t.Errorf("the change was made, but the error is %v", err)
 	}
 	if ctx.Err() == nil {
 		t.Fatal("the caller did not give up")
@@ -47,7 +47,7 @@ func TestCallerGivesUpBehindCommit(t *testing.T) {
 		t.Errorf("afterwards: %v", err)
 	}
 	v.Close()
-	// The anchor followed as well: it fits what is there.
+	// The anchor followed too: it matches the database.
 	cfg.Keyring = k
 	anchored := k.Steps.N()
 	v = vaulttest.Open(t, cfg)
@@ -59,11 +59,11 @@ func TestCallerGivesUpBehindCommit(t *testing.T) {
 	}
 }
 
-// TestUnsettledTriesAgain: once the slots file can be written, the handle writes
-// it, and goes on.
+// TestUnsettledTriesAgain: once the slots file can be written, the handle writes it and
+// continues.
 func TestUnsettledTriesAgain(t *testing.T) {
 	cfg := vaulttest.Config(t)
-	steps := &faulttest.Steps{At: 1, Blow: faulttest.FailOnwards}
+	steps := &faulttest.Steps{At: 1, Fault: faulttest.FailOnwards}
 	cfg.FS = faulttest.FS{Steps: steps}
 	v := vaulttest.Open(t, cfg)
 	if _, err := v.AddSlot(t.Context(), vault.NewSlot{Kind: vault.SlotRecipient, Recipient: otherRecipient}); !errors.Is(err, vault.ErrUnsettled) {
@@ -75,14 +75,14 @@ func TestUnsettledTriesAgain(t *testing.T) {
 	if err := update(); !errors.Is(err, vault.ErrUnsettled) {
 		t.Errorf("while it cannot be written: %v, want ErrUnsettled", err)
 	}
-	steps.At = 0 // there is room again
+	steps.At = 0 // the disk has room again
 	if err := update(); err != nil {
 		t.Errorf("when it can: %v", err)
 	}
 	if !bytes.Contains(read(t, cfg.Path+".slots"), []byte(otherRecipient)) {
 		t.Error("the slots file does not have the slot")
 	}
-	// So does each of the others that change something.
+	// So does every other call that changes something.
 	for what, change := range map[string]func() error{
 		"AddSlot": func() error {
 			identity, err := age.GenerateX25519Identity()

@@ -15,43 +15,42 @@ import (
 	"github.com/rbee-keeper/rbee-vault/internal/sqlcipher"
 )
 
-// Vault is an open vault. It is safe for concurrent use. Close it once, when
-// nobody uses it any more.
+// Vault is an open vault. It is safe for concurrent use. Close it once, when nobody uses it any
+// more.
 type Vault struct {
-	cfg    Config // not the store's, which a rotation replaces: it is read outside the gate too
+	cfg    Config // not the store's, which a rotation replaces: this one is also read without the gate
 	paths  paths
 	source Source
 
 	lock         *durable.Lock // held shared while open; nil inside a transition
 	write        *durable.Lock // held for each write transaction and checkpoint
 	anchorLock   *durable.Lock // held while the keyring's anchor is written; see anchor.go
-	vouched      bool          // the slots file agreed that the key is the right one
-	opener       opener        // where an identity opened it
-	vouchToStore string        // the vouch of the opener's slot, to be stored; or ""
+	vouched      bool          // the slots file confirmed the key
+	opener       opener        // set if an identity opened the vault
+	vouchToStore string        // the vouch to store in the opener's slot; or ""
 	readOnly     bool
 
-	// gate lets transactions of this process in side by side, and a rotation
-	// alone.
+	// gate admits transactions of this process side by side. A rotation takes all of it.
 	gate *semaphore.Weighted
-	// These change with the key, by who has the gate alone.
+	// The fields below change with the key. Only a caller that holds the whole gate changes
+	// them.
 	*store
-	epoch int64 // how often this handle took up another database
+	epoch int64 // counts how often this handle switched to another database
 
-	claim *sqlcipher.Claim // nil: somebody else's, who waits for this handle
+	claim *sqlcipher.Claim // nil: the caller that waits for this handle holds the claim
 
-	mu         sync.Mutex // guards what follows
-	closed     bool
-	unsettled  error       // why nothing may change the vault
-	slotsSeen  os.FileInfo // of the slots file when it was last compared
-	anchoring  anchoring
-	anchorItem *anchorItem // that the keyring gave with the key, until it is compared
+	mu             sync.Mutex // guards what follows
+	closed         bool
+	unsettled      error       // why nothing may change the vault
+	slotsSeen      os.FileInfo // of the slots file at the last comparison
+	anchorProgress anchorProgress
+	anchorItem     *anchorItem // that the keyring returned with the key; nil once it is compared
 }
 
-// everybody is all of the gate.
+// everybody is the size of the whole gate.
 const everybody = 1 << 30
 
-// attach makes a handle of the vault under a key, of which it keeps a copy. It reads
-// nothing.
+// attach makes a handle of the vault under a key. It copies the key and reads nothing.
 func attach(cfg Config, p paths, key *Key) (*Vault, error) {
 	s, err := openStore(cfg, p.db, key, "")
 	if err != nil {
@@ -70,19 +69,18 @@ func attach(cfg Config, p paths, key *Key) (*Vault, error) {
 // Path returns the database's absolute path.
 func (v *Vault) Path() string { return v.paths.db }
 
-// Source returns where the key came from.
+// Source returns the source of the key.
 func (v *Vault) Source() Source { return v.source }
 
-// enter waits until no rotation is under way, and keeps the next one out until
-// leave.
+// enter waits for a running rotation. No rotation starts before leave.
 func (v *Vault) enter(ctx context.Context) error { return v.gate.Acquire(ctx, 1) }
 
 func (v *Vault) leave() { v.gate.Release(1) }
 
-// View runs fn in a read transaction: one snapshot, beside other readers and a
-// writer. It waits while a rotation is under way; fn must not call the Vault,
-// for a rotation waits for fn. The error of fn is returned; damage met on the way
-// matches [ErrDamaged].
+// View runs fn in a read transaction, which sees one snapshot. Other readers and a writer may
+// run at the same time. View waits for a running rotation. fn must not call the Vault: a
+// rotation waits for fn. The error of fn is returned. If fn meets damage, the error matches
+// [ErrDamaged].
 func (v *Vault) View(ctx context.Context, fn func(tx *Tx) error) error {
 	if err := v.enter(ctx); err != nil {
 		return err
@@ -91,16 +89,15 @@ func (v *Vault) View(ctx context.Context, fn func(tx *Tx) error) error {
 	return v.view(ctx, fn)
 }
 
-// Update runs fn in a write transaction and commits it when fn returns nil:
-// then the change is on the disk. It waits for other writers, of any process,
-// up to [Config.Wait], and then returns [ErrLocked]. On any error but
-// [ErrUnknownOutcome] nothing is changed. fn must not call the Vault. The error of fn is returned.
+// Update runs fn in a write transaction and commits it if fn returns nil. When Update returns
+// nil, the change is on the disk. Update waits for writers of all processes, up to
+// [Config.Wait], and then returns [ErrLocked]. On any error but [ErrUnknownOutcome] nothing is
+// changed. fn must not call the Vault. The error of fn is returned.
 func (v *Vault) Update(ctx context.Context, fn func(tx *Tx) error) error {
 	return v.changing(ctx, func() error { return v.update(ctx, fn) })
 }
 
-// changing runs fn inside the gate and under the write lock, where the vault may
-// be changed at all.
+// changing enters the gate and runs fn under the write lock, if the vault may be changed.
 func (v *Vault) changing(ctx context.Context, fn func() error) error {
 	if err := v.enter(ctx); err != nil {
 		return err
@@ -113,9 +110,8 @@ func (v *Vault) changing(ctx context.Context, fn func() error) error {
 	return v.locked(ctx, fn)
 }
 
-// resettle returns why nothing may change the vault, after another attempt where
-// the slots file could not be written before. The caller is inside the gate, and
-// does not hold the write lock.
+// resettle returns why nothing may change the vault. If the slots file could not be written
+// before, it tries again first. The caller holds the gate and does not hold the write lock.
 func (v *Vault) resettle(ctx context.Context) error {
 	err := v.changeable()
 	if !errors.Is(err, ErrUnsettled) {
@@ -127,17 +123,16 @@ func (v *Vault) resettle(ctx context.Context) error {
 	return v.changeable()
 }
 
-// afterCommit limits what follows a commit.
+// afterCommit limits the time of the work after a commit.
 const afterCommit = 10 * time.Second
 
-// afterwards is the context of what follows a commit. The change is made, so its
-// slots file, its checkpoint and its anchor no longer depend on whether the caller
-// still waits.
+// afterwards is the context of the work after a commit: the slots file, the checkpoint and the
+// anchor. The change is made, so this work must not stop because the caller was cancelled.
 func afterwards(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), afterCommit)
 }
 
-// changeable says why nothing may change the vault, if so.
+// changeable returns an error that says why nothing may change the vault, or nil.
 func (v *Vault) changeable() error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -158,10 +153,9 @@ func (v *Vault) setUnsettled(err error) {
 	v.unsettled = err
 }
 
-// locked runs fn under the write lock. A commit that restarts the write-ahead
-// log while another connection checkpoints can lose pages in the SQLite under
-// our driver, so every write transaction and every checkpoint of any process
-// happens under this lock.
+// locked runs fn under the write lock. The SQLite in our driver can lose pages when a commit
+// restarts the write-ahead log while another connection checkpoints. So every write transaction
+// and every checkpoint, in every process, runs under this lock.
 func (v *Vault) locked(ctx context.Context, fn func() error) error {
 	wait, cancel := context.WithTimeout(ctx, v.cfg.wait())
 	defer cancel()
@@ -172,7 +166,7 @@ func (v *Vault) locked(ctx context.Context, fn func() error) error {
 	return fn()
 }
 
-// update is Update; the caller holds the gate and the write lock.
+// update is Update. The caller holds the gate and the write lock.
 func (v *Vault) update(ctx context.Context, fn func(tx *Tx) error) error {
 	audited, err := v.store.update(ctx, fn)
 	if err != nil {
@@ -186,19 +180,18 @@ func (v *Vault) update(ctx context.Context, fn func(tx *Tx) error) error {
 		v.markCheckpoint()
 	}
 	if err != nil {
-		v.cfg.log().Warn("the write-ahead log could not be folded into the database", "error", err)
+		v.cfg.log().Warn("the write-ahead log could not be checkpointed", "error", err)
 	}
 	return nil
 }
 
-// Close closes the vault and wipes its keys. It waits until every View, Update
-// and rotation that is under way has ended; those that begin later, and a second
-// Close, get [ErrClosed]. Its last connection folds the write-ahead log into the
-// database.
+// Close closes the vault and wipes its keys. It waits until every running View, Update and
+// rotation has ended. Calls that begin later, and a second Close, return [ErrClosed]. SQLite
+// checkpoints the write-ahead log when the last connection closes.
 func (v *Vault) Close() error {
 	ctx := context.Background()
-	// The whole gate: a transaction that still ran would seal under a wiped key,
-	// and read a database whose locks are gone.
+	// The whole gate: a transaction that still ran would seal under a wiped key, and would read
+	// a database without its locks.
 	if err := v.gate.Acquire(ctx, everybody); err != nil {
 		return err
 	}
@@ -210,15 +203,18 @@ func (v *Vault) Close() error {
 	if closed {
 		return ErrClosed
 	}
-	if v.lock != nil { // not a handle that was refused
+	if v.lock != nil { // not a handle that Open refused
 		v.finish(ctx)
 	}
 	v.mu.Lock()
 	v.closed = true
 	v.mu.Unlock()
-	// SQLite's checkpoint at the last close holds the database alone, so closing
-	// without the lock, when another has it, risks nothing.
-	held, _ := v.write.TryExclusive()
+	// SQLite's checkpoint at the last close has the database to itself. So closing without the
+	// write lock is safe, if another process holds it or if this one wrote nothing.
+	held := false
+	if v.db.Wrote() {
+		held, _ = v.write.TryExclusive()
+	}
 	errs := []error{v.store.close()}
 	if held {
 		errs = append(errs, v.write.Unlock())
@@ -235,28 +231,28 @@ func (v *Vault) Close() error {
 	return nil
 }
 
-// finish writes what is still to be written when the vault is closed: the slots
-// file where it is gone or not as the table says, and the anchor. Only then does it
-// wait for the write lock: who only read leaves at once. The caller has the gate to
-// itself.
+// finish writes what must be written before the vault is closed: the slots file, if it is
+// missing or differs from the table, and the anchor. It waits for the write lock only if the
+// slots file must be written, so a handle that only read closes at once. The caller holds the
+// whole gate.
 func (v *Vault) finish(ctx context.Context) {
 	v.stopAnchor()
 	if !v.readOnly && v.slotsFileStale(ctx) {
 		if err := v.locked(ctx, func() error { return v.settle(ctx) }); err != nil {
-			v.cfg.log().Warn("closing the vault: what is beside the database could not be brought up to date; the next open will", "error", err)
+			v.cfg.log().Warn("closing the vault: the slots file could not be brought up to date; the next open will do it", "error", err)
 		}
 	}
-	// Who only read does not wait for a keyring that is slow to take it.
-	wait := anchorGlance
+	// A handle that only read does not wait for a slow keyring.
+	wait := anchorShortWait
 	v.mu.Lock()
-	if v.anchoring.own {
+	if v.anchorProgress.changedHere {
 		wait = anchorWait
 	}
 	v.mu.Unlock()
 	v.writeAnchor(ctx, wait)
 }
 
-// lockError names who holds a lock that could not be had.
+// lockError returns an error that names the holders of a lock that was not available.
 func lockError(ctx context.Context, l *durable.Lock, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -266,7 +262,7 @@ func lockError(ctx context.Context, l *durable.Lock, err error) error {
 	}
 	holders := durable.Holders(l.Path())
 	if len(holders) == 0 {
-		return fmt.Errorf("%w: waited in vain for the lock %q", ErrLocked, l.Path())
+		return fmt.Errorf("%w: gave up waiting for the lock %q", ErrLocked, l.Path())
 	}
 	var names []string
 	for _, h := range holders {

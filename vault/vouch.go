@@ -13,50 +13,49 @@ import (
 	"github.com/rbee-keeper/rbee-vault/identity"
 )
 
-// Whoever knows a public recipient can make a vault that its identity opens. So a vault
-// that is opened by an identity needs somebody who vouches for its signer, and the
-// signer's binding in vault_meta vouches for the key. The first of these that applies
-// decides alone:
+// Anybody who knows a public recipient can make a vault that its identity opens. So when an
+// identity opens a vault, something must vouch for the vault's signer. The signer's binding in
+// vault_meta then vouches for the key. The first of these that applies decides alone:
 //
-//  1. Config.Signer, from the operator's sheet
-//  2. the identity file's comments, where they name this vault
-//  3. the slot's vouch: an HMAC under a key that only the identity gives
-//  4. the operator, who is asked
+//   1. Config.Signer, from the operator's sheet
+//   2. the comments of the identity file, if they name this vault
+//   3. the slot's vouch: an HMAC under a key that only the identity gives
+//   4. the operator, who is asked
 //
-// The keyring's item proves the key by itself.
+// If the keyring's item opens the vault, it proves the key, and nothing else is needed.
 
-// Unvouched is a vault whose signer nobody vouches for.
+// Unvouched describes a vault whose signer nothing vouches for.
 type Unvouched struct {
 	Path    string
 	VaultID string
 	KeyID   KeyID
 	Signer  string // fingerprint
-	// Named are the ids of the vaults that the identity file's comments name.
+	// Named are the vault ids in the comments of the identity file.
 	Named []string
 }
 
-// vouchKey is the key under which an identity vouches for signers; nil where it has no
-// secret of its own.
+// vouchKey is the key with which an identity vouches for signers. It is nil if the identity has
+// no secret of its own.
 func vouchKey(id age.Identity) []byte {
 	return identity.Describe(id).Derive("rbee-vault/v1/vouch")
 }
 
-// vouchFor is the identity's word for a signer.
+// vouchFor returns the vouch of an identity for a signer.
 func vouchFor(key []byte, vaultID, signer string) string {
 	mac := hmac.New(sha256.New, key)
 	mac.Write(certifiedText(vaultID, signer))
 	return hex.EncodeToString(mac.Sum(nil))
 }
 
-// claim is what the comments of an identity file say of a vault.
+// claim is what the comments of an identity file say about a vault.
 type claim struct {
 	vaultID string
 	signer  string // fingerprint
 }
 
-// parseClaims reads the comment lines that identity files and sheets carry: "vault id"
-// and, behind it, "signer", each with its value. A vault id without a signer is a claim
-// that fits no signer: a page that was cut must not say less than it did.
+// parseClaims reads the comments of identity files and sheets: "vault id" and then "signer",
+// each with its value. A vault id without a signer is a claim that no signer matches. So a page
+// that was cut off does not claim less than the whole page.
 func parseClaims(text string) []claim {
 	var claims []claim
 	vaultID := ""
@@ -82,7 +81,7 @@ func parseClaims(text string) []claim {
 	return claims
 }
 
-// commentValue returns the word behind a name and a colon or white space.
+// commentValue returns the word after a name and a colon or white space.
 func commentValue(comment, name string) (string, bool) {
 	rest, ok := strings.CutPrefix(strings.TrimSpace(comment), name)
 	if !ok || rest == "" || !strings.ContainsAny(rest[:1], ": \t") {
@@ -95,8 +94,8 @@ func commentValue(comment, name string) (string, bool) {
 	return words[0], true
 }
 
-// ParseSheet returns the signer's fingerprint that a sheet or an identity file names.
-// The error matches [ErrInvalid] where it names none, or several.
+// ParseSheet returns the fingerprint of the signer that a sheet or an identity file names. If
+// it names none or several, the error matches [ErrInvalid].
 func ParseSheet(data []byte) (string, error) {
 	claims := parseClaims(string(data))
 	if len(claims) == 0 || claims[0].signer == "" {
@@ -116,13 +115,13 @@ type opener struct {
 	identity age.Identity
 }
 
-// checkSigner sees that somebody vouches for the vault, before anything is written or
-// believed of it. Errors: [ErrOtherVault], [ErrForeignSigner], [ErrSuccessor],
-// [ErrUnvouched], [ErrDamaged].
+// checkSigner checks that something vouches for the vault, before anything in it is trusted or
+// written. Errors: [ErrOtherVault], [ErrForeignSigner], [ErrSuccessor], [ErrUnvouched],
+// [ErrDamaged].
 func (v *Vault) checkSigner(ctx context.Context, r reading) error {
 	m := r.meta
 	if v.cfg.VaultID != "" && v.cfg.VaultID != m.VaultID {
-		return fmt.Errorf("%w: %q is vault %s, and %s is wanted", ErrOtherVault, v.paths.db, m.VaultID, v.cfg.VaultID)
+		return fmt.Errorf("%w: %q is vault %s, but vault %s is wanted", ErrOtherVault, v.paths.db, m.VaultID, v.cfg.VaultID)
 	}
 	if err := m.checkBinding(v.key.check()); err != nil {
 		return err
@@ -160,7 +159,7 @@ func (v *Vault) checkSigner(ctx context.Context, r reading) error {
 	if len(claims) > 0 {
 		for _, c := range claims {
 			if !leadsFrom(trail, c.signer) {
-				return fmt.Errorf("%w: the identity file says that the vault's signer is %s, or was; this one's is %s", ErrForeignSigner, c.signer, m.SignerFingerprint())
+				return fmt.Errorf("%w: the identity file names the signer %s; this vault's signer is %s, and no certificate links the two", ErrForeignSigner, c.signer, m.SignerFingerprint())
 			}
 		}
 		return nil
@@ -171,7 +170,7 @@ func (v *Vault) checkSigner(ctx context.Context, r reading) error {
 	}
 	if vouch != "" && key != nil {
 		if !vouches {
-			return fmt.Errorf("%w: slot %s vouches for another signer than %s", ErrForeignSigner, v.opener.slot.ID, m.SignerFingerprint())
+			return fmt.Errorf("%w: slot %s does not vouch for the signer %s", ErrForeignSigner, v.opener.slot.ID, m.SignerFingerprint())
 		}
 		if len(named) > 0 {
 			v.cfg.log().Warn("the identity file is of another vault, but its slot here vouches for this one", "this", m.VaultID, "file", strings.Join(named, " "))
@@ -185,31 +184,31 @@ func (v *Vault) checkSigner(ctx context.Context, r reading) error {
 	return nil
 }
 
-// needsSigners reports whether somebody must vouch for the signer. The keyring's item
-// proves the key by itself.
+// needsSigners reports whether something must vouch for the signer. If the keyring's item
+// opened the vault, it proves the key.
 func (v *Vault) needsSigners() bool { return v.source != FromKeyring || v.cfg.Signer != "" }
 
-// checkGivenSigner compares with the signer that the operator gave.
+// checkGivenSigner compares the vault's signer with the one that the operator gave.
 func (v *Vault) checkGivenSigner(m Meta, trail []string) error {
 	switch {
 	case v.cfg.Signer == m.SignerFingerprint():
 		return nil
 	case !leadsFrom(trail, v.cfg.Signer):
-		return fmt.Errorf("%w: it is %s, and %s was given", ErrForeignSigner, m.SignerFingerprint(), v.cfg.Signer)
+		return fmt.Errorf("%w: it is %s, but %s was given", ErrForeignSigner, m.SignerFingerprint(), v.cfg.Signer)
 	case !v.cfg.AcceptSuccessor:
 		return fmt.Errorf("%w: it is %s, which %s certified", ErrSuccessor, m.SignerFingerprint(), v.cfg.Signer)
 	}
 	return nil
 }
 
-// leadsFrom reports whether the fingerprint is one of the trail: the newest signer, or one
-// from which certificates lead to it.
+// leadsFrom reports whether the fingerprint is in the trail: the newest signer, or one from
+// which certificates lead to it.
 func leadsFrom(trail []string, fingerprint string) bool {
 	return fingerprint != "" && slices.ContainsFunc(trail, func(line string) bool { return Fingerprint(line) == fingerprint })
 }
 
-// askSigner asks the operator, once for a signer of a vault: a migration opens it
-// twice.
+// askSigner asks the operator. It asks only once for the same signer of the same vault, because
+// a migration opens the vault twice.
 func (v *Vault) askSigner(ctx context.Context, m Meta, named []string) error {
 	u := Unvouched{Path: v.paths.db, VaultID: m.VaultID, KeyID: m.KeyID, Signer: m.SignerFingerprint(), Named: named}
 	answer := u.VaultID + " " + u.Signer
@@ -228,9 +227,9 @@ func (v *Vault) askSigner(ctx context.Context, m Meta, named []string) error {
 	return nil
 }
 
-// storeVouch writes the vouch of the slot that opened the vault, after the operator
-// answered for its signer or gave it, so that the question comes once. It is a courtesy: where the write
-// lock is not free, the next open asks again.
+// storeVouch stores the vouch of the slot that opened the vault, after the operator confirmed
+// or gave the signer. So the question is asked only once. If the write lock is not free,
+// storeVouch does nothing, and the next open asks again.
 func (v *Vault) storeVouch(ctx context.Context) {
 	if v.vouchToStore == "" || v.readOnly || v.changeable() != nil {
 		return
@@ -247,7 +246,7 @@ func (v *Vault) storeVouch(ctx context.Context) {
 		for i, s := range slots {
 			if s.ID == v.opener.slot.ID && s.Recipient == v.opener.slot.Recipient {
 				slots[i].vouch = v.vouchToStore
-				return slots, Event{Action: "slot.vouch", Subject: s.ID, Detail: "for the signer " + m.SignerFingerprint()}, updateSlotVouch(ctx, tx, slots[i])
+				return slots, Event{Action: ActionStoreVouch, Subject: s.ID, Detail: "for the signer " + m.SignerFingerprint()}, updateSlotVouch(ctx, tx, slots[i])
 			}
 		}
 		return nil, Event{}, ErrNoSlot
@@ -257,12 +256,12 @@ func (v *Vault) storeVouch(ctx context.Context) {
 	}
 }
 
-// vouchKeys are the keys by which identities vouch, by recipient. Identities that wait
-// for a passphrase are not opened for it.
+// vouchKeys returns the vouch keys of identities, by recipient. It does not ask for the
+// passphrase of an identity that is still locked.
 func vouchKeys(identities []age.Identity) map[string][]byte {
 	keys := map[string][]byte{}
 	for _, id := range identities {
-		for _, id := range append([]age.Identity{id}, identity.Behind(id)...) {
+		for _, id := range append([]age.Identity{id}, identity.Opened(id)...) {
 			recipient, key := identity.Describe(id).Recipient, vouchKey(id)
 			if recipient != "" && key != nil {
 				keys[recipient] = key

@@ -22,7 +22,7 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
 )
 
-// holder is an identity that opens vaults, as the file that its owner has.
+// holder is an identity that opens vaults, in the form in which its owner has it.
 type holder struct {
 	recipient string
 	text      string // of the identity file, without comments
@@ -86,8 +86,9 @@ func comment(m vault.Meta) string {
 	return fmt.Sprintf("# vault id: %s\n# signer: %s\n", m.VaultID, m.SignerFingerprint())
 }
 
-// vaultOf makes a vault that the holder opens. With vouching the identity is in hand
-// when it is made. It returns what it was, and what it is after rotations.
+// vaultOf makes a vault that the holder opens. If vouching is true, the identity is at hand
+// when the vault is made. It returns the state of the vault then, and its state after
+// rotations.
 func vaultOf(t *testing.T, h holder, vouching bool, rotations int) (cfg vault.Config, first, now vault.Meta, old func(...string)) {
 	t.Helper()
 	cfg = vault.Config{Path: filepath.Join(vaulttest.Dir(t), "beehives.db"), Actor: "ops", Via: "test"}
@@ -103,7 +104,7 @@ func vaultOf(t *testing.T, h holder, vouching bool, rotations int) (cfg vault.Co
 	by.Identities = h.identities(t, "")
 	open := by
 	open.ConfirmSigner = vaulttest.AcceptSigner
-	if !vouching { // without storing an answer
+	if !vouching { // without storing a vouch
 		open = by.ByAnySigner()
 	}
 	v := vaulttest.Open(t, open)
@@ -120,8 +121,8 @@ func vaultOf(t *testing.T, h holder, vouching bool, rotations int) (cfg vault.Co
 	return by, first, now, old
 }
 
-// TestVouching is the table of who vouches for a vault that an identity opens: by each
-// kind of identity, after no, one and three rotations.
+// TestVouching is the table of what vouches for a vault that an identity opens, for each kind
+// of identity, after no rotation, one and three.
 func TestVouching(t *testing.T) {
 	all := holders(t)
 	for name, h := range all {
@@ -137,7 +138,7 @@ func TestVouching(t *testing.T) {
 				if rotations > 0 {
 					successor = vault.ErrSuccessor
 				}
-				vouches := error(nil) // of a slot's own vouch
+				vouches := error(nil) // of the slot's own vouch
 				if h.plugin {
 					vouches = vault.ErrUnvouched
 				}
@@ -190,7 +191,7 @@ func TestVouching(t *testing.T) {
 						}
 					}
 				}
-				// The way that is left: an answer, once.
+				// What is left: the operator is asked, once.
 				asked := 0
 				answer, _, _, _ := vaultOf(t, h, false, rotations)
 				answer.ConfirmSigner = func(context.Context, vault.Unvouched) error { asked++; return nil }
@@ -211,17 +212,17 @@ func TestVouching(t *testing.T) {
 	}
 }
 
-// TestStrangersVault: whoever knows the recipient can make a vault that its identity
-// opens. It does not open without a word, whatever its maker claims.
+// TestStrangersVault: anybody who knows the recipient can make a vault that its identity opens.
+// Such a vault does not open without a question, whatever its maker claims.
 func TestStrangersVault(t *testing.T) {
 	h := holders(t)["native"]
 	mine, m, _, _ := vaultOf(t, h, true, 0)
 	slots := vouchOf(t, mine)
 	for _, test := range []struct {
 		name     string
-		vaultID  string // that the stranger claims
-		vouch    string // that he copies into his slot
-		comments string // of the true vault's file
+		vaultID  string // that the attacker claims
+		vouch    string // that the attacker copies into the slot
+		comments string // of the real vault's file
 		want     error
 	}{
 		{"another id", "", "", "", vault.ErrUnvouched},
@@ -252,7 +253,7 @@ func vouchOf(t *testing.T, cfg vault.Config) string {
 	return string(after[:64])
 }
 
-// TestForgedChain: a binding or certificate that was changed, removed or moved.
+// TestForgedChain: a binding or certificate was changed, removed or moved.
 func TestForgedChain(t *testing.T) {
 	h := holders(t)["native"]
 	for name, change := range map[string]string{
@@ -272,7 +273,7 @@ func TestForgedChain(t *testing.T) {
 			if _, err := tx.ExecContext(t.Context(), change); err != nil {
 				return err
 			}
-			return tx.Audit(t.Context(), vault.Event{Action: "x"})
+			return tx.Audit(t.Context(), vault.Event{Action: vault.Action("x")})
 		})
 		if err := errors.Join(err, v.Close()); err != nil {
 			t.Fatal(name, err)
@@ -289,9 +290,9 @@ func TestForgedChain(t *testing.T) {
 	}
 }
 
-// TestFormerReader: who knew the signing key before a rotation can bind a vault of his
-// own to it. Where the current signer is known, from --signer or comments, he is found
-// out; SECURITY.md says where not.
+// TestFormerReader: a person who knew the signing key before a rotation can bind a vault of his
+// own to it. If the current signer is known, from --signer or from comments, that is noticed.
+// SECURITY.md says when it is not.
 func TestFormerReader(t *testing.T) {
 	h := holders(t)["native"]
 	cfg, first, now, old := vaultOf(t, h, true, 1)
@@ -321,7 +322,8 @@ func TestParseSheet(t *testing.T) {
 			t.Errorf("%q, %v, from\n%s", got, err, data)
 		}
 	}
-	// A page that was cut names no other signer than it did: none, or the beginning of it.
+	// A page that was cut off names no other signer: it names none, or only the beginning of
+	// the signer.
 	whole := string(n.Sheet())
 	for end := range whole {
 		got, err := vault.ParseSheet([]byte(whole[:end]))
@@ -337,3 +339,18 @@ func TestParseSheet(t *testing.T) {
 }
 
 const testSigner = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ3q0jxYwVmYQ3ZbC6aJFdBkjV6nYJq1hS5mFzQy0b3x"
+
+// TestCutComments: comments that name the vault and, cut off, no signer do not fit, though
+// the slot vouches.
+func TestCutComments(t *testing.T) {
+	h := holders(t)["native"]
+	cfg, _, m, _ := vaultOf(t, h, true, 0)
+	if err := openAndClose(t.Context(), cfg); err != nil {
+		t.Fatalf("by its vouch: %v", err)
+	}
+	first, _, _ := strings.Cut(comment(m), "\n")
+	cfg.Identities = h.identities(t, first+"\n")
+	if err := openAndClose(t.Context(), cfg); !errors.Is(err, vault.ErrForeignSigner) {
+		t.Errorf("%v, want ErrForeignSigner", err)
+	}
+}

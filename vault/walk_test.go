@@ -22,12 +22,12 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
 )
 
-// The walk: a vault through a random life of changes, slots, rotations, losses,
-// older copies and kills. What must hold is decided by the files alone, before
-// each opening: while they leave one legitimate way in, the data opens by it;
-// without one it does not; and an older copy never opens unasked.
+// The walk is the random life of a vault: changes, slots, rotations, losses, older copies and
+// kills. Before each opening, the files alone decide what must hold. If they leave one
+// legitimate unlock method, the data opens by it. If they leave none, it does not open. An
+// older copy never opens unless that is accepted.
 
-// walkSite is a crashSite whose vault any of some identities may open.
+// walkSite is a crashSite whose vault any of several identities may open.
 type walkSite struct{ crashSite }
 
 const walkers = 4 // identities
@@ -36,12 +36,12 @@ func (s walkSite) identityFile(n int) string {
 	return filepath.Join(s.dir, fmt.Sprintf("identity-%d", n))
 }
 
-// configFor opens by the keyring (-1) or by one of the identities. The keyring is
-// at hand in any case.
-func (s walkSite) configFor(way int, st *faulttest.Steps) vault.Config {
+// configFor opens by the keyring (-1) or by one of the identities. The keyring is at hand in
+// both cases.
+func (s walkSite) configFor(method int, st *faulttest.Steps) vault.Config {
 	cfg := s.configBy(byKeyring, st)
-	if way >= 0 {
-		cfg.Identities, cfg.ConfirmSigner = identitiesIn(s.identityFile(way)), vaulttest.AcceptSigner
+	if method >= 0 {
+		cfg.Identities, cfg.ConfirmSigner = identitiesIn(s.identityFile(method)), vaulttest.AcceptSigner
 	}
 	return cfg
 }
@@ -58,9 +58,9 @@ func (s walkSite) recipient(n int) string {
 	return identity.Recipient().String()
 }
 
-// do opens the vault and does one thing with it.
-func (s walkSite) do(ctx context.Context, way int, op string, arg int, st *faulttest.Steps) error {
-	cfg := s.configFor(way, st)
+// do opens the vault and does one operation with it.
+func (s walkSite) do(ctx context.Context, method int, op string, arg int, st *faulttest.Steps) error {
+	cfg := s.configFor(method, st)
 	cfg.AcceptRollback = op == "accept"
 	v, err := vault.Open(ctx, cfg)
 	if err != nil {
@@ -82,7 +82,7 @@ func (s walkSite) do(ctx context.Context, way int, op string, arg int, st *fault
 			if err := insertKey(ctx, tx, name); err != nil {
 				return err
 			}
-			return tx.Audit(ctx, vault.Event{Action: "node.add", Subject: name})
+			return tx.Audit(ctx, vault.Event{Action: vault.Action("node.add"), Subject: name})
 		})
 	case "rotate":
 		_, err = v.Rotate(ctx)
@@ -116,11 +116,11 @@ func (s walkSite) do(ctx context.Context, way int, op string, arg int, st *fault
 
 func walkChild(spec string) {
 	f := strings.Split(spec, "|")
-	way, _ := strconv.Atoi(f[1])
+	method, _ := strconv.Atoi(f[1])
 	arg, _ := strconv.Atoi(f[3])
 	at, _ := strconv.Atoi(f[4])
 	s := walkSite{crashSite{f[0]}}
-	if err := s.do(context.Background(), way, f[2], arg, &faulttest.Steps{At: at, Blow: faulttest.KillAfter}); err != nil {
+	if err := s.do(context.Background(), method, f[2], arg, &faulttest.Steps{At: at, Fault: faulttest.KillAfter}); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 	}
 }
@@ -130,7 +130,7 @@ type evidence struct {
 	id      string // of the database
 	item    bool   // the keyring has its key
 	known   bool   // the slots file has its entry
-	keyring bool   // and says that the keyring is a way in
+	keyring bool   // and says that the keyring is an unlock method
 	slots   []string
 	seq     int64 // slots_seq of the entry
 	anchor  []string
@@ -181,12 +181,12 @@ func (s walkSite) look() evidence {
 	return e
 }
 
-// legitimate reports whether the files leave this way in open.
-func (s walkSite) legitimate(e evidence, way int) bool {
-	if way < 0 {
+// legitimate reports whether the files leave this unlock method.
+func (s walkSite) legitimate(e evidence, method int) bool {
+	if method < 0 {
 		return e.item && e.keyring
 	}
-	return e.known && slices.Contains(e.slots, s.recipient(way))
+	return e.known && slices.Contains(e.slots, s.recipient(method))
 }
 
 func (s walkSite) copyTo(t *rapid.T, dir string) walkSite {
@@ -197,20 +197,20 @@ func (s walkSite) copyTo(t *rapid.T, dir string) walkSite {
 	return walkSite{crashSite{dir}}
 }
 
-// check opens a copy in one way. older says that an older copy of the database may
-// be in place.
-func (s walkSite) check(t *rapid.T, scratch string, way int, older bool) {
+// check opens a copy by one unlock method. older says that an older copy of the database may be
+// in place.
+func (s walkSite) check(t *rapid.T, scratch string, method int, older bool) {
 	e := s.look()
 	s = s.copyTo(t, scratch)
 	ctx := context.Background()
-	v, err := vault.Open(ctx, s.configFor(way, &faulttest.Steps{}))
+	v, err := vault.Open(ctx, s.configFor(method, &faulttest.Steps{}))
 	switch {
-	case err != nil && s.legitimate(e, way) && !older:
-		t.Fatalf("way %d is there, and does not open: %v\n%s", way, err, s.listing())
-	case err != nil && older && s.legitimate(e, way) && !errors.Is(err, vault.ErrRollback):
-		t.Fatalf("way %d, of an older copy: %v", way, err)
-	case err == nil && !s.legitimate(e, way):
-		t.Fatalf("way %d is not there, and opens\n%s", way, s.listing())
+	case err != nil && s.legitimate(e, method) && !older:
+		t.Fatalf("method %d is there, and does not open: %v\n%s", method, err, s.listing())
+	case err != nil && older && s.legitimate(e, method) && !errors.Is(err, vault.ErrRollback):
+		t.Fatalf("method %d, of an older copy: %v", method, err)
+	case err == nil && !s.legitimate(e, method):
+		t.Fatalf("method %d is not there, and opens\n%s", method, s.listing())
 	}
 	if err != nil {
 		return
@@ -228,7 +228,7 @@ func (s walkSite) check(t *rapid.T, scratch string, way int, older bool) {
 		if m.SlotsSeq < e.seq {
 			t.Errorf("an older copy opened: slots_seq %d, the slots file had %d", m.SlotsSeq, e.seq)
 		}
-		if way < 0 && len(e.anchor) == 5 {
+		if method < 0 && len(e.anchor) == 5 {
 			seq, _ := strconv.ParseInt(e.anchor[3], 10, 64)
 			generation, _ := strconv.ParseInt(e.anchor[2], 10, 64)
 			if head.Seq < seq || m.Generation < generation {
@@ -278,36 +278,36 @@ func TestWalk(t *testing.T) {
 			t.Fatalf("%v", err)
 		}
 		older := false    // an older copy is in place, and was not accepted
-		accepted := false // one was: then a slots file of before may be ahead
+		accepted := false // an older copy was accepted: then an earlier slots file may be ahead
 		var copies []map[string][]byte
-		anyWay := func() int { // one that is there, or any
+		anyMethod := func() int { // a legitimate one, or any
 			e := s.look()
-			from := rapid.IntRange(-1, walkers-1).Draw(t, "way")
+			from := rapid.IntRange(-1, walkers-1).Draw(t, "method")
 			for n := range walkers + 1 {
-				if way := (from+1+n)%(walkers+1) - 1; s.legitimate(e, way) {
-					return way
+				if method := (from+1+n)%(walkers+1) - 1; s.legitimate(e, method) {
+					return method
 				}
 			}
 			return from
 		}
 		op := func(name string) func(*rapid.T) {
 			return func(t *rapid.T) {
-				way, arg := anyWay(), rapid.IntRange(0, walkers-1).Draw(t, "arg")
+				method, arg := anyMethod(), rapid.IntRange(0, walkers-1).Draw(t, "arg")
 				done[name]++
 				if rapid.IntRange(0, 3).Draw(t, "kill") == 0 {
 					done["kill"]++
-					cmd := child("walk", strings.Join([]string{s.dir, strconv.Itoa(way), name, strconv.Itoa(arg), strconv.Itoa(rapid.IntRange(1, 30).Draw(t, "at"))}, "|"))
+					cmd := child("walk", strings.Join([]string{s.dir, strconv.Itoa(method), name, strconv.Itoa(arg), strconv.Itoa(rapid.IntRange(1, 30).Draw(t, "at"))}, "|"))
 					cmd.Stderr = nil
 					cmd.Run()
 					return
 				}
-				legitimate := s.legitimate(s.look(), way)
-				err := s.do(ctx, way, name, arg, &faulttest.Steps{})
+				legitimate := s.legitimate(s.look(), method)
+				err := s.do(ctx, method, name, arg, &faulttest.Steps{})
 				if name == "change" && legitimate && !older && err != nil {
-					t.Fatalf("change by way %d: %v", way, err)
+					t.Fatalf("change by method %d: %v", method, err)
 				}
-				// By identity nobody asks the keyring, which remembers.
-				if name == "accept" && err == nil && (way < 0 || s.look().anchor == nil) {
+				// An open by identity does not ask the keyring, which remembers.
+				if name == "accept" && err == nil && (method < 0 || s.look().anchor == nil) {
 					older, accepted = false, true
 				}
 			}
@@ -328,7 +328,7 @@ func TestWalk(t *testing.T) {
 				}
 			},
 			"lose slots file": func(t *rapid.T) {
-				if s.look().item { // else it would be the end of this vault
+				if s.look().item { // else this vault would be lost
 					done["lose slots file"]++
 					os.Remove(s.db() + ".slots")
 				}
@@ -365,8 +365,8 @@ func TestWalk(t *testing.T) {
 				s.check(t, scratch, rapid.IntRange(-1, walkers-1).Draw(t, "check"), older)
 			},
 		})
-		for way := -1; way < walkers; way++ {
-			s.check(t, scratch, way, older)
+		for method := -1; method < walkers; method++ {
+			s.check(t, scratch, method, older)
 		}
 	})
 	t.Logf("%d walks: %v", runs, done)

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -108,14 +109,16 @@ func (o *auditOptions) picks(row vault.AuditRow, since time.Time) bool {
 // concerns reports whether a row is about a node. The action decides: the subject of
 // another row is a number, a file or a key, and a node may have the same name.
 func concerns(row vault.AuditRow, node string) bool {
-	switch row.Action {
+	switch vault.Action(row.Action) {
 	case registry.ActionUseSSHKey: // the subject is a key, the detail a node
 		return row.Detail == node
-	case "node.import":
+	case registry.ActionSign:
+		return slices.Contains(registry.SignedNodes(row.Detail), node)
+	case registry.ActionImportNodes:
 		return false // the subject is a file; each node has a row of its own
-	case "node.rename":
+	case registry.ActionRenameNode:
 		return row.Subject == node || strings.HasSuffix(row.Detail, " -> "+strconv.Quote(node))
-	case "ssh-key.assign":
+	case registry.ActionAssignSSHKey:
 		return row.Subject == node
 	}
 	kind, _, _ := strings.Cut(row.Action, ".")

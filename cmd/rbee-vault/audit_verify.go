@@ -127,7 +127,7 @@ func continues(ctx context.Context, tx *vault.Tx, head vault.AuditHead, m backup
 		return fmt.Errorf("truncated: %w: the log ends with row %d, the log in the backup with row %d", vault.ErrAudit, head.Seq, m.AuditSeq)
 	case common == 0:
 		return fmt.Errorf("tampered: %w: the log and the backup have no row in common", vault.ErrAudit)
-	case m.VaultID == meta.OriginVaultID && ours.Action == "vault.restore":
+	case m.VaultID == meta.OriginVaultID && ours.Action == string(vault.ActionRestore):
 		return fmt.Errorf("could not check: %w: this vault was restored from an earlier backup of vault %s, and has its own rows since row %d", vault.ErrInvalid, m.VaultID, ours.Seq)
 	}
 	return withHint(fmt.Errorf("parted: %w: row %d differs from the backup; up to row %d both are the same", vault.ErrAudit, common+1, common),

@@ -163,7 +163,7 @@ func needIdentities(identities []age.Identity) error {
 	if len(identities) > 0 {
 		return nil
 	}
-	return withHint(fmt.Errorf("%w: a backup opens with an identity only", vault.ErrNoWayIn),
+	return withHint(fmt.Errorf("%w: a backup opens with an identity only", vault.ErrNoUnlockMethod),
 		"Give the recovery identity or a recipient's: --identity FILE. A passphrase opens the vault that was backed up, not the backup.")
 }
 

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"charm.land/lipgloss/v2"
@@ -29,10 +28,10 @@ does not open. Exit 18 on damage, 3 on other failures.`,
 }
 
 type findingJSON struct {
-	Check   string              `json:"check"`
+	Check   vault.Check         `json:"check"`
 	Status  vault.FindingStatus `json:"status"`
 	Message string              `json:"message"`
-	Fix     *string             `json:"mend"`
+	Fix     *string             `json:"fix"`
 }
 
 // oldBackup is the age from which doctor warns about the newest backup.
@@ -55,8 +54,8 @@ func runDoctor(ctx context.Context, a *app) error {
 		return err
 	}
 	for _, f := range found {
-		if f.Check == "keyring item" && strings.HasPrefix(f.Message, "none") {
-			provider.Status, provider.Mend = vault.FindingOK, "" // this vault does not use it
+		if f.Check == vault.CheckKeyringItem && f.Unused {
+			provider.Status, provider.Fix = vault.FindingOK, "" // this vault does not use it
 		}
 	}
 	found = append([]vault.Finding{provider, examineProcess()}, found...)
@@ -78,7 +77,7 @@ func runDoctor(ctx context.Context, a *app) error {
 }
 
 func printFinding(a *app, f vault.Finding) error {
-	hint := f.Mend
+	hint := f.Fix
 	if f.Status == vault.FindingFail && hint == "" {
 		hint = classify(f.Err).hint
 	}
@@ -110,14 +109,14 @@ func examineKeyring(ctx context.Context, cfg vault.Config) vault.Finding {
 	}
 	provider, err := k.Provider(ctx)
 	if err != nil {
-		return vault.Finding{Check: "keyring", Status: vault.FindingWarn, Message: err.Error(), Mend: classify(err).hint}
+		return vault.Finding{Check: "keyring", Status: vault.FindingWarn, Message: err.Error(), Fix: classify(err).hint}
 	}
 	return vault.Finding{Check: "keyring", Status: vault.FindingOK, Message: provider}
 }
 
 // examineBackups checks the age and the file of the newest backup.
 func examineBackups(ctx context.Context, a *app, v *vault.Vault) vault.Finding {
-	f := vault.Finding{Check: "backup", Status: vault.FindingWarn, Mend: "rbee-vault backup"}
+	f := vault.Finding{Check: "backup", Status: vault.FindingWarn, Fix: "rbee-vault backup"}
 	last, err := lastBackup(ctx, v)
 	switch {
 	case err != nil:

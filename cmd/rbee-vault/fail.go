@@ -7,6 +7,7 @@ import (
 	"io/fs"
 
 	"github.com/rbee-keeper/rbee-vault/backup"
+	"github.com/rbee-keeper/rbee-vault/hive"
 	"github.com/rbee-keeper/rbee-vault/keyring"
 	"github.com/rbee-keeper/rbee-vault/registry"
 	"github.com/rbee-keeper/rbee-vault/vault"
@@ -98,7 +99,7 @@ var failures = []failure{
 	{vault.ErrSlotsFile, exitWrongKey, "slots_file", "Put back the slots file that belongs to this database, or restore a backup: rbee-vault restore FILE --replace"},
 	{vault.ErrKeyringItem, exitWrongKey, "keyring_item", "Open with another unlock method, and write the item again: rbee-vault slot add keyring --identity FILE"},
 	{vault.ErrWrongKey, exitWrongKey, "wrong_key", "Try another unlock method: --identity FILE with the recovery identity or a recipient's, or --passphrase."},
-	{vault.ErrNoWayIn, exitWrongKey, "no_way_in", "Give the recovery identity or a recipient's: --identity FILE. Or a passphrase: --passphrase"},
+	{vault.ErrNoUnlockMethod, exitWrongKey, "no_unlock_method", "Give the recovery identity or a recipient's: --identity FILE. Or a passphrase: --passphrase"},
 	{vault.ErrNoSlot, exitNotFound, "no_slot", "`rbee-vault slot list` lists the slots."},
 	{vault.ErrSlotExists, exitExists, "slot_exists", ""},
 	{vault.ErrLastSlot, exitInvalid, "last_slot", "Add another first: rbee-vault slot add recovery, or recipient"},
@@ -115,6 +116,20 @@ var failures = []failure{
 	{vault.ErrInvalid, exitInvalid, "invalid", ""},
 }
 
+// outcomeHints are the next steps where a node is not online. NODE stands for the node that
+// failed, FINGERPRINT for the host key that it presented, PINNED for the pinned one.
+var outcomeHints = map[hive.Outcome]string{
+	hive.Unreachable:     "Is the machine on, and is its address right? rbee-vault node show NODE",
+	hive.Refused:         "Is sshd running there, and is the port right? rbee-vault node show NODE",
+	hive.TimedOut:        "Is the machine on, or does a firewall drop the port? To wait longer: --timeout 30s",
+	hive.HostKeyUnknown:  "Compare it with the key on the machine itself (ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub). If it is the same: rbee-vault host-key trust NODE --fingerprint FINGERPRINT",
+	hive.HostKeyChanged:  "It may be another machine. If you know why the key changed: rbee-vault host-key trust NODE --fingerprint FINGERPRINT --replace PINNED",
+	hive.NoKey:           "Give it one: rbee-vault ssh-key generate --node NODE, or ssh-key assign KEY NODE",
+	hive.PermissionDeny:  "Is its SSH key in the user's authorized_keys on the machine? `rbee-vault node show NODE` names the key. To add it there: rbee-vault ssh-key install NODE",
+	hive.Busy:            "Too many logins are under way there. Its status stays as it was; try again later.",
+	hive.ProtocolFailure: "Is it an SSH server, and is the port right? rbee-vault node show NODE",
+}
+
 // classify returns what an error means.
 func classify(err error) failure {
 	if isUsage(err) {
@@ -126,7 +141,7 @@ func classify(err error) failure {
 			return f
 		}
 	}
-	return failure{err, exitError, "error", ""}
+	return failure{err, exitError, "error", hint(err, "")}
 }
 
 // usageError is a command line that the command cannot take: exit 64.
@@ -163,7 +178,7 @@ func hint(err error, fallback string) string {
 		return h.hint
 	}
 	if insecure, ok := errors.AsType[*vault.InsecureError](err); ok {
-		return "Fix it: " + insecure.Mend
+		return "Fix it: " + insecure.Fix
 	}
 	return fallback
 }

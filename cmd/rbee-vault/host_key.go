@@ -14,7 +14,7 @@ import (
 
 func newHostKey(a *app) *cobra.Command {
 	cmd := &cobra.Command{Use: "host-key", Short: "The pinned host keys of the nodes"}
-	cmd.AddCommand(newHostKeyList(a), newHostKeyTrust(a), newHostKeyForget(a))
+	cmd.AddCommand(newHostKeyList(a), newHostKeyScan(a), newHostKeyTrust(a), newHostKeyForget(a))
 	return cmd
 }
 

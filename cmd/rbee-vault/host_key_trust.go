@@ -2,17 +2,16 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"strconv"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/crypto/ssh"
 
+	"github.com/rbee-keeper/rbee-vault/hive"
 	"github.com/rbee-keeper/rbee-vault/registry"
 )
 
@@ -68,11 +67,10 @@ func runHostKeyTrust(ctx context.Context, a *app, o trustOptions, args []string)
 
 func trustFingerprint(ctx context.Context, a *app, o trustOptions, name string) error {
 	return a.withRegistry(ctx, func(r *registry.Registry) error {
-		n, err := r.GetNode(ctx, name)
-		if err != nil {
+		if _, err := r.GetNode(ctx, name); err != nil {
 			return nodeHint(err)
 		}
-		key, err := seeHostKey(ctx, n, o.fingerprint)
+		key, err := seeHostKey(ctx, r, name, o.fingerprint)
 		if err != nil {
 			return err
 		}
@@ -84,46 +82,22 @@ func trustFingerprint(ctx context.Context, a *app, o trustOptions, name string) 
 	})
 }
 
-// hostKeyTypes are tried one after the other: a server shows one key for each connection.
-var hostKeyTypes = []string{ssh.KeyAlgoED25519, ssh.KeyAlgoECDSA256, ssh.KeyAlgoECDSA384, ssh.KeyAlgoECDSA521, ssh.KeyAlgoRSASHA512}
-
-// seeHostKey connects to the node until it shows the key with that fingerprint. It does
-// not log in.
-func seeHostKey(ctx context.Context, n registry.Node, fingerprint string) (ssh.PublicKey, error) {
-	address := net.JoinHostPort(n.SSHHost, strconv.Itoa(int(n.SSHPort)))
+// seeHostKey returns the host key of the node that has that fingerprint. It does not log in
+// to the node.
+func seeHostKey(ctx context.Context, r *registry.Registry, name, fingerprint string) (ssh.PublicKey, error) {
+	keys, err := (&hive.Dialer{Registry: r}).HostKeys(ctx, name)
+	if err != nil {
+		failed := scanned{node: name, err: err}
+		return nil, withHint(err, "%s", failed.hint())
+	}
 	var seen []string
-	for _, kind := range hostKeyTypes {
-		var shown ssh.PublicKey
-		conn, err := (&net.Dialer{Timeout: 10 * time.Second}).DialContext(ctx, "tcp", address)
-		if err != nil {
-			return nil, fmt.Errorf("reach node %q: %w", n.Name, err)
+	for _, key := range keys {
+		if ssh.FingerprintSHA256(key) == fingerprint {
+			return key, nil
 		}
-		conn.SetDeadline(time.Now().Add(10 * time.Second))
-		done := errors.New("seen")
-		c, _, _, err := ssh.NewClientConn(conn, address, &ssh.ClientConfig{
-			User:              n.SSHUser,
-			HostKeyAlgorithms: []string{kind},
-			HostKeyCallback: func(_ string, _ net.Addr, key ssh.PublicKey) error {
-				shown = key
-				return done // before anything secret is sent
-			},
-		})
-		if err == nil {
-			c.Close()
-		}
-		conn.Close()
-		if shown == nil {
-			continue // the server has no key of this type
-		}
-		if ssh.FingerprintSHA256(shown) == fingerprint {
-			return shown, nil
-		}
-		seen = append(seen, shown.Type()+" "+ssh.FingerprintSHA256(shown))
+		seen = append(seen, key.Type()+" "+ssh.FingerprintSHA256(key))
 	}
-	if len(seen) == 0 {
-		return nil, fmt.Errorf("%s shows no host key: is it an SSH server?", address)
-	}
-	return nil, withHint(fmt.Errorf("%w: %s shows no host key with that fingerprint, but %s", registry.ErrHostKeyChanged, address, strings.Join(seen, ", ")),
+	return nil, withHint(fmt.Errorf("%w: node %q shows no host key with that fingerprint, but %s", registry.ErrHostKeyChanged, name, cmp.Or(strings.Join(seen, ", "), "none")),
 		"Check the fingerprint on the node itself, not over this network: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub")
 }
 

@@ -13,7 +13,9 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/crypto/ssh"
 
+	"github.com/rbee-keeper/rbee-vault/internal/sshdtest"
 	"github.com/rbee-keeper/rbee-vault/keyring/keyringtest"
 )
 
@@ -62,6 +64,7 @@ func runScripts(t *testing.T, dir string, env []string) {
 				return err
 			}
 			e.Setenv("HOME", home)
+			e.Values[theTest{}] = e.T()
 			for _, pair := range env {
 				name, value, _ := strings.Cut(pair, "=")
 				e.Setenv(name, value)
@@ -80,8 +83,38 @@ func runScripts(t *testing.T, dir string, env []string) {
 			"octal":     octal,
 			"flip":      flip,
 			"substdout": substdout,
+			"sshd":      startSSHD,
 		},
 	})
+}
+
+// theTest is the key of a script's testing.TB.
+type theTest struct{}
+
+// startSSHD is sshd NAME AUTHORIZED [OPTION...]: starts an sshd that lets in the keys of
+// the file AUTHORIZED ("-" for none) on 127.0.0.1:$NAME_PORT, for the user $NAME_USER.
+// NAME-ed.pub and NAME-rsa.pub are its host keys, $NAME_ED and $NAME_RSA their fingerprints.
+// An option is a line of its configuration.
+func startSSHD(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: sshd NAME AUTHORIZED [OPTION...]")
+	}
+	authorized := ""
+	if args[1] != "-" {
+		authorized = ts.ReadFile(args[1])
+	}
+	server := sshdtest.Start(ts.Value(theTest{}).(testing.TB), authorized, args[2:]...)
+	name := args[0]
+	ts.Setenv(name+"_PORT", server.Port)
+	ts.Setenv(name+"_USER", server.User)
+	for i, kind := range []string{"ED", "RSA"} {
+		line, err := os.ReadFile(server.PublicFiles[i])
+		ts.Check(err)
+		key, _, _, _, err := ssh.ParseAuthorizedKey(line)
+		ts.Check(err)
+		ts.Setenv(name+"_"+kind, ssh.FingerprintSHA256(key))
+		ts.Check(os.WriteFile(ts.MkAbs(name+"-"+strings.ToLower(kind)+".pub"), line, 0o600))
+	}
 }
 
 // findPlanted looks for the planted word in every file below a directory.

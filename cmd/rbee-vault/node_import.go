@@ -201,7 +201,7 @@ func readKeys(ctx context.Context, set *registry.ImportSet, allowWeak bool) {
 			continue
 		}
 		k, err := readKeyFile(ctx, n.SSHKeyPath, allowWeak)
-		if errors.Is(err, vault.ErrNoWayIn) {
+		if errors.Is(err, vault.ErrNoUnlockMethod) {
 			err = fmt.Errorf("it has a passphrase, which an import does not ask for. After the import: rbee-vault ssh-key add %s --node %s", wire.Quote(n.SSHKeyPath), n.Name)
 		}
 		if err != nil {

@@ -101,10 +101,10 @@ func restore(ctx context.Context, a *app, cfg vault.Config, o restoreOptions, fi
 		return backup.Restored{}, err
 	}
 	done, err := backup.Restore(ctx, cfg, r, backup.RestoreOptions{
-		ReadOptions:    read,
-		NoKeyring:      o.noKeyring,
-		Replace:        o.replace,
-		ConfirmInPlace: a.confirmInPlace,
+		ReadOptions:     read,
+		NoKeyring:       o.noKeyring,
+		Replace:         o.replace,
+		ConfirmUnproven: a.confirmUnproven,
 	})
 	if o.replace && (errors.Is(err, backup.ErrUntrusted) || errors.Is(err, backup.ErrDamaged)) {
 		a.auditRefusedRestore(ctx, cfg, file, err)
@@ -149,8 +149,8 @@ sheet, or keep a new sheet: rbee-vault status --sheet FILE`)
 	a.showUnvouched(done.Slots, done.Signer)
 }
 
-// confirmInPlace asks about the recipients of a vault in place that nothing vouches for.
-func (a *app) confirmInPlace(ctx context.Context, in vault.InPlace) error {
+// confirmUnproven asks about the recipients of a vault in place that nothing vouches for.
+func (a *app) confirmUnproven(ctx context.Context, in vault.UnprovenVault) error {
 	a.ui.warn("nothing vouches for the vault in place: %v", in.Cause)
 	if in.Recipients == nil {
 		a.ui.warn("its recipients are not known, so all recipients of the backup come back, even those that were removed later")
@@ -225,7 +225,7 @@ func (a *app) auditRefusedRestore(ctx context.Context, cfg vault.Config, file st
 	v, err := vault.Open(ctx, cfg)
 	if err == nil {
 		err = v.Update(ctx, func(tx *vault.Tx) error {
-			return tx.Audit(ctx, vault.Event{Action: "vault.restore-refused", Subject: file, Detail: reason.Error()})
+			return tx.Audit(ctx, vault.Event{Action: vault.ActionRefuseRestore, Subject: file, Detail: reason.Error()})
 		})
 		v.Close()
 	}

@@ -132,7 +132,7 @@ func (a *app) showRotated(r vault.Rotated, dryRun bool) error {
 	if !dryRun {
 		pairs = append(pairs, [2]string{"key id", r.KeyID.String()}, [2]string{"signer", vault.Fingerprint(r.Signer)})
 	}
-	a.ui.pairs(append(pairs, [2]string{"opens by", vault.WaysIn(r.Slots, r.Keyring)}))
+	a.ui.pairs(append(pairs, [2]string{"opens by", vault.UnlockMethods(r.Slots, r.Keyring)}))
 	if !dryRun {
 		a.ui.info(`
 The vault has a new signer. Write the signer's fingerprint on the recovery sheet, or

@@ -166,7 +166,7 @@ func findRemovable(ctx context.Context, v *vault.Vault, name string) (gone vault
 	if !slices.ContainsFunc(remaining, vault.Slot.Durable) {
 		return gone, "", fmt.Errorf("%w: %s", vault.ErrLastSlot, gone.ID)
 	}
-	return gone, vault.WaysIn(remaining, keyring), nil
+	return gone, vault.UnlockMethods(remaining, keyring), nil
 }
 
 // showRemoved prints what was removed; left are the keyring items that are still there.

@@ -28,6 +28,7 @@ fingerprint, at least the first six characters of its hash, or the comment of th
 		newSSHKeyShow(a),
 		newSSHKeyExport(a),
 		newSSHKeyAssign(a),
+		newSSHKeyInstall(a),
 		newSSHKeyRemove(a),
 	)
 	return cmd

@@ -183,6 +183,16 @@ func objects[T any](u *ui, list []T) error {
 	return nil
 }
 
+// objectsOf prints the JSON of each value as a line.
+func objectsOf[T, J any](u *ui, list []T, convert func(T) J) error {
+	for _, v := range list {
+		if err := u.object(convert(v)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // notNil returns the list as JSON should have it: [] if it is empty, not null.
 func notNil[T any](list []T) []T { return append([]T{}, list...) }
 
@@ -258,6 +268,15 @@ func (u *ui) paint(s lipgloss.Style, word string) painted {
 // progress returns a function that draws the progress of a long job, and one that removes
 // the bar. The bar appears after half a second, and on a terminal only.
 func (u *ui) progress(what string) (report func(done, total int64), end func()) {
+	return u.bar(what, progressbar.OptionShowBytes(true))
+}
+
+// count is progress for a job that is counted in things, not in bytes.
+func (u *ui) count(what string) (report func(done, total int64), end func()) {
+	return u.bar(what, progressbar.OptionShowCount())
+}
+
+func (u *ui) bar(what string, show progressbar.Option) (report func(done, total int64), end func()) {
 	f, ok := u.err.(*os.File)
 	if u.app.quiet || u.app.json || !ok || !term.IsTerminal(int(f.Fd())) {
 		return nil, func() {}
@@ -272,7 +291,7 @@ func (u *ui) progress(what string) (report func(done, total int64), end func()) 
 			bar = progressbar.NewOptions64(total,
 				progressbar.OptionSetWriter(f),
 				progressbar.OptionSetDescription(what),
-				progressbar.OptionShowBytes(true),
+				show,
 				progressbar.OptionClearOnFinish(),
 			)
 		}

@@ -1,4 +1,4 @@
 package durable
 
-// RenameNew stands in for a link where the file system has none.
+// RenameNew replaces a link if the file system has none.
 var RenameNew = renameNew

@@ -1,4 +1,4 @@
 package durable
 
-// NetworkName names the file system of a number.
+// NetworkName returns the name of a file system by its number.
 func NetworkName(magic uint32) string { return networkFS[magic] }

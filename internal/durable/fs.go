@@ -6,23 +6,22 @@ import (
 	"syscall"
 )
 
-// FS is the set of file system calls whose order decides what a crash leaves
-// behind. It is an interface so that a test can make each call fail, or stop
-// the process, before or after its effect; [OS] is the only implementation
-// that a program uses.
+// FS is the set of file system calls whose order decides what a crash leaves. It is an
+// interface so that a test can make each call fail, or stop the process, before or after the
+// call takes effect. Programs use only [OS].
 type FS interface {
-	// CreateNew creates the file for writing, mode 0600, and fails with
-	// [fs.ErrExist] when there is one.
+	// CreateNew creates the file for writing, with mode 0600. If there is one, the error
+	// matches [fs.ErrExist].
 	CreateNew(path string) (File, error)
 	Rename(oldPath, newPath string) error
-	// Link fails with [fs.ErrExist] when newPath exists: the one way to give
-	// a finished file its name without ever replacing another. oldPath may be
-	// gone afterwards, where the file system has no links.
+	// Link gives a finished file its name and never replaces another file. If newPath exists,
+	// the error matches [fs.ErrExist]. If the file system has no links, oldPath is gone
+	// afterwards.
 	Link(oldPath, newPath string) error
 	Remove(path string) error
 	// Sync flushes the file at path to the disk.
 	Sync(path string) error
-	// SyncDir flushes a directory, and with it the names of its files.
+	// SyncDir flushes a directory, which holds the names of its files.
 	SyncDir(dir string) error
 }
 
@@ -79,5 +78,5 @@ func (OS) SyncDir(dir string) error {
 	return err
 }
 
-// Links is the number of names that a file has.
+// Links returns the number of names of a file.
 func Links(info os.FileInfo) uint64 { return uint64(info.Sys().(*syscall.Stat_t).Nlink) }

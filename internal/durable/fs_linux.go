@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// linkOrRename links, or where the file system has no links (FAT, as on many a
-// USB stick), renames without replacing.
+// linkOrRename links. If the file system has no links (FAT, as on many USB sticks), it renames
+// without replacing.
 func linkOrRename(oldPath, newPath string) error {
 	err := os.Link(oldPath, newPath)
 	if !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.ENOSYS) {
@@ -17,7 +17,7 @@ func linkOrRename(oldPath, newPath string) error {
 	return renameNew(oldPath, newPath)
 }
 
-// renameNew renames, and fails where newPath exists.
+// renameNew renames. It fails if newPath exists.
 func renameNew(oldPath, newPath string) error {
 	if err := unix.Renameat2(unix.AT_FDCWD, oldPath, unix.AT_FDCWD, newPath, unix.RENAME_NOREPLACE); err != nil {
 		return &os.LinkError{Op: "renameat2", Old: oldPath, New: newPath, Err: err}
@@ -25,8 +25,8 @@ func renameNew(oldPath, newPath string) error {
 	return nil
 }
 
-// NetworkFS names the network file system, or the one that a program serves, that a
-// directory is on; "" for a local one.
+// NetworkFS returns the name of the file system of a directory, if it is a network file system
+// or one that a program serves. For a local one it returns "".
 func NetworkFS(dir string) (string, error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {

@@ -11,8 +11,8 @@ import (
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
 )
 
-// TestNothingIsReplaced: neither a new file, nor a link, nor what stands in for one
-// replaces what is there.
+// TestNothingIsReplaced: a new file, a link, and the rename that replaces a link never replace
+// an existing file.
 func TestNothingIsReplaced(t *testing.T) {
 	for name, call := range map[string]func(from, to string) error{
 		"create": func(_, to string) error { _, err := (durable.OS{}).CreateNew(to); return err },
@@ -40,7 +40,7 @@ func TestNothingIsReplaced(t *testing.T) {
 	}
 }
 
-// TestFlushesAreAsked: the kernel is asked, for it says no where it cannot.
+// TestFlushesAreAsked: the kernel is really called: it returns an error if it cannot flush.
 func TestFlushesAreAsked(t *testing.T) {
 	if err := (durable.OS{}).Sync("/dev/null"); err == nil {
 		t.Error("/dev/null was flushed")

@@ -6,5 +6,5 @@ import "os"
 
 func linkOrRename(oldPath, newPath string) error { return os.Link(oldPath, newPath) }
 
-// NetworkFS cannot tell here.
+// NetworkFS always returns "": on this system it is not known.
 func NetworkFS(string) (string, error) { return "", nil }

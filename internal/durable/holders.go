@@ -13,7 +13,7 @@ import (
 // Holder is a process that holds a lock.
 type Holder struct {
 	PID     int
-	Program string // its short name, or "" when it cannot be told
+	Program string // its short name, or "" if it is not known
 }
 
 func (h Holder) String() string {
@@ -23,9 +23,9 @@ func (h Holder) String() string {
 	return fmt.Sprintf("%s (pid %d)", h.Program, h.PID)
 }
 
-// Holders names the other processes that hold a flock on the file at path, as
-// far as /proc/locks tells: on a system without one, or from within another
-// pid namespace, it returns nothing. It is for messages, not for decisions.
+// Holders returns the other processes that hold a flock on the file at path, as /proc/locks
+// lists them. On a system without that file, or from another pid namespace, it returns nothing.
+// It is for messages, not for decisions.
 func Holders(path string) []Holder {
 	var st syscall.Stat_t
 	if err := syscall.Stat(path, &st); err != nil {
@@ -47,13 +47,13 @@ func Holders(path string) []Holder {
 		if err != nil || pid <= 0 || pid == os.Getpid() {
 			continue
 		}
-		// The device is compared loosely: on some file systems (btrfs,
-		// overlayfs) stat and /proc/locks name different ones.
+		// Only the inode is compared: on some file systems (btrfs, overlayfs) stat and
+		// /proc/locks show different devices.
 		id := strings.Split(fields[5], ":")
 		if id[len(id)-1] != strconv.FormatUint(st.Ino, 10) {
 			continue
 		}
-		// The list may shift while it is read, and tell of one twice.
+		// The list may change while it is read, and then show a process twice.
 		if slices.ContainsFunc(holders, func(h Holder) bool { return h.PID == pid }) {
 			continue
 		}

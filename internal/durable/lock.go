@@ -10,26 +10,25 @@ import (
 	"github.com/gofrs/flock"
 )
 
-// ErrLocked: another holder kept the lock until the context ended.
+// ErrLocked: another holder had the lock until the deadline of the context.
 var ErrLocked = errors.New("lock is held by another")
 
-// retryDelay is how often a waiter asks again: flock(2) cannot be given a
-// deadline, so a waiter polls.
+// retryDelay is the time between two attempts. flock(2) has no deadline, so a waiter must poll.
 const retryDelay = time.Millisecond
 
-// Lock is an advisory lock between processes, flock(2) on a file that has no
-// content and is never unlinked: an unlinked lock file would let two holders
-// in. The operating system releases it when a process dies.
+// Lock is an advisory lock between processes: flock(2) on a file. The file has no content and
+// is never unlinked, because after an unlink two holders could lock two files of the same name.
+// The operating system releases the lock when a process dies.
 //
-// A Lock may be used by several goroutines; it admits one at a time, because
-// flock grants a second lock on one handle without complaint.
+// Several goroutines may use a Lock. It admits one at a time, because flock grants a second
+// lock on the same handle.
 type Lock struct {
 	mu chan struct{} // holds one token while locked
 	fl *flock.Flock
 }
 
-// NewLock returns an unlocked Lock on the file at path, which is created with
-// mode 0600 when it is first taken.
+// NewLock returns an unlocked Lock on the file at path. The file is created with mode 0600 when
+// the lock is first taken.
 func NewLock(path string) *Lock {
 	return &Lock{
 		mu: make(chan struct{}, 1),
@@ -40,19 +39,19 @@ func NewLock(path string) *Lock {
 // Path returns the lock file's path.
 func (l *Lock) Path() string { return l.fl.Path() }
 
-// Exclusive waits for the lock, with nobody beside, until ctx ends. A deadline
-// gives [ErrLocked], a cancellation the context's error.
+// Exclusive waits for the lock until ctx ends. Nobody else holds it then. After a deadline the
+// error is [ErrLocked], after a cancellation that of the context.
 func (l *Lock) Exclusive(ctx context.Context) error {
 	return l.take(ctx, l.fl.TryLockContext)
 }
 
-// Shared waits for the lock, with other sharers allowed beside, until ctx
-// ends. Errors as for [Lock.Exclusive].
+// Shared waits for the lock until ctx ends. Others may hold it shared too. Errors are those of
+// [Lock.Exclusive].
 func (l *Lock) Shared(ctx context.Context) error {
 	return l.take(ctx, l.fl.TryRLockContext)
 }
 
-// TryExclusive takes the lock if nobody holds it, without waiting.
+// TryExclusive takes the lock if nobody holds it. It does not wait.
 func (l *Lock) TryExclusive() (bool, error) {
 	select {
 	case l.mu <- struct{}{}:
@@ -89,7 +88,7 @@ func lockError(err error) error {
 	return err
 }
 
-// Unlock releases the lock. It must be held.
+// Unlock releases the lock, which must be held.
 func (l *Lock) Unlock() error {
 	err := l.fl.Unlock()
 	<-l.mu

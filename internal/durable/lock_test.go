@@ -12,7 +12,7 @@ import (
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
 )
 
-// soon is a deadline for a lock that is not to be had.
+// soon is a deadline for a lock that cannot be taken.
 func soon(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	t.Cleanup(cancel)
@@ -62,7 +62,7 @@ func TestLockBetweenProcesses(t *testing.T) {
 			} else if err == nil {
 				lock.Unlock()
 			}
-			them.kill() // the system lets go of a dead process's lock
+			them.kill() // the system releases a dead process's lock
 			if err := take(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -84,7 +84,7 @@ func TestLockBetweenProcesses(t *testing.T) {
 	}
 }
 
-// TestLockWaits: a waiter gets the lock when the other lets go.
+// TestLockWaits: a waiter gets the lock when the other process releases it.
 func TestLockWaits(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
 	them := holdElsewhere(t, path, "exclusive")
@@ -160,7 +160,7 @@ func TestLockFile(t *testing.T) {
 	if err := absent.Exclusive(t.Context()); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("%v, want fs.ErrNotExist", err)
 	}
-	// A lock that could not be had can be asked for again.
+	// After a failed attempt, the lock can be tried again.
 	os.Mkdir(filepath.Join(dir, "absent"), 0o700)
 	if err := absent.Exclusive(t.Context()); err != nil {
 		t.Fatal(err)

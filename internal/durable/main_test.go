@@ -12,8 +12,8 @@ import (
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
 )
 
-// lockFile names the file that the test binary, run as a process of its own,
-// locks until its standard input ends.
+// lockFile is the variable that names the file to lock. The test binary, as a separate process,
+// locks it until its standard input ends.
 const lockFile = "RBEE_TEST_LOCK"
 
 func TestMain(m *testing.M) {
@@ -68,7 +68,7 @@ func holdElsewhere(t *testing.T, path, how string) other {
 	return other{cmd, in}
 }
 
-// release lets go, and kill does not even say so.
+// release releases the lock. kill kills the process, which cannot release it.
 func (o other) release() {
 	o.in.Close()
 	o.cmd.Wait()

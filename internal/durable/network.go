@@ -1,8 +1,8 @@
 package durable
 
-// networkFS names the file systems, by the number that statfs gives, on which a
-// lock may hold off this machine alone, or a flush reach nobody's disk. What a
-// program serves through FUSE cannot be told.
+// networkFS names the file systems on which a lock may only work within this machine, or a
+// flush may reach no disk. The key is the number that statfs returns. Behind FUSE there may be
+// any program, so nothing is known about it.
 var networkFS = map[uint32]string{
 	0x6969:     "NFS",
 	0xff534d42: "CIFS",

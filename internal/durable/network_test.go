@@ -15,7 +15,7 @@ func TestNetworkFS(t *testing.T) {
 	if _, err := durable.NetworkFS("/absent"); err == nil {
 		t.Error("no error for a directory that is not there")
 	}
-	// As linux/magic.h and the sources of these file systems have them.
+	// The numbers in linux/magic.h and in the sources of these file systems.
 	for magic, want := range map[uint32]string{
 		0x6969: "NFS", 0xff534d42: "CIFS", 0x517b: "SMB", 0xfe534d42: "SMB", 0x01021997: "9p", 0x65735546: "FUSE",
 		0xef53: "", 0x58465342: "", 0x9123683e: "", 0x01021994: "", 0x794c7630: "", // ext4, XFS, btrfs, tmpfs, overlay

@@ -12,16 +12,15 @@ import (
 	"strings"
 )
 
-// partInfix marks a file that is still being written: NAME + partInfix + a
-// random suffix. A killed process leaves one behind; [IsPart] knows them.
+// partInfix marks a file that is still being written. Its name is NAME + partInfix + a random
+// suffix. A killed process may leave one; [IsPart] recognizes it.
 const partInfix = ".part-"
 
-// Replace puts data at path, whole or not at all, replacing what is there. If
-// it returns an error, the file at path is the old one or, when only the flush
-// of the directory failed, the new one: never a mixture.
+// Replace writes data to the file at path and replaces what is there. If it returns an error,
+// the file at path is unchanged; only if the flush of the directory failed, it may be the new
+// file. It is never a mixture.
 //
-// The order: create a part beside it, write, fsync, close, rename, fsync the
-// directory.
+// The order: create a part beside the file, write, fsync, close, rename, fsync the directory.
 func Replace(fsys FS, path string, data []byte) error {
 	return put(fsys, path, func(w io.Writer) error {
 		_, err := w.Write(data)
@@ -29,8 +28,8 @@ func Replace(fsys FS, path string, data []byte) error {
 	}, fsys.Rename)
 }
 
-// Create puts data at path, whole or not at all, and fails with
-// [fs.ErrExist] when something is there.
+// Create writes data to a new file at path. The file is complete or does not exist. If the path
+// is taken, the error matches [fs.ErrExist].
 func Create(fsys FS, path string, data []byte) error {
 	return CreateFrom(fsys, path, func(w io.Writer) error {
 		_, err := w.Write(data)
@@ -38,11 +37,11 @@ func Create(fsys FS, path string, data []byte) error {
 	})
 }
 
-// CreateFrom is [Create] for content that write produces as a stream. When
-// write fails, its error is returned and nothing stays behind.
+// CreateFrom is [Create] for content that write writes as a stream. If write fails, its error
+// is returned, and no file is left.
 //
-// The order: create a part beside it, write, fsync, close, link to the name,
-// unlink the part, fsync the directory.
+// The order: create a part beside the file, write, fsync, close, link to the name, unlink the
+// part, fsync the directory.
 func CreateFrom(fsys FS, path string, write func(io.Writer) error) error {
 	return put(fsys, path, write, func(part, path string) error {
 		if err := fsys.Link(part, path); err != nil {
@@ -52,8 +51,7 @@ func CreateFrom(fsys FS, path string, write func(io.Writer) error) error {
 	})
 }
 
-// Copy makes a durable copy of the file at src as the new file dst, as
-// [CreateFrom] does.
+// Copy makes a durable copy of the file at src. dst is a new file, as with [CreateFrom].
 func Copy(fsys FS, src, dst string) error {
 	in, err := os.Open(src)
 	if err != nil {
@@ -100,15 +98,14 @@ func put(fsys FS, path string, write func(io.Writer) error, commit func(part, pa
 	return nil
 }
 
-// IsPart reports whether a name is that of an unfinished file, which an
-// interrupted write left. The caller must hold whatever lock keeps writers away
-// before it removes one.
+// IsPart reports whether the name is that of an unfinished file, which an interrupted write
+// left. Before the caller removes such a file, it must hold the lock that keeps writers away.
 func IsPart(path string) bool {
 	_, ok := PartOf(path)
 	return ok
 }
 
-// PartOf returns the path of the file that an unfinished one was to be.
+// PartOf returns the path of the file that an unfinished file was to become.
 func PartOf(path string) (whole string, ok bool) {
 	at := strings.LastIndex(path, partInfix)
 	if at < 0 || at == len(path)-len(filepath.Base(path)) || len(path) != at+len(partInfix)+16 {
@@ -120,8 +117,8 @@ func PartOf(path string) (whole string, ok bool) {
 	return path[:at], true
 }
 
-// RemoveParts removes what interrupted writes of the file at path left beside
-// it. Nobody may be writing it.
+// RemoveParts removes the parts that interrupted writes of the file at path left. Nobody may be
+// writing that file.
 func RemoveParts(fsys FS, path string) error {
 	entries, err := os.ReadDir(filepath.Dir(path))
 	if err != nil {
@@ -137,8 +134,8 @@ func RemoveParts(fsys FS, path string) error {
 	return nil
 }
 
-// Exists reports whether something stands at path. An error other than
-// absence is returned: a file that cannot be examined is not absent.
+// Exists reports whether there is a file at path. If the file cannot be examined, it returns
+// the error: such a file is not absent.
 func Exists(path string) (bool, error) {
 	_, err := os.Lstat(path)
 	if err == nil {
@@ -150,7 +147,7 @@ func Exists(path string) (bool, error) {
 	return false, err
 }
 
-// RemoveIfExists removes the file at path and returns nil when there is none.
+// RemoveIfExists removes the file at path. If there is none, it returns nil.
 func RemoveIfExists(fsys FS, path string) error {
 	if ok, err := Exists(path); err != nil || !ok {
 		return err

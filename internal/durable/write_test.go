@@ -41,16 +41,16 @@ func put(t *testing.T, path, content string) {
 	}
 }
 
-// TestWritesUnderFaults strikes each call of each way to write a file. The file
-// is then the old one or the new one, and when an error says that nothing
-// happened before the file had its name, no part of it is left.
+// TestWritesUnderFaults makes each call of each function that writes a file fail. After that
+// the file is the old one or the new one. If an error says that nothing happened before the
+// file had its name, no part of it is left.
 func TestWritesUnderFaults(t *testing.T) {
 	const before, after = "old content", "new content"
 	source := filepath.Join(t.TempDir(), "source")
 	put(t, source, after)
 	ways := []struct {
 		name   string
-		exists bool // the file that is written is there
+		exists bool // the file exists before
 		write  func(fsys durable.FS, path string) error
 		steps  string
 	}{
@@ -86,27 +86,27 @@ func TestWritesUnderFaults(t *testing.T) {
 			}
 			var names []string
 			for at := 1; at <= counted.N(); at++ {
-				for _, b := range []faulttest.Blow{faulttest.FailBefore, faulttest.FailAfter, faulttest.FailOnwards} {
-					steps := &faulttest.Steps{At: at, Blow: b}
+				for _, b := range []faulttest.Fault{faulttest.FailBefore, faulttest.FailAfter, faulttest.FailOnwards} {
+					steps := &faulttest.Steps{At: at, Fault: b}
 					dir, err := run(steps)
 					if b == faulttest.FailBefore {
-						names = append(names, steps.Struck())
+						names = append(names, steps.FaultStep())
 					}
 					if !errors.Is(err, faulttest.ErrFault) {
-						t.Errorf("%s, %s: %v, want the fault", steps.Struck(), b, err)
+						t.Errorf("%s, %s: %v, want the fault", steps.FaultStep(), b, err)
 					}
 					found := files(t, dir)
 					switch content, ok := found["F"]; {
-					case ok && content == after && strings.Contains("rename F, link F, remove F, sync directory", steps.Struck()):
+					case ok && content == after && strings.Contains("rename F, link F, remove F, sync directory", steps.FaultStep()):
 					case way.exists && content == before, !way.exists && !ok:
 					default:
-						t.Errorf("%s, %s: content %q", steps.Struck(), b, content)
+						t.Errorf("%s, %s: content %q", steps.FaultStep(), b, content)
 					}
 					delete(found, "F")
 					for name := range found {
-						// Only where the part cannot be removed either, or is the file.
+						// Unless the part cannot be removed either, or the part is the file.
 						if !durable.IsPart(name) || b != faulttest.FailOnwards {
-							t.Errorf("%s, %s: %s is left", steps.Struck(), b, name)
+							t.Errorf("%s, %s: %s is left", steps.FaultStep(), b, name)
 						}
 					}
 				}
@@ -118,8 +118,8 @@ func TestWritesUnderFaults(t *testing.T) {
 	}
 }
 
-// recorder checks that a part is made with the final mode, and that nobody sees
-// it under the final name before it is flushed and closed.
+// recorder checks that a part is created with its final mode, and that the final name does not
+// exist before the part is flushed and closed.
 type recorder struct {
 	faulttest.FS
 	t *testing.T
@@ -221,7 +221,7 @@ func TestExists(t *testing.T) {
 			t.Errorf("Exists(%q) = %t, %v", name, got, err)
 		}
 	}
-	// What cannot be examined is not absent.
+	// A file that cannot be examined is not absent.
 	if got, err := durable.Exists(filepath.Join(dir, "F", "G")); err == nil {
 		t.Errorf("Exists below a file = %t, %v, want an error", got, err)
 	}

@@ -14,26 +14,26 @@ import (
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
 )
 
-// Disk is the real file system with a memory of what was not flushed, so that a
-// test can cut the power: a file's content is lost until it is flushed, and a
-// change of names until the directory is. SQLite's own files are not written
-// through it: SQLite flushes those itself. A database that SQLite builds is lost
-// until it was flushed by [durable.FS].Sync.
+// Disk is the real file system, and it remembers what was not flushed. So a test can cut the
+// power: a file's content is lost until the file is flushed, and a change of names is lost
+// until the directory is flushed. SQLite's own files are not written through it, because SQLite
+// flushes them itself. A database that SQLite builds is lost until [durable.FS].Sync flushes
+// it.
 type Disk struct {
-	// Lost is a directory on the same file system, where files are kept that may
-	// get their names back. It is gone after the cut. After a kill it tells the
-	// disk of the next process what was not flushed: the power is still on.
+	// Lost is a directory on the same file system. It keeps files that may get their names
+	// back. After a power cut it is gone. After a kill it holds what was not flushed for the
+	// Disk of the next process: the power is still on.
 	Lost string
 
 	mu    sync.Mutex
 	files []*diskFile
-	names map[string]*diskFile // as the program sees them, of every path that it changed
+	names map[string]*diskFile // as the program sees them, for every path that it changed
 	safe  map[string]*diskFile // as they are on the disk
-	ops   []nameOp             // what lies between, in their order
+	ops   []nameOp             // the changes between the two, in order
 	kept  int
 }
 
-// saved is a disk between two processes; files by their place in the list, -1 for
+// saved is a Disk between two processes. Files are given by their index in the list; -1 is
 // none.
 type saved struct {
 	Files       []diskFile
@@ -49,12 +49,12 @@ type savedOp struct {
 
 var _ durable.FS = (*Disk)(nil)
 
-// diskFile is a file, by whatever name.
+// diskFile is a file, whatever its names are.
 type diskFile struct {
 	ID      [2]uint64
-	Written bool   // through the seam: what is not flushed is lost
-	Flushed int64  // how much of it was
-	Keep    string // its name in Lost, where it has lost another
+	Written bool   // written through this FS: what is not flushed is lost
+	Flushed int64  // how many bytes of it are flushed
+	Keep    string // its name in Lost, if another name of it was changed
 }
 
 func fileID(info os.FileInfo) [2]uint64 {
@@ -62,7 +62,7 @@ func fileID(info os.FileInfo) [2]uint64 {
 	return [2]uint64{uint64(st.Dev), st.Ino}
 }
 
-// nameOp is a change of names that was not flushed yet. A nil file: the name was
+// nameOp is a change of names that is not flushed yet. A nil file means that the name was
 // removed.
 type nameOp struct {
 	file *diskFile // whose names changed
@@ -136,7 +136,7 @@ func (d *Disk) Sync(path string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if file := d.look(path); file != nil {
-		file.Written = false // from here on it is SQLite's
+		file.Written = false // from here on SQLite writes it
 	}
 	return nil
 }
@@ -161,7 +161,7 @@ func (d *Disk) SyncDir(dir string) error {
 		}
 	}
 	d.ops = left
-	for _, file := range d.files { // nothing gives it a name any more
+	for _, file := range d.files { // remove the kept files that can get no name any more
 		if file.Keep != "" && !d.named(file) {
 			os.Remove(file.Keep)
 			file.Keep = ""
@@ -170,7 +170,7 @@ func (d *Disk) SyncDir(dir string) error {
 	return nil
 }
 
-// named reports whether a cut may give the file another name.
+// named reports whether a power cut may give the file another name.
 func (d *Disk) named(file *diskFile) bool {
 	for path, f := range d.safe {
 		if f == file && d.names[path] != file {
@@ -185,7 +185,7 @@ func (d *Disk) named(file *diskFile) bool {
 	return false
 }
 
-// Unflushed reports whether a cut would lose something.
+// Unflushed reports whether a power cut would lose anything.
 func (d *Disk) Unflushed() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -227,7 +227,7 @@ func (d *Disk) look(path string) *diskFile {
 			return file
 		}
 	}
-	file := &diskFile{ID: fileID(info)} // it was there before, or is SQLite's
+	file := &diskFile{ID: fileID(info)} // it existed before, or it is SQLite's
 	d.files = append(d.files, file)
 	d.names[path], d.safe[path] = file, file
 	return file
@@ -253,10 +253,9 @@ func (d *Disk) change(file *diskFile, set map[string]*diskFile) {
 	d.ops = append(d.ops, nameOp{file, set})
 }
 
-// Cut makes the disk what it is after a power cut. Nothing may be written
-// afterwards: the process must end. The blow says what of the changes that were
-// not flushed has reached the disk all the same.
-func (d *Disk) Cut(b Blow) {
+// Cut makes the disk what it is after a power cut. Nothing may be written afterwards: the
+// process must end. The fault says which of the unflushed changes have still reached the disk.
+func (d *Disk) Cut(b Fault) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.load()
@@ -266,7 +265,7 @@ func (d *Disk) Cut(b Blow) {
 		ops = nil
 	case CutSome:
 		ops = ops[:len(ops)/2]
-	case CutLast: // the last change, and what its file needs for it
+	case CutLast: // the last change, and the earlier changes of its file
 		ops = nil
 		for _, op := range d.ops {
 			if op.file == d.ops[len(d.ops)-1].file {
@@ -295,8 +294,8 @@ func (d *Disk) Cut(b Blow) {
 		if after[path] == file {
 			continue
 		}
-		// SQLite flushes the directory with the first of a log; before that, the names
-		// of its own files are lost as well.
+		// SQLite flushes the directory with the first flush of a log. Before that, the names of
+		// SQLite's files are lost too.
 		if info, err := os.Stat(path + "-wal"); err == nil && info.Size() == 0 {
 			must(durable.RemoveIfExists(durable.OS{}, path+"-wal"))
 			must(durable.RemoveIfExists(durable.OS{}, path+"-shm"))
@@ -328,7 +327,7 @@ func must(err error) {
 
 func (d *Disk) state() string { return filepath.Join(d.Lost, "state") }
 
-// load takes up what a killed process left, once.
+// load reads what a killed process left, once.
 func (d *Disk) load() {
 	if d.names != nil {
 		return
@@ -364,7 +363,7 @@ func (d *Disk) file(i int) *diskFile {
 	return d.files[i]
 }
 
-// Save leaves what was not flushed to the disk of the next process.
+// Save stores what was not flushed, for the Disk of the next process.
 func (d *Disk) Save() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -390,7 +389,7 @@ func (d *Disk) Save() {
 	must(os.WriteFile(d.state(), data, 0o600))
 }
 
-// openFile is a file that is being written through the seam.
+// openFile is a file that is written through the Disk.
 type openFile struct {
 	*os.File
 	disk *Disk

@@ -1,7 +1,7 @@
-// Package faulttest strikes at the steps by which a program makes something
-// durable. Each call to the file system or the keyring is a step; a test counts
-// them in a clean run, and then runs again for each with one that fails, or at
-// which the process is killed, before or after its effect.
+// Package faulttest injects faults into the steps by which a program makes something durable.
+// Each call of the file system or the keyring is a step. A test counts the steps in a run
+// without faults. Then it runs again for each step, and that step fails, or the process is
+// killed at it, before or after the step takes effect.
 package faulttest
 
 import (
@@ -12,70 +12,70 @@ import (
 	"syscall"
 )
 
-// Blow says what happens at the step that is struck.
-type Blow string
+// Fault is what happens at the chosen step.
+type Fault string
 
-// The blows. A kill is SIGKILL of the own process: strike it in a child.
+// The faults. A kill is SIGKILL of this very process, so it is for child processes.
 const (
-	FailBefore  Blow = "fail before"  // without effect
-	FailAfter   Blow = "fail after"   // with it: what the caller takes for a failure
-	FailOnwards Blow = "fail onwards" // this step and all that follow: a full disk stays full
-	KillBefore  Blow = "kill before"
-	KillAfter   Blow = "kill after"
+	FailBefore  Fault = "fail before"  // the call has no effect
+	FailAfter   Fault = "fail after"   // the call has its effect, but returns an error
+	FailOnwards Fault = "fail onwards" // this step and all later ones: a full disk stays full
+	KillBefore  Fault = "kill before"
+	KillAfter   Fault = "kill after"
 )
 
-// The power cuts. Each strikes before its step, or behind the last one by
-// [Steps.End], and ends the process. They need [Steps.Disk].
+// The power cuts. Each happens before its step, or after the last step by [Steps.End], and ends
+// the process. They need [Steps.Disk].
 const (
-	CutAll  Blow = "cut, all lost"      // nothing reached the disk that was not flushed
-	CutSome Blow = "cut, some lost"     // the first half of the names did, and half of each content
-	CutLast Blow = "cut, the last kept" // of the names the last one alone did, with what its file needs for it
+	CutAll  Fault = "cut, all lost"      // only what was flushed reached the disk
+	CutSome Fault = "cut, some lost"     // also the first half of the name changes, and half of each content
+	CutLast Fault = "cut, the last kept" // also the last name change, with the earlier ones of its file
 )
 
 // Cuts are the power cuts.
-var Cuts = []Blow{CutAll, CutSome, CutLast}
+var Cuts = []Fault{CutAll, CutSome, CutLast}
 
-// Blows are all of them.
-var Blows = []Blow{FailBefore, FailAfter, FailOnwards, KillBefore, KillAfter}
+// Faults are all of them.
+var Faults = []Fault{FailBefore, FailAfter, FailOnwards, KillBefore, KillAfter}
 
-// Kills reports whether the process does not survive the blow.
-func (b Blow) Kills() bool { return b == KillBefore || b == KillAfter }
+// Kills reports whether the fault kills the process.
+func (b Fault) Kills() bool { return b == KillBefore || b == KillAfter }
 
-// ErrFault is the error of a step that is made to fail.
+// ErrFault is the error of a step that fails on purpose.
 var ErrFault = errors.New("injected fault")
 
-// Steps counts steps and strikes at one of them. The zero value strikes at
-// none. It is safe for concurrent use.
+// Steps counts steps and injects a fault at one of them. The zero value injects none. It is
+// safe for concurrent use.
 type Steps struct {
-	At   int // the step to strike, from 1; 0: none
-	Blow Blow
-	Disk *Disk // the file system, where the power is to be cut; nil: the real one
+	At    int // the step with the fault, from 1; 0: none
+	Fault Fault
+	Disk  *Disk // the file system, if the power is to be cut; nil: the real one
 
-	mu     sync.Mutex
-	names  []string
-	struck string
-	unsafe []bool // by step: whether a cut before it would lose something
+	mu        sync.Mutex
+	names     []string
+	faultStep string
+	unsafe    []bool // by step: whether a power cut before it would lose anything
 }
 
-// N returns how many steps there have been.
+// N returns the number of steps so far.
 func (s *Steps) N() int { return len(s.Names()) }
 
-// Names returns the names of the steps so far: that of step n stands at n-1.
+// Names returns the names of the steps so far. Step n has the index n-1.
 func (s *Steps) Names() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.names)
 }
 
-// Struck returns the name of the step that was struck, or "".
-func (s *Steps) Struck() string {
+// FaultStep returns the name of the step with the fault, or "".
+func (s *Steps) FaultStep() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.struck
+	return s.faultStep
 }
 
-// Do makes a call as one step. A failure of the call itself goes before one that
-// is injected after it.
+// Do makes a call as one step. If the call itself fails, its error is returned instead of the
+// injected one.
 func (s *Steps) Do(name string, call func() error) error {
 	switch s.next(name) {
 	case FailBefore, FailOnwards:
@@ -98,24 +98,24 @@ func (s *Steps) Do(name string, call func() error) error {
 	return call()
 }
 
-// next counts a step and returns what is to happen to it, "" for nothing.
-func (s *Steps) next(name string) Blow {
+// next counts a step and returns the fault for it, or "".
+func (s *Steps) next(name string) Fault {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.names = append(s.names, name)
 	n := len(s.names)
 	s.unsafe = append(s.unsafe, s.Disk != nil && s.Disk.Unflushed())
-	if s.At == 0 || n < s.At || (n > s.At && s.Blow != FailOnwards) {
+	if s.At == 0 || n < s.At || (n > s.At && s.Fault != FailOnwards) {
 		return ""
 	}
 	if n == s.At {
-		s.struck = name
+		s.faultStep = name
 	}
-	return s.Blow
+	return s.Fault
 }
 
-// Unsafe reports whether a power cut before the step would have lost something. The
-// one behind the last is the end.
+// Unsafe reports whether a power cut before the step would have lost anything. The step after
+// the last one is the end.
 func (s *Steps) Unsafe(at int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -125,14 +125,14 @@ func (s *Steps) Unsafe(at int) bool {
 	return s.unsafe[at-1]
 }
 
-// End cuts the power behind the last step, where the blow is a cut.
+// End cuts the power after the last step, if the fault is a power cut.
 func (s *Steps) End() {
 	if s.Disk != nil && s.At > s.N() {
 		s.cut()
 	}
 }
 
-// save leaves what was not flushed to whoever comes after a kill.
+// save stores what was not flushed for the process after a kill.
 func (s *Steps) save() {
 	if s.Disk != nil {
 		s.Disk.Save()
@@ -140,7 +140,7 @@ func (s *Steps) save() {
 }
 
 func (s *Steps) cut() {
-	s.Disk.Cut(s.Blow)
+	s.Disk.Cut(s.Fault)
 	kill()
 }
 

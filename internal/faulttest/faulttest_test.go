@@ -23,10 +23,10 @@ func TestKeyring(t *testing.T) {
 	}
 }
 
-// TestSteps: the blow falls on its step, before or after the effect.
+// TestSteps: the fault is at its step, before or after the effect.
 func TestSteps(t *testing.T) {
 	for _, test := range []struct {
-		blow    faulttest.Blow
+		fault   faulttest.Fault
 		effects []int // the calls that took effect
 		errs    []int // the calls that failed
 	}{
@@ -35,7 +35,7 @@ func TestSteps(t *testing.T) {
 		{faulttest.FailOnwards, []int{1}, []int{2, 3, 4}},
 		{"", []int{1, 2, 3, 4}, nil},
 	} {
-		steps := &faulttest.Steps{At: 2, Blow: test.blow}
+		steps := &faulttest.Steps{At: 2, Fault: test.fault}
 		var effects, errs []int
 		for n := 1; n <= 4; n++ {
 			err := steps.Do(string(rune('a'+n-1)), func() error { effects = append(effects, n); return nil })
@@ -43,8 +43,8 @@ func TestSteps(t *testing.T) {
 				errs = append(errs, n)
 			}
 		}
-		if !slices.Equal(effects, test.effects) || !slices.Equal(errs, test.errs) || steps.Struck() != "b" || steps.N() != 4 {
-			t.Errorf("%q: effects %v, errors %v, struck %q of %d", test.blow, effects, errs, steps.Struck(), steps.N())
+		if !slices.Equal(effects, test.effects) || !slices.Equal(errs, test.errs) || steps.FaultStep() != "b" || steps.N() != 4 {
+			t.Errorf("%q: effects %v, errors %v, fault step %q of %d", test.fault, effects, errs, steps.FaultStep(), steps.N())
 		}
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
 )
 
-// FS is the real file system, step by step, or the disk of the steps.
+// FS is the real file system, or the Disk of the steps. Each call is a step.
 type FS struct{ Steps *Steps }
 
 var _ durable.FS = FS{}
@@ -65,8 +65,8 @@ type file struct {
 	steps *Steps
 }
 
-// Write fails, where it is struck before its effect, with half of the bytes
-// written: a disk fills up in the middle.
+// Write writes half of the bytes if the step fails before its effect: a disk gets full in the
+// middle of a write.
 func (f file) Write(p []byte) (n int, err error) {
 	called := false
 	err = f.steps.Do("write "+base(f.Name()), func() (err error) {
@@ -83,7 +83,7 @@ func (f file) Write(p []byte) (n int, err error) {
 // Sync implements [durable.File].
 func (f file) Sync() error { return f.steps.Do("fsync "+base(f.Name()), f.File.Sync) }
 
-// Close closes the file in any case: a failed close leaves no descriptor.
+// Close always closes the file: a failed close leaves no open descriptor.
 func (f file) Close() error {
 	called := false
 	err := f.steps.Do("close "+base(f.Name()), func() error {
@@ -96,7 +96,7 @@ func (f file) Close() error {
 	return err
 }
 
-// base is a file's name without what differs from run to run.
+// base returns a file's name without the parts that differ from run to run.
 func base(path string) string {
 	name, _, _ := strings.Cut(filepath.Base(path), ".part-")
 	name, _, _ = strings.Cut(name, ".replaced-")

@@ -14,8 +14,8 @@ import (
 	"github.com/rbee-keeper/rbee-vault/keyring"
 )
 
-// Keyring is a keyring that outlives the process: a directory with a file for
-// each item. Each call is a step.
+// Keyring is a keyring that outlives the process: a directory with one file per item. Each call
+// is a step.
 type Keyring struct {
 	Dir   string
 	Steps *Steps
@@ -39,7 +39,7 @@ func (k Keyring) Get(ctx context.Context, account string) (value string, err err
 	return value, nil
 }
 
-// GetAll returns the items' values, "" for an absent one. It is one step.
+// GetAll returns the items' values, and "" for an absent item. It is one step.
 func (k Keyring) GetAll(ctx context.Context, accounts ...string) ([]string, error) {
 	values := make([]string, len(accounts))
 	err := k.do(ctx, "get", strings.Join(accounts, " "), func() error {

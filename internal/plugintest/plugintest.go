@@ -11,11 +11,11 @@ import (
 	"filippo.io/age/plugin"
 )
 
-// name of the plugin.
+// name is the name of the plugin.
 const name = "rbeetest"
 
-// Install builds the plugin and puts it into PATH for the test. It returns the
-// directory that the plugin is in.
+// Install builds the plugin and puts it into PATH for the test. It returns the plugin's
+// directory.
 func Install(t testing.TB) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -31,12 +31,12 @@ func Install(t testing.TB) string {
 type Key struct {
 	Recipient string // age1rbeetest1...
 	Identity  string // AGE-PLUGIN-RBEETEST-1...
-	WithPIN   string // the same, asking for the PIN 1234
+	WithPIN   string // the same, but it asks for the PIN 1234
 	Hanging   string // an identity for which the plugin never answers
 	HangingTo string // a recipient of that kind
 }
 
-// NewKey makes a key of either class.
+// NewKey generates a key of either class.
 func NewKey(t testing.TB, postQuantum bool) Key {
 	t.Helper()
 	var identity, recipient string

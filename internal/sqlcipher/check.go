@@ -6,12 +6,12 @@ import (
 	"fmt"
 )
 
-// Snapshot is a read transaction that pages can be checked in. The caller closes it.
+// Snapshot is a read transaction in which pages can be checked. The caller closes it.
 type Snapshot struct{ tx *sql.Tx }
 
-// Snapshot begins one. If the write-ahead log is empty and the caller holds the lock of
-// all writers, it reads the database file itself, and no checkpoint of any process
-// changes that file before it is closed. The lock is needed for its beginning alone.
+// Snapshot begins a snapshot. If the write-ahead log is empty and the caller holds the lock of
+// all writers, the snapshot reads the database file itself, and no process's checkpoint changes
+// that file until the snapshot is closed. The lock is needed only while the snapshot begins.
 func (db *DB) Snapshot(ctx context.Context) (*Snapshot, error) {
 	pool, err := db.pool(reading)
 	if err != nil {
@@ -29,15 +29,15 @@ func (db *DB) Snapshot(ctx context.Context) (*Snapshot, error) {
 	return &Snapshot{tx}, nil
 }
 
-// CheckPages verifies every page: its HMAC in the database file (a log beside it must be
-// empty), and then what the pages say, the constraints and the references. The error
-// matches [ErrDamaged].
+// CheckPages verifies every page: first its HMAC in the database file, for which a write-ahead
+// log must be empty; then its content, the constraints and the references. The error matches
+// [ErrDamaged].
 func (s *Snapshot) CheckPages(ctx context.Context) error { return checkPages(ctx, s.tx) }
 
 // Close ends the transaction.
 func (s *Snapshot) Close() { s.tx.Rollback() }
 
-// CheckPages is [Snapshot.CheckPages] for a database that nobody else writes to.
+// CheckPages is [Snapshot.CheckPages] for a database to which nobody else writes.
 func (db *DB) CheckPages(ctx context.Context) error {
 	mode := reading
 	if db.mode == building {
@@ -60,8 +60,7 @@ func checkPages(ctx context.Context, q Tx) error {
 	return CheckForeignKeys(ctx, q)
 }
 
-// checkPragma runs a check that answers with rows of text: none of them but `fine` may
-// appear.
+// checkPragma runs a check that returns rows of text. Any row but `fine` is damage.
 func checkPragma(ctx context.Context, q Tx, pragma, fine string) error {
 	rows, err := q.QueryContext(ctx, pragma)
 	if err != nil {
@@ -80,7 +79,7 @@ func checkPragma(ctx context.Context, q Tx, pragma, fine string) error {
 	return MapError(rows.Err())
 }
 
-// CheckForeignKeys returns [ErrDamaged] where a row refers to none.
+// CheckForeignKeys returns [ErrDamaged] if a row refers to a row that does not exist.
 func CheckForeignKeys(ctx context.Context, q Tx) error {
 	rows, err := q.QueryContext(ctx, `PRAGMA foreign_key_check`)
 	if err != nil {

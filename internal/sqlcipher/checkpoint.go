@@ -6,9 +6,8 @@ import (
 	"os"
 )
 
-// Checkpoint copies the write-ahead log into the database and empties it, without
-// waiting for readers. It reports whether the log is empty. The caller holds the lock of
-// all writers.
+// Checkpoint checkpoints the write-ahead log and empties it, without waiting for readers. It
+// reports whether the log is empty. The caller holds the lock of all writers.
 func (db *DB) Checkpoint(ctx context.Context) (emptied bool, err error) {
 	pool, err := db.pool(db.mode)
 	if err != nil {
@@ -30,9 +29,9 @@ func (db *DB) Checkpoint(ctx context.Context) (emptied bool, err error) {
 	return busy == 0, nil
 }
 
-// CheckpointIfLarge is Checkpoint where the log is large, and reports whether it was. A
-// reader in the middle of a transaction keeps the log from being emptied; it is then
-// tried again only after the log grew as much again.
+// CheckpointIfLarge is Checkpoint if the log is large, and reports whether it was. A reader in
+// a transaction prevents that the log is emptied. Then the next attempt is made after the log
+// has grown by the same size again.
 func (db *DB) CheckpointIfLarge(ctx context.Context) (large bool, err error) {
 	db.mu.Lock()
 	next := db.nextCheckpoint
@@ -52,9 +51,9 @@ func (db *DB) CheckpointIfLarge(ctx context.Context) (large bool, err error) {
 	return true, err
 }
 
-// UseLog gives a database that was built the journal mode that it has from then on. The
-// first writer would otherwise have to change it, and SQLite refuses that beside any
-// reader. The log itself goes with the last connection.
+// UseLog sets the final journal mode of a database that was built. Otherwise the first writer
+// would have to set it, and SQLite refuses that while there is any reader. The log itself is
+// removed with the last connection.
 func (db *DB) UseLog(ctx context.Context) error {
 	pool, err := db.pool(db.mode)
 	if err != nil {
@@ -65,7 +64,7 @@ func (db *DB) UseLog(ctx context.Context) error {
 		return MapError(err)
 	}
 	if mode != "wal" {
-		return fmt.Errorf("the journal mode stays %q", mode)
+		return fmt.Errorf("the journal mode is still %q", mode)
 	}
 	return nil
 }

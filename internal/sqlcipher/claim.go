@@ -9,7 +9,8 @@ import (
 	"syscall"
 )
 
-// claimed is the one variable of this package: what it guards belongs to the process.
+// claimed is the only variable of this package: the locks that it protects belong to the
+// process.
 var claimed = claims{files: map[fileID]bool{}}
 
 // claims is the set of files that this process has open as databases.
@@ -25,11 +26,11 @@ func idOf(info os.FileInfo) fileID {
 	return fileID{uint64(st.Dev), uint64(st.Ino)}
 }
 
-// Claim is the right of its holder to open a database file in this process.
+// Claim is the right to open a database file in this process.
 type Claim struct{ info os.FileInfo }
 
-// TakeClaim claims the file at path. It returns [ErrAlreadyOpen] where it is claimed, and
-// an error that matches [fs.ErrNotExist] where there is none.
+// TakeClaim claims the file at path. If the file is claimed already, it returns
+// [ErrAlreadyOpen]. If there is none, the error matches [fs.ErrNotExist].
 func TakeClaim(path string) (*Claim, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -47,7 +48,7 @@ func TakeClaim(path string) (*Claim, error) {
 // Covers reports whether the file is the claimed one.
 func (c *Claim) Covers(info os.FileInfo) bool { return os.SameFile(c.info, info) }
 
-// Move makes it a claim on the file that is at path now, which the holder has put there.
+// Move moves the claim to the file that is at path now. The holder has put that file there.
 func (c *Claim) Move(path string) error {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -61,15 +62,15 @@ func (c *Claim) Move(path string) error {
 	return nil
 }
 
-// Release ends the claim. The database must be closed.
+// Release ends the claim. The database must be closed before.
 func (c *Claim) Release() {
 	claimed.mu.Lock()
 	defer claimed.mu.Unlock()
 	delete(claimed.files, idOf(c.info))
 }
 
-// Unclaimed runs fn, which may open the file, and keeps it from being claimed meanwhile;
-// or returns [ErrAlreadyOpen].
+// Unclaimed runs fn, which may open the file. Nobody can claim the file meanwhile. If it is
+// claimed already, Unclaimed returns [ErrAlreadyOpen].
 func Unclaimed(info os.FileInfo, fn func() error) error {
 	claimed.mu.Lock()
 	defer claimed.mu.Unlock()
@@ -79,9 +80,9 @@ func Unclaimed(info os.FileInfo, fn func() error) error {
 	return fn()
 }
 
-// CheckNotOpen refuses, with [ErrAlreadyOpen], a file that this process has open as a
-// database, or SQLite's own file beside one: whoever opens it otherwise and closes it
-// again drops the locks of the database.
+// CheckNotOpen returns [ErrAlreadyOpen] if this process has the file open as a database, or if
+// it is SQLite's own file beside such a database. Opening such a file again and closing it
+// would drop the locks of the database.
 func CheckNotOpen(path string) error {
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real
@@ -95,7 +96,7 @@ func CheckNotOpen(path string) error {
 	for _, db := range databases {
 		info, err := os.Stat(db)
 		if err != nil {
-			continue // whoever opens it says so
+			continue // opening the file reports this error
 		}
 		if err := Unclaimed(info, func() error { return nil }); err != nil {
 			return fmt.Errorf("%q: %w", path, err)

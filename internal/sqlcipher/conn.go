@@ -18,12 +18,12 @@ type connMode int
 const (
 	reading  connMode = iota // query only, takes no write lock
 	writing                  // immediate transactions in a write-ahead log
-	building                 // as writing, with a rollback journal: no side file outlives it
+	building                 // as writing, but with a rollback journal, so that no side file is left
 )
 
-// connector opens keyed connections of a database. The driver's own pool entry, a DSN
-// held for the life of a pool, would keep the key in a string, and its ConnectHook runs
-// too late to give it: so each connection gets its key here.
+// connector opens keyed connections of a database. Each connection gets its key here. The
+// driver's other ways do not work: a pool keeps its DSN, and with it the key, in a string for
+// its whole life; and ConnectHook runs too late to give a key.
 type connector struct {
 	db   *DB
 	mode connMode
@@ -41,11 +41,11 @@ func (c connector) Connect(context.Context) (driver.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
-	// Opening would create an empty database where there is none.
+	// SQLite would create an empty database if there were none.
 	if !os.SameFile(now, c.db.info) {
 		return nil, fmt.Errorf("open database: the file %q was replaced while it was open", path)
 	}
-	if len(c.db.options.Key) != KeySize { // wiped; SQLCipher would take less for a passphrase
+	if len(c.db.options.Key) != KeySize { // the key is wiped; SQLCipher would use a shorter one as a passphrase
 		return nil, ErrClosed
 	}
 	options := url.Values{
@@ -55,9 +55,9 @@ func (c connector) Connect(context.Context) (driver.Conn, error) {
 	}
 	synchronous := "FULL"
 	begin := "BEGIN IMMEDIATE"
-	// Settings hold for one connection, so each sets all of them. Of
-	// cipher_memory_security: wiping and locking of key material stay on
-	// without it. An in-memory temp_store keeps plaintext off the disk.
+	// A setting is valid for one connection only, so each connection sets all of them. Without
+	// cipher_memory_security, SQLCipher still wipes and locks key material. With temp_store in
+	// memory no plaintext is written to the disk.
 	pragmas := `PRAGMA cipher_memory_security = OFF; PRAGMA temp_store = MEMORY; PRAGMA mmap_size = 0; PRAGMA wal_autocheckpoint = 0;`
 	switch c.mode {
 	case reading:
@@ -68,7 +68,7 @@ func (c connector) Connect(context.Context) (driver.Conn, error) {
 		pragmas += `PRAGMA cache_size = -65536;`
 	case building:
 		options.Set("_journal_mode", "DELETE")
-		// Nobody reads the file before the caller has flushed it as a whole.
+		// Nobody reads the file before the caller has flushed all of it.
 		synchronous = "OFF"
 		pragmas += `PRAGMA cache_size = -65536;`
 	}
@@ -98,13 +98,13 @@ func (c connector) Connect(context.Context) (driver.Conn, error) {
 	return newStatementConn(raw, begin), nil
 }
 
-// rawKey is the form in which SQLCipher takes a key and a salt as they are.
+// rawKey returns a key and a salt in the form in which SQLCipher uses them unchanged.
 func rawKey(key []byte, salt Salt) string {
 	return "x'" + hex.EncodeToString(key) + hex.EncodeToString(salt[:]) + "'"
 }
 
-// checkSettings reads back what durability and secrecy rest on: SQLite ignores a
-// setting that it does not know, or that it cannot make, without an error.
+// checkSettings reads back the settings that durability and secrecy need. SQLite ignores a
+// setting that it does not know or cannot make, and returns no error.
 func (c connector) checkSettings(conn *sqlite3.SQLiteConn) error {
 	type setting struct {
 		pragma string
@@ -142,7 +142,7 @@ func (c connector) checkSettings(conn *sqlite3.SQLiteConn) error {
 	return nil
 }
 
-// Conn is a new connection, before anything else uses it.
+// Conn is a new connection that is not in use yet.
 type Conn struct{ raw *sqlite3.SQLiteConn }
 
 // Exec runs statements.
@@ -151,10 +151,10 @@ func (c *Conn) Exec(statements string) error {
 	return err
 }
 
-// Function gives the connection an SQL function.
+// Function adds an SQL function to the connection.
 func (c *Conn) Function(name string, fn any) error { return c.raw.RegisterFunc(name, fn, false) }
 
-// Query returns the rows of a short query: of int64, float64, string and nil.
+// Query returns the rows of a short query. The values are int64, float64, string and nil.
 func (c *Conn) Query(query string) (found [][]any, err error) {
 	rows, err := c.raw.Query(query, nil)
 	if err != nil {

@@ -16,22 +16,22 @@ const KeySize = 32
 
 const (
 	maxReaders = 8
-	// checkpointSize is the size of the write-ahead log that calls for a checkpoint.
+	// checkpointSize is the size of the write-ahead log at which a checkpoint is due.
 	checkpointSize = 4 << 20
 )
 
-// Options says which database to open and how.
+// Options says which database to open, and how.
 type Options struct {
 	Path string
-	Key  []byte // of KeySize; the DB wipes a copy of its own when it is closed
+	Key  []byte // of KeySize; the DB copies it, and wipes the copy when it is closed
 	Salt Salt
-	// Build is for a new database that nobody else knows: nothing is flushed, and no
-	// side file outlives it.
+	// Build is for a new database that nobody else knows. Nothing is flushed, and no side file
+	// is left.
 	Build bool
 	// Old is another keyed database that the connections see as "old", or nil.
 	Old *Attachment
-	// Prepare, where it is not nil, is called with each new connection that writes to a
-	// database that is not being built.
+	// Prepare is called with each new connection that writes, except while a database is being
+	// built. Nil: not called.
 	Prepare func(*Conn) error
 }
 
@@ -42,36 +42,37 @@ type Attachment struct {
 	Salt Salt
 }
 
-// DB is an open database. It is safe for concurrent use. The caller closes it, when
-// nobody uses it any more.
+// DB is an open database. It is safe for concurrent use. The caller closes it when nobody uses
+// it any more.
 type DB struct {
 	options Options
-	info    os.FileInfo // of the file; a connection is made to no other
+	info    os.FileInfo // of the file; no connection is made to another file
 	mode    connMode    // of the connection that writes
 
 	revision revision
-	// log is the write-ahead log as this handle first found it.
+	// log is the write-ahead log that this handle found first.
 	log atomic.Pointer[os.FileInfo]
 
 	mu             sync.Mutex // guards what follows
 	readers        *sql.DB
 	writer         *sql.DB
 	closed         bool
-	nextCheckpoint int64 // size of the log in bytes that calls for the next one
+	nextCheckpoint int64 // size of the log, in bytes, at which the next one is due
 }
 
-// Tx is a transaction: [sql.Tx] without its ending, which is View's and Update's.
+// Tx is a transaction: [sql.Tx] without Commit and Rollback, which View and Update call.
 type Tx interface {
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 }
 
-// Open returns a handle of the database, which must exist. It reads nothing of the file:
-// a wrong key of the right size shows at the first View. Connections are made when they are first needed.
+// Open returns a handle of the database, which must exist. It reads nothing of the file: a
+// wrong key of the right size is noticed at the first View. Connections are made when they are
+// first needed.
 func Open(o Options) (*DB, error) {
 	if len(o.Key) != KeySize {
-		return nil, fmt.Errorf("open database: a key of %d bytes, want %d", len(o.Key), KeySize)
+		return nil, fmt.Errorf("open database: the key has %d bytes, want %d", len(o.Key), KeySize)
 	}
 	info, err := os.Stat(o.Path)
 	if err != nil {
@@ -90,7 +91,7 @@ func Open(o Options) (*DB, error) {
 	return db, nil
 }
 
-// pool returns one of the two pools, opening it when first asked for.
+// pool returns one of the two pools. It opens the pool at the first call.
 func (db *DB) pool(mode connMode) (*sql.DB, error) {
 	db.mu.Lock()
 	defer db.mu.Unlock()
@@ -109,12 +110,20 @@ func (db *DB) pool(mode connMode) (*sql.DB, error) {
 	return *pool, nil
 }
 
-// Writer is the pool of the one connection that writes. Its transactions are not looked
-// after as those of [DB.Update] are.
+// Writer returns the pool of the one connection that writes. Its transactions are not checked
+// as those of [DB.Update] are.
 func (db *DB) Writer() (*sql.DB, error) { return db.pool(db.mode) }
 
-// View runs fn in a read transaction: one snapshot, beside other readers and a writer.
-// The error of fn is returned; damage met on the way matches [ErrDamaged].
+// Wrote reports whether the handle has a connection that writes.
+func (db *DB) Wrote() bool {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	return db.writer != nil
+}
+
+// View runs fn in a read transaction, which sees one snapshot. Other readers and a writer may
+// run at the same time. The error of fn is returned. If fn meets damage, the error matches
+// [ErrDamaged].
 func (db *DB) View(ctx context.Context, fn func(Tx) error) error {
 	pool, err := db.pool(reading)
 	if err != nil {
@@ -122,13 +131,13 @@ func (db *DB) View(ctx context.Context, fn func(Tx) error) error {
 	}
 	err = db.transact(ctx, pool, fn)
 	if db.log.Load() == nil && db.mode != building {
-		db.checkLog() // so that it is noted early
+		db.checkLog() // to record the log early
 	}
 	return err
 }
 
-// Update runs fn in a write transaction and commits it when fn returns nil. The caller
-// holds the lock of all writers. On any error but [ErrUnknownOutcome] nothing is changed.
+// Update runs fn in a write transaction and commits it if fn returns nil. The caller holds the
+// lock of all writers. On any error but [ErrUnknownOutcome] nothing is changed.
 func (db *DB) Update(ctx context.Context, fn func(Tx) error) error {
 	pool, err := db.pool(db.mode)
 	if err != nil {
@@ -158,16 +167,16 @@ func (db *DB) transact(ctx context.Context, pool *sql.DB, fn func(Tx) error) err
 	switch err := tx.Commit(); {
 	case err == nil:
 		return nil
-	case db.mode == writing && flushFailed(err): // what is being built is thrown away
+	case db.mode == writing && flushFailed(err): // a database that is being built is discarded
 		return fmt.Errorf("commit: %w: %w", ErrUnknownOutcome, err)
 	default:
 		return fmt.Errorf("commit: %w", MapError(err))
 	}
 }
 
-// checkLog sees that the write-ahead log is the one that this handle first found,
-// or takes note of it. SQLite keeps the log while a connection is open; whoever
-// takes it away does not know of the locks, and what is committed then is lost.
+// checkLog checks that the write-ahead log is still the one that this handle found first. The
+// first call records it. SQLite keeps the log while a connection is open. A program that
+// removes it ignores the locks, and later commits are lost.
 func (db *DB) checkLog() error {
 	path := db.options.Path + "-wal"
 	now, err := os.Stat(path)
@@ -180,9 +189,9 @@ func (db *DB) checkLog() error {
 	return fmt.Errorf("%w: %q was replaced while the database was open", ErrLogGone, path)
 }
 
-// Disconnect closes all connections; the next use of the handle makes new ones. Where no
-// other process has the database open, SQLite copies the write-ahead log into the
-// database and removes it. Nobody uses the handle meanwhile.
+// Disconnect closes all connections. The next use of the handle makes new ones. If no other
+// process has the database open, SQLite checkpoints the write-ahead log and removes it. Nobody
+// may use the handle meanwhile.
 func (db *DB) Disconnect() error {
 	db.mu.Lock()
 	writer, readers := db.writer, db.readers
@@ -198,7 +207,7 @@ func (db *DB) Disconnect() error {
 	return errors.Join(errs...)
 }
 
-// Close is [DB.Disconnect] for good. It wipes the key.
+// Close closes all connections for good and wipes the key.
 func (db *DB) Close() error {
 	db.mu.Lock()
 	db.closed = true

@@ -71,7 +71,7 @@ func TestSalt(t *testing.T) {
 	}
 }
 
-// TestKeys: a key of another size would be taken for a passphrase, and a wiped one for
+// TestKeys: SQLCipher would take a key of another size for a passphrase, and a wiped key for
 // none.
 func TestKeys(t *testing.T) {
 	path := build(t)
@@ -97,7 +97,7 @@ func TestKeys(t *testing.T) {
 	}
 }
 
-// TestDisconnect: the handle goes on with new connections and a new log.
+// TestDisconnect: the handle continues with new connections and a new log.
 func TestDisconnect(t *testing.T) {
 	db := open(t, build(t), testKey())
 	for range 2 {
@@ -142,8 +142,8 @@ func TestRevision(t *testing.T) {
 	}
 }
 
-// TestCheckpoint: a reader in the middle of a transaction keeps the log from being
-// emptied, and is not waited for.
+// TestCheckpoint: a reader in a transaction prevents that the log is emptied. The checkpoint
+// does not wait for it.
 func TestCheckpoint(t *testing.T) {
 	db := open(t, build(t), testKey())
 	if err := insert(t, db); err != nil {
@@ -173,7 +173,7 @@ func TestCheckpoint(t *testing.T) {
 	}
 }
 
-// TestClaims: one file, one claim, whatever its name.
+// TestClaims: a file has one claim, under any name.
 func TestClaims(t *testing.T) {
 	path := build(t)
 	claim, err := TakeClaim(path)

@@ -9,11 +9,11 @@ import (
 
 // The errors of this package, to be compared with [errors.Is].
 var (
-	// ErrDamaged: a page fails its HMAC or makes no sense, or the key is wrong.
+	// ErrDamaged: a page fails its HMAC or is malformed, or the key is wrong.
 	ErrDamaged = errors.New("database is damaged")
-	// ErrLocked: another connection holds a lock of SQLite's for too long.
+	// ErrLocked: another connection held a lock of SQLite for too long.
 	ErrLocked = errors.New("database is in use")
-	// ErrAlreadyOpen: this process has the file open; share that handle.
+	// ErrAlreadyOpen: this process already has the file open. Share that handle.
 	ErrAlreadyOpen = errors.New("database is already open in this process: share the handle")
 	// ErrClosed: the handle was closed.
 	ErrClosed = errors.New("database is closed")
@@ -23,17 +23,17 @@ var (
 	ErrNotRegular = errors.New("not a regular file")
 	// ErrNotPlaintext: the file is not an ordinary SQLite database.
 	ErrNotPlaintext = errors.New("not a plaintext SQLite database")
-	// ErrLogGone: the write-ahead log of the open database was removed or replaced, so
-	// what is committed to it is lost when the database is closed.
+	// ErrLogGone: the write-ahead log of the open database was removed or replaced. What was
+	// committed to it is lost when the database is closed.
 	ErrLogGone = errors.New("write-ahead log is gone")
-	// ErrUnknownOutcome: the commit failed at the disk, so the change may have been
-	// stored or not. An open database goes on without it, and the next commit writes
-	// over it; but after a kill or a power cut before that, it may be there.
+	// ErrUnknownOutcome: the commit failed at the disk, so the change may or may not be stored.
+	// The open database continues without the change, and the next commit overwrites it. But
+	// after a kill or a power cut before that commit, the change may be there.
 	ErrUnknownOutcome = errors.New("the change may or may not have been stored")
 )
 
-// MapError adds the sentinel for what SQLite says: [ErrDamaged] for a page that fails
-// its HMAC or makes no sense, [ErrLocked] for a lock held too long.
+// MapError adds the sentinel that belongs to an error of SQLite: [ErrDamaged] for a page that
+// fails its HMAC or is malformed, [ErrLocked] for a lock that was held for too long.
 func MapError(err error) error {
 	var e sqlite3.Error
 	if !errors.As(err, &e) {
@@ -52,8 +52,8 @@ func MapError(err error) error {
 	return err
 }
 
-// flushFailed reports whether a commit failed at the disk. Its pages may have been
-// written all the same.
+// flushFailed reports whether a commit failed at the disk. Its pages may still have been
+// written.
 func flushFailed(err error) bool {
 	var e sqlite3.Error
 	return errors.As(err, &e) && e.Code == sqlite3.ErrIoErr

@@ -14,12 +14,12 @@ const (
 	pageSize        = 4096
 )
 
-// Salt is what an encrypted database file begins with.
+// Salt is the beginning of an encrypted database file.
 type Salt [16]byte
 
-// ReadSalt reads the salt of the file at path. No connection of this process may have the
-// file open: closing it drops the process's locks. Errors: [ErrPlaintext], [ErrDamaged]
-// for a file that is too short, [ErrNotRegular], and one that matches [fs.ErrNotExist].
+// ReadSalt reads the salt of the file at path. No connection of this process may have the file
+// open: closing the file drops the process's locks. Errors: [ErrPlaintext], [ErrDamaged] for a
+// file that is too short, [ErrNotRegular], and one that matches [fs.ErrNotExist].
 func ReadSalt(path string) (Salt, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -62,11 +62,11 @@ func readHeader(path string, n int) ([]byte, error) {
 	return header[:n], nil
 }
 
-// SideFiles are SQLite's own files beside a database.
+// SideFiles returns the paths of SQLite's own files beside a database.
 func SideFiles(db string) []string { return []string{db + "-wal", db + "-shm", db + "-journal"} }
 
-// CheckNoSideFiles returns [ErrLocked] where one of them is there: some connection is
-// open, or a log is left that would be replayed into whatever is put in place.
+// CheckNoSideFiles returns [ErrLocked] if one of these files exists. Then a connection is open,
+// or a log is left that SQLite would replay into the next database at this path.
 func CheckNoSideFiles(db string) error {
 	for _, path := range SideFiles(db) {
 		if ok, err := durable.Exists(path); err != nil {

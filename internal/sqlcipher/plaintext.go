@@ -11,12 +11,12 @@ import (
 	sqlite3 "github.com/mutecomm/go-sqlcipher/v4"
 )
 
-// OpenPlaintext opens somebody else's unencrypted SQLite database for reading.
-// It follows the file's write-ahead log, so a row that its program has not
-// checkpointed yet is seen. It returns [ErrNotPlaintext] for anything but an
-// SQLite database, [ErrAlreadyOpen] for a file that this process has open, as
-// plaintext or encrypted, and an error that matches [fs.ErrNotExist] when there
-// is no file. The caller closes it. Its errors are for [MapError].
+// OpenPlaintext opens another program's unencrypted SQLite database for reading. It reads the
+// file's write-ahead log too, so it sees rows that the program has not checkpointed yet. It
+// returns [ErrNotPlaintext] for anything but an SQLite database; [ErrAlreadyOpen] for a file
+// that this process has open, as plaintext or encrypted; and an error that matches
+// [fs.ErrNotExist] if there is no file. The caller closes the database and passes its errors to
+// [MapError].
 func OpenPlaintext(ctx context.Context, path string) (*sql.DB, error) {
 	if err := CheckNotOpen(path); err != nil {
 		return nil, err
@@ -57,7 +57,7 @@ func (c plaintextConnector) Connect(context.Context) (driver.Conn, error) {
 // Driver implements [driver.Connector].
 func (c plaintextConnector) Driver() driver.Driver { return &sqlite3.SQLiteDriver{} }
 
-// Close implements [io.Closer]: it is called when the pool has closed.
+// Close implements [io.Closer]. It is called after the pool was closed.
 func (c plaintextConnector) Close() error {
 	c.claim.Release()
 	return nil

@@ -7,18 +7,18 @@ import (
 	"sync"
 )
 
-// revision asks for SQLite's data_version, which is about one connection: it differs
-// from the last answer when any other connection, of any process, has committed. The
-// connection is therefore kept, and used for nothing else.
+// revision asks SQLite for data_version. Its value belongs to one connection: it changes when
+// any other connection, of any process, has committed. So this connection is kept open and used
+// for nothing else.
 type revision struct {
 	mu   sync.Mutex // guards what follows
 	conn driver.Conn
 	stmt driver.Stmt
 }
 
-// Revision returns a number that is greater after each commit of any process. It says
-// nothing to another handle. It costs a fraction of what reading a row does, and takes no
-// lock that a writer waits for.
+// Revision returns a number that is greater after each commit of any process. Numbers of two
+// handles cannot be compared. It takes a fraction of the time of reading a row, and no lock
+// that a writer waits for.
 func (db *DB) Revision(ctx context.Context) (int64, error) {
 	r := &db.revision
 	r.mu.Lock()
@@ -35,7 +35,7 @@ func (db *DB) Revision(ctx context.Context) (int64, error) {
 	return n, nil
 }
 
-// openRevision makes the connection. The lock is held.
+// openRevision makes the connection. The caller holds r.mu.
 func (db *DB) openRevision(ctx context.Context) error {
 	db.mu.Lock()
 	closed := db.closed
@@ -68,8 +68,7 @@ func (r *revision) close() error {
 	return err
 }
 
-// queryInt runs a statement that answers with one number, without the pool's
-// machinery around it.
+// queryInt runs a statement that returns one number, without the overhead of the pool.
 func queryInt(stmt driver.Stmt) (int64, error) {
 	rows, err := stmt.(driver.StmtQueryContext).QueryContext(context.Background(), nil)
 	if err != nil {
@@ -82,7 +81,7 @@ func queryInt(stmt driver.Stmt) (int64, error) {
 	}
 	n, ok := row[0].(int64)
 	if !ok {
-		return 0, fmt.Errorf("%w: not a number", ErrDamaged)
+		return 0, fmt.Errorf("%w: data_version is not a number", ErrDamaged)
 	}
 	return n, nil
 }

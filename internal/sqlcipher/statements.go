@@ -6,16 +6,16 @@ import (
 	"strings"
 )
 
-// statementConn keeps the statements of a connection prepared. Compiling one
-// again for each call costs as much as running it; and a registry has a few
-// dozen constant texts.
+// statementConn keeps the prepared statements of a connection. Compiling a statement again for
+// each call costs as much as running it, and a registry has only a few dozen constant
+// statements.
 type statementConn struct {
 	rawConn
-	idle  map[string]driver.Stmt // by text; a statement in use is not in it
+	idle  map[string]driver.Stmt // by text; without the statements in use
 	begin string                 // "BEGIN" or "BEGIN IMMEDIATE"
 }
 
-// rawConn is what the driver's connection can do.
+// rawConn is the interface of the driver's connection.
 type rawConn interface {
 	driver.Conn
 	driver.ConnPrepareContext
@@ -24,7 +24,7 @@ type rawConn interface {
 	driver.Pinger
 }
 
-// maxStatements bounds what a connection keeps.
+// maxStatements is how many statements a connection keeps.
 const maxStatements = 64
 
 var (
@@ -38,8 +38,8 @@ func newStatementConn(raw rawConn, begin string) *statementConn {
 	return &statementConn{rawConn: raw, idle: map[string]driver.Stmt{}, begin: begin}
 }
 
-// reusable tells single statements that mean the same each time from those, such
-// as PRAGMA, that may act when they are compiled.
+// reusable reports whether the query is a single statement that means the same each time. A
+// PRAGMA, for example, may act when it is compiled.
 func reusable(query string) bool {
 	if strings.Contains(query, ";") {
 		return false // several statements: only the first would be prepared
@@ -53,8 +53,8 @@ func reusable(query string) bool {
 	return false
 }
 
-// QueryContext implements [driver.QueryerContext]: what is reusable goes the way
-// of prepared statements.
+// QueryContext implements [driver.QueryerContext]. Reusable statements are run as prepared
+// statements.
 func (c *statementConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
 	if reusable(query) {
 		return nil, driver.ErrSkip
@@ -95,7 +95,7 @@ func (c *statementConn) BeginTx(ctx context.Context, _ driver.TxOptions) (driver
 	return transaction{c}, nil
 }
 
-// run runs a statement without arguments or results.
+// run executes a statement without arguments and results.
 func (c *statementConn) run(query string) error {
 	stmt, err := c.PrepareContext(context.Background(), query)
 	if err != nil {
@@ -109,8 +109,9 @@ func (c *statementConn) run(query string) error {
 // transaction is an open transaction of the connection.
 type transaction struct{ conn *statementConn }
 
-// Commit implements [driver.Tx]. A commit that failed, as on a full disk, leaves
-// SQLite's transaction open, and the next on this connection could not begin.
+// Commit implements [driver.Tx]. After a failed commit, as on a full disk, SQLite's transaction
+// is still open. So it is rolled back; otherwise the next transaction of this connection could
+// not begin.
 func (tx transaction) Commit() error {
 	err := tx.conn.run("COMMIT")
 	if err != nil {
@@ -137,10 +138,9 @@ type rawStmt interface {
 	driver.StmtQueryContext
 }
 
-// keptStmt goes back to its connection when it is closed. It does not hand the
-// context down, for which the driver would start a goroutine for each row: the
-// statements are short, and database/sql ends the reading of rows between two of
-// them when the context ends.
+// keptStmt returns to its connection when it is closed. It does not pass the context on,
+// because the driver would start a goroutine for each row. It is not needed: the statements are
+// short, and when the context ends, database/sql stops between two rows.
 type keptStmt struct {
 	rawStmt
 	conn  *statementConn

@@ -14,12 +14,12 @@ import (
 	"time"
 )
 
-// Server is an sshd that lets the user of the test in.
+// Server is an sshd to which the user of the test can log in.
 type Server struct {
 	Host string // 127.0.0.1
 	Port string
 	User string
-	// PublicFiles are where its host keys stand, ed25519 and RSA.
+	// PublicFiles are the files of its public host keys, ed25519 and RSA.
 	PublicFiles []string
 
 	log *lockedBuffer
@@ -28,11 +28,11 @@ type Server struct {
 // Log returns what the server has written to its log so far.
 func (s Server) Log() string { return s.log.String() }
 
-// Addr is host and port.
+// Addr returns host and port.
 func (s Server) Addr() string { return net.JoinHostPort(s.Host, s.Port) }
 
-// Start starts an sshd that takes the authorized keys, and ends it with the test. The
-// options are lines of its configuration, which come first and so decide.
+// Start starts an sshd that accepts the authorized keys. The sshd ends with the test. options
+// are lines of its configuration. They come first, so they override the others.
 func Start(t testing.TB, authorized string, options ...string) Server {
 	t.Helper()
 	me, err := user.Current()
@@ -45,7 +45,7 @@ func Start(t testing.TB, authorized string, options ...string) Server {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	if me.Uid == "0" {
-		// sshd as root insists on its privilege separation directory.
+		// sshd as root requires its privilege separation directory.
 		if err := os.MkdirAll("/run/sshd", 0o755); err != nil {
 			t.Fatal(err)
 		}

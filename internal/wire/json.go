@@ -8,7 +8,7 @@ import (
 	"io"
 )
 
-// ErrInvalid: a value breaks a rule that the message names.
+// ErrInvalid: a value breaks a rule. The message names the rule.
 var ErrInvalid = errors.New("invalid")
 
 // Marshal encodes v as JSON on one line, without the escapes that HTML would need.
@@ -22,10 +22,10 @@ func Marshal(v any) ([]byte, error) {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }
 
-// Unmarshal decodes one JSON value of known fields, and nothing behind it. The error
-// matches [ErrInvalid]. It takes other spellings of the same value: where one text alone
-// is right, the caller encodes the value again and compares. For objects that people
-// write there is [UnmarshalObject].
+// Unmarshal decodes one JSON value with known fields, and nothing after it. The error matches
+// [ErrInvalid]. It accepts different texts for the same value: if only one text is valid, the
+// caller must encode the value again and compare. For objects that people write there is
+// [UnmarshalObject].
 func Unmarshal(data []byte, v any) error {
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
@@ -38,7 +38,7 @@ func Unmarshal(data []byte, v any) error {
 	return nil
 }
 
-// Nullable is s for a field that is null where s is empty.
+// Nullable returns s for a field that is null if s is empty.
 func Nullable(s string) *string {
 	if s == "" {
 		return nil
@@ -46,7 +46,7 @@ func Nullable(s string) *string {
 	return &s
 }
 
-// Text is what Nullable was given.
+// Text returns the s that Nullable was given.
 func Text(s *string) string {
 	if s == nil {
 		return ""

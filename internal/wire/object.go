@@ -10,8 +10,8 @@ import (
 	"unicode/utf8"
 )
 
-// FieldError says which field was refused and by which rule. It never holds
-// the value, which may be a secret in the wrong place. It is [ErrInvalid].
+// FieldError says which field was refused, and by which rule. It never contains the value,
+// which may be a secret in the wrong field. It matches [ErrInvalid].
 type FieldError struct {
 	Field string // the name in JSON and in the database, such as ssh_host
 	Rule  string // what must hold, such as "must be 1 to 65535"
@@ -30,10 +30,9 @@ type Field struct {
 	Nullable bool // null leaves Value alone
 }
 
-// UnmarshalObject reads one JSON object and nothing behind it. encoding/json
-// alone would let pass a repeated name, a name in other case, a null for a
-// value and broken UTF-8; each is a *FieldError here, or an error of ErrInvalid
-// where no field is to blame.
+// UnmarshalObject reads one JSON object, with nothing after it. encoding/json alone would
+// accept a repeated name, a name in other case, a null as a value, and broken UTF-8. Here each
+// of these is a *FieldError, or an error that matches ErrInvalid if it belongs to no field.
 func UnmarshalObject(data []byte, fields []Field) error {
 	if !utf8.Valid(data) {
 		return fmt.Errorf("%w: not UTF-8", ErrInvalid)
@@ -46,7 +45,7 @@ func UnmarshalObject(data []byte, fields []Field) error {
 			i++
 		}
 		if i == len(fields) {
-			// The name comes from outside: quoted and cut, it can be shown.
+			// The name comes from outside. Quoted and cut, it is safe to show.
 			return fmt.Errorf("%w: unknown field %.40q", ErrInvalid, name)
 		}
 		if seen[i] {
@@ -94,7 +93,7 @@ func (f Field) decode(dec *json.Decoder) error {
 		err = json.Unmarshal(raw, dst)
 	}
 	if err != nil {
-		// json's own text may quote the value.
+		// The text of json's error may contain the value.
 		return &FieldError{f.Name, "must have " + f.kind()}
 	}
 	return nil
@@ -116,8 +115,7 @@ func (f Field) kind() string {
 	return "a whole number in range"
 }
 
-// eachMember reads an object from dec and calls fn after each name; fn reads
-// the value.
+// eachMember reads an object from dec. It calls fn after each name, and fn reads the value.
 func eachMember(dec *json.Decoder, fn func(name string) error) error {
 	if tok, err := dec.Token(); err != nil {
 		return err
@@ -143,8 +141,8 @@ func eachMember(dec *json.Decoder, fn func(name string) error) error {
 
 var errNoObject = errors.New("not a JSON object")
 
-// invalidJSON keeps an error of ours and hides the text of json's, which may
-// quote what it read.
+// invalidJSON returns our own errors unchanged. It hides the text of json's errors, which may
+// contain the input.
 func invalidJSON(err error) error {
 	if errors.Is(err, ErrInvalid) {
 		return err
@@ -206,8 +204,8 @@ func decodeTime(raw []byte) (time.Time, error) {
 	return ParseTime(s)
 }
 
-// MarshalTexts is [Marshal] for a value with these texts in it. It refuses text that is
-// not UTF-8, which json would replace without a word.
+// MarshalTexts is [Marshal] for a value that contains these texts. It refuses a text that is
+// not UTF-8; json would replace the wrong bytes silently.
 func MarshalTexts(v any, texts ...string) ([]byte, error) {
 	for _, s := range texts {
 		if !utf8.ValidString(s) {

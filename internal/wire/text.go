@@ -6,9 +6,9 @@ import (
 	"unicode/utf8"
 )
 
-// Control reports whether a character does something else on a terminal than show a
-// character of the text: control characters of both sets, line ends, and what turns
-// the direction of writing. No text of a vault holds one.
+// Control reports whether a terminal does not show the character as part of the text. These are
+// control characters of both sets, line ends, and characters that change the writing direction.
+// No text of a vault contains one.
 func Control(r rune) bool {
 	if r < 0x7f {
 		return r < ' '
@@ -16,9 +16,9 @@ func Control(r rune) bool {
 	return unicode.In(r, unicode.Cc, unicode.Zl, unicode.Zp, unicode.Bidi_Control)
 }
 
-// Clean makes a text fit for one cell, line or message: it cannot write to the terminal,
-// begin another line, or turn the direction of writing. White space becomes a space, all
-// else a question mark.
+// Clean makes a text safe for one cell, line or message. The result cannot control the
+// terminal, begin another line, or change the writing direction. White space becomes a space;
+// everything else becomes a question mark.
 func Clean(s string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
@@ -31,7 +31,7 @@ func Clean(s string) string {
 	}, s)
 }
 
-// Shorten cuts a text after max bytes, and marks the cut.
+// Shorten cuts a text after max bytes and marks the cut.
 func Shorten(s string, max int) string {
 	if len(s) <= max {
 		return s

@@ -5,19 +5,18 @@ import (
 	"time"
 )
 
-// timeFormat is RFC 3339 in UTC with milliseconds, the precision of stored
-// times: it sorts as text and loses nothing.
+// timeFormat is RFC 3339 in UTC with milliseconds, the precision of stored times. Sorted as
+// text, times are in order.
 const timeFormat = "2006-01-02T15:04:05.000Z"
 
-// FormatTime gives a time as all JSON and messages have it.
+// FormatTime formats a time as all JSON and messages show it.
 func FormatTime(t time.Time) string { return t.UTC().Format(timeFormat) }
 
-// ParseTime parses what [FormatTime] gives, and nothing else. The error matches
-// [ErrInvalid].
+// ParseTime parses exactly what [FormatTime] returns. The error matches [ErrInvalid].
 func ParseTime(s string) (time.Time, error) {
 	t, err := time.Parse(timeFormat, s)
 	if err != nil || FormatTime(t) != s {
-		return time.Time{}, fmt.Errorf("%w: a time reads like %s", ErrInvalid, timeFormat)
+		return time.Time{}, fmt.Errorf("%w: a time must look like %s", ErrInvalid, timeFormat)
 	}
 	return t, nil
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/rbee-keeper/rbee-vault/keyring"
 )
 
-// K is what a keyring can do.
+// K is the interface of a keyring.
 type K interface {
 	Get(ctx context.Context, account string) (string, error)
 	GetAll(ctx context.Context, accounts ...string) ([]string, error)
@@ -23,7 +23,7 @@ type K interface {
 var _ K = (*keyring.Keyring)(nil)
 
 // Contract checks that what newKeyring returns behaves as a keyring. Each subtest calls
-// newKeyring, uses accounts of its own, and leaves nothing behind; so all may return the
+// newKeyring, uses its own accounts, and deletes its items. So newKeyring may always return the
 // same keyring.
 func Contract(t *testing.T, newKeyring func(t *testing.T) K) {
 	t.Run("absent", func(t *testing.T) {

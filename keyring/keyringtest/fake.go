@@ -28,43 +28,44 @@ const (
 	noPath      dbus.ObjectPath = "/"
 )
 
-// Mode is what is wrong with a Fake.
+// Mode is the fault of a Fake.
 type Mode int
 
 const (
-	// Honest: nothing is wrong. It passes Contract.
+	// Honest: no fault. It passes Contract.
 	Honest Mode = iota
-	// Silent: it owns the name and answers nothing.
+	// Silent: it owns the bus name and answers nothing.
 	Silent
-	// Stalled: it tells its properties, and answers nothing else.
+	// Stalled: it returns its properties and answers nothing else.
 	Stalled
-	// Lying: creating an item succeeds, and stores nothing, like a prompt that was dismissed.
+	// Lying: creating an item succeeds but stores nothing, as after a prompt that was
+	// dismissed.
 	Lying
-	// Planted: every search finds, first of all, an item that cannot be deleted, with the
-	// value PlantedValue or the one given to Plant.
+	// Planted: the first result of every search is an item that cannot be deleted. Its value is
+	// PlantedValue, or the one given to Plant.
 	Planted
-	// DismissedPrompt: the collection is locked, the prompt to unlock it is dismissed at once.
+	// DismissedPrompt: the collection is locked, and the prompt to unlock it is dismissed at
+	// once.
 	DismissedPrompt
 	// UnansweredPrompt: the collection is locked, and nobody answers the prompt.
 	UnansweredPrompt
-	// GarbledPrompt: the collection is locked, and the prompt ends with a signal that is not
-	// of the form it should have.
+	// GarbledPrompt: the collection is locked, and the prompt ends with a malformed signal.
 	GarbledPrompt
 	// NoCollection: there is no collection, and no default alias.
 	NoCollection
-	// Refusing: creating an item fails, with an error whose text repeats the value.
+	// Refusing: creating an item fails. The text of the error contains the value.
 	Refusing
 )
 
 // PlantedValue is the value of the item in mode Planted.
 const PlantedValue = "planted by another program"
 
-// Fake is a small Secret Service with one collection, login, for faults that the real ones
-// cannot be made to show.
+// Fake is a small Secret Service with one collection, login. It has faults that real ones
+// cannot be made to have.
 type Fake struct {
 	mode   Mode
 	conn   *dbus.Conn
-	ctx    context.Context // ends with the test; what never answers waits for it
+	ctx    context.Context // ends with the test; a method that never answers waits for it
 	cancel context.CancelFunc
 	once   sync.Once
 
@@ -73,7 +74,7 @@ type Fake struct {
 
 	mu      sync.Mutex // guards what follows
 	planted string
-	made    int // items made so far, for their paths
+	made    int // number of items made so far, for their paths
 	items   []*item
 }
 
@@ -83,7 +84,7 @@ type item struct {
 	value      []byte
 }
 
-// secret is the structure of that name in the Secret Service's interface.
+// secret is the structure "Secret" of the Secret Service's interface.
 type secret struct {
 	Session     dbus.ObjectPath
 	Parameters  []byte
@@ -91,8 +92,8 @@ type secret struct {
 	ContentType string
 }
 
-// StartFake runs a Fake in this process, on the bus at address, until the test ends or Stop.
-// Nothing else may own org.freedesktop.secrets there; see Session.StopProvider.
+// StartFake runs a Fake in this process, on the bus at address, until Stop or the end of the
+// test. Nothing else may own org.freedesktop.secrets on that bus; see Session.StopProvider.
 func StartFake(t testing.TB, address string, mode Mode) *Fake {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -128,7 +129,7 @@ func StartFake(t testing.TB, address string, mode Mode) *Fake {
 	return f
 }
 
-// Stop takes the Fake off the bus and returns when its name is free again.
+// Stop takes the Fake off the bus. When it returns, its bus name is free again.
 func (f *Fake) Stop() {
 	f.once.Do(func() {
 		f.conn.ReleaseName(secretsName)
@@ -137,20 +138,20 @@ func (f *Fake) Stop() {
 	})
 }
 
-// Plant sets the value of the item of mode Planted.
+// Plant sets the value of the item in mode Planted.
 func (f *Fake) Plant(value string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.planted = value
 }
 
-// Prompted returns a channel that is closed when the Fake was first asked to show a prompt.
+// Prompted returns a channel that is closed when the Fake is first asked to show a prompt.
 func (f *Fake) Prompted() <-chan struct{} { return f.prompted }
 
-// never returns when the Fake stops.
+// never blocks until the Fake stops.
 func (f *Fake) never() { <-f.ctx.Done() }
 
-// call stands at the beginning of every method.
+// call is called at the beginning of every method.
 func (f *Fake) call() {
 	if f.mode == Silent || f.mode == Stalled {
 		f.never()
@@ -207,7 +208,7 @@ func (f *Fake) unlock(objects []dbus.ObjectPath) ([]dbus.ObjectPath, dbus.Object
 	return objects, noPath, nil
 }
 
-// prompt ends the prompt before it answers; who asks listens for that before asking.
+// prompt ends the prompt before it returns. The caller listens for the end before it calls.
 func (f *Fake) prompt(string) *dbus.Error {
 	f.call()
 	f.promptedOnce.Do(func() { close(f.prompted) })
@@ -249,7 +250,7 @@ func (f *Fake) createItem(properties map[string]dbus.Variant, s secret, replace 
 	return i.path, noPath, nil
 }
 
-// plantedPath is the path of the item of mode Planted.
+// plantedPath is the path of the item in mode Planted.
 const plantedPath = loginPath + "/planted"
 
 func (f *Fake) searchItems(attributes map[string]string) ([]dbus.ObjectPath, *dbus.Error) {
@@ -291,7 +292,7 @@ func (f *Fake) getSecret(m dbus.Message, session dbus.ObjectPath) (secret, *dbus
 	return answer, dbus.MakeFailedError(fmt.Errorf("no item %s", path))
 }
 
-// setSecret reports success for the planted item too.
+// setSecret also reports success for the planted item.
 func (f *Fake) setSecret(m dbus.Message, s secret) *dbus.Error {
 	f.call()
 	if f.mode == Refusing {
@@ -307,7 +308,7 @@ func (f *Fake) setSecret(m dbus.Message, s secret) *dbus.Error {
 	return nil
 }
 
-// deleteItem reports success for the planted item too.
+// deleteItem also reports success for the planted item.
 func (f *Fake) deleteItem(m dbus.Message) (dbus.ObjectPath, *dbus.Error) {
 	f.call()
 	f.mu.Lock()

@@ -15,7 +15,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// keepassxcConfig makes KeePassXC serve its database as the Secret Service.
+// keepassxcConfig makes KeePassXC offer its database as the Secret Service.
 const keepassxcConfig = `[General]
 ConfigVersion=2
 AutoSaveAfterEveryChange=%t
@@ -29,16 +29,15 @@ UnlockBeforeSearch=true
 
 // KeePassXC says how a KeePassXC behaves.
 type KeePassXC struct {
-	// Save makes it write its file after every change. Version 2.7.4 does that in a
-	// thread without a lock: it crashes if an item is changed or deleted meanwhile.
-	// Only a test that restarts it needs this, and changes nothing before SaveKeePassXC
-	// has returned.
+	// Save makes it write its file after every change. Version 2.7.4 writes in a thread without
+	// a lock, and crashes if an item is changed or deleted meanwhile. Only a test that restarts
+	// it needs Save. Such a test must change nothing until SaveKeePassXC has returned.
 	Save bool
-	// Confirm makes it ask before items are read or deleted; nobody answers.
+	// Confirm makes it ask before items are read or deleted. Nobody answers.
 	Confirm bool
 }
 
-// StartKeePassXC is Start with a KeePassXC in place of gnome-keyring, without a window.
+// StartKeePassXC is Start with a KeePassXC, without a window, instead of gnome-keyring.
 func StartKeePassXC(t testing.TB, k KeePassXC) *Session {
 	t.Helper()
 	s := StartBus(t)
@@ -71,8 +70,8 @@ func (s *Session) SaveKeePassXC(t testing.TB, value string) {
 
 func (s *Session) file(name string) string { return filepath.Join(s.dir, "home", name) }
 
-// makeDatabase makes a database that exposes its root group: that is said in the
-// database's own data, which only an export and an import reach.
+// makeDatabase makes a database that exposes its root group. That setting is in the database's
+// own data, and only an export and an import can change it.
 func (s *Session) makeDatabase(t testing.TB) {
 	t.Helper()
 	s.keepassxcCLI(t, 2, "db-create", "-p", s.file("empty.kdbx"))
@@ -97,7 +96,7 @@ func (s *Session) makeDatabase(t testing.TB) {
 	s.keepassxcCLI(t, 2, "import", "-p", s.file("exposed.xml"), s.file("Passwords.kdbx"))
 }
 
-// keepassxcCLI gives the password as often as it is asked for.
+// keepassxcCLI enters the password as often as it is asked for.
 func (s *Session) keepassxcCLI(t testing.TB, passwords int, args ...string) string {
 	t.Helper()
 	cmd := exec.Command("keepassxc-cli", args...)
@@ -119,7 +118,7 @@ func (s *Session) startKeePassXC(t testing.TB) {
 	provider.start(t)
 	s.provider = provider
 	conn := dial(t, s.address)
-	// The name comes first, and the collection is locked for a moment.
+	// The bus name appears first, and for a moment the collection is still locked.
 	s.wait(t, func() error {
 		var locked dbus.Variant
 		err := conn.Object(secretsName, "/org/freedesktop/secrets/collection/Passwords").

@@ -9,7 +9,7 @@ import (
 	"github.com/rbee-keeper/rbee-vault/keyring/keyringtest"
 )
 
-// TestFaultKeyring: the keyring of the fault tests is one.
+// TestFaultKeyring: the keyring of the fault tests passes the contract.
 func TestFaultKeyring(t *testing.T) {
 	k := faulttest.Keyring{Dir: t.TempDir(), Steps: &faulttest.Steps{}}
 	keyringtest.Contract(t, func(*testing.T) keyringtest.K { return k })
@@ -18,7 +18,7 @@ func TestFaultKeyring(t *testing.T) {
 	}
 }
 
-// What a Fake does beside its fault is what a real keyring does.
+// Apart from its fault, a Fake behaves like a real keyring.
 func TestHonestFake(t *testing.T) {
 	session := keyringtest.StartBus(t)
 	keyringtest.StartFake(t, session.Address(), keyringtest.Honest)

@@ -8,10 +8,10 @@ import (
 	"testing"
 )
 
-// process is a daemon that ends with the test, at the latest with the test's process.
+// process is a daemon that ends with the test, or at the latest with the process of the test.
 type process struct {
 	cmd    *exec.Cmd
-	output bytes.Buffer // what it complained about; to be read once ended is closed
+	output bytes.Buffer // its error output; read it only after ended is closed
 	ended  chan struct{}
 }
 
@@ -61,13 +61,14 @@ func (p *process) startAndReadLine(t testing.TB) string {
 	return strings.TrimSpace(line)
 }
 
-// kill ends the process and returns when it is gone and reaped.
+// kill ends the process. When it returns, the process is gone and reaped.
 func (p *process) kill() {
-	p.cmd.Process.Kill() // an error means that it is gone already
+	p.cmd.Process.Kill() // an error means that the process is already gone
 	<-p.ended
 }
 
-// gone is closed when the process has ended, and nil, for ever silent, for no process.
+// gone returns a channel that is closed when the process has ended. For no process the channel
+// is nil, so it is never closed.
 func (p *process) gone() <-chan struct{} {
 	if p == nil {
 		return nil

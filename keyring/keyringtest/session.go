@@ -17,13 +17,12 @@ import (
 const (
 	password = "the right password"
 
-	// patience bounds every wait for a daemon; they take a tenth of a second.
+	// patience limits every wait for a daemon. Usually a wait takes a tenth of a second.
 	patience = 30 * time.Second
 )
 
-// busConfig is that of a session bus which offers no services but those that a test adds:
-// on the usual one, a keyring that was stopped would be started again, and a prompt might
-// find a desktop to appear on.
+// busConfig configures a session bus that offers only the services that a test adds. The usual
+// bus would start a stopped keyring again, and a prompt might appear on a desktop.
 const busConfig = `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
  "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
 <busconfig>
@@ -38,17 +37,17 @@ const busConfig = `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Con
 </busconfig>
 `
 
-// Session is a D-Bus session bus with, or without, a gnome-keyring of its own. Its methods
-// are for the one goroutine of the test.
+// Session is a D-Bus session bus, with or without a gnome-keyring of its own. Only the
+// goroutine of the test may call its methods.
 type Session struct {
-	dir      string // home and sockets; short, since a socket's path is limited to 107 bytes
+	dir      string // home and sockets; short, because a socket's path has at most 107 bytes
 	address  string
 	bus      *process
 	provider *process // nil while there is none
 }
 
-// Start runs a session bus and an unlocked, empty gnome-keyring on it, and points this
-// process at them (DBUS_SESSION_BUS_ADDRESS). All of it ends with the test.
+// Start runs a session bus with an unlocked, empty gnome-keyring, and makes this process use it
+// (DBUS_SESSION_BUS_ADDRESS). Everything ends with the test.
 func Start(t testing.TB) *Session {
 	t.Helper()
 	s := StartBus(t)
@@ -90,13 +89,13 @@ func StartBus(t testing.TB) *Session {
 
 	t.Setenv("DBUS_SESSION_BUS_ADDRESS", s.address)
 	dropSharedConnection()
-	t.Cleanup(dropSharedConnection) // runs while bus and variable are still there
+	t.Cleanup(dropSharedConnection) // runs before the bus and the variable are gone
 	return s
 }
 
-// dropSharedConnection ends the connection that the keyring library shares, so that its
-// next call goes to the address of that moment. Closing it is forbidden to programs, as
-// others may be using it; in a test we are the others. Calls that still wait on it end.
+// dropSharedConnection ends the connection that the keyring library shares, so that its next
+// call uses the address that is set then. A program must not close it, because others may use
+// it; in a test there are no others. Calls that still wait on it end.
 func dropSharedConnection() {
 	if conn, err := dbus.SessionBus(); err == nil {
 		conn.Close()
@@ -106,7 +105,7 @@ func dropSharedConnection() {
 // Address returns the address of the bus.
 func (s *Session) Address() string { return s.address }
 
-// Env returns the variables that point a child process at the session.
+// Env returns the variables that make a child process use the session.
 func (s *Session) Env() []string {
 	return []string{
 		"DBUS_SESSION_BUS_ADDRESS=" + s.address,
@@ -114,28 +113,28 @@ func (s *Session) Env() []string {
 	}
 }
 
-// daemonEnv is all the environment that our daemons get: nothing of the user's session.
+// daemonEnv returns the whole environment of our daemons. It has nothing of the user's session.
 func (s *Session) daemonEnv() []string {
 	env := append(s.Env(), "HOME="+filepath.Join(s.dir, "home"), "PATH="+os.Getenv("PATH"), "LC_ALL=C")
 	return slices.DeleteFunc(env, func(v string) bool { return v == "DBUS_SESSION_BUS_ADDRESS=" })
 }
 
-// Restart kills gnome-keyring, if it runs, and starts it on the same files, unlocked.
+// Restart kills gnome-keyring, if it runs, and starts it again on the same files, unlocked.
 func (s *Session) Restart(t testing.TB) {
 	t.Helper()
 	s.StopProvider(t)
 	s.startProvider(t, password, false)
 }
 
-// RestartLocked is Restart with a wrong password: the collection is there, and locked. A
-// prompt to unlock it finds nothing to show it.
+// RestartLocked is Restart with a wrong password: the collection exists and is locked. A prompt
+// to unlock it cannot be shown.
 func (s *Session) RestartLocked(t testing.TB) {
 	t.Helper()
 	s.StopProvider(t)
 	s.startProvider(t, "a wrong password", true)
 }
 
-// RestartEmpty is Restart after the loss of the files: there is no login collection, and no
+// RestartEmpty is Restart after a loss of the files: there is no login collection and no
 // default one. The next Restart makes a new, empty one.
 func (s *Session) RestartEmpty(t testing.TB) {
 	t.Helper()
@@ -154,20 +153,20 @@ func (s *Session) RestartEmpty(t testing.TB) {
 	})
 }
 
-// StopBus kills the bus under everybody's feet. No other method works after that.
+// StopBus kills the bus while others use it. No other method works after that.
 func (s *Session) StopBus(t testing.TB) {
 	t.Helper()
 	s.bus.kill()
 }
 
-// StopProvider kills gnome-keyring and waits until the bus has seen it go. Nothing owns
-// org.freedesktop.secrets then, until Restart or StartFake.
+// StopProvider kills gnome-keyring and waits until the bus has noticed it. After that nothing
+// owns org.freedesktop.secrets until Restart or StartFake.
 func (s *Session) StopProvider(t testing.TB) {
 	t.Helper()
 	if s.provider == nil {
 		return
 	}
-	s.provider.kill() // as a crash would; it has no chance to save anything
+	s.provider.kill() // as a crash would: it cannot save anything
 	s.provider = nil
 	conn := dial(t, s.address)
 	s.wait(t, func() error {
@@ -194,9 +193,9 @@ func (s *Session) Lock(t testing.TB) {
 	s.wait(t, func() error { return checkLogin(conn, true) })
 }
 
-// Plant stores an item as another program might: under the attributes that a Get of service
+// Plant stores an item as another program might. It has the attributes that a Get of service
 // and account looks for, and one more, so that a Set does not replace it. Which of the two
-// a Get then returns is up to the keyring.
+// items a Get then returns depends on the keyring.
 func (s *Session) Plant(t testing.TB, service, account, value string) {
 	t.Helper()
 	conn := dial(t, s.address)
@@ -220,9 +219,9 @@ func (s *Session) Plant(t testing.TB, service, account, value string) {
 	}
 }
 
-// OnDemand makes the bus start command, an absolute path with arguments, when somebody asks
-// for org.freedesktop.secrets and nothing owns it, as an installed gnome-keyring does. What
-// it started ends with the test.
+// OnDemand makes the bus start command when somebody asks for org.freedesktop.secrets and
+// nothing owns it, as an installed gnome-keyring does. command is an absolute path with
+// arguments. The started program ends with the test.
 func (s *Session) OnDemand(t testing.TB, command string) {
 	t.Helper()
 	t.Cleanup(func() { killOwner(s.address) })
@@ -235,8 +234,8 @@ func (s *Session) OnDemand(t testing.TB, command string) {
 	}
 }
 
-// killOwner kills what the bus started for org.freedesktop.secrets, if it still runs. It is
-// the bus's child, or an orphan, and not ours to wait for.
+// killOwner kills the program that the bus started for org.freedesktop.secrets, if it still
+// runs. It is a child of the bus or an orphan, so this process cannot wait for it.
 func killOwner(address string) {
 	conn, err := dbus.Connect(address)
 	if err != nil {
@@ -245,7 +244,7 @@ func killOwner(address string) {
 	defer conn.Close()
 	var pid uint32
 	err = conn.BusObject().Call("org.freedesktop.DBus.GetConnectionUnixProcessID", 0, secretsName).Store(&pid)
-	if err != nil || int(pid) == os.Getpid() { // nothing owns it, or a Fake of ours does
+	if err != nil || int(pid) == os.Getpid() { // nothing owns it, or a Fake in this process does
 		return
 	}
 	if p, err := os.FindProcess(int(pid)); err == nil {
@@ -253,12 +252,12 @@ func killOwner(address string) {
 	}
 }
 
-// startProvider starts gnome-keyring and waits until its login collection is as locked as
-// it should be.
+// startProvider starts gnome-keyring and waits until its login collection is locked or
+// unlocked, as wanted.
 func (s *Session) startProvider(t testing.TB, password string, locked bool) {
 	t.Helper()
 	provider := newProcess(t, s.daemonEnv(), "gnome-keyring-daemon", "--foreground", "--unlock", "--components=secrets")
-	provider.cmd.Stdin = strings.NewReader(password) // all of it: a newline would be part of it
+	provider.cmd.Stdin = strings.NewReader(password) // without a newline, which would be a part of the password
 	provider.start(t)
 	s.provider = provider
 	conn := dial(t, s.address)
@@ -267,8 +266,8 @@ func (s *Session) startProvider(t testing.TB, password string, locked bool) {
 
 var errNoLogin = errors.New("no login collection")
 
-// checkLogin returns nil if the keyring has a login collection, locked or not as wanted. It
-// never makes the bus start a keyring.
+// checkLogin returns nil if the keyring has a login collection that is locked or unlocked, as
+// wanted. It never makes the bus start a keyring.
 func checkLogin(conn *dbus.Conn, locked bool) error {
 	var property dbus.Variant
 	err := conn.Object(secretsName, secretsPath).
@@ -291,7 +290,7 @@ func checkLogin(conn *dbus.Conn, locked bool) error {
 	return nil
 }
 
-// wait repeats check until it returns nil. D-Bus has no way to wait for most of these things.
+// wait calls check until it returns nil. D-Bus has no way to wait for most of these things.
 func (s *Session) wait(t testing.TB, check func() error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -313,7 +312,7 @@ func (s *Session) wait(t testing.TB, check func() error) {
 	}
 }
 
-// dial returns a connection of the test's own, which ends with it.
+// dial returns a connection for the test. It ends with the test.
 func dial(t testing.TB, address string) *dbus.Conn {
 	t.Helper()
 	conn, err := dbus.Connect(address)

@@ -13,8 +13,7 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// Dir returns a new directory that only its owner can enter, as a vault's must
-// be.
+// Dir returns a new directory that only its owner can enter, as a vault needs it.
 func Dir(t testing.TB) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "rbee")
@@ -24,8 +23,8 @@ func Dir(t testing.TB) string {
 	return dir
 }
 
-// Config makes a vault without a keyring, and returns the configuration that
-// opens it, with one identity.
+// Config makes a vault without a keyring. It returns the configuration that opens the vault,
+// with one identity.
 func Config(t testing.TB) vault.Config {
 	t.Helper()
 	identity, err := age.GenerateX25519Identity()
@@ -44,11 +43,11 @@ func Config(t testing.TB) vault.Config {
 	return cfg
 }
 
-// AcceptSigner answers for any vault: [vault.Config.ConfirmSigner] of an operator who
-// says yes.
+// AcceptSigner accepts the signer of any vault. It is a [vault.Config.ConfirmSigner] whose
+// operator says yes.
 func AcceptSigner(context.Context, vault.Unvouched) error { return nil }
 
-// Open opens a vault, and closes it when the test ends if it is still open.
+// Open opens a vault. When the test ends, the vault is closed if it is still open.
 func Open(t testing.TB, cfg vault.Config) *vault.Vault {
 	t.Helper()
 	v, err := vault.Open(t.Context(), cfg)
@@ -63,7 +62,7 @@ func Open(t testing.TB, cfg vault.Config) *vault.Vault {
 	return v
 }
 
-// New makes a vault without a keyring, and opens it.
+// New makes a vault without a keyring and opens it.
 func New(t testing.TB) *vault.Vault {
 	t.Helper()
 	return Open(t, Config(t))

@@ -1,6 +1,6 @@
-// Command age-plugin-rbeetest is a real age plugin for tests. Its recipients and
-// identities are native ones in disguise, so it has no state; those that say so
-// ask for the PIN 1234 before they decrypt.
+// Command age-plugin-rbeetest is a real age plugin for tests. Its recipients and identities
+// contain those of age itself, so it has no state. Some identities ask for the PIN 1234 before
+// they decrypt.
 package main
 
 import (
@@ -14,7 +14,7 @@ import (
 	"filippo.io/age/plugin"
 )
 
-// What marks an identity that asks, and one that hangs.
+// The prefixes of an identity that asks for a PIN, and of one that hangs.
 var (
 	pin  = []byte("pin:")
 	hang = []byte("hang:")
@@ -53,7 +53,8 @@ func main() {
 	os.Exit(p.Main())
 }
 
-// hanging is an identity, or a recipient, that never answers, and does not see its input end.
+// hanging is an identity or a recipient that never answers. It does not notice that its input
+// ends.
 type hanging struct{}
 
 // Unwrap implements [age.Identity].

@@ -9,17 +9,17 @@ import (
 	"github.com/rbee-keeper/rbee-vault/keyring"
 )
 
-// The OS keyring as a way in, beside the slots.
+// The OS keyring as an unlock method, besides the slots.
 
-// AddKeyring makes the OS keyring a way in, or writes its item again where that
-// was lost: from any open vault, on a new desktop as well. It returns
-// [ErrRollback] where the keyring remembers a later state of the vault, an error
-// of package keyring, and those of [Vault.AddSlot].
+// AddKeyring makes the OS keyring an unlock method. If it is one already, it writes the item
+// again, as after a loss or on a new desktop. It works for any open vault. It returns
+// [ErrRollback] if the keyring's anchor is ahead of the vault, an error of package keyring, and
+// the errors of [Vault.AddSlot].
 func (v *Vault) AddKeyring(ctx context.Context) error {
 	if v.cfg.Keyring == nil {
 		return keyring.ErrUnavailable
 	}
-	if err := v.compareAnchorEntering(ctx); err != nil {
+	if err := v.enterAndCompareAnchor(ctx); err != nil {
 		return err
 	}
 	return v.changing(ctx, func() error {
@@ -27,8 +27,8 @@ func (v *Vault) AddKeyring(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		// Before the commit: a vault never says that its key is in a keyring that
-		// does not have it.
+		// Before the commit: a vault must never say that its key is in the keyring when it is
+		// not.
 		line := v.key.line()
 		defer wipe(line)
 		if err := v.cfg.Keyring.Set(ctx, v.key.id.String(), string(line)); err != nil {
@@ -40,7 +40,7 @@ func (v *Vault) AddKeyring(ctx context.Context) error {
 				detail += ", written again"
 			}
 			m.Keyring = true
-			return slots, Event{Action: "slot.add", Subject: "keyring", Detail: detail}, nil
+			return slots, Event{Action: ActionAddSlot, Subject: "keyring", Detail: detail}, nil
 		})
 		if err != nil && !errors.Is(err, ErrUnsettled) && !m.Keyring {
 			err = errors.Join(err, v.cfg.Keyring.Delete(context.WithoutCancel(ctx), v.key.id.String()))
@@ -49,9 +49,9 @@ func (v *Vault) AddKeyring(ctx context.Context) error {
 	})
 }
 
-// compareAnchorEntering is compareAnchor behind the gate. It accepts a rollback
-// where the operator does.
-func (v *Vault) compareAnchorEntering(ctx context.Context) error {
+// enterAndCompareAnchor enters the gate and calls compareAnchor. It accepts a rollback if the
+// operator does.
+func (v *Vault) enterAndCompareAnchor(ctx context.Context) error {
 	err := func() error {
 		if err := v.enter(ctx); err != nil {
 			return err
@@ -69,11 +69,11 @@ func (v *Vault) compareAnchorEntering(ctx context.Context) error {
 	return err
 }
 
-// RemoveKeyring takes the OS keyring away as a way in, with its items. Where the
-// keyring is lost for good, it records just that, and returns the accounts of the
-// items that may be left. Errors are those of [Vault.RemoveSlot].
+// RemoveKeyring removes the OS keyring as an unlock method, and deletes its items. If the
+// keyring is lost for good, it only records that. It returns the accounts of the items that may
+// be left. Errors are those of [Vault.RemoveSlot].
 func (v *Vault) RemoveKeyring(ctx context.Context) (left []string, err error) {
-	// Nobody may write the anchor anew between its deletion and the commit.
+	// No process may write the anchor again between its deletion and the commit.
 	wait, cancel := context.WithTimeout(ctx, v.cfg.wait())
 	defer cancel()
 	if err := v.anchorLock.Exclusive(wait); err != nil {
@@ -86,10 +86,10 @@ func (v *Vault) RemoveKeyring(ctx context.Context) (left []string, err error) {
 			return err
 		}
 		if !m.Keyring {
-			return fmt.Errorf("%w: the OS keyring is no way into this vault", ErrNoSlot)
+			return fmt.Errorf("%w: the OS keyring is not an unlock method of this vault", ErrNoSlot)
 		}
-		// Before the commit: a vault never says that its key is out of a keyring
-		// that still has it, unless it is told so.
+		// Before the commit: a vault must never say that its key is not in the keyring while it
+		// is, unless the caller learns of it.
 		key, account := v.key.id.String(), anchorAccount(m.VaultID)
 		anchored := ""
 		if v.cfg.Keyring != nil {
@@ -102,11 +102,11 @@ func (v *Vault) RemoveKeyring(ctx context.Context) (left []string, err error) {
 		}
 		err = v.changeSlots(ctx, func(_ *Tx, m *Meta, slots []Slot) ([]Slot, Event, error) {
 			m.Keyring = false
-			return slots, Event{Action: "slot.remove", Subject: "keyring", Detail: strings.Join(append([]string{"the OS keyring; left:"}, left...), " ")}, nil
+			return slots, Event{Action: ActionRemoveSlot, Subject: "keyring", Detail: strings.Join(append([]string{"the OS keyring; left:"}, left...), " ")}, nil
 		})
 		if err == nil || errors.Is(err, ErrUnsettled) {
 			v.mu.Lock()
-			v.anchoring = anchoring{} // it is written no more
+			v.anchorProgress = anchorProgress{} // from now on no anchor is written
 			v.mu.Unlock()
 			return err
 		}

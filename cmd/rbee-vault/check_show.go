@@ -1,0 +1,230 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"charm.land/lipgloss/v2"
+	"golang.org/x/crypto/ssh"
+
+	"github.com/rbee-keeper/rbee-vault/hive"
+	"github.com/rbee-keeper/rbee-vault/internal/wire"
+	"github.com/rbee-keeper/rbee-vault/registry"
+)
+
+// checkJSON is a line of check --json.
+type checkJSON struct {
+	Node      string          `json:"node"`
+	Outcome   string          `json:"outcome"`
+	Status    registry.Status `json:"status"`
+	Error     *string         `json:"error"`
+	Hint      *string         `json:"hint"`
+	At        *string         `json:"at"`
+	HostKey   *keyNameJSON    `json:"host_key"`
+	Machine   *machineJSON    `json:"machine"`
+	Duration  int64           `json:"duration_ms"`
+	CheckedAt string          `json:"checked_at"`
+}
+
+// keyNameJSON names a host key.
+type keyNameJSON struct {
+	Type        string `json:"type"`
+	Fingerprint string `json:"fingerprint"`
+}
+
+// machineJSON is what a machine has.
+type machineJSON struct {
+	OS       string              `json:"os"`
+	CPU      string              `json:"cpu"`
+	CPUs     uint32              `json:"cpus"`
+	Memory   uint64              `json:"memory_bytes"`
+	DiskFree uint64              `json:"disk_free_bytes"`
+	Backends []string            `json:"backends"`
+	Devices  map[string]uint32   `json:"devices"`
+	Found    map[string][]string `json:"found"`
+}
+
+func (r checked) json() checkJSON {
+	j := checkJSON{
+		Node: r.Node, Outcome: outcomeName(r.Outcome), Status: r.status,
+		Error: wire.Nullable(r.cause()), Hint: wire.Nullable(r.hint()),
+		Duration: r.Took.Milliseconds(), CheckedAt: wire.FormatTime(r.at),
+	}
+	if !r.good() {
+		j.At = &r.At
+	}
+	if r.Key != nil {
+		j.HostKey = &keyNameJSON{r.Key.Type(), ssh.FingerprintSHA256(r.Key)}
+	}
+	if m := r.machine; m != nil {
+		backends, devices := m.Backends()
+		j.Machine = &machineJSON{m.OS, m.CPU, m.CPUs, m.Memory, m.Disk, backends, devices, m.Devices}
+	}
+	return j
+}
+
+// outcomeName is the name of an outcome in JSON.
+func outcomeName(o hive.Outcome) string {
+	return strings.ReplaceAll(strings.ToLower(string(o)), " ", "_")
+}
+
+// cause says why a node is not online, or was not asked what it has; "" if all is well.
+func (r checked) cause() string {
+	if err := cmp.Or(r.Err, r.discoverErr); err != nil {
+		return causeOf(err, r.Node)
+	}
+	return ""
+}
+
+// causeOf is the text of an error that stands beside the name of a node.
+func causeOf(err error, node string) string {
+	if at, ok := errors.AsType[*hive.Error](err); ok && at.Node == node {
+		err = at.Err
+	}
+	return strings.ReplaceAll(err.Error(), "\n", "; ")
+}
+
+// hint returns the next step, or "".
+func (r checked) hint() string { return fillHint(outcomeHints[r.Outcome], r.At, r.Key, r.pinned) }
+
+// fillHint names the node and the keys in a hint of outcomeHints.
+func fillHint(hint, node string, key ssh.PublicKey, pinned []registry.HostKey) string {
+	if key != nil {
+		old := pinnedOfType(pinned, key.Type())
+		if old == "" {
+			hint = strings.ReplaceAll(hint, " --replace PINNED", "")
+		}
+		hint = strings.NewReplacer("FINGERPRINT", ssh.FingerprintSHA256(key), "PINNED", old).Replace(hint)
+	}
+	return strings.ReplaceAll(hint, "NODE", node)
+}
+
+// same reports whether two rounds showed the same of a node.
+func (r checked) same(other checked) bool {
+	return r.Outcome == other.Outcome && r.At == other.At && r.cause() == other.cause()
+}
+
+// show prints all results.
+func (c *checker) show(results []checked) error {
+	u := c.app.ui
+	if c.app.json {
+		return objectsOf(u, results, checked.json)
+	}
+	headers := []string{"NODE", "OUTCOME", "STATUS", "TOOK", "BACKENDS", "CAUSE"}
+	var rows [][]string
+	for _, r := range results {
+		row := []string{r.Node, string(r.Outcome), string(r.status), strconv.FormatInt(r.Took.Milliseconds(), 10), cmp.Or(r.backends(), "-"), cmp.Or(r.cause(), "-")}
+		if u.pretty {
+			row[3] = r.Took.Round(time.Millisecond).String()
+			if !c.opts.discover {
+				row = slices.Delete(row, 4, 5)
+			}
+		}
+		rows = append(rows, row)
+	}
+	if !c.opts.discover {
+		headers = slices.Delete(headers, 4, 5) // only a terminal shows headers
+	}
+	u.table(headers, rows, func(row, col int) lipgloss.Style {
+		if col == 1 || col == 2 {
+			return statusStyle(results[row].status)
+		}
+		return lipgloss.NewStyle()
+	})
+	for _, r := range results {
+		if r.machine != nil {
+			u.info("%s: %s", r.Node, machineText(*r.machine))
+		}
+	}
+	c.showHints(results)
+	return nil
+}
+
+// backends returns what the machine has as backends, or "".
+func (r checked) backends() string {
+	if r.machine == nil {
+		return ""
+	}
+	var n registry.Node
+	n.Backends, n.Devices = r.machine.Backends()
+	return backendsText(n)
+}
+
+// machineText describes a machine.
+func machineText(m hive.Machine) string {
+	parts := []string{m.OS, fmt.Sprintf("%d CPUs (%s)", m.CPUs, cmp.Or(m.CPU, "unknown"))}
+	parts = append(parts, fmt.Sprintf("%d GB memory", m.Memory/1e9), fmt.Sprintf("%d GB disk free", m.Disk/1e9))
+	for _, backend := range []string{hive.BackendCUDA, hive.BackendROCm, hive.BackendMetal} {
+		parts = append(parts, m.Devices[backend]...)
+	}
+	return strings.Join(parts, "; ")
+}
+
+// showHints prints the next steps. Those that are not about a key are printed once for all
+// nodes with that outcome.
+func (c *checker) showHints(results []checked) {
+	var order []hive.Outcome
+	nodes := map[hive.Outcome][]string{}
+	keys := map[string]bool{} // nodes whose key has its hint
+	for _, r := range results {
+		switch {
+		case r.Key != nil && !keys[r.At]:
+			keys[r.At] = true
+			c.app.ui.info("%s: %s: %s\n  %s", r.At, r.Outcome, ssh.FingerprintSHA256(r.Key), r.hint())
+			if r.firstContact() && !c.app.interactive() {
+				c.app.ui.info("  Or pin it now: --pin %s", ssh.FingerprintSHA256(r.Key))
+			}
+		case r.Key != nil || r.Outcome == hive.Online:
+		default:
+			if !slices.Contains(order, r.Outcome) {
+				order = append(order, r.Outcome)
+			}
+			if !slices.Contains(nodes[r.Outcome], r.At) {
+				nodes[r.Outcome] = append(nodes[r.Outcome], r.At)
+			}
+		}
+	}
+	for _, o := range order {
+		names, node := someNames(nodes[o]), "NODE"
+		if len(nodes[o]) == 1 {
+			node = nodes[o][0]
+		}
+		c.app.ui.info("%s: %s\n  %s", o, names, fillHint(outcomeHints[o], node, nil, nil))
+	}
+}
+
+// someNames joins names, of many only the first.
+func someNames(names []string) string {
+	const most = 5
+	if len(names) <= most {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
+}
+
+// showChanges prints the results that are not those of the round before.
+func (c *checker) showChanges(results []checked) error {
+	var changed []checked
+	for _, r := range results {
+		if !r.same(c.last[r.Node]) {
+			changed = append(changed, r)
+		}
+	}
+	if c.app.json || !c.app.ui.pretty {
+		return c.show(changed)
+	}
+	for _, r := range changed {
+		text := fmt.Sprintf("%s: %s, was %s", r.Node, r.Outcome, c.last[r.Node].Outcome)
+		if cause := r.cause(); cause != "" {
+			text += ": " + cause
+		}
+		c.app.ui.printf("%s  %s\n", r.at.Local().Format(time.TimeOnly), text)
+	}
+	c.showHints(changed)
+	return nil
+}
