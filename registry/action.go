@@ -18,6 +18,7 @@ const (
 	ActionExportSSHKey       vault.Action = "ssh-key.export"
 	ActionRefuseSSHKeyExport vault.Action = "ssh-key.export-refused"
 	ActionUseSSHKey          vault.Action = "ssh-key.use"
+	ActionSignSSHKey         vault.Action = "ssh-key.sign"
 	ActionTrustHostKey       vault.Action = "host-key.trust"
 	ActionForgetHostKey      vault.Action = "host-key.forget"
 )
