@@ -112,7 +112,7 @@ func (f fleet) auditedSignatures(t testing.TB) (rows []vault.AuditRow) {
 			if err != nil {
 				return err
 			}
-			if row.Action == string(registry.ActionSign) {
+			if row.Action == string(registry.ActionSignSSHKey) {
 				rows = append(rows, row)
 			}
 		}

@@ -29,7 +29,7 @@ type entry struct {
 func newAuditor() *auditor { return &auditor{turn: make(chan struct{}, 1)} }
 
 // audit returns the signer of a signature when its audit row is on the disk. All that
-// wait together use the same registry, because each holds it open meanwhile. If ctx ends
+// wait together use the same vault, because each keeps it open meanwhile. If ctx ends
 // first, the row may still be written.
 func (a *auditor) audit(ctx context.Context, r *registry.Registry, s registry.Signature) (ssh.MultiAlgorithmSigner, error) {
 	e := &entry{signature: s, done: make(chan struct{})}

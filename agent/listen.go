@@ -77,10 +77,9 @@ func removeStale(path string) error {
 	conn, err := net.Dial("unix", path)
 	if err == nil {
 		conn.Close()
-		return ErrInUse
 	}
-	if !errors.Is(err, syscall.ECONNREFUSED) { // such as a full queue: somebody listens
-		return fmt.Errorf("%w, or does not: %w", ErrInUse, err)
+	if !errors.Is(err, syscall.ECONNREFUSED) { // a full queue, too, is somebody's
+		return ErrInUse
 	}
 	return os.Remove(path)
 }

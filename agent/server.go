@@ -18,8 +18,8 @@ import (
 const maxConnections = 256
 
 // Lender lends the open registry for the time of use, or returns why it cannot. It may
-// wait, until ctx ends, while the registry is closed and opened again. Those that use it
-// at the same time get the same one.
+// wait, until ctx ends, while the vault is closed and opened again, as vault.Session.Use does.
+// While somebody uses a registry, its vault stays open, and others get that vault too.
 type Lender func(ctx context.Context, use func(*registry.Registry) error) error
 
 // Lend lends one registry, which stays open as long as the Server serves.

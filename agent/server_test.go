@@ -231,6 +231,32 @@ func TestConcurrent(t *testing.T) {
 	}
 }
 
+// TestServeWaits: when Serve returns, no request is under way.
+func TestServeWaits(t *testing.T) {
+	f := newFleet(t)
+	host := newSigner(t)
+	begun := make(chan struct{})
+	var ended atomic.Bool
+	a := f.start(t, func(c *Config) {
+		c.Registry = func(ctx context.Context, _ func(*registry.Registry) error) error {
+			close(begun)
+			<-ctx.Done()
+			time.Sleep(50 * time.Millisecond)
+			ended.Store(true)
+			return ctx.Err()
+		}
+	})
+	c := a.dial(t)
+	c.bind(host, "s1", 0)
+	_, err := c.conn.Write(frame([]byte{msgRequestIdentities}))
+	check(t, err)
+	<-begun
+	a.stop()
+	if !ended.Load() {
+		t.Error("Serve returned, and a request is under way")
+	}
+}
+
 // TestLimit: connections beyond the number wait, and are served when others end.
 func TestLimit(t *testing.T) {
 	a := newFleet(t).start(t, nil)

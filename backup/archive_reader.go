@@ -36,6 +36,7 @@ type archiveReader struct {
 	manifestJSON []byte
 	manifest     Manifest
 	signers      []vault.Signer
+	jumps        map[string]string // by name of each node, until they are checked
 	keys         []registry.SSHKey
 	head         vault.AuditHead // after the last audit row read
 	counts       Counts          // of what was read
@@ -180,9 +181,21 @@ func (a *archiveReader) skipReadme(_ context.Context, r io.Reader) error {
 }
 
 func (a *archiveReader) readNodes(ctx context.Context, r io.Reader) error {
+	a.jumps = map[string]string{}
 	return readLines(r, &a.counts.Nodes, a.manifest.Counts.Nodes, func(n registry.Node) error {
+		a.jumps[n.Name] = n.ProxyJump
 		return asSinkError(a.to.node(ctx, n))
 	})
+}
+
+// checkJumps sees that each node is reached through nodes that are there: a node may jump
+// through one that follows it.
+func (a *archiveReader) checkJumps(context.Context) error {
+	if err := registry.CheckJumps(a.jumps); err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrDamaged, memberNodes, err)
+	}
+	a.jumps = nil
+	return nil
 }
 
 // readSSHKeys keeps the keys: each goes to the sink with its private key.

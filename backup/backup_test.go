@@ -70,8 +70,10 @@ func fleet(t testing.TB) (vault.Config, *vault.Vault) {
 	cfg := vaulttest.Config(t)
 	v := vaulttest.Open(t, cfg)
 	r := registry.New(v)
-	for _, name := range []string{"hive-01", "hive-02"} {
-		if err := r.CreateNode(t.Context(), node(name)); err != nil {
+	jumping := node("hive-01") // through a node that follows it in beehives.jsonl
+	jumping.ProxyJump, jumping.Note, jumping.Labels = "hive-02", "behind the bastion", map[string]string{"rack": "3", "spare": ""}
+	for _, n := range []registry.Node{node("hive-02"), jumping} {
+		if err := r.CreateNode(t.Context(), n); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -300,6 +300,22 @@ func TestForged(t *testing.T) {
 			f.resign(t, false)
 			return nil
 		}, ErrDamaged},
+		{"a jump to nowhere", func(t *testing.T, f *forgery) []byte {
+			n := f.find(memberNodes)
+			n.data = bytes.Replace(n.data, []byte("}\n"), []byte(`,"proxy_jump":"hive-66"}`+"\n"), 1)
+			f.resign(t, false)
+			return nil
+		}, ErrDamaged},
+		{"jumps in a circle", func(t *testing.T, f *forgery) []byte {
+			n := f.find(memberNodes)
+			first := bytes.Replace(n.data, []byte("}\n"), []byte(`,"proxy_jump":"hive-02"}`+"\n"), 1)
+			second := bytes.Replace(n.data, []byte("}\n"), []byte(`,"proxy_jump":"hive-01"}`+"\n"), 1)
+			n.data = append(first, bytes.Replace(second, []byte("hive-01"), []byte("hive-02"), 1)...)
+			m := f.find(memberManifest)
+			m.data = bytes.Replace(m.data, []byte(`"nodes": 1`), []byte(`"nodes": 2`), 1)
+			f.resign(t, false)
+			return nil
+		}, ErrDamaged},
 		{"last line cut", func(t *testing.T, f *forgery) []byte {
 			n := f.find(memberNodes)
 			n.data = n.data[:len(n.data)-1]

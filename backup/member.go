@@ -50,7 +50,7 @@ func layout(keys int) []member {
 		{name: memberManifest, write: (*archiveWriter).writeManifest, read: (*archiveReader).readManifest, verified: (*archiveReader).verifySignature},
 		{name: memberSigners, write: (*archiveWriter).writeSigners, read: (*archiveReader).readSigners, verified: (*archiveReader).trustSigner},
 		{name: memberReadme, write: (*archiveWriter).writeReadme, read: (*archiveReader).skipReadme},
-		{name: memberNodes, content: true, write: (*archiveWriter).writeNodes, read: (*archiveReader).readNodes},
+		{name: memberNodes, content: true, write: (*archiveWriter).writeNodes, read: (*archiveReader).readNodes, verified: (*archiveReader).checkJumps},
 		{name: memberSSHKeys, content: true, write: (*archiveWriter).writeSSHKeys, read: (*archiveReader).readSSHKeys,
 			verified: func(a *archiveReader, _ context.Context) error { return a.checkKeys(keys) }},
 	}
@@ -73,6 +73,8 @@ func layout(keys int) []member {
 // a backup leaves out on purpose.
 var tables = map[string]string{
 	"beehives":         memberNodes,
+	"node_details":     memberNodes,
+	"node_labels":      memberNodes,
 	"ssh_keys":         memberSSHKeys,
 	"beehive_ssh_keys": memberSSHKeys,
 	"key_rotations":    memberRotations,

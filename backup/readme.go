@@ -35,7 +35,8 @@ What is what:
     manifest.json     which vault, when, how many of each, the audit log's head
     signers.jsonl     the keys that signed for the vault, each certified by the one
                       before: the newest made this file's signature
-    beehives.jsonl    one machine a line
+    beehives.jsonl    one machine a line, with its labels, its note and the machine
+                      that it is reached through
     ssh_keys.jsonl    one key a line: fingerprint, public key, machines that use
                       it; the nth line's private key is ssh_keys/<n>.pem
     key_rotations.jsonl  machines whose key was being replaced: while "pending"

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"time"
 
@@ -66,8 +67,8 @@ func (c *Conn) Close() error {
 	return err
 }
 
-// Dial connects to the node and logs in. An error is an
-// *[Error] around one of this package's, [registry.ErrNotFound], or ctx's own.
+// Dial connects to the node and logs in, through the nodes that it is reached through. An
+// error is an *[Error] around one of this package's, [registry.ErrNotFound], or ctx's own.
 func (d *Dialer) Dial(ctx context.Context, name string) (*Conn, error) {
 	return d.DialBy(ctx, name, d.authentication)
 }
@@ -130,13 +131,27 @@ func nodeError(ctx context.Context, node registry.Node, err error) error {
 	return &Error{Node: node.Name, Err: err}
 }
 
-// route returns the nodes to log in to, one through the other; the last is the node.
+// route returns the nodes to log in to, one through the other; the last is the node. The
+// registry keeps jumps short and out of circles; a row that it did not write, or two reads
+// with a change between them, may show others.
 func (d *Dialer) route(ctx context.Context, name string) ([]registry.Node, error) {
-	n, err := d.Registry.GetNode(ctx, name)
-	if err != nil {
-		return nil, err
+	var route []registry.Node // the node first
+	for at := name; at != ""; {
+		if len(route) > registry.MaxJumps {
+			return nil, &Error{Node: name, Err: ErrJumpLoop}
+		}
+		n, err := d.Registry.GetNode(ctx, at)
+		if err != nil && at != name && ctx.Err() == nil {
+			err = &Error{Node: at, Err: err}
+		}
+		if err != nil {
+			return nil, err
+		}
+		route = append(route, n)
+		at = n.ProxyJump
 	}
-	return []registry.Node{n}, nil
+	slices.Reverse(route)
+	return route, nil
 }
 
 // address is where a node's sshd listens.

@@ -11,6 +11,12 @@
 // carry the key, so that a person can decide. Only algorithms of the pinned types are
 // offered: a server that is asked for another type presents another key, and looks changed.
 //
+// # Jumps
+//
+// A node that names a proxy jump is reached through that node of the registry, and so on,
+// the outermost first. Each of them is logged in to with its own key, and compared with its
+// own pins; it only carries the bytes of the next. An [Error] says which of them failed.
+//
 // # Keys
 //
 // The key is the one that the node uses in the vault. It is unsealed for each signature and

@@ -74,7 +74,7 @@ func (d *Dialer) shake(ctx context.Context, via *ssh.Client, addr string, h hand
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
 	case accepted && !closedByPeer(err):
-		return nil, fmt.Errorf("%w: user %q: %w", ErrPermission, h.user, err)
+		return nil, fmt.Errorf("%w: it does not let user %q in with this key", ErrPermission, h.user)
 	case !conn.identified() && closedByPeer(err):
 		return nil, fmt.Errorf("%w: it closed the connection before it said who it is", ErrBusy)
 	}

@@ -19,6 +19,7 @@ const (
 	ActionRefuseSSHKeyExport vault.Action = "ssh-key.export-refused"
 	ActionRotateSSHKey       vault.Action = "ssh-key.rotate"
 	ActionUseSSHKey          vault.Action = "ssh-key.use"
+	ActionSignSSHKey         vault.Action = "ssh-key.sign"
 	ActionTrustHostKey       vault.Action = "host-key.trust"
 	ActionForgetHostKey      vault.Action = "host-key.forget"
 )

@@ -58,7 +58,7 @@ func BenchmarkDecodeRow(b *testing.B) {
 	row := rowOf(testNode())
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := row.node(); err != nil {
+		if _, err := row.node(nodeDetails{}); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -100,5 +100,6 @@ func (c *nodeCache) moveTo(revision vault.Revision) bool {
 func (n Node) clone() Node {
 	n.Backends = slices.Clone(n.Backends)
 	n.Devices = maps.Clone(n.Devices)
+	n.Labels = maps.Clone(n.Labels)
 	return n
 }

@@ -41,6 +41,19 @@ func TestDigestDoesNotDrift(t *testing.T) {
 				n.SSHPort = uint16(rapid.IntRange(1, 9).Draw(rt, "port"))
 				return r.AddNode(ctx, n)
 			},
+			"add with details": func() error {
+				n := keyNode(name())
+				n.ProxyJump = rapid.SampledFrom(append(names, "", "hive-09")).Draw(rt, "jump")
+				n.Note = rapid.SampledFrom([]string{"", "a", "b"}).Draw(rt, "note")
+				n.Labels = rapid.MapOfN(rapid.SampledFrom([]string{"a", "b", "c"}), rapid.SampledFrom([]string{"", "1", "2"}), 0, 3).Draw(rt, "labels")
+				return r.AddNode(ctx, n)
+			},
+			"jump": func() error {
+				return r.UpdateNode(ctx, name(), func(n *registry.Node) error {
+					n.ProxyJump = rapid.SampledFrom(append(names, "")).Draw(rt, "jump")
+					return nil
+				})
+			},
 			"update": func() error {
 				return r.UpdateNodes(ctx, names[:1], func(n *registry.Node) error {
 					n.InstallPath = fmt.Sprintf("/opt/%d", rapid.IntRange(0, 3).Draw(rt, "path"))
@@ -85,7 +98,7 @@ func TestDigestDoesNotDrift(t *testing.T) {
 		for range rapid.IntRange(3, 20).Draw(rt, "operations") {
 			op := rapid.SampledFrom(kinds).Draw(rt, "operation")
 			err := ops[op]()
-			for _, refused := range []error{registry.ErrNotFound, registry.ErrExists, registry.ErrHostKeyChanged, vault.ErrSlotExists, vault.ErrNoSlot, registry.ErrInvalid} {
+			for _, refused := range []error{registry.ErrNotFound, registry.ErrExists, registry.ErrHostKeyChanged, vault.ErrSlotExists, vault.ErrNoSlot, registry.ErrInvalid, registry.ErrInUse} {
 				if errors.Is(err, refused) {
 					err = nil
 				}

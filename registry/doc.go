@@ -17,6 +17,12 @@
 // what to install on it. Four fields are state, which is observed: LastConnected,
 // Status, Backends and Devices.
 //
+// Beside the twelve, in tables of their own, stand a node's ProxyJump, Note and Labels.
+// They are configuration too. ProxyJump names another node: it exists, no way leads in a
+// circle or through more than MaxJumps nodes, and RemoveNode refuses a node that others
+// jump through. Jumps are checked at the end of a transaction, so UpdateNodes and Import
+// take nodes in any order.
+//
 // Every state field has a value for unknown: the zero time, StatusUnknown, a nil
 // slice, a nil map. An empty slice is not unknown: it says that the machine has no
 // backend. Where the state given to AddNode is unknown, the stored state stays. So
@@ -91,6 +97,6 @@
 // # Compatibility
 //
 // The table of nodes and the JSON form of a Node have the twelve field names of the
-// earlier registry. ReadLegacy reads the plain SQLite file of that registry, with ten
+// earlier registry. The JSON form has three more where they say something. ReadLegacy reads the plain SQLite file of that registry, with ten
 // or twelve columns, and Import stores its nodes.
 package registry

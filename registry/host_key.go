@@ -86,6 +86,21 @@ func (k *HostKey) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
+// nodeHostKeys returns a node's host keys, validated.
+func nodeHostKeys(ctx context.Context, tx *vault.Tx, node string) ([]HostKey, error) {
+	keys, err := selectNodeHostKeys(ctx, tx, node)
+	for _, k := range keys {
+		if bad := k.Validate(); bad != nil && err == nil {
+			err = errBadHostKey(k, bad)
+		}
+	}
+	return keys, err
+}
+
+func errBadHostKey(k HostKey, bad error) error {
+	return fmt.Errorf("%w: host key of node %.80q: %v", ErrBadRow, k.Node, bad)
+}
+
 // EachHostKey yields all host keys, ordered by node, type and public key. It stops
 // after an error. Other statements may run in tx during the iteration.
 func EachHostKey(ctx context.Context, tx *vault.Tx) iter.Seq2[HostKey, error] {
@@ -93,7 +108,7 @@ func EachHostKey(ctx context.Context, tx *vault.Tx) iter.Seq2[HostKey, error] {
 		for k, err := range selectHostKeys(ctx, tx, sqlSelectHostKeys(tx.Checked("host_keys", "host_keys"))) {
 			if err == nil {
 				if bad := k.Validate(); bad != nil {
-					err = fmt.Errorf("%w: host key of node %.80q: %v", ErrBadRow, k.Node, bad)
+					err = errBadHostKey(k, bad)
 				}
 			}
 			if err != nil {

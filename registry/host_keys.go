@@ -15,19 +15,26 @@ import (
 // all nodes, ordered by node, type and public key. A missing node is ErrNotFound.
 func (r *Registry) ListHostKeys(ctx context.Context, names ...string) ([]HostKey, error) {
 	var list []HostKey
+	names = slices.Compact(slices.Sorted(slices.Values(names)))
 	err := r.v.View(ctx, func(tx *vault.Tx) error {
 		for _, name := range names {
 			if err := requireNode(ctx, tx, name); err != nil {
 				return fmt.Errorf("node %q: %w", name, err)
 			}
+			keys, err := nodeHostKeys(ctx, tx, name)
+			if err != nil {
+				return err
+			}
+			list = append(list, keys...)
+		}
+		if len(names) > 0 {
+			return nil
 		}
 		for k, err := range EachHostKey(ctx, tx) {
 			if err != nil {
 				return err
 			}
-			if len(names) == 0 || slices.Contains(names, k.Node) {
-				list = append(list, k)
-			}
+			list = append(list, k)
 		}
 		return nil
 	})

@@ -24,6 +24,9 @@ type ImportSet struct {
 	Warnings []Problem // what could not be read of a node: the first hundred
 	// More counts the problems beyond the first hundred.
 	More More
+	// TwelveFields: the source cannot have jump, note and labels. Where a node of the set
+	// has none, those of the node that it replaces stay.
+	TwelveFields bool
 	// Keys are private keys by the name of a node. Import stores each key with its
 	// node, which then uses it. The caller wipes them.
 	Keys map[string]*PrivateKey
@@ -88,7 +91,9 @@ type ImportReport struct {
 }
 
 // Import adds the nodes of a set in one transaction. Without Replace, the whole
-// import fails where any name exists: the error is ErrExists and lists these names.
+// import fails where any name exists: the error is ErrExists and lists these names. A node
+// may jump through one that follows in the set. It is skipped where it jumps through a node
+// that is neither there nor in the set, in a circle, or through too many.
 // After any error nothing is imported and the report is empty. Where nothing
 // changes, nothing is written, not even an audit row.
 func (r *Registry) Import(ctx context.Context, set ImportSet, opts ImportOptions) (ImportReport, error) {
@@ -158,7 +163,7 @@ func importNodes(ctx context.Context, tx *vault.Tx, set ImportSet, opts ImportOp
 	return report, tx.Audit(ctx, vault.Event{Action: ActionImportNodes, Subject: opts.Source, Detail: detail})
 }
 
-// planImport decides about every node and writes nothing.
+// planImport decides about every node and writes nothing. Jumps are right in what it plans.
 func planImport(ctx context.Context, tx *vault.Tx, set ImportSet, opts ImportOptions) (ImportReport, importPlan, error) {
 	report := ImportReport{
 		Skipped:  slices.Clone(set.Skipped),
@@ -166,17 +171,14 @@ func planImport(ctx context.Context, tx *vault.Tx, set ImportSet, opts ImportOpt
 		More:     set.More,
 	}
 	var (
-		plan  importPlan
-		taken []string // quoted names
-		names []string // of the nodes that are not skipped
+		writes []importWrite
+		taken  []string // quoted names
 	)
 	for _, n := range importable(set, &report) {
-		names = append(names, n.Name)
 		old, err := selectNode(ctx, tx, n.Name)
 		switch {
 		case errors.Is(err, ErrNotFound):
-			report.Added = append(report.Added, n.Name)
-			plan.nodes = append(plan.nodes, importWrite{node: n})
+			writes = append(writes, importWrite{node: n})
 			continue
 		case err != nil:
 			return ImportReport{}, importPlan{}, err
@@ -185,21 +187,91 @@ func planImport(ctx context.Context, tx *vault.Tx, set ImportSet, opts ImportOpt
 			continue
 		}
 		n = n.withState(old)
-		if sameNode(old, n) {
-			report.Unchanged = append(report.Unchanged, n.Name)
-			continue
+		if set.TwelveFields {
+			n = n.withDetails(old)
 		}
-		report.Replaced = append(report.Replaced, n.Name)
-		plan.nodes = append(plan.nodes, importWrite{node: n, old: old})
+		writes = append(writes, importWrite{node: n, old: old})
 	}
 	if len(taken) > 0 {
 		return ImportReport{}, importPlan{}, fmt.Errorf("%s: %w", strings.Join(taken, ", "), ErrExists)
 	}
-	var err error
+	writes, err := skipBadJumps(ctx, tx, writes, &report)
+	if err != nil {
+		return ImportReport{}, importPlan{}, err
+	}
+	var plan importPlan
+	var names []string
+	for _, w := range writes {
+		names = append(names, w.node.Name)
+		switch {
+		case w.old.Name == "":
+			report.Added = append(report.Added, w.node.Name)
+		case sameNode(w.old, w.node):
+			report.Unchanged = append(report.Unchanged, w.node.Name)
+			continue
+		default:
+			report.Replaced = append(report.Replaced, w.node.Name)
+		}
+		plan.nodes = append(plan.nodes, w)
+	}
 	if report.Keys, plan.keys, err = planImportKeys(ctx, tx, set, names); err != nil {
 		return ImportReport{}, importPlan{}, err
 	}
 	return report, plan, nil
+}
+
+// skipBadJumps returns the nodes without those whose jump leads to no node, in a circle or
+// through too many nodes, and without those that jump through such a node and are lost with
+// it. They go to the skipped ones of the report.
+func skipBadJumps(ctx context.Context, tx *vault.Tx, writes []importWrite, report *ImportReport) ([]importWrite, error) {
+	if !slices.ContainsFunc(writes, func(w importWrite) bool { return w.node.ProxyJump != "" }) {
+		return writes, nil
+	}
+	ways, err := selectJumps(ctx, tx)
+	if err != nil {
+		return nil, err
+	}
+	exists := map[string]bool{}
+	for _, w := range writes {
+		exists[w.node.Name] = true
+		ways.set(w.node.Name, w.node.ProxyJump)
+	}
+	for _, w := range writes {
+		jump := w.node.ProxyJump
+		if _, asked := exists[jump]; !asked && jump != "" {
+			if exists[jump], err = nodeExists(ctx, tx, jump); err != nil {
+				return nil, err
+			}
+		}
+	}
+	for again := true; again; {
+		again = false
+		var kept, bad []importWrite
+		for _, w := range writes {
+			rule := ways.rule(w.node.Name)
+			if jump := w.node.ProxyJump; jump != "" && !exists[jump] {
+				rule = ruleJumpMissing
+			}
+			if rule == "" {
+				kept = append(kept, w)
+				continue
+			}
+			bad = append(bad, w)
+			report.Skipped, report.More.Skipped = addProblem(report.Skipped, report.More.Skipped, Problem{w.node.Name, jumpError(w.node.Name, w.node.Name, rule).Error()})
+		}
+		for _, w := range bad { // as it is stored, or not at all
+			exists[w.node.Name] = w.old.Name != ""
+			ways.set(w.node.Name, w.old.ProxyJump)
+			again = true
+		}
+		writes = kept
+	}
+	// What is left may still make the way to a node too long that is not in the set.
+	var changed []string
+	for _, w := range writes {
+		changed = append(changed, changedJumps(w.old, w.node)...)
+	}
+	return writes, ways.check("", changed)
 }
 
 // planImportKeys returns which of the nodes have a key in the set, and which of

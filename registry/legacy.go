@@ -61,6 +61,7 @@ func readLegacy(ctx context.Context, path, home string) (set ImportSet, err erro
 			return ImportSet{}, err
 		}
 	}
+	set.TwelveFields = true
 	return set, nil
 }
 

@@ -51,6 +51,7 @@ func sqlite3(t *testing.T, script string) (path string) {
 
 func wantLegacy(t *testing.T, path string, want ImportSet) {
 	t.Helper()
+	want.TwelveFields = true
 	got, err := ReadLegacy(t.Context(), path, "/home/ops")
 	check(t, err)
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -78,7 +79,7 @@ func TestReadLegacyTenColumns(t *testing.T) {
 	// Without a home, a path with ~ is not valid.
 	got, err := ReadLegacy(t.Context(), path, "")
 	check(t, err)
-	want := ImportSet{Nodes: []Node{bareNode("hive-02")}, Skipped: []Problem{{"hive-01", "ssh_key_path must be absolute"}}}
+	want := ImportSet{TwelveFields: true, Nodes: []Node{bareNode("hive-02")}, Skipped: []Problem{{"hive-01", "ssh_key_path must be absolute"}}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

@@ -45,6 +45,10 @@ type Node struct {
 	Status        Status            // "" on input: StatusUnknown
 	Backends      []string          // sorted and unique; nil: unknown
 	Devices       map[string]uint32 // number of devices by backend; nil: unknown
+
+	ProxyJump string            // name of the node that this one is reached through; "": none
+	Note      string            // one line for people; "": none
+	Labels    map[string]string // nil: none
 }
 
 // normalized returns n in the form in which it is stored and returned. The result
@@ -59,6 +63,9 @@ func (n Node) normalized() Node {
 	}
 	n.Backends = normalizeBackends(n.Backends)
 	n.Devices = maps.Clone(n.Devices)
+	if n.Labels = maps.Clone(n.Labels); len(n.Labels) == 0 {
+		n.Labels = nil
+	}
 	return n
 }
 
@@ -85,6 +92,20 @@ func (n Node) withState(old Node) Node {
 	return n
 }
 
+// withDetails returns n, and what it has not of jump, note and labels taken from old.
+func (n Node) withDetails(old Node) Node {
+	if n.ProxyJump == "" {
+		n.ProxyJump = old.ProxyJump
+	}
+	if n.Note == "" {
+		n.Note = old.Note
+	}
+	if len(n.Labels) == 0 {
+		n.Labels = old.Labels
+	}
+	return n
+}
+
 // sameNode compares normalized nodes of the same name.
 func sameNode(a, b Node) bool {
 	return sameState(a, b) &&
@@ -94,7 +115,10 @@ func sameNode(a, b Node) bool {
 		a.SSHKeyPath == b.SSHKeyPath &&
 		a.GitRepoURL == b.GitRepoURL &&
 		a.GitBranch == b.GitBranch &&
-		a.InstallPath == b.InstallPath
+		a.InstallPath == b.InstallPath &&
+		a.ProxyJump == b.ProxyJump &&
+		a.Note == b.Note &&
+		maps.Equal(a.Labels, b.Labels)
 }
 
 // sameState compares the state of normalized nodes. nil and empty differ.

@@ -21,8 +21,8 @@ const null = "null"
 
 // auditedFields are the fields of a normalized node that the audit log shows. The
 // name is the subject of the audit row. Status and last contact are not audited.
-func auditedFields(n Node) [9]auditedField {
-	keyPath, backends, devices := null, null, null
+func auditedFields(n Node) [12]auditedField {
+	keyPath, backends, devices, jump, note, labels := null, null, null, null, null, null
 	if n.SSHKeyPath != "" {
 		keyPath = strconv.Quote(n.SSHKeyPath)
 	}
@@ -32,7 +32,16 @@ func auditedFields(n Node) [9]auditedField {
 	if n.Devices != nil {
 		devices = formatDevices(n.Devices)
 	}
-	return [9]auditedField{
+	if n.ProxyJump != "" {
+		jump = strconv.Quote(n.ProxyJump)
+	}
+	if n.Note != "" {
+		note = strconv.Quote(n.Note)
+	}
+	if len(n.Labels) > 0 {
+		labels = strconv.Quote(FormatLabels(n.Labels))
+	}
+	return [12]auditedField{
 		{"ssh_host", strconv.Quote(n.SSHHost)},
 		{"ssh_port", strconv.Itoa(int(n.SSHPort))},
 		{"ssh_user", strconv.Quote(n.SSHUser)},
@@ -42,6 +51,9 @@ func auditedFields(n Node) [9]auditedField {
 		{"install_path", strconv.Quote(n.InstallPath)},
 		{"backends", backends},
 		{"devices", devices},
+		{"proxy_jump", jump},
+		{"note", note},
+		{"labels", labels},
 	}
 }
 

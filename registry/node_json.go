@@ -12,7 +12,8 @@ var (
 	_ json.Unmarshaler = (*Node)(nil)
 )
 
-// nodeJSON is the JSON form of a Node: twelve fields, null where unknown.
+// nodeJSON is the JSON form of a Node: twelve fields, null where unknown, and three that
+// are there where they say something.
 type nodeJSON struct {
 	Name          string            `json:"node_name"`
 	SSHHost       string            `json:"ssh_host"`
@@ -26,10 +27,15 @@ type nodeJSON struct {
 	Status        Status            `json:"status"`
 	Backends      []string          `json:"backends"`
 	Devices       map[string]uint32 `json:"devices"`
+
+	ProxyJump string            `json:"proxy_jump,omitempty"`
+	Note      string            `json:"note,omitempty"`
+	Labels    map[string]string `json:"labels,omitempty"`
 }
 
 // MarshalJSON returns n on one line: twelve fields in a fixed order, null where
-// unknown, backends and devices sorted, no HTML escapes. (json.Marshal adds HTML
+// unknown, then proxy_jump, note and labels, left out where the node has none. Backends,
+// devices and labels are sorted; there are no HTML escapes. (json.Marshal adds HTML
 // escapes to the result. Call this method, or use an Encoder with
 // SetEscapeHTML(false).) Text that is not UTF-8 is ErrInvalid. Nothing else is
 // checked.
@@ -46,6 +52,9 @@ func (n Node) MarshalJSON() ([]byte, error) {
 		Status:      n.Status,
 		Backends:    n.Backends,
 		Devices:     n.Devices,
+		ProxyJump:   n.ProxyJump,
+		Note:        n.Note,
+		Labels:      n.Labels,
 	}
 	if n.SSHKeyPath != "" {
 		w.SSHKeyPath = &n.SSHKeyPath
@@ -55,15 +64,18 @@ func (n Node) MarshalJSON() ([]byte, error) {
 		w.LastConnected = &seconds
 	}
 	texts := append([]string{n.Name, n.SSHHost, n.SSHUser, n.SSHKeyPath, n.GitRepoURL, n.GitBranch,
-		n.InstallPath, string(n.Status)}, n.Backends...)
+		n.InstallPath, string(n.Status), n.ProxyJump, n.Note}, n.Backends...)
 	for name := range n.Devices {
 		texts = append(texts, name)
+	}
+	for key, value := range n.Labels {
+		texts = append(texts, key, value)
 	}
 	return wire.MarshalTexts(w, texts...)
 }
 
 // UnmarshalJSON reads the form that MarshalJSON writes, with the fields in any order.
-// Fields that can be null may be absent. An absent ssh_port is 22, and an absent
+// Fields that can be null or left out may be absent or null. An absent ssh_port is 22, and an absent
 // status is unknown. All other fields are required. A field that is unknown,
 // repeated or of the wrong type is refused, and so is a value that Validate refuses.
 // Errors are ErrInvalid; n is then unchanged.
@@ -84,6 +96,9 @@ func (n *Node) UnmarshalJSON(data []byte) error {
 		{Name: "status", Value: &status},
 		{Name: "backends", Value: &got.Backends, Nullable: true},
 		{Name: "devices", Value: &got.Devices, Nullable: true},
+		{Name: "proxy_jump", Value: &got.ProxyJump, Nullable: true},
+		{Name: "note", Value: &got.Note, Nullable: true},
+		{Name: "labels", Value: &got.Labels, Nullable: true},
 	})
 	if err != nil {
 		return err

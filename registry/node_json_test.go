@@ -21,6 +21,11 @@ const (
 		`"last_connected_unix":null,"status":"unknown","backends":null,"devices":null}`
 )
 
+const richNodeMore = `,"proxy_jump":"hive-02","note":"behind the bastion; Ä, é, 世","labels":{"rack":"3","role":"training","spare":""}}`
+
+// richNodeJSON is richNode.
+func richNodeJSON() string { return testNodeJSON[:len(testNodeJSON)-1] + richNodeMore }
+
 func TestNodeJSON(t *testing.T) {
 	empty := bareNode("hive-03")
 	empty.Backends, empty.Devices = []string{}, map[string]uint32{}
@@ -33,6 +38,7 @@ func TestNodeJSON(t *testing.T) {
 		want string
 	}{
 		{"full", testNode(), testNodeJSON},
+		{"details", richNode(), richNodeJSON()},
 		{"unknown", bareNode("hive-02"), bareNodeJSON},
 		{"empty", empty, strings.NewReplacer("hive-02", "hive-03", `"backends":null,"devices":null`, `"backends":[],"devices":{}`).Replace(bareNodeJSON)},
 		{"html", html, strings.NewReplacer("hive-02", "hive-04", "/opt/hive", "/opt/<a>&b", `unix":null`, `unix":0`).Replace(bareNodeJSON)},
@@ -68,9 +74,23 @@ func TestNodeJSONNormalizes(t *testing.T) {
 	if want := strings.Replace(testNodeJSON, "online", "unknown", 1); string(got) != want {
 		t.Errorf("got %s", got)
 	}
-	n.InstallPath = "/\xff"
-	if _, err := n.MarshalJSON(); !errors.Is(err, ErrInvalid) {
-		t.Errorf("broken UTF-8: got %v", err)
+	for field, change := range map[string]func(*Node){
+		"install_path": func(n *Node) { n.InstallPath = "/\xff" },
+		"proxy_jump":   func(n *Node) { n.ProxyJump = "\xff" },
+		"note":         func(n *Node) { n.Note = "\xff" },
+		"key":          func(n *Node) { n.Labels = map[string]string{"\xff": ""} },
+		"value":        func(n *Node) { n.Labels = map[string]string{"a": "\xff"} },
+	} {
+		broken := n.normalized()
+		change(&broken)
+		if _, err := broken.MarshalJSON(); !errors.Is(err, ErrInvalid) {
+			t.Errorf("broken UTF-8 in %s: got %v", field, err)
+		}
+	}
+	n = testNode()
+	n.Labels = map[string]string{}
+	if got, err := n.MarshalJSON(); err != nil || string(got) != testNodeJSON {
+		t.Errorf("no labels: %s, %v", got, err)
 	}
 }
 
@@ -86,7 +106,30 @@ func TestNodeJSONDefaults(t *testing.T) {
 	}
 }
 
+// TestNodeJSONDetails: they may be absent, null or empty on input.
+func TestNodeJSONDetails(t *testing.T) {
+	for _, more := range []string{``, `,"proxy_jump":null,"note":null,"labels":null`, `,"labels":{},"proxy_jump":"","note":""`} {
+		var got Node
+		if err := json.Unmarshal([]byte(testNodeJSON[:len(testNodeJSON)-1]+more+"}"), &got); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(testNode(), got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", more, diff)
+		}
+	}
+	in := strings.Replace(richNodeJSON(), `{"node_name"`, `{"labels":{"spare":"","role":"training","rack":"3"},"node_name"`, 1)
+	in = strings.Replace(in, `,"labels":{"rack":"3","role":"training","spare":""}}`, "}", 1)
+	var got Node
+	if err := json.Unmarshal([]byte(in), &got); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(richNode(), got); diff != "" {
+		t.Errorf("in another order (-want +got):\n%s", diff)
+	}
+}
+
 func TestNodeJSONRefuses(t *testing.T) {
+	more := func(text string) string { return testNodeJSON[:len(testNodeJSON)-1] + "," + text + "}" }
 	replace := func(old, new string) string { return strings.Replace(testNodeJSON, old, new, 1) }
 	for name, in := range map[string]string{
 		"null":                `null`,
@@ -123,6 +166,19 @@ func TestNodeJSONRefuses(t *testing.T) {
 		"more behind":         testNodeJSON + "x",
 		"backends as text":    replace(`["cpu","cuda"]`, `"cpu"`),
 		"devices as an array": replace(`{"cpu":1,"cuda":2}`, `["cpu"]`),
+		"jump to itself":      more(`"proxy_jump":"hive-01"`),
+		"jump as a list":      more(`"proxy_jump":["hive-02"]`),
+		"jump as an option":   more(`"proxy_jump":"-J"`),
+		"note as a number":    more(`"note":7`),
+		"note of two lines":   more(`"note":"a\nb"`),
+		"labels as a list":    more(`"labels":["rack"]`),
+		"labels as text":      more(`"labels":"rack=3"`),
+		"number for a value":  more(`"labels":{"rack":3}`),
+		"null for a value":    more(`"labels":{"rack":null}`),
+		"repeated label":      more(`"labels":{"rack":"3","rack":"3"}`),
+		"label's key":         more(`"labels":{"rack/row":"3"}`),
+		"label's value":       more(`"labels":{"rack":"3 "}`),
+		"labels twice":        more(`"labels":{},"labels":{}`),
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := bareNode("before")
@@ -175,6 +231,7 @@ func TestCapabilityText(t *testing.T) {
 func FuzzNodeJSON(f *testing.F) {
 	f.Add([]byte(testNodeJSON))
 	f.Add([]byte(bareNodeJSON))
+	f.Add([]byte(richNodeJSON()))
 	f.Add([]byte(strings.Replace(testNodeJSON, `["cpu","cuda"]`, `[ "cuda" , "cpu" ]`, 1)))
 	f.Add([]byte(`{"node_name":"a","node_name":"b"}`))
 	f.Add([]byte(`null`))

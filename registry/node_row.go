@@ -55,10 +55,19 @@ func newNodeRow() *nodeRow {
 	return row
 }
 
-// node returns the row as a valid node. Its errors are ErrBadRow and name the
-// row.
-func (row *nodeRow) node() (Node, error) {
+// nodeDetails are the rows of a node in other tables, as the driver returns them.
+type nodeDetails struct {
+	proxyJump, note any
+	labels          [][2]any // key and value
+}
+
+// node returns the row, with what other tables have of the node, as a valid node. Its
+// errors are ErrBadRow and name the row.
+func (row *nodeRow) node(details nodeDetails) (Node, error) {
 	n, err := decodeNode(&row.values)
+	if err == nil {
+		err = decodeDetails(details, &n)
+	}
 	if err == nil {
 		err = n.validate()
 	}
@@ -128,4 +137,32 @@ func decodeTexts(values *nodeValues, n *Node) error {
 		return &FieldError{Field: "status", Rule: ruleStatus}
 	}
 	return nil
+}
+
+// decodeDetails sets the fields of n that are not in its row.
+func decodeDetails(d nodeDetails, n *Node) error {
+	var ok bool
+	if n.ProxyJump, ok = textOrNull(d.proxyJump); !ok {
+		return &FieldError{Field: "proxy_jump", Rule: "must be text"}
+	}
+	if n.Note, ok = textOrNull(d.note); !ok {
+		return &FieldError{Field: "note", Rule: "must be text"}
+	}
+	for _, label := range d.labels {
+		key, ok1 := label[0].(string)
+		value, ok2 := label[1].(string)
+		if !ok1 || !ok2 {
+			return &FieldError{Field: "labels", Rule: "must be text"}
+		}
+		if n.Labels == nil {
+			n.Labels = make(map[string]string, len(d.labels))
+		}
+		n.Labels[key] = value
+	}
+	return nil
+}
+
+func textOrNull(value any) (text string, ok bool) {
+	text, ok = value.(string)
+	return text, ok || value == nil
 }

@@ -17,6 +17,21 @@ func rowOf(n Node) *nodeRow {
 	return row
 }
 
+// detailsOf returns what other tables have of a node.
+func detailsOf(n Node) nodeDetails {
+	var d nodeDetails
+	if n.ProxyJump != "" {
+		d.proxyJump = n.ProxyJump
+	}
+	if n.Note != "" {
+		d.note = n.Note
+	}
+	for key, value := range n.Labels {
+		d.labels = append(d.labels, [2]any{key, value})
+	}
+	return d
+}
+
 func TestNodeRowRefuses(t *testing.T) {
 	for name, change := range map[string]func(values *nodeValues){
 		"null name":        func(v *nodeValues) { v[colName] = nil },
@@ -40,7 +55,7 @@ func TestNodeRowRefuses(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			row := rowOf(testNode())
 			change(&row.values)
-			n, err := row.node()
+			n, err := row.node(nodeDetails{})
 			if !errors.Is(err, ErrBadRow) || errors.Is(err, ErrInvalid) {
 				t.Errorf("got %v", err)
 			}
@@ -57,9 +72,10 @@ func TestNodeRowRefuses(t *testing.T) {
 func FuzzNodeFields(f *testing.F) {
 	add := func(n Node, seconds int64) {
 		f.Add(n.Name, n.SSHHost, n.SSHPort, n.SSHUser, n.SSHKeyPath, n.GitRepoURL, n.GitBranch, n.InstallPath, seconds, string(n.Status),
-			strings.Join(n.Backends, ","), uint32(2), byte(3))
+			strings.Join(n.Backends, ","), uint32(2), byte(3), n.ProxyJump, n.Note, FormatLabels(n.Labels))
 	}
 	add(testNode(), 1767323045)
+	add(richNode(), 1767323045)
 	add(bareNode("hive-02"), -1)
 	n := testNode()
 	n.SSHHost, n.GitRepoURL, n.GitBranch = "fe80::1%eth0", "git@[2001:db8::1]:a/b.git", "feature/\u00e4"
@@ -67,7 +83,7 @@ func FuzzNodeFields(f *testing.F) {
 	n.SSHHost, n.GitRepoURL = "192.0.2.7", "ssh://git@git.example.org:2222/~git/a%20b.git"
 	add(n, maxUnix)
 	f.Fuzz(func(t *testing.T, name, host string, port uint16, user, keyPath, gitURL, branch, install string, seconds int64, status, backends string,
-		devices uint32, known byte) {
+		devices uint32, known byte, jump, note, labels string) {
 
 		n := Node{
 			Name:        name,
@@ -79,6 +95,15 @@ func FuzzNodeFields(f *testing.F) {
 			GitBranch:   branch,
 			InstallPath: install,
 			Status:      Status(status),
+			ProxyJump:   jump,
+			Note:        note,
+		}
+		for _, label := range strings.FieldsFunc(labels, func(r rune) bool { return r == ',' }) {
+			if n.Labels == nil {
+				n.Labels = map[string]string{}
+			}
+			key, value, _ := strings.Cut(label, "=")
+			n.Labels[key] = value
 		}
 		if seconds >= 0 {
 			n.LastConnected = time.Unix(seconds, 0)
@@ -98,7 +123,7 @@ func FuzzNodeFields(f *testing.F) {
 			}
 			return
 		}
-		for _, s := range append([]string{name, host, user, keyPath, gitURL, branch, install}, n.Backends...) {
+		for _, s := range append([]string{name, host, user, keyPath, gitURL, branch, install, jump, note, labels}, n.Backends...) {
 			if strings.HasPrefix(s, "-") || strings.ContainsFunc(s, unicode.IsControl) || s != strings.ToValidUTF8(s, "") {
 				t.Fatalf("accepted %q", s)
 			}
@@ -112,7 +137,7 @@ func FuzzNodeFields(f *testing.F) {
 				t.Fatalf("accepted a password: %q", gitURL)
 			}
 		}
-		got, err := rowOf(n.normalized()).node()
+		got, err := rowOf(n.normalized()).node(detailsOf(n))
 		if err != nil {
 			t.Fatal(err)
 		}

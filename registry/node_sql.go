@@ -26,9 +26,17 @@ const nodeColumns = `
 	backends,
 	devices`
 
-const sqlSelectNode = `SELECT` + nodeColumns + `
+// sqlSelectNode selects a node in as many rows as it has labels, at least one.
+const sqlSelectNode = `SELECT` + nodeColumns + `,
+	proxy_jump,
+	note,
+	node_labels.key,
+	node_labels.value
 	FROM beehives
-	WHERE node_name = ?`
+	LEFT JOIN node_details USING (node_name)
+	LEFT JOIN node_labels USING (node_name)
+	WHERE beehives.node_name = ?
+	ORDER BY node_labels.key`
 
 // sqlSelectNodes selects all nodes. checked is the expression that
 // [vault.Tx.Checked] wants beside them.
@@ -43,50 +51,93 @@ func sqlSelectNodes(checked string) string {
 func selectNode(ctx context.Context, tx *vault.Tx, name string) (Node, error) {
 	// For a context that can be cancelled, the driver starts a goroutine for each
 	// row. That takes longer than reading the row.
-	row := newNodeRow()
-	err := tx.QueryRowContext(context.WithoutCancel(ctx), sqlSelectNode, name).Scan(row.ptrs[:]...)
-	switch {
-	case errors.Is(err, sql.ErrNoRows):
-		return Node{}, ErrNotFound
-	case err != nil:
+	rows, err := tx.QueryContext(context.WithoutCancel(ctx), sqlSelectNode, name)
+	if err != nil {
 		return Node{}, err
 	}
-	return row.node()
+	defer rows.Close()
+	row := newNodeRow()
+	var details nodeDetails
+	var label [2]any
+	ptrs := append(row.ptrs[:], &details.proxyJump, &details.note, &label[0], &label[1])
+	found := false
+	for rows.Next() {
+		if err := rows.Scan(ptrs...); err != nil {
+			return Node{}, err
+		}
+		found = true
+		if label[0] != nil {
+			details.labels = append(details.labels, label)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return Node{}, err
+	}
+	if !found {
+		return Node{}, ErrNotFound
+	}
+	return row.node(details)
 }
 
 // selectNodes yields all nodes by name, in binary order. It stops at the first
 // error.
 func selectNodes(ctx context.Context, tx *vault.Tx) iter.Seq2[Node, error] {
 	return func(yield func(Node, error) bool) {
-		// As in selectNode. The loop asks the context itself.
-		rows, err := tx.QueryContext(context.WithoutCancel(ctx), sqlSelectNodes(tx.Checked("beehives", "beehives")))
-		if err != nil {
-			yield(Node{}, err)
-			return
-		}
-		defer rows.Close()
-		row := newNodeRow()
-		var checked []byte
-		ptrs := append(row.ptrs[:], &checked)
-		for rows.Next() {
-			if err := ctx.Err(); err != nil {
-				yield(Node{}, err)
-				return
-			}
-			if err := rows.Scan(ptrs...); err != nil {
-				yield(Node{}, err)
-				return
-			}
-			tx.CountRow("beehives", checked)
-			n, err := row.node()
-			if !yield(n, err) || err != nil {
-				return
-			}
-		}
-		if err := rows.Err(); err != nil {
+		if err := eachNode(ctx, tx, func(n Node) bool { return yield(n, nil) }); err != nil {
 			yield(Node{}, err)
 		}
 	}
+}
+
+// eachNode calls use with all nodes, until it returns false.
+func eachNode(ctx context.Context, tx *vault.Tx, use func(Node) bool) error {
+	uncancelled := context.WithoutCancel(ctx) // as in selectNode; the loop asks ctx itself
+	rows, err := tx.QueryContext(uncancelled, sqlSelectNodes(tx.Checked("beehives", "beehives")))
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	details, err := selectBeside(uncancelled, tx, "node_details", "proxy_jump", "note", "node_name")
+	if err != nil {
+		return err
+	}
+	defer details.close()
+	labels, err := selectBeside(uncancelled, tx, "node_labels", "key", "value", "node_name, key")
+	if err != nil {
+		return err
+	}
+	defer labels.close()
+	row := newNodeRow()
+	var checked []byte
+	ptrs := append(row.ptrs[:], &checked)
+	var d nodeDetails // of the row; its memory is used again
+	useDetails := func(v [2]any) { d.proxyJump, d.note = v[0], v[1] }
+	useLabel := func(v [2]any) { d.labels = append(d.labels, v) }
+	for rows.Next() {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := rows.Scan(ptrs...); err != nil {
+			return err
+		}
+		tx.CountRow("beehives", checked)
+		name, _ := row.values[colName].(string)
+		d = nodeDetails{labels: d.labels[:0]}
+		if err := errors.Join(details.take(name, useDetails), labels.take(name, useLabel)); err != nil {
+			return err
+		}
+		n, err := row.node(d)
+		if err != nil {
+			return err
+		}
+		if !use(n) {
+			return nil
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return err
+	}
+	return errors.Join(details.finish(), labels.finish())
 }
 
 // requireNode returns ErrNotFound where there is no such node.
@@ -138,16 +189,20 @@ func nodeArgs(n Node) []any {
 	}
 }
 
-// insertNode returns ErrExists, and inserts nothing, where the name exists.
+// insertNode returns ErrExists, and inserts nothing, where the name exists. The node that
+// it jumps through may follow.
 func insertNode(ctx context.Context, tx *vault.Tx, n Node) error {
 	res, err := tx.ExecContext(ctx, `INSERT INTO beehives (`+nodeColumns+`
 	) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 	ON CONFLICT (node_name) DO NOTHING`, nodeArgs(n)...)
-	return expectRow(res, err, ErrExists)
+	if err := expectRow(res, err, ErrExists); err != nil {
+		return err
+	}
+	return replaceDetails(ctx, tx, Node{}, n)
 }
 
-// updateNode writes every column but the name.
-func updateNode(ctx context.Context, tx *vault.Tx, n Node) error {
+// updateNode writes every column but the name, and what differs from old beside the row.
+func updateNode(ctx context.Context, tx *vault.Tx, old, n Node) error {
 	args := append(nodeArgs(n)[colName+1:], n.Name) // the name stands in WHERE
 	res, err := tx.ExecContext(ctx, `UPDATE beehives SET
 		ssh_host = ?,
@@ -162,10 +217,14 @@ func updateNode(ctx context.Context, tx *vault.Tx, n Node) error {
 		backends = ?,
 		devices = ?
 	WHERE node_name = ?`, args...)
-	return expectRow(res, err, ErrNotFound)
+	if err := expectRow(res, err, ErrNotFound); err != nil {
+		return err
+	}
+	return replaceDetails(ctx, tx, old, n)
 }
 
-// renameNode renames the node in the rows of its keys too: they cascade.
+// renameNode renames the node in its rows of other tables too, and where others jump
+// through it: they cascade.
 func renameNode(ctx context.Context, tx *vault.Tx, name, newName string) error {
 	res, err := tx.ExecContext(ctx, `UPDATE beehives SET
 		node_name = ?
@@ -173,8 +232,8 @@ func renameNode(ctx context.Context, tx *vault.Tx, name, newName string) error {
 	return expectRow(res, err, ErrNotFound)
 }
 
-// deleteNode reports whether there was such a node. Its host keys and the use of its
-// SSH key are deleted by cascade.
+// deleteNode reports whether there was such a node. Its rows of other tables are deleted
+// by cascade.
 func deleteNode(ctx context.Context, tx *vault.Tx, name string) (bool, error) {
 	return touchedRow(tx.ExecContext(ctx, `DELETE FROM beehives WHERE node_name = ?`, name))
 }

@@ -10,10 +10,11 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// CreateNode adds a node. A name that exists is ErrExists.
+// CreateNode adds a node. A name that exists is ErrExists. A jump through a node that does
+// not exist is a *FieldError.
 func (r *Registry) CreateNode(ctx context.Context, n Node) error {
 	err := r.writeNode(ctx, n, func(tx *vault.Tx, n Node) error {
-		return createNode(ctx, tx, n)
+		return createJumpingNode(ctx, tx, n)
 	})
 	if err != nil {
 		return fmt.Errorf("create node %q: %w", n.Name, err)
@@ -41,7 +42,7 @@ func (r *Registry) CreateNodeWithKey(ctx context.Context, n Node, choice KeyChoi
 		defer k.Wipe()
 	}
 	err = r.writeNode(ctx, n, func(tx *vault.Tx, n Node) error {
-		if err := createNode(ctx, tx, n); err != nil {
+		if err := createJumpingNode(ctx, tx, n); err != nil {
 			return err
 		}
 		switch {
@@ -69,19 +70,22 @@ func (r *Registry) CreateNodeWithKey(ctx context.Context, n Node, choice KeyChoi
 	return fingerprint, nil
 }
 
-// AddNode adds a node, or replaces the configuration of the node of that name. Where
-// the state of n (last contact, status, backends, devices) is unknown, the stored
-// state stays. The node's keys stay too.
+// AddNode adds a node, or replaces the configuration of the node of that name, its jump,
+// note and labels included. Where the state of n (last contact, status, backends, devices)
+// is unknown, the stored state stays. The node's keys stay too.
 func (r *Registry) AddNode(ctx context.Context, n Node) error {
 	err := r.writeNode(ctx, n, func(tx *vault.Tx, n Node) error {
 		old, err := selectNode(ctx, tx, n.Name)
 		if errors.Is(err, ErrNotFound) {
-			return createNode(ctx, tx, n)
+			return createJumpingNode(ctx, tx, n)
 		}
 		if err != nil {
 			return err
 		}
-		return replaceNode(ctx, tx, old, n.withState(old), ActionUpdateNode)
+		if err := replaceNode(ctx, tx, old, n.withState(old), ActionUpdateNode); err != nil {
+			return err
+		}
+		return checkJumps(ctx, tx, n.Name, changedJumps(old, n))
 	})
 	if err != nil {
 		return fmt.Errorf("add node %q: %w", n.Name, err)
@@ -148,35 +152,41 @@ func (r *Registry) UpdateNode(ctx context.Context, name string, change func(*Nod
 }
 
 // UpdateNodes is UpdateNode for several nodes in one transaction: all of them are
-// changed, or none.
+// changed, or none. Jumps are checked when all are changed: that they lead to a node, not
+// in a circle, and through at most [MaxJumps] nodes.
 func (r *Registry) UpdateNodes(ctx context.Context, names []string, change func(*Node) error) error {
 	return r.v.Update(ctx, func(tx *vault.Tx) error {
+		var jumped []string
 		for _, name := range names {
-			if err := changeNode(ctx, tx, name, change); err != nil {
+			old, n, err := changeNode(ctx, tx, name, change)
+			if err != nil {
 				return fmt.Errorf("update node %q: %w", name, err)
 			}
+			jumped = append(jumped, changedJumps(old, n)...)
+		}
+		if err := checkJumps(ctx, tx, "", jumped); err != nil {
+			return fmt.Errorf("update %w", err)
 		}
 		return nil
 	})
 }
 
-func changeNode(ctx context.Context, tx *vault.Tx, name string, change func(*Node) error) error {
-	old, err := selectNode(ctx, tx, name)
-	if err != nil {
-		return err
+func changeNode(ctx context.Context, tx *vault.Tx, name string, change func(*Node) error) (old, n Node, err error) {
+	if old, err = selectNode(ctx, tx, name); err != nil {
+		return old, n, err
 	}
-	n := old.normalized()
+	n = old.normalized()
 	if err := change(&n); err != nil {
-		return err
+		return old, n, err
 	}
 	if n.Name != old.Name {
-		return &FieldError{Field: "node_name", Rule: "must not change here: rename the node"}
+		return old, n, &FieldError{Field: "node_name", Rule: "must not change here: rename the node"}
 	}
 	n = n.normalized()
 	if err := n.validate(); err != nil {
-		return err
+		return old, n, err
 	}
-	return replaceNode(ctx, tx, old, n, ActionUpdateNode)
+	return old, n, replaceNode(ctx, tx, old, n, ActionUpdateNode)
 }
 
 // RenameNode gives a node another name. Its keys stay with it. A missing node is
@@ -217,7 +227,8 @@ func (r *Registry) renameNode(ctx context.Context, name, newName string) error {
 }
 
 // RemoveNode removes a node with its host keys. It also removes the node's SSH key
-// when no other node uses that. It reports whether there was such a node.
+// when no other node uses that. It reports whether there was such a node. While others
+// jump through the node, the error is ErrInUse and names them.
 func (r *Registry) RemoveNode(ctx context.Context, name string) (removed bool, err error) {
 	err = r.v.Update(ctx, func(tx *vault.Tx) (err error) {
 		removed, err = removeNode(ctx, tx, name)
@@ -237,6 +248,13 @@ func removeNode(ctx context.Context, tx *vault.Tx, name string) (bool, error) {
 	readable := err == nil
 	if !readable && !errors.Is(err, ErrBadRow) { // a bad row can be removed
 		return false, err
+	}
+	jumpers, count, err := selectJumpers(ctx, tx, name, maxJumpersNamed)
+	if err != nil {
+		return false, err
+	}
+	if count > 0 {
+		return false, errJumpedThrough(jumpers, count)
 	}
 	fingerprint, err := selectNodeSSHKey(ctx, tx, name)
 	if err != nil {
@@ -378,7 +396,8 @@ func (r *Registry) writeNode(ctx context.Context, n Node, write func(tx *vault.T
 	return r.v.Update(ctx, func(tx *vault.Tx) error { return write(tx, n) })
 }
 
-// createNode inserts a normalized, valid node and its audit row.
+// createNode inserts a normalized, valid node and its audit row. It does not check the
+// jump.
 func createNode(ctx context.Context, tx *vault.Tx, n Node) error {
 	if err := insertNode(ctx, tx, n); err != nil {
 		return err
@@ -386,13 +405,22 @@ func createNode(ctx context.Context, tx *vault.Tx, n Node) error {
 	return tx.Audit(ctx, vault.Event{Action: ActionAddNode, Subject: n.Name, Detail: describeNode(n)})
 }
 
+// createJumpingNode is createNode, and checks the jump.
+func createJumpingNode(ctx context.Context, tx *vault.Tx, n Node) error {
+	if err := createNode(ctx, tx, n); err != nil {
+		return err
+	}
+	return checkJumps(ctx, tx, n.Name, changedJumps(Node{}, n))
+}
+
 // replaceNode stores n, normalized and valid, in place of old where they differ. It
-// writes an audit row where an audited field differs; see auditedFields.
+// writes an audit row where an audited field differs; see auditedFields. It does not check
+// the jump.
 func replaceNode(ctx context.Context, tx *vault.Tx, old, n Node, action vault.Action) error {
 	if sameNode(old, n) {
 		return nil
 	}
-	if err := updateNode(ctx, tx, n); err != nil {
+	if err := updateNode(ctx, tx, old, n); err != nil {
 		return err
 	}
 	changes := diffNodes(old, n)

@@ -34,6 +34,13 @@ func drawNode(t *rapid.T, name string) Node {
 	if rapid.Bool().Draw(t, "has devices") {
 		n.Devices = rapid.MapOfN(word, rapid.Uint32(), 0, 5).Draw(t, "devices")
 	}
+	if rapid.Bool().Draw(t, "has a note") {
+		n.Note = rapid.StringMatching(`[a-zA-Z0-9"'<&>;é世][a-zA-Z0-9 ~$"'<&>é世./-]{0,30}`).Draw(t, "note")
+	}
+	if rapid.Bool().Draw(t, "has labels") {
+		label := rapid.StringMatching(`[a-zA-Z0-9]([a-zA-Z0-9._-]{0,10}[a-zA-Z0-9])?`)
+		n.Labels = rapid.MapOfN(label, rapid.OneOf(rapid.Just(""), label), 0, 5).Draw(t, "labels")
+	}
 	return n
 }
 
@@ -41,9 +48,11 @@ func drawNode(t *rapid.T, name string) Node {
 // stored node. A node is the same after a round trip through JSON.
 func TestAddNodeProperty(t *testing.T) {
 	r := newRegistry(t)
+	check(t, r.AddNode(t.Context(), bareNode("bastion")))
 	model := make(map[string]Node)
 	rapid.Check(t, func(rt *rapid.T) {
 		n := drawNode(rt, rapid.SampledFrom([]string{"hive-01", "hive-02"}).Draw(rt, "name"))
+		n.ProxyJump = rapid.SampledFrom([]string{"", "bastion"}).Draw(rt, "jump")
 		if err := r.AddNode(t.Context(), n); err != nil {
 			rt.Fatal(err)
 		}
@@ -71,5 +80,6 @@ func TestAddNodeProperty(t *testing.T) {
 		if diff := cmp.Diff(got, back); diff != "" {
 			rt.Fatalf("after JSON (-want +got):\n%s", diff)
 		}
+		wantListed(t, r, want)
 	})
 }

@@ -33,7 +33,7 @@ var (
 	// ErrLegacyDamaged: a plain SQLite file to be imported is damaged.
 	ErrLegacyDamaged = errors.New("the plaintext file is damaged")
 
-	// ErrInUse: nodes still use the SSH key.
+	// ErrInUse: nodes still use the SSH key, or jump through the node.
 	ErrInUse = errors.New("in use")
 
 	// ErrWeakKey: an RSA key of fewer than 3072 bits.

@@ -24,6 +24,8 @@ type condition func(n Node, now time.Time) bool
 //
 //	status=online       the status, with = or !=
 //	backend=cuda        the node has the backend; != for nodes without it
+//	label.rack=3        the label's value, with = or !=; * for any value, eu-* and the like
+//	                    for some; != also for nodes without the label
 //	cuda>=2             the number of the backend's devices, with = != < <= > >=
 //	seen<10m            the last contact was less than 10 minutes ago; > for a longer
 //	                    time, or never
@@ -65,17 +67,22 @@ func parseCondition(text string) (condition, error) {
 		}
 	}
 	if operator == "" {
-		return nil, fmt.Errorf("%w: the condition %.80q is not of the form status=..., backend=..., cuda>=2 or seen<10m", ErrInvalid, text)
+		return nil, fmt.Errorf("%w: the condition %.80q is not of the form status=..., backend=..., label.rack=3, cuda>=2 or seen<10m", ErrInvalid, text)
 	}
 	name, value := strings.TrimSpace(text[:at]), strings.TrimSpace(text[at+len(operator):])
 	var holds condition
 	var rule string
-	switch name {
-	case "status":
+	key, isLabel := strings.CutPrefix(name, "label.")
+	switch {
+	case name == "label": // not a backend that is named so
+		rule = "names no label, such as label.rack"
+	case isLabel:
+		holds, rule = labelCondition(key, operator, value)
+	case name == "status":
 		holds, rule = statusCondition(operator, value)
-	case "backend":
+	case name == "backend":
 		holds, rule = backendCondition(operator, value)
-	case "seen":
+	case name == "seen":
 		holds, rule = seenCondition(operator, value)
 	default:
 		holds, rule = devicesCondition(name, operator, value)
@@ -107,6 +114,22 @@ func backendCondition(operator, backend string) (holds condition, rule string) {
 		return known && has == (operator == "=")
 	}, ""
 }
+
+func labelCondition(key, operator, pattern string) (holds condition, rule string) {
+	if _, err := path.Match(pattern, ""); err != nil || !isEquality(operator) || !validLabel(key) || !validLabelPattern(pattern) {
+		return nil, "compares a label by = or != with a value or a glob, such as label.rack=3 or label.rack=*"
+	}
+	return func(n Node, _ time.Time) bool {
+		value, has := n.Labels[key]
+		if has {
+			has, _ = path.Match(pattern, value)
+		}
+		return has == (operator == "=")
+	}, ""
+}
+
+// validLabelPattern refuses what cannot match any value, such as a second operator.
+func validLabelPattern(s string) bool { return only(s, `._-*?[]^\`) }
 
 func seenCondition(operator, value string) (holds condition, rule string) {
 	ago, err := ParseAge(value)

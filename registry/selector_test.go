@@ -25,6 +25,9 @@ func TestSelector(t *testing.T) {
 		node("mac-01", registry.StatusOnline, 30*time.Second, nil, "metal"),
 		node("new-01", registry.StatusUnknown, 0, nil),
 	}
+	nodes[0].Labels = map[string]string{"rack": "3", "zone": "eu-1"}
+	nodes[1].Labels = map[string]string{"rack": "4", "zone": "us-1"}
+	nodes[2].Labels = map[string]string{"rack": "", "a.b_c-d": "x"}
 	for _, test := range []struct {
 		patterns []string
 		where    string
@@ -45,6 +48,16 @@ func TestSelector(t *testing.T) {
 		{nil, "seen>10m", "[hive-02 new-01]"},
 		{nil, "seen<1d,status=offline", "[hive-02]"},
 		{[]string{"hive-*"}, "backend=metal", "[]"},
+		{nil, "label.rack=3", "[hive-01]"},
+		{nil, "label.rack != 3", "[hive-02 mac-01 new-01]"},
+		{nil, "label.rack=*", "[hive-01 hive-02 mac-01]"},
+		{nil, "label.rack!=*", "[new-01]"},
+		{nil, "label.rack=", "[mac-01]"},
+		{nil, "label.rack=[3-4]", "[hive-01 hive-02]"},
+		{nil, "label.zone=eu-*", "[hive-01]"},
+		{nil, "label.a.b_c-d=x", "[mac-01]"},
+		{nil, "label.Rack=*", "[]"},
+		{nil, "label.rack=*,status=online,cuda>=2", "[hive-01]"},
 	} {
 		s, err := registry.ParseSelector(test.patterns, test.where)
 		if err != nil {
@@ -60,7 +73,8 @@ func TestSelector(t *testing.T) {
 			t.Errorf("%q %q: %v, %v, want %s", test.patterns, test.where, names, err, test.want)
 		}
 	}
-	for _, where := range []string{"online", "status", "status=reachable", "status<online", "backend>cuda", "backend=", "seen=10m", "seen<soon", "seen<-1m", "cuda>=two", "cuda>=-1", "=1", ",", "status=online,", "Cuda=1"} {
+	for _, where := range []string{"online", "status", "status=reachable", "status<online", "backend>cuda", "backend=", "seen=10m", "seen<soon", "seen<-1m", "cuda>=two", "cuda>=-1", "=1", ",", "status=online,", "Cuda=1",
+		"label.rack", "label.=3", "label=3", "label.rack>3", "label.rack=3 4", "label.rack==3", "label.-a=3", "label.a/b=3", "label.rack=[3"} {
 		if _, err := registry.ParseSelector(nil, where); !errors.Is(err, registry.ErrInvalid) {
 			t.Errorf("%q: %v, want ErrInvalid", where, err)
 		}
@@ -82,6 +96,7 @@ func TestSelector(t *testing.T) {
 func FuzzParseSelector(f *testing.F) {
 	f.Add("hive-*", "status=online,backend!=cuda,cuda>=2,seen<10m")
 	f.Add("[a-", "seen>7d")
+	f.Add("*", "label.rack=3,label.zone!=eu-*,label.a.b=")
 	f.Fuzz(func(t *testing.T, pattern, where string) {
 		s, err := registry.ParseSelector([]string{pattern}, where)
 		if err != nil {
@@ -90,7 +105,9 @@ func FuzzParseSelector(f *testing.F) {
 			}
 			return
 		}
-		if _, err := s.Select([]registry.Node{keyNode("hive-01")}, time.Now()); err != nil && !errors.Is(err, registry.ErrNotFound) {
+		n := keyNode("hive-01")
+		n.Labels = map[string]string{"rack": "3"}
+		if _, err := s.Select([]registry.Node{n}, time.Now()); err != nil && !errors.Is(err, registry.ErrNotFound) {
 			t.Errorf("%v", err)
 		}
 	})

@@ -13,10 +13,6 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// ActionSign is the action of the audit row of one signature. Its subject is the key's
-// fingerprint. Its detail is that of [Signature.Detail].
-const ActionSign vault.Action = "ssh-key.sign"
-
 // Signature is a signature that a program is about to make with a key of the vault.
 type Signature struct {
 	Fingerprint string   // of the key
@@ -26,8 +22,8 @@ type Signature struct {
 	Peer        string   // the process that asks for it
 }
 
-// Detail returns the detail of the audit row: the nodes or the namespace, and the process
-// that asked.
+// Detail returns the detail of the [ActionSignSSHKey] row, whose subject is the key: the
+// nodes or the namespace, and the process that asked.
 func (s Signature) Detail() string {
 	what := fmt.Sprintf("data of namespace %q", s.Namespace)
 	if len(s.Nodes) > 0 {
@@ -40,7 +36,7 @@ func (s Signature) Detail() string {
 // says of itself comes later.
 const loginDetail = "login to "
 
-// SignedNodes returns the nodes that the detail of an [ActionSign] row names.
+// SignedNodes returns the nodes that the detail of an [ActionSignSSHKey] row names.
 func SignedNodes(detail string) []string {
 	rest, ok := strings.CutPrefix(detail, loginDetail)
 	if !ok {
@@ -87,7 +83,7 @@ func (r *Registry) AuditSignatures(ctx context.Context, list []Signature) ([]ssh
 			if signer == nil {
 				continue
 			}
-			if err := tx.Audit(ctx, vault.Event{Action: ActionSign, Subject: s.Fingerprint, Detail: s.Detail()}); err != nil {
+			if err := tx.Audit(ctx, vault.Event{Action: ActionSignSSHKey, Subject: s.Fingerprint, Detail: s.Detail()}); err != nil {
 				return err
 			}
 			signers[i] = signer

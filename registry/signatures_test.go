@@ -83,8 +83,8 @@ func TestAuditSignatures(t *testing.T) {
 	signers, err := r.AuditSignatures(ctx, list)
 	check(t, err)
 	want := []event{
-		{string(ActionSign), key.Fingerprint, `login to hive-01, hive-02; user "ops"; pid 7 (/usr/bin/ssh)`},
-		{string(ActionSign), key.Fingerprint, `data of namespace "git"; pid 8`},
+		{string(ActionSignSSHKey), key.Fingerprint, `login to hive-01, hive-02; user "ops"; pid 7 (/usr/bin/ssh)`},
+		{string(ActionSignSSHKey), key.Fingerprint, `data of namespace "git"; pid 8`},
 	}
 	if diff := cmp.Diff(want, events(t, r)[before:]); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)

@@ -250,7 +250,8 @@ var notCarried = map[string]string{
 }
 
 // WriteSSHConfig writes the nodes as an ssh_config file for an Include. Each node is an
-// alias, with the path of its key if it has one. ssh gets the host keys from the command.
+// alias, with the path of its key and its jump if it has them; the nodes that it jumps
+// through must be among the nodes. ssh gets the host keys from the command.
 //
 // ssh expands ${ everywhere, and no quoting prevents it. A key's path with ${ is left
 // out, with a comment in the file. A command with ${ is ErrInvalid.
@@ -270,6 +271,9 @@ func WriteSSHConfig(w io.Writer, nodes []Node, knownHostsCommand []string) error
 	}
 	for _, n := range nodes {
 		fmt.Fprintf(&b, "\nHost %s\n    HostName %s\n    Port %d\n    User %s\n", n.Name, configValue(n.SSHHost), n.SSHPort, n.SSHUser)
+		if n.ProxyJump != "" {
+			fmt.Fprintf(&b, "    ProxyJump %s\n", n.ProxyJump)
+		}
 		switch {
 		case sshExpands(n.SSHKeyPath):
 			fmt.Fprintf(&b, "    # IdentityFile is left out: ssh expands what is in %q\n", n.SSHKeyPath)

@@ -229,6 +229,7 @@ func FuzzScanSSHConfig(f *testing.F) {
 
 func FuzzReadNDJSON(f *testing.F) {
 	f.Add(`{"node_name":"hive-09","ssh_host":"h","ssh_port":22,"ssh_user":"ops","ssh_key_path":null,"git_repo_url":"https://example.org/r.git","git_branch":"main","install_path":"/opt","last_connected_unix":null,"status":"unknown","backends":null,"devices":null}`)
+	f.Add(`{"node_name":"hive-09","ssh_host":"h","ssh_user":"ops","git_repo_url":"https://example.org/r.git","git_branch":"main","install_path":"/opt","proxy_jump":"hive-01","note":"n","labels":{"rack":"3"}}`)
 	f.Add("{}\n\nnull\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		set, err := registry.ReadNDJSON(strings.NewReader(text))

@@ -21,6 +21,9 @@ const (
 	maxPath        = 1024
 	maxBackendName = 32
 	maxBackends    = 64
+	maxNote        = 1000
+	maxLabel       = 63 // key or value
+	maxLabels      = 32
 )
 
 // maxUnix is the last second of the year 9999. RFC 3339 has no later time.
@@ -46,6 +49,11 @@ const maxUnix = 253402300799
 //   - Status: one of the four, or empty.
 //   - Backends, keys of Devices: a lower-case letter or digit, then also ._-, at
 //     most 32 bytes; at most 64 of each.
+//   - ProxyJump: empty, or another node's name. That there is such a node is seen when it
+//     is stored.
+//   - Note: empty, or at most 1000 bytes.
+//   - Labels: key and value of letters, digits and ._-, the first and the last a letter or
+//     digit, at most 63 bytes; a value may be empty; at most 32 labels.
 func (n Node) Validate() error { return n.validate() }
 
 func (n *Node) validate() error {
@@ -81,7 +89,26 @@ func (n *Node) validate() error {
 	if n.Status != "" && !n.Status.Valid() {
 		return &FieldError{Field: "status", Rule: ruleStatus}
 	}
-	return validateCapabilities(n.Backends, n.Devices)
+	if err := validateCapabilities(n.Backends, n.Devices); err != nil {
+		return err
+	}
+	if n.ProxyJump != "" {
+		if rule := ruleName(n.ProxyJump); rule != "" {
+			return &FieldError{Field: "proxy_jump", Rule: rule}
+		}
+		if n.ProxyJump == n.Name {
+			return &FieldError{Field: "proxy_jump", Rule: ruleJumpBack}
+		}
+	}
+	if n.Note != "" {
+		if rule := ruleText(n.Note, maxNote); rule != "" {
+			return &FieldError{Field: "note", Rule: rule}
+		}
+	}
+	if rule := ruleLabels(n.Labels); rule != "" {
+		return &FieldError{Field: "labels", Rule: rule}
+	}
+	return nil
 }
 
 const (

@@ -139,6 +139,30 @@ func TestValidate(t *testing.T) {
 			good:  []string{"cuda", "metal"},
 			bad:   []string{"", "CUDA", "a b", "-a", long("a", 33)},
 		},
+		{
+			field: "proxy_jump",
+			set:   func(n *Node, v string) { n.ProxyJump = v },
+			good:  []string{"", "bastion", "Hive_02.example.org", long("a", 64)},
+			bad:   []string{"hive-01", "-J", "a b", "a,b", "ops@bastion", "a\n", long("a", 65)},
+		},
+		{
+			field: "note",
+			set:   func(n *Node, v string) { n.Note = v },
+			good:  []string{"", "a", "Rack 3, next to the door: it's \"hot\".", "\u00e4 \u4e16", long("a", 1000)},
+			bad:   []string{"-a", "a\nb", "a\x1b[2J", "a\x00", "a\xff", "a\ufffd", "a\u202eb", long("a", 1001)},
+		},
+		{
+			field: "labels",
+			set:   func(n *Node, v string) { n.Labels = map[string]string{"rack": "3", v: "x"} },
+			good:  []string{"a", "A", "7", "gpu.example.org", "a-b_c.d", long("a", 63)},
+			bad:   []string{"", "-a", "a-", ".a", "a.", "_a", "a_", "a b", "a=b", "a,b", "a/b", "\u00e4", "a\n", long("a", 64)},
+		},
+		{
+			field: "labels",
+			set:   func(n *Node, v string) { n.Labels = map[string]string{"rack": v} },
+			good:  []string{"", "a", "3", "v1.2", long("a", 63)},
+			bad:   []string{"-a", "a-", "a b", "a=b", "a,b", "\u00e4", "a\n", long("a", 64)},
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.field, func(t *testing.T) {
@@ -176,6 +200,12 @@ func TestValidateNumbers(t *testing.T) {
 				n.Devices[fmt.Sprintf("b%d", i)] = 1
 			}
 		},
+		"labels": func(n *Node) {
+			n.Labels = make(map[string]string)
+			for i := range maxLabels + 1 {
+				n.Labels[fmt.Sprintf("l%d", i)] = ""
+			}
+		},
 	}
 	for _, field := range slices.Sorted(maps.Keys(fields)) {
 		n := testNode()
@@ -186,6 +216,13 @@ func TestValidateNumbers(t *testing.T) {
 		}
 	}
 	n := testNode()
+	n.Labels = make(map[string]string)
+	for i := range maxLabels {
+		n.Labels[fmt.Sprintf("l%d", i)] = ""
+	}
+	if err := n.Validate(); err != nil {
+		t.Errorf("%d labels: %v", maxLabels, err)
+	}
 	n.LastConnected = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)
 	if err := n.Validate(); !errors.Is(err, ErrInvalid) {
 		t.Errorf("year 10000: got %v", err)

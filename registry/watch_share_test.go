@@ -9,17 +9,18 @@ import (
 // TestWatchSharesNothing: when a caller modifies a change, neither the next comparison nor
 // another caller sees that.
 func TestWatchSharesNothing(t *testing.T) {
-	before := []Node{testNode()}
-	after := []Node{testNode().normalized()}
+	before := []Node{richNode()}
+	after := []Node{richNode().normalized()}
 	after[0].SSHUser = "other"
 	for c := range changesBetween(before, after) {
 		for _, n := range []*Node{c.Before, c.After} {
 			n.Name = "changed"
 			n.Backends[0] = "changed"
 			n.Devices["changed"] = 1
+			n.Labels["changed"] = "1"
 		}
 	}
-	want := testNode()
+	want := richNode()
 	if diff := cmp.Diff(want, before[0]); diff != "" {
 		t.Errorf("before (-want +got):\n%s", diff)
 	}

@@ -112,6 +112,8 @@ type digestedTable struct {
 // of vault_meta that stay the same as long as the key does.
 var contentTables = []digestedTable{
 	{"beehives", []string{"status", "last_connected_unix"}},
+	{"node_details", nil},
+	{"node_labels", nil},
 	{"ssh_keys", []string{"used"}},
 	{"beehive_ssh_keys", nil},
 	{"host_keys", []string{"first_seen", "last_seen"}},

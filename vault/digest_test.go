@@ -22,6 +22,8 @@ func configuration(ctx context.Context, v *vault.Vault) (text string, err error)
 	err = v.View(ctx, func(tx *vault.Tx) error {
 		for _, query := range []string{
 			`SELECT node_name || ' ' || ssh_host || ' ' || ssh_port FROM beehives NOT INDEXED ORDER BY 1`,
+			`SELECT node_name || ' ' || coalesce(proxy_jump, '') || ' ' || coalesce(note, '') FROM node_details NOT INDEXED ORDER BY 1`,
+			`SELECT node_name || ' ' || key || '=' || value FROM node_labels NOT INDEXED ORDER BY 1`,
 			`SELECT node_name || ' ' || public_key FROM host_keys NOT INDEXED ORDER BY 1`,
 			`SELECT k.fingerprint || ' ' || hex(k.private_key) FROM ssh_keys AS k NOT INDEXED ORDER BY 1`,
 			`SELECT node_name || ' ' || fingerprint FROM beehive_ssh_keys NOT INDEXED ORDER BY 1`,
@@ -97,14 +99,18 @@ func history(t *testing.T, cfg vault.Config) (versions [][]byte) {
 		}
 		return exec(`INSERT INTO key_rotations VALUES ('hive-01', 'SHA256:hive-01', 'SHA256:hive-02', 'pending')`)(tx)
 	})
-	change(exec(`INSERT INTO host_keys VALUES ('hive-01', 'ssh-ed25519', 'ssh-ed25519 AAAAold', 1, 1)`))
+	change(exec(`INSERT INTO host_keys VALUES ('hive-01', 'ssh-ed25519', 'ssh-ed25519 AAAAold', 1, 1);
+		INSERT INTO node_details VALUES ('hive-01', 'hive-02', 'old');
+		INSERT INTO node_labels VALUES ('hive-01', 'rack', 'old')`))
 	v := vaulttest.Open(t, cfg)
 	slot, err := v.AddSlot(t.Context(), vault.NewSlot{Kind: vault.SlotRecipient, Recipient: otherRecipient})
 	if err := errors.Join(err, v.Close()); err != nil {
 		t.Fatal(err)
 	}
 	versions = append(versions, read(t, cfg.Path))
-	change(exec(`UPDATE beehives SET ssh_host = 'newer.example.org' WHERE node_name = 'hive-01'`))
+	change(exec(`UPDATE beehives SET ssh_host = 'newer.example.org' WHERE node_name = 'hive-01';
+		UPDATE node_details SET proxy_jump = 'hive-03' WHERE node_name = 'hive-01';
+		UPDATE node_labels SET value = 'new' WHERE node_name = 'hive-01'`))
 	change(exec(`DELETE FROM host_keys WHERE node_name = 'hive-01'; UPDATE key_rotations SET step = 'saved'`))
 	v = vaulttest.Open(t, cfg)
 	if err := errors.Join(v.RemoveSlot(t.Context(), slot.ID), v.Close()); err != nil {

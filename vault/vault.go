@@ -209,9 +209,12 @@ func (v *Vault) Close() error {
 	v.mu.Lock()
 	v.closed = true
 	v.mu.Unlock()
-	// SQLite's checkpoint at the last close has the database to itself. So if another process
-	// holds the write lock, closing without it is safe.
-	held, _ := v.write.TryExclusive()
+	// SQLite's checkpoint at the last close has the database to itself. So closing without the
+	// write lock is safe, if another process holds it or if this one wrote nothing.
+	held := false
+	if v.db.Wrote() {
+		held, _ = v.write.TryExclusive()
+	}
 	errs := []error{v.store.close()}
 	if held {
 		errs = append(errs, v.write.Unlock())

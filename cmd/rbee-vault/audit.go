@@ -112,7 +112,7 @@ func concerns(row vault.AuditRow, node string) bool {
 	switch vault.Action(row.Action) {
 	case registry.ActionUseSSHKey: // the subject is a key, the detail a node
 		return row.Detail == node
-	case registry.ActionSign:
+	case registry.ActionSignSSHKey:
 		return slices.Contains(registry.SignedNodes(row.Detail), node)
 	case registry.ActionImportNodes:
 		return false // the subject is a file; each node has a row of its own

@@ -14,7 +14,7 @@ func TestConcerns(t *testing.T) {
 		t.Error("the use of an SSH key does not concern its node, or concerns another")
 	}
 	signed := registry.Signature{Nodes: []string{"hive-01", "hive-02"}, User: "hive-03"}
-	row := vault.AuditRow{Action: string(registry.ActionSign), Subject: "SHA256:x", Detail: signed.Detail()}
+	row := vault.AuditRow{Action: string(registry.ActionSignSSHKey), Subject: "SHA256:x", Detail: signed.Detail()}
 	if !concerns(row, "hive-01") || !concerns(row, "hive-02") || concerns(row, "hive-03") {
 		t.Errorf("a login does not concern its nodes, or concerns others: %s", row.Detail)
 	}

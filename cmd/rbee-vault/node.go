@@ -19,6 +19,7 @@ func newNode(a *app) *cobra.Command {
 		newNodeList(a),
 		newNodeShow(a),
 		newNodeUpdate(a),
+		newNodeLabel(a),
 		newNodeRename(a),
 		newNodeRemove(a),
 		newNodeImport(a),
@@ -37,6 +38,9 @@ type nodeOptions struct {
 	gitBranch   string
 	installPath string
 	backends    []string
+	jump        string
+	labels      []string
+	note        string
 
 	given func(flag string) bool // reports whether a flag was given
 }
@@ -52,11 +56,14 @@ func (o *nodeOptions) register(cmd *cobra.Command) {
 	f.StringVar(&o.gitBranch, "git-branch", "main", "`BRANCH` to install")
 	f.StringVar(&o.installPath, "install-path", "", "`PATH` to install at, on the node")
 	f.StringArrayVar(&o.backends, "backend", nil, "compute backend: `NAME[=DEVICES]`, such as cuda=2 or cpu; repeatable")
+	f.StringVar(&o.jump, "jump", "", "reach it through this `NODE`")
+	f.StringArrayVar(&o.labels, "label", nil, "label: `KEY=VALUE`, such as rack=3; repeatable")
+	f.StringVar(&o.note, "note", "", "a line of `TEXT` for people")
 }
 
 // anyGiven reports whether any of these flags was given.
 func (o nodeOptions) anyGiven() bool {
-	return slices.ContainsFunc([]string{"ssh-host", "ssh-port", "ssh-user", "ssh-key", "git-repo", "git-branch", "install-path", "backend"}, o.given)
+	return slices.ContainsFunc([]string{"ssh-host", "ssh-port", "ssh-user", "ssh-key", "git-repo", "git-branch", "install-path", "backend", "jump", "label", "note"}, o.given)
 }
 
 // apply copies the flags to the node: those that were given, or all of them with their
@@ -94,6 +101,17 @@ func (o nodeOptions) apply(n *registry.Node, all bool) error {
 			return err
 		}
 	}
+	if given("jump") {
+		n.ProxyJump = o.jump
+	}
+	if given("note") {
+		n.Note = o.note
+	}
+	changes, err := parseLabelChanges(o.labels, !all)
+	if err != nil {
+		return err
+	}
+	applyLabels(n, changes)
 	return nil
 }
 

@@ -5,6 +5,8 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -32,7 +34,8 @@ func newNodeExport(a *app) *cobra.Command {
 		Short: "Print nodes for other tools, as ssh_config or as JSON lines",
 		Long: `Print the nodes as ssh_config or as JSON lines. ssh_config has an alias for each node,
 and takes the host keys from the vault with KnownHostsCommand. JSON lines are those of
-"node list --json".
+"node list --json". In ssh_config, a node's jump is an alias too: the nodes that the
+selected ones are reached through are printed with them.
 
 -o writes to the new file FILE, mode 0600. Your own ~/.ssh/config is never changed:
 include the file there.`,
@@ -61,6 +64,9 @@ func runNodeExport(ctx context.Context, a *app, o exportOptions, args []string) 
 		if o.format == "json" {
 			return writeJSONLines(&b, nodes)
 		}
+		if nodes, err = withJumps(ctx, r, nodes); err != nil {
+			return err
+		}
 		self, err := os.Executable()
 		if err != nil {
 			return err
@@ -83,6 +89,28 @@ func runNodeExport(ctx context.Context, a *app, o exportOptions, args []string) 
 	}
 	a.ui.printf("%s\n", abs)
 	return nil
+}
+
+// withJumps adds the nodes that the nodes are reached through, and sorts all by name.
+func withJumps(ctx context.Context, r *registry.Registry, nodes []registry.Node) ([]registry.Node, error) {
+	have := map[string]bool{}
+	for _, n := range nodes {
+		have[n.Name] = true
+	}
+	for i := 0; i < len(nodes); i++ { // those that are added have jumps of their own
+		jump := nodes[i].ProxyJump
+		if jump == "" || have[jump] {
+			continue
+		}
+		have[jump] = true
+		n, err := r.GetNode(ctx, jump)
+		if err != nil {
+			return nil, err
+		}
+		nodes = append(nodes, n)
+	}
+	slices.SortFunc(nodes, func(a, b registry.Node) int { return strings.Compare(a.Name, b.Name) })
+	return nodes, nil
 }
 
 func writeJSONLines(b *bytes.Buffer, nodes []registry.Node) error {

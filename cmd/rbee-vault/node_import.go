@@ -147,7 +147,7 @@ func readSSHConfig(ctx context.Context, o importOptions, home string) (registry.
 		return registry.ImportSet{}, withHint(fmt.Errorf("%w: %s: %s", vault.ErrInvalid, run.Row, run.Reason),
 			"Nothing was run. If you trust every included file, and the programs in them: --allow-exec")
 	}
-	set := registry.ImportSet{Warnings: aliases.Skipped, More: registry.More{Warnings: aliases.More}} // skipped patterns are only warnings
+	set := registry.ImportSet{TwelveFields: true, Warnings: aliases.Skipped, More: registry.More{Warnings: aliases.More}} // skipped patterns are only warnings
 	base := registry.Node{GitRepoURL: o.gitRepo, GitBranch: o.gitBranch, InstallPath: o.installPath}
 	for _, name := range aliases.Names {
 		if ctx.Err() != nil {

@@ -13,15 +13,34 @@ import (
 	"github.com/rbee-keeper/rbee-vault/registry"
 )
 
+type listOptions struct {
+	selectOptions
+	wide bool
+}
+
+func (o *listOptions) register(cmd *cobra.Command) {
+	o.selectOptions.register(cmd)
+	cmd.Flags().BoolVar(&o.wide, "wide", false, "with jump and labels")
+}
+
 func newNodeList(a *app) *cobra.Command {
-	var o selectOptions
+	var o listOptions
 	cmd := &cobra.Command{
 		Use:   "list [NAME|GLOB...]",
 		Short: "List the nodes",
 		Long: `List the nodes, sorted by name: as a table on a terminal; tab-separated in a pipe (name,
-host, port, user, status, last contact, backends); as JSON lines with --json. Without a
-name, a glob or --where, all nodes are listed.`,
-		Example: `  rbee-vault node list 'hive-*' --where 'status=online,cuda>=2,seen<10m'`,
+host, port, user, status, last contact, backends; with --wide, also jump and labels); as
+JSON lines with --json. Without a name, a glob or --where, all nodes are listed.
+
+A condition of --where is one of these; all of them must hold:
+
+  status=online       the status, also with !=
+  backend=cuda        the node has the backend; != for nodes without it
+  cuda>=2             the number of the backend's devices, with = != < <= > >=
+  label.rack=3        the value of a label, or a glob (label.rack=* for any value); !=
+                      holds for nodes without the label too
+  seen<10m            the last contact; > for longer ago, or never`,
+		Example: `  rbee-vault node list 'hive-*' --where 'status=online,cuda>=2,label.rack=3,seen<10m'`,
 		Args:    cobra.ArbitraryArgs,
 		RunE:    func(cmd *cobra.Command, args []string) error { return runNodeList(cmd.Context(), a, o, args) },
 	}
@@ -29,7 +48,7 @@ name, a glob or --where, all nodes are listed.`,
 	return cmd
 }
 
-func runNodeList(ctx context.Context, a *app, o selectOptions, args []string) error {
+func runNodeList(ctx context.Context, a *app, o listOptions, args []string) error {
 	selection, err := o.parse(args)
 	if err != nil {
 		return err
@@ -52,11 +71,19 @@ func runNodeList(ctx context.Context, a *app, o selectOptions, args []string) er
 		a.ui.info("There are no nodes yet. To add one: rbee-vault node add NAME ...")
 		return nil
 	}
+	headers := []string{"NAME", "HOST", "PORT", "USER", "STATUS", "LAST CONTACT", "BACKENDS"}
+	if o.wide {
+		headers = append(headers, "JUMP", "LABELS")
+	}
 	var rows [][]string
 	for _, n := range nodes {
-		rows = append(rows, nodeRow(a, n))
+		row := nodeRow(a, n)
+		if o.wide {
+			row = append(row, cmp.Or(n.ProxyJump, "-"), cmp.Or(registry.FormatLabels(n.Labels), "-"))
+		}
+		rows = append(rows, row)
 	}
-	a.ui.table([]string{"NAME", "HOST", "PORT", "USER", "STATUS", "LAST CONTACT", "BACKENDS"}, rows, func(row, col int) lipgloss.Style {
+	a.ui.table(headers, rows, func(row, col int) lipgloss.Style {
 		if col == 4 {
 			return statusStyle(nodes[row].Status)
 		}

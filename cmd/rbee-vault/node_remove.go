@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -31,6 +32,32 @@ func runNodeRemove(ctx context.Context, a *app, o selectOptions, args []string) 
 		return err
 	}
 	return removeNodes(ctx, a, selection)
+}
+
+// removalOrder returns the names so that a node comes before those that it is reached
+// through, and else as they were. A node that others jump through, which stay, is
+// ErrInUse.
+func removalOrder(names []string, jumps map[string]string) ([]string, error) {
+	doomed := map[string]bool{}
+	for _, name := range names {
+		doomed[name] = true
+	}
+	for _, name := range slices.Sorted(maps.Keys(jumps)) {
+		if jump := jumps[name]; doomed[jump] && !doomed[name] {
+			return nil, withHint(fmt.Errorf("remove node %q: %w: %s jumps through it", jump, registry.ErrInUse, name),
+				"Nothing was removed. Remove that node too, or let it jump elsewhere first: rbee-vault node update %s --jump ''", name)
+		}
+	}
+	hops := func(name string) int {
+		n := 0
+		for at := jumps[name]; at != "" && n <= registry.MaxJumps; at = jumps[at] {
+			n++
+		}
+		return n
+	}
+	ordered := slices.Clone(names)
+	slices.SortStableFunc(ordered, func(a, b string) int { return hops(b) - hops(a) })
+	return ordered, nil
 }
 
 // doomedKeys returns the SSH keys that are removed with the nodes, because no other node
@@ -70,6 +97,13 @@ func removeNodes(ctx context.Context, a *app, selection nodeSelection) error {
 	return a.withRegistry(ctx, func(r *registry.Registry) error {
 		names, err := selection.removable(ctx, a, r)
 		if err != nil || len(names) == 0 {
+			return err
+		}
+		jumps, err := r.Jumps(ctx)
+		if err != nil {
+			return err
+		}
+		if names, err = removalOrder(names, jumps); err != nil {
 			return err
 		}
 		doomed, err := doomedKeys(ctx, r, names)

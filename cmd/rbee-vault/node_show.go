@@ -63,11 +63,14 @@ func showNode(a *app, n registry.Node, k registry.SSHKey) {
 		{"ssh user", n.SSHUser},
 		{"ssh key path", cmp.Or(n.SSHKeyPath, "none")},
 		{"ssh key", cmp.Or(keyName(k), "none in the vault")},
+		{"proxy jump", cmp.Or(n.ProxyJump, "none")},
 		{"git repo", n.GitRepoURL},
 		{"git branch", n.GitBranch},
 		{"install path", n.InstallPath},
 		{"last contact", last},
 		{"status", string(n.Status)},
 		{"backends", cmp.Or(backendsText(n), "unknown")},
+		{"labels", cmp.Or(registry.FormatLabels(n.Labels), "none")},
+		{"note", cmp.Or(n.Note, "none")},
 	})
 }

@@ -24,8 +24,9 @@ func newNodeUpdate(a *app) *cobra.Command {
 		Use:   "update NAME|GLOB...",
 		Short: "Change nodes",
 		Long: `Change the fields that the flags name, and keep the others. --ssh-key '' removes the
-path; --backend '' makes the backends unknown. If one of several nodes cannot be
-changed, none is.`,
+path; --backend '' makes the backends unknown; --jump '' and --note '' remove those.
+--label sets a label, or with KEY- removes it; the other labels stay. If one of several
+nodes cannot be changed, none is.`,
 		Example: `  rbee-vault node update 'hive-*' --git-branch stable`,
 		Args:    cobra.ArbitraryArgs,
 		RunE:    func(cmd *cobra.Command, args []string) error { return runNodeUpdate(cmd.Context(), a, o, args) },

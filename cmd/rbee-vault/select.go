@@ -16,7 +16,7 @@ type selectOptions struct {
 }
 
 func (o *selectOptions) register(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&o.where, "where", "", "only nodes that meet all `CONDITIONS`, joined by commas: status=online, backend=cuda, cuda>=2, seen<10m")
+	cmd.Flags().StringVar(&o.where, "where", "", "only nodes that meet all `CONDITIONS`, joined by commas: status=online, backend=cuda, cuda>=2, label.rack=3, seen<10m")
 }
 
 // parse parses the flags and the arguments. Without any of them, every node is selected.

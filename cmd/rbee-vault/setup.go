@@ -44,7 +44,7 @@ func newSetupList(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "list-nodes",
 		Short: "List the nodes; see `rbee-vault node list`",
-		RunE:  func(cmd *cobra.Command, _ []string) error { return runNodeList(cmd.Context(), a, selectOptions{}, nil) },
+		RunE:  func(cmd *cobra.Command, _ []string) error { return runNodeList(cmd.Context(), a, listOptions{}, nil) },
 	}
 }
 

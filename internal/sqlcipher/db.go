@@ -114,6 +114,13 @@ func (db *DB) pool(mode connMode) (*sql.DB, error) {
 // as those of [DB.Update] are.
 func (db *DB) Writer() (*sql.DB, error) { return db.pool(db.mode) }
 
+// Wrote reports whether the handle has a connection that writes.
+func (db *DB) Wrote() bool {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	return db.writer != nil
+}
+
 // View runs fn in a read transaction, which sees one snapshot. Other readers and a writer may
 // run at the same time. The error of fn is returned. If fn meets damage, the error matches
 // [ErrDamaged].

@@ -25,7 +25,7 @@ func (e *FieldError) Unwrap() error { return ErrInvalid }
 // Field is one field of an object that [UnmarshalObject] reads.
 type Field struct {
 	Name     string
-	Value    any // as for json.Unmarshal; *[]string, *map[string]uint32, *time.Time strictly
+	Value    any // as for json.Unmarshal; *[]string, *map[string]uint32, *map[string]string, *time.Time strictly
 	Required bool
 	Nullable bool // null leaves Value alone
 }
@@ -85,6 +85,8 @@ func (f Field) decode(dec *json.Decoder) error {
 		*dst, err = UnmarshalStrings(raw)
 	case *map[string]uint32:
 		*dst, err = UnmarshalCounts(raw)
+	case *map[string]string:
+		*dst, err = unmarshalMap[string](raw)
 	case *time.Time:
 		*dst, err = decodeTime(raw)
 	default:
@@ -105,6 +107,8 @@ func (f Field) kind() string {
 		return "a JSON array of strings"
 	case *map[string]uint32:
 		return "a JSON object of counts, each name once"
+	case *map[string]string:
+		return "a JSON object of strings, each name once"
 	case *time.Time:
 		return "a time such as 2006-01-02T15:04:05.000Z"
 	}
@@ -166,18 +170,21 @@ func UnmarshalStrings(raw []byte) ([]string, error) {
 }
 
 // UnmarshalCounts reads an object of counts. The result is not nil.
-func UnmarshalCounts(raw []byte) (map[string]uint32, error) {
-	counts := make(map[string]uint32)
+func UnmarshalCounts(raw []byte) (map[string]uint32, error) { return unmarshalMap[uint32](raw) }
+
+// unmarshalMap reads an object whose values are all of one type.
+func unmarshalMap[T any](raw []byte) (map[string]T, error) {
+	values := make(map[string]T)
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	err := eachMember(dec, func(name string) error {
-		var n *uint32
-		if err := dec.Decode(&n); err != nil {
+		var value *T
+		if err := dec.Decode(&value); err != nil {
 			return err
 		}
-		if _, ok := counts[name]; ok || n == nil {
+		if _, ok := values[name]; ok || value == nil {
 			return errors.New("null or repeated")
 		}
-		counts[name] = *n
+		values[name] = *value
 		return nil
 	})
 	if err != nil {
@@ -186,7 +193,7 @@ func UnmarshalCounts(raw []byte) (map[string]uint32, error) {
 	if _, err := dec.Token(); err != io.EOF {
 		return nil, errors.New("more than one value")
 	}
-	return counts, nil
+	return values, nil
 }
 
 func decodeTime(raw []byte) (time.Time, error) {

@@ -19,6 +19,23 @@ CREATE TABLE beehives (
     devices TEXT
 );
 
+-- What else is known of a node: a row only where there is something to say. The jump is
+-- compared at commit, so nodes may be written in any order.
+CREATE TABLE node_details (
+    node_name TEXT PRIMARY KEY NOT NULL REFERENCES beehives (node_name) ON UPDATE CASCADE ON DELETE CASCADE,
+    proxy_jump TEXT REFERENCES beehives (node_name) ON UPDATE CASCADE DEFERRABLE INITIALLY DEFERRED,
+    note TEXT
+);
+
+CREATE INDEX node_details_proxy_jump ON node_details (proxy_jump);
+
+CREATE TABLE node_labels (
+    node_name TEXT NOT NULL REFERENCES beehives (node_name) ON UPDATE CASCADE ON DELETE CASCADE,
+    key TEXT NOT NULL,
+    value TEXT NOT NULL,
+    PRIMARY KEY (node_name, key)
+);
+
 -- Below, times are Unix milliseconds and binary values stored as text are
 -- lower-case hex.
 
@@ -123,6 +140,5 @@ CREATE TABLE backups (
     size INTEGER,
     sha256 TEXT,                -- of the file
     sums_sha256 TEXT,           -- of its SHA256SUMS
-    content_hash TEXT,          -- of what it says of the registry, whenever it was made
-    restored INTEGER            -- last proven restore
+    content_hash TEXT           -- of what it says of the registry, whenever it was made
 );
