@@ -37,6 +37,13 @@ func (c *Conn) Deauthorize(ctx context.Context, old, new string) (removed bool, 
 	return answer == "removed", err
 }
 
+// Authorizes reports whether the authorized_keys of the user who is logged in holds a key,
+// with whatever options. Errors: [ErrProtocol], [ErrUnknownOutcome], or ctx's own.
+func (c *Conn) Authorizes(ctx context.Context, line string) (bool, error) {
+	answer, err := c.replaceKey(ctx, "find", line, line, ErrProtocol)
+	return answer == "present", err
+}
+
 func (c *Conn) replaceKey(ctx context.Context, what, line, old string, failure error) (answer string, err error) {
 	fields := strings.Fields(old)
 	if len(fields) < 2 || strings.ContainsAny(line+old, "\r\n") {

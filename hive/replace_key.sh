@@ -1,7 +1,7 @@
 # Replaces a key in the authorized_keys of the user who runs it, in two runs: "add" adds a
-# line with the options of the old key's line, "remove" removes the old key's lines. What to
-# do, the old key and the new line follow this script. It says "rbee-replace-key 1" and how
-# that went.
+# line with the options of the old key's line, "remove" removes the old key's lines. "find"
+# looks for the new key only. What to do, the old key and the new line follow this script.
+# It says "rbee-replace-key 1" and how that went.
 main() {
 	LC_ALL=C
 	export LC_ALL
@@ -48,13 +48,16 @@ main() {
 		file=$(readlink -f "$file") || fail "the link .ssh/authorized_keys leads nowhere"
 	fi
 	if [ ! -e "$file" ]; then
-		[ "$what" = remove ] || fail "there is no $file"
+		[ "$what" != add ] || fail "there is no $file"
 		echo "absent"
 		exit 0
 	fi
 	[ -f "$file" ] || fail "$file is not a regular file"
 	[ -r "$file" ] || fail "$file cannot be read"
-	if [ "$what" = remove ]; then
+	if [ "$what" = find ]; then
+		holds new "$file" && echo "present" || echo "absent"
+		exit 0
+	elif [ "$what" = remove ]; then
 		if ! holds old "$file"; then
 			echo "absent"
 			exit 0

@@ -67,7 +67,7 @@ func TestReplaceKey(t *testing.T) {
 	line := new + ` rbee@hive-01 \n "quoted"`
 	notOld := "# " + old + "\n" + // none of these is a line of the old key
 		`command="echo ` + old + ` \" x" ` + other + "\n" +
-		other + " " + blob + "\n\nssh-ed25519\n" + `from="10.0.0.0/8 ` + old + "\n"
+		other + " " + blob + "\n\nssh-ed25519\nno-pty x " + blob + "\n" + `from="10.0.0.0/8 ` + old + "\n"
 	for name, row := range map[string]struct{ before, added, after string }{
 		"plain":            {old + " me\n", line + "\n", line + "\n"},
 		"options":          {`restrict,from="127.0.0.1,10.0.0.0/8" ` + old + "\n", `restrict,from="127.0.0.1,10.0.0.0/8" ` + line + "\n", `restrict,from="127.0.0.1,10.0.0.0/8" ` + line + "\n"},
@@ -84,6 +84,13 @@ func TestReplaceKey(t *testing.T) {
 				t.Errorf("before the new key: %v", err)
 			}
 			a.want(t, row.before)
+			holds := func(want bool) {
+				t.Helper()
+				if got, err := a.Authorizes(t.Context(), line); err != nil || got != want {
+					t.Errorf("holds the new key: %v, %v", got, err)
+				}
+			}
+			holds(false)
 			for i := range 2 {
 				if added, err := a.AuthorizeLike(t.Context(), line, old); err != nil || added != (i == 0) {
 					t.Errorf("add: %v, %v", added, err)
@@ -96,6 +103,7 @@ func TestReplaceKey(t *testing.T) {
 				}
 				a.want(t, row.after)
 			}
+			holds(true)
 		})
 	}
 
@@ -115,7 +123,10 @@ func TestReplaceKey(t *testing.T) {
 		if removed, err := a.Deauthorize(t.Context(), old, new); err != nil || removed {
 			t.Error(removed, err)
 		}
-		if _, err := a.AuthorizeLike(t.Context(), line+"\n"+other, old); !errors.Is(err, hive.ErrNotAuthorized) {
+		if found, err := a.Authorizes(t.Context(), old); err != nil || found {
+			t.Error(found, err)
+		}
+		if _, err := a.AuthorizeLike(t.Context(), line+"\n"+other, old); err == nil || !strings.Contains(err.Error(), "not one line") {
 			t.Errorf("two lines: %v", err)
 		}
 		if _, err := a.Deauthorize(t.Context(), "x", new); !errors.Is(err, hive.ErrNotRemoved) {

@@ -90,9 +90,11 @@ func runSSHKeyRotate(ctx context.Context, a *app, o keyRotateOptions, args []str
 		if o.dryRun {
 			return a.planKeyRotation(ctx, r, keys, names)
 		}
+		hosts := newNodeKeys(r)
+		defer hosts.close()
 		k := keyRotator{
 			store:  r,
-			hosts:  &nodeKeys{registry: r, dialer: &hive.Dialer{Registry: r}, signers: map[[2]string]ssh.Signer{}},
+			hosts:  hosts,
 			report: a.reportKeyRotation,
 		}
 		if !o.noBackup {
@@ -159,7 +161,7 @@ var _ rotationHosts = (*nodeKeys)(nil)
 var (
 	errOldKeyBack     = errors.New("the line of the old key came back into authorized_keys after it was removed")
 	errOldKeyAccepted = errors.New("the node still accepts the old key")
-	errSameAccount    = errors.New("other nodes log in to the same account with the old key")
+	errSameAccount    = errors.New("other nodes use the old key, and would lose it too: they have the same account or home directory")
 )
 
 // keyRotator replaces the keys of nodes. No old key is removed from a node before the vault
@@ -292,6 +294,12 @@ type nodeKeys struct {
 	registry *registry.Registry
 	dialer   *hive.Dialer
 	signers  map[[2]string]ssh.Signer // by node and fingerprint: one audit row for each
+	others   map[string]*hive.Conn    // to nodes that use an old key; nil: there is none
+}
+
+// newNodeKeys returns rotationHosts for the nodes of a registry. The caller closes it.
+func newNodeKeys(r *registry.Registry) *nodeKeys {
+	return &nodeKeys{registry: r, dialer: &hive.Dialer{Registry: r}, signers: map[[2]string]ssh.Signer{}, others: map[string]*hive.Conn{}}
 }
 
 func (n *nodeKeys) dial(ctx context.Context, node, fingerprint string) (*hive.Conn, error) {
@@ -341,7 +349,7 @@ func (n *nodeKeys) deauthorize(ctx context.Context, k registry.KeyRotation) (rem
 	if err != nil {
 		return false, err
 	}
-	if err := n.checkAccount(ctx, k.Node, old.Nodes); err != nil {
+	if err := n.checkAccount(ctx, k, old, new); err != nil {
 		return false, err
 	}
 	conn, err := n.dial(ctx, k.Node, k.New)
@@ -352,28 +360,53 @@ func (n *nodeKeys) deauthorize(ctx context.Context, k registry.KeyRotation) (rem
 	return conn.Deauthorize(ctx, old.PublicKey, new.PublicKey)
 }
 
-// checkAccount checks that no other node that uses the old key is the same account under
-// another name: it would be locked out.
-func (n *nodeKeys) checkAccount(ctx context.Context, name string, users []string) error {
-	node, err := n.registry.GetNode(ctx, name)
+// checkAccount checks that no other node that uses the old key would lose it too: another
+// name of the same account, or a node with the same home directory. The latter is asked
+// whether it has the new key. One that does not answer may go on: the new key would open it.
+func (n *nodeKeys) checkAccount(ctx context.Context, k registry.KeyRotation, old, new registry.SSHKey) error {
+	node, err := n.registry.GetNode(ctx, k.Node)
 	if err != nil {
 		return err
 	}
 	var same []string
-	for _, user := range users {
+	for _, user := range old.Nodes {
 		other, err := n.registry.GetNode(ctx, user)
 		if err != nil {
 			return err
 		}
-		if other.SSHHost == node.SSHHost && other.SSHPort == node.SSHPort && other.SSHUser == node.SSHUser {
+		if other.SSHHost == node.SSHHost && other.SSHPort == node.SSHPort && other.SSHUser == node.SSHUser || n.has(ctx, user, new) {
 			same = append(same, user)
 		}
 	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	if len(same) > 0 {
 		list := strings.Join(same, " ")
-		return withHint(fmt.Errorf("%w: %s", errSameAccount, list), "Rotate them together: rbee-vault ssh-key rotate %s %s", name, list)
+		return withHint(fmt.Errorf("%w: %s", errSameAccount, list), "Rotate them together: rbee-vault ssh-key rotate %s %s", k.Node, list)
 	}
 	return nil
+}
+
+// has reports whether a node is known to accept a key, by a login with its own.
+func (n *nodeKeys) has(ctx context.Context, node string, key registry.SSHKey) bool {
+	conn, asked := n.others[node]
+	if !asked {
+		conn, _ = n.dialer.Dial(ctx, node)
+		n.others[node] = conn
+	}
+	if conn == nil {
+		return false
+	}
+	found, err := conn.Authorizes(ctx, key.PublicKey)
+	return err == nil && found
+}
+
+// close closes the connections that are kept.
+func (n *nodeKeys) close() {
+	for _, conn := range n.others {
+		conn.Close()
+	}
 }
 
 type keyRotationJSON struct {

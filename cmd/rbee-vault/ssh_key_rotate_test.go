@@ -9,8 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	"golang.org/x/crypto/ssh"
-
 	"github.com/rbee-keeper/rbee-vault/hive"
 	"github.com/rbee-keeper/rbee-vault/identity"
 	"github.com/rbee-keeper/rbee-vault/internal/sshdtest"
@@ -258,7 +256,9 @@ func TestSSHKeyRotateOddNodes(t *testing.T) {
 	f.add("same-1", "same", "", server, keys)
 	f.add("same-2", "same", "", server, keys)
 	old := strings.Fields(f.read(keys))[1]
+	f.expect(exitOK, "", "host-key", "forget", "same-2", "--yes") // so that it cannot be asked
 	f.expect(exitPartial, "rotate same-1 same-2", "ssh-key", "rotate", "same-1")
+	f.expect(exitOK, "", "host-key", "trust", "same-2", "--fingerprint", fingerprintOf(t, server.PublicFiles[0]))
 	f.with(f.db, func(ctx context.Context, r *registry.Registry) {
 		f.reachable(ctx, r, "same-1")
 		f.reachable(ctx, r, "same-2")
@@ -267,6 +267,23 @@ func TestSSHKeyRotateOddNodes(t *testing.T) {
 	if lines := f.read(keys); strings.Count(lines, "\n") != 2 || strings.Contains(lines, old) {
 		t.Errorf("authorized_keys:\n%s", lines)
 	}
+
+	// Two nodes with one home directory.
+	f.expect(exitOK, "", "ssh-key", "generate", "--comment", "home")
+	server, keys = f.authorizedBy()
+	f.add("home-1", "home", "", server, keys)
+	second := sshdtest.Start(t, "", "AuthorizedKeysFile "+keys, "SetEnv HOME="+filepath.Dir(filepath.Dir(keys)))
+	f.add("home-2", "home", "", second, keys)
+	f.expect(exitPartial, "rotate home-1 home-2", "ssh-key", "rotate", "home-1")
+	f.with(f.db, func(ctx context.Context, r *registry.Registry) {
+		f.reachable(ctx, r, "home-1")
+		f.reachable(ctx, r, "home-2")
+	})
+	f.expect(exitOK, "", "ssh-key", "rotate", "home-1", "home-2")
+	f.with(f.db, func(ctx context.Context, r *registry.Registry) {
+		f.reachable(ctx, r, "home-1")
+		f.reachable(ctx, r, "home-2")
+	})
 
 	// Something that writes the file anew at each login.
 	script := filepath.Join(t.TempDir(), "login")
@@ -284,9 +301,9 @@ func TestSSHKeyRotateOddNodes(t *testing.T) {
 	f.rotated(f.db, "back", keys, "")
 
 	// A server that reads another file too, and first has no line to take options from.
-	second := filepath.Join(t.TempDir(), "keys")
-	server, keys = f.authorizedBy("AuthorizedKeysFile .none " + second)
-	f.add("other", "other", "", server, second)
+	other := filepath.Join(t.TempDir(), "keys")
+	server, keys = f.authorizedBy("AuthorizedKeysFile .none " + other)
+	f.add("other", "other", "", server, other)
 	f.expect(exitPartial, "does not hold the old key", "ssh-key", "rotate", "other")
 	var new registry.SSHKey
 	f.with(f.db, func(ctx context.Context, r *registry.Registry) {
@@ -298,11 +315,97 @@ func TestSSHKeyRotateOddNodes(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
-	f.write(second, f.read(second)+new.PublicKey+"\n")
+	f.write(other, f.read(other)+new.PublicKey+"\n")
 	f.expect(exitPartial, errOldKeyAccepted.Error(), "ssh-key", "rotate", "other")
-	f.write(second, new.PublicKey+"\n")
+	f.write(other, new.PublicKey+"\n")
 	f.expect(exitOK, "", "ssh-key", "rotate", "other")
 	f.expect(exitOK, `"ssh-key.remove"`, "audit", "list", "--json")
+}
+
+// answers is a node that answers as it is told, and a vault that records what was done.
+type answers struct {
+	step                 registry.RotationStep
+	authorized, new, old error // of authorize, and of logins by the two keys
+	done                 []string
+}
+
+func (a *answers) did(what string) { a.done = append(a.done, what) }
+
+func (a *answers) BeginKeyRotation(_ context.Context, node string) (registry.KeyRotation, error) {
+	return registry.KeyRotation{Node: node, Old: "old", New: "new", Step: a.step}, nil
+}
+
+func (a *answers) SwitchKeyRotation(context.Context, string) error {
+	a.did("switch")
+	return nil
+}
+
+func (a *answers) SaveKeyRotations(context.Context, ...string) error {
+	a.did("save")
+	return nil
+}
+
+func (a *answers) EndKeyRotation(context.Context, string) ([]string, error) {
+	a.did("end")
+	return nil, nil
+}
+
+func (a *answers) authorize(context.Context, registry.KeyRotation) error {
+	a.did("authorize")
+	return a.authorized
+}
+
+func (a *answers) login(_ context.Context, _, fingerprint string) error {
+	a.did("login " + fingerprint)
+	if fingerprint == "old" {
+		return a.old
+	}
+	return a.new
+}
+
+func (a *answers) deauthorize(context.Context, registry.KeyRotation) (bool, error) {
+	a.did("deauthorize")
+	return false, nil
+}
+
+// TestSSHKeyRotateAnswers: the vault switches to a key that was proved, and drops one that
+// the node itself refused. Nothing else is taken for either.
+func TestSSHKeyRotateAnswers(t *testing.T) {
+	at := func(node string, err error) error { return &hive.Error{Node: node, Err: err} }
+	refused, down := at("hive-01", hive.ErrPermission), at("hive-01", hive.ErrUnreachable)
+	const proof, removal = "authorize login new", "deauthorize deauthorize login old"
+	for name, row := range map[string]struct {
+		answers
+		want string
+		ok   bool
+	}{
+		"all well":                {answers{step: registry.RotationPending, old: refused}, proof + " switch backup save " + removal + " end", true},
+		"switched":                {answers{step: registry.RotationSwitched, old: refused}, "backup save " + removal + " end", true},
+		"saved":                   {answers{step: registry.RotationSaved, old: refused}, removal + " end", true},
+		"down":                    {answers{step: registry.RotationPending, authorized: down}, "authorize", false},
+		"not proved":              {answers{step: registry.RotationPending, new: refused}, proof, false},
+		"added by hand":           {answers{step: registry.RotationPending, authorized: hive.ErrNotAuthorized, old: refused}, proof + " switch backup save " + removal + " end", true},
+		"old one is gone":         {answers{step: registry.RotationPending, authorized: refused, old: refused}, proof + " switch backup save " + removal + " end", true},
+		"unknown whether added":   {answers{step: registry.RotationPending, authorized: hive.ErrUnknownOutcome, new: refused}, proof, false},
+		"old one accepted":        {answers{step: registry.RotationSaved}, removal, false},
+		"old one cannot be tried": {answers{step: registry.RotationSaved, old: down}, removal, false},
+		"a jump refused it":       {answers{step: registry.RotationSaved, old: at("jump", hive.ErrPermission)}, removal, false},
+	} {
+		a := row.answers
+		k := keyRotator{store: &a, hosts: &a,
+			backup: func(context.Context) error { a.did("backup"); return nil },
+			report: func(registry.KeyRotation, error) error { return nil }}
+		failed, err := k.run(t.Context(), []string{"hive-01"})
+		if got := strings.Join(a.done, " "); err != nil || (failed == 0) != row.ok || got != row.want {
+			t.Errorf("%s: %d failed, %v, did %s, want %s", name, failed, err, got, row.want)
+		}
+	}
+	// Without a backup the old key stays on the node.
+	a := answers{step: registry.RotationSwitched, old: refused}
+	k := keyRotator{store: &a, hosts: &a, backup: func(context.Context) error { return errFault }}
+	if _, err := k.run(t.Context(), []string{"hive-01"}); !errors.Is(err, errFault) || len(a.done) != 0 {
+		t.Errorf("%v, did %v", err, a.done)
+	}
 }
 
 // faulty fails an operation, before or after its effect, and every one behind it, as a
@@ -388,7 +491,9 @@ func TestSSHKeyRotateFaults(t *testing.T) {
 				old = key.Fingerprint
 				a := &app{}
 				a.ui = newUI(ctx, a, new(bytes.Buffer), new(bytes.Buffer))
-				fault.store, fault.hosts = r, &nodeKeys{registry: r, dialer: &hive.Dialer{Registry: r}, signers: map[[2]string]ssh.Signer{}}
+				hosts := newNodeKeys(r)
+				defer hosts.close()
+				fault.store, fault.hosts = r, hosts
 				k := keyRotator{
 					store: fault,
 					hosts: fault,
