@@ -90,6 +90,7 @@ const (
 	PermissionDeny  Outcome = "permission denied"
 	Busy            Outcome = "busy"
 	ProtocolFailure Outcome = "protocol error"
+	JumpLoop        Outcome = "jump loop"
 )
 
 // outcomes are the sentinels and what they mean for a probe.
@@ -106,6 +107,7 @@ var outcomes = []struct {
 	{ErrPermission, PermissionDeny},
 	{ErrBusy, Busy},
 	{ErrProtocol, ProtocolFailure},
+	{ErrJumpLoop, JumpLoop},
 }
 
 // OutcomeOf returns the outcome that an error of Dial stands for; ok is false for one that

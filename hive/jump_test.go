@@ -165,8 +165,8 @@ func TestJumpLoop(t *testing.T) {
 		if at, ok := errors.AsType[*hive.Error](err); !ok || at.Node != name || !errors.Is(err, hive.ErrJumpLoop) {
 			t.Errorf("%s: %v, want ErrJumpLoop", name, err)
 		}
-		if _, err := d.Probe(t.Context(), name); !errors.Is(err, hive.ErrJumpLoop) {
-			t.Errorf("probe of %s: %v, want ErrJumpLoop", name, err)
+		if r := probe(t, d, name); r.Outcome != hive.JumpLoop || r.At != name || r.Outcome.Status() != registry.StatusError {
+			t.Errorf("probe of %s: %+v, want a jump loop", name, r)
 		}
 		exec(`INSERT INTO node_details (node_name, proxy_jump) VALUES ('n0', 'n3') ON CONFLICT DO NOTHING`)
 	}

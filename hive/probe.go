@@ -27,8 +27,8 @@ type Result struct {
 const retries = 4
 
 // Probe logs in to the node and out again. It asks a busy server again, more and more
-// slowly. The error is for what says nothing of the node: [registry.ErrNotFound],
-// [ErrJumpLoop], an error of the vault, or ctx's own.
+// slowly. The error is for what says nothing of the node: [registry.ErrNotFound], an error
+// of the vault, or ctx's own.
 func (d *Dialer) Probe(ctx context.Context, name string) (Result, error) {
 	conn, result, err := d.DialProbe(ctx, name)
 	if conn != nil {

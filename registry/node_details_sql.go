@@ -168,10 +168,10 @@ func selectJumps(ctx context.Context, tx *vault.Tx) (jumps, error) {
 	return all, rows.Err()
 }
 
-// selectJumpers returns the nodes that are reached through a node: the first of them by
-// name, at most max, and how many there are.
+// selectJumpers returns the other nodes that are reached through a node: the first of them
+// by name, at most max, and how many there are.
 func selectJumpers(ctx context.Context, tx *vault.Tx, jump string, max int) (first []string, count int, err error) {
-	rows, err := tx.QueryContext(ctx, `SELECT node_name FROM node_details WHERE proxy_jump = ? ORDER BY node_name`, jump)
+	rows, err := tx.QueryContext(ctx, `SELECT node_name FROM node_details WHERE proxy_jump = ? AND node_name != proxy_jump ORDER BY node_name`, jump)
 	if err != nil {
 		return nil, 0, err
 	}

@@ -205,8 +205,9 @@ func splitConfigLine(line string) (keyword string, args []string) {
 }
 
 // ParseSSHValues reads the output of `ssh -G NAME`. It returns n with the address, the
-// port, the user, and the first identity file that exists. lost describes the settings
-// that a node cannot have.
+// port, the user, the host that it jumps through, and the first identity file that exists.
+// lost describes the settings that a node cannot have; a jump through several hosts, or
+// with a user or port of its own, is one of them.
 func ParseSSHValues(r io.Reader, n Node, home string) (_ Node, lost []string, err error) {
 	s := bufio.NewScanner(r)
 	s.Buffer(nil, maxConfigLine)
@@ -226,6 +227,14 @@ func ParseSSHValues(r io.Reader, n Node, home string) (_ Node, lost []string, er
 				return n, lost, &FieldError{Field: "ssh_port", Rule: rulePort}
 			}
 			n.SSHPort = uint16(port)
+		case "proxyjump":
+			switch {
+			case value == "none":
+			case ruleName(value) == "":
+				n.ProxyJump = value
+			default:
+				lost = append(lost, fmt.Sprintf("its ProxyJump is not carried over, as it is not one alias: %.200q", value))
+			}
 		case "identityfile":
 			if strings.Contains(value, "%") {
 				lost = append(lost, fmt.Sprintf("its IdentityFile is not carried over, as ssh expands what is in it: %.200q", value))
@@ -243,7 +252,6 @@ func ParseSSHValues(r io.Reader, n Node, home string) (_ Node, lost []string, er
 // notCarried are the settings of ssh that a node cannot have, but may need to be
 // reached or recognised.
 var notCarried = map[string]string{
-	"proxyjump":       "ProxyJump",
 	"proxycommand":    "ProxyCommand",
 	"hostkeyalias":    "HostKeyAlias",
 	"certificatefile": "CertificateFile",

@@ -148,17 +148,20 @@ func TestIncludesAreBounded(t *testing.T) {
 func TestWhatSSHKnowsAndANodeDoesNot(t *testing.T) {
 	home := t.TempDir()
 	file := filepath.Join(home, "config")
-	text := "Host jump\n ProxyJump bastion\nHost command\n ProxyCommand nc %h %p\nHost alias\n HostKeyAlias other\nHost cert\n CertificateFile ~/.ssh/id-cert.pub\n" +
+	text := "Host jump\n ProxyJump bastion\nHost jumps\n ProxyJump a,b\nHost user\n ProxyJump ops@bastion\nHost command\n ProxyCommand nc %h %p\nHost alias\n HostKeyAlias other\nHost cert\n CertificateFile ~/.ssh/id-cert.pub\n" +
 		"Host token\n IdentityFile ~/.ssh/%h\nHost plain\n ProxyJump none\n IdentityFile ~/.ssh/id\n"
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for name, want := range map[string]string{"jump": "ProxyJump", "command": "ProxyCommand", "alias": "HostKeyAlias", "cert": "CertificateFile", "token": "IdentityFile", "plain": ""} {
+	for name, want := range map[string]string{"jump": "", "jumps": "ProxyJump", "user": "ProxyJump", "command": "ProxyCommand", "alias": "HostKeyAlias", "cert": "CertificateFile", "token": "IdentityFile", "plain": ""} {
 		out, err := exec.Command("ssh", "-G", "-F", file, name).Output()
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, lost, err := registry.ParseSSHValues(bytes.NewReader(out), keyNode(name), home)
+		n, lost, err := registry.ParseSSHValues(bytes.NewReader(out), keyNode(name), home)
+		if wantJump := map[string]string{"jump": "bastion"}[name]; n.ProxyJump != wantJump {
+			t.Errorf("%s: jump %q, want %q", name, n.ProxyJump, wantJump)
+		}
 		if err != nil || want == "" && len(lost) > 0 || want != "" && (len(lost) != 1 || !strings.Contains(lost[0], want)) {
 			t.Errorf("%s: %q, %v", name, lost, err)
 		}

@@ -127,6 +127,7 @@ var outcomeHints = map[hive.Outcome]string{
 	hive.NoKey:           "Give it one: rbee-vault ssh-key generate --node NODE, or ssh-key assign KEY NODE",
 	hive.PermissionDeny:  "Is its SSH key in the user's authorized_keys on the machine? `rbee-vault node show NODE` names the key. To add it there: rbee-vault ssh-key install NODE",
 	hive.Busy:            "Too many logins are under way there. Its status stays as it was; try again later.",
+	hive.JumpLoop:        "Another program wrote its jumps. To take one away: rbee-vault node update NODE --jump ''",
 	hive.ProtocolFailure: "Is it an SSH server, and is the port right? rbee-vault node show NODE",
 }
 

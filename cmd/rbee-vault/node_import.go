@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -57,9 +58,9 @@ func newNodeImport(a *app) *cobra.Command {
 
 --ssh-config imports the aliases of an ssh_config file, with the values that "ssh -G"
 prints for each. The fields that SSH does not know come from --git-repo, --git-branch
-and --install-path. Patterns and Match lines are skipped, with a warning. ProxyJump,
-ProxyCommand, HostKeyAlias, certificates and key paths with % tokens are not imported,
-with a warning. "ssh -G" runs the programs in Match exec lines: a file with such a line
+and --install-path. The hosts that they jump through become nodes too. Patterns and Match
+lines are skipped, with a warning. A ProxyJump through several hosts, ProxyCommand,
+HostKeyAlias, certificates and key paths with % tokens are not imported, with a warning. "ssh -G" runs the programs in Match exec lines: a file with such a line
 is refused, even with --dry-run, unless you give --allow-exec.
 
 With --with-keys, each readable private key that an ssh_key_path names is sealed into
@@ -149,10 +150,13 @@ func readSSHConfig(ctx context.Context, o importOptions, home string) (registry.
 	}
 	set := registry.ImportSet{TwelveFields: true, Warnings: aliases.Skipped, More: registry.More{Warnings: aliases.More}} // skipped patterns are only warnings
 	base := registry.Node{GitRepoURL: o.gitRepo, GitBranch: o.gitBranch, InstallPath: o.installPath}
-	for _, name := range aliases.Names {
+	// The hosts that the aliases jump through become nodes too; ssh knows their values.
+	names := slices.Clone(aliases.Names)
+	for i := 0; i < len(names); i++ {
 		if ctx.Err() != nil {
 			return registry.ImportSet{}, ctx.Err()
 		}
+		name := names[i]
 		base.Name = name
 		n, lost, err := sshAlias(ctx, file, base, home)
 		if err != nil {
@@ -163,6 +167,9 @@ func readSSHConfig(ctx context.Context, o importOptions, home string) (registry.
 			set.Warnings = append(set.Warnings, registry.Problem{Row: name, Reason: reason})
 		}
 		set.Nodes = append(set.Nodes, n)
+		if n.ProxyJump != "" && !slices.Contains(names, n.ProxyJump) {
+			names = append(names, n.ProxyJump)
+		}
 	}
 	return set, nil
 }
