@@ -190,6 +190,24 @@ func TestKeyRotationKeepsKeys(t *testing.T) {
 	wantErr(t, err, ErrBadRow)
 }
 
+// TestRemovedNodeLeavesKeys: the key of a removed node stays while another node's rotation
+// needs it.
+func TestRemovedNodeLeavesKeys(t *testing.T) {
+	ctx := t.Context()
+	r, old := rotating(t, "hive-01", "hive-02")
+	_, err := r.BeginKeyRotation(ctx, "hive-02")
+	check(t, err)
+	check(t, r.SwitchKeyRotation(ctx, "hive-02"))
+	_, err = r.RemoveNode(ctx, "hive-01")
+	check(t, err)
+	_, err = r.SSHKey(ctx, old.Fingerprint)
+	check(t, err)
+	_, err = r.EndKeyRotation(ctx, "hive-02")
+	check(t, err)
+	_, err = r.SSHKey(ctx, old.Fingerprint)
+	wantErr(t, err, ErrNotFound)
+}
+
 func TestKeyRotationTransfer(t *testing.T) {
 	r, old := rotating(t, "hive-01", "hive-02")
 	other, err := r.GenerateSSHKey(t.Context(), "ed25519", "")
