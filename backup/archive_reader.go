@@ -225,6 +225,12 @@ func (a *archiveReader) readPrivateKey(ctx context.Context, r io.Reader, i int) 
 	return asSinkError(a.to.sshKey(ctx, a.keys[i], private))
 }
 
+func (a *archiveReader) readRotations(ctx context.Context, r io.Reader) error {
+	return readLines(r, &a.counts.Rotations, a.manifest.Counts.Rotations, func(k registry.KeyRotation) error {
+		return asSinkError(a.to.keyRotation(ctx, k))
+	})
+}
+
 func (a *archiveReader) readHostKeys(ctx context.Context, r io.Reader) error {
 	return readLines(r, &a.counts.HostKeys, a.manifest.Counts.HostKeys, func(k registry.HostKey) error {
 		return asSinkError(a.to.hostKey(ctx, k))

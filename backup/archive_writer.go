@@ -210,6 +210,10 @@ func (a *archiveWriter) writePrivateKey(ctx context.Context, w io.Writer, i int)
 	return err
 }
 
+func (a *archiveWriter) writeRotations(ctx context.Context, w io.Writer) error {
+	return writeLines(w, registry.EachKeyRotation(ctx, a.tx))
+}
+
 func (a *archiveWriter) writeHostKeys(ctx context.Context, w io.Writer) error {
 	return writeLines(w, registry.EachHostKey(ctx, a.tx))
 }

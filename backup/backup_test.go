@@ -89,6 +89,9 @@ func fleet(t testing.TB) (vault.Config, *vault.Vault) {
 		}
 		return tx.Audit(t.Context(), vault.Event{Action: vault.Action("host-key.trust"), Subject: "hive-01"})
 	})
+	if err == nil {
+		_, err = r.BeginKeyRotation(t.Context(), "hive-02")
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,10 +100,11 @@ func fleet(t testing.TB) (vault.Config, *vault.Vault) {
 
 // content is everything that a restore must bring back.
 func content(t testing.TB, v *vault.Vault) (all struct {
-	Nodes    []registry.Node
-	SSHKeys  []registry.SSHKey
-	PEMs     []string
-	HostKeys []registry.HostKey
+	Nodes     []registry.Node
+	SSHKeys   []registry.SSHKey
+	PEMs      []string
+	HostKeys  []registry.HostKey
+	Rotations []registry.KeyRotation
 }) {
 	t.Helper()
 	ctx := t.Context()
@@ -126,6 +130,12 @@ func content(t testing.TB, v *vault.Vault) (all struct {
 				return err
 			}
 			all.HostKeys = append(all.HostKeys, k)
+		}
+		for k, err := range registry.EachKeyRotation(ctx, tx) {
+			if err != nil {
+				return err
+			}
+			all.Rotations = append(all.Rotations, k)
 		}
 		return nil
 	})
@@ -186,8 +196,8 @@ func TestRoundTrip(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if len(content(t, v).PEMs) != 1 {
-		t.Error("the fleet has no key")
+	if all := content(t, v); len(all.PEMs) != 2 || len(all.Rotations) != 1 {
+		t.Error("the fleet lacks a key or a rotation")
 	}
 }
 

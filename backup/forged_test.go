@@ -272,10 +272,10 @@ func TestForged(t *testing.T) {
 			return nil
 		}, ErrDamaged},
 		{"sums that are those of the next member", func(t *testing.T, f *forgery) []byte {
-			at := slices.IndexFunc(f.members, func(e entryOf) bool { return e.header.Name == memberHostKeys })
+			at := slices.IndexFunc(f.members, func(e entryOf) bool { return e.header.Name == memberRotations })
 			whole := f.members
 			f.members = slices.Clone(whole)
-			for i, name := range []string{"ssh_keys/1.pem", memberHostKeys, memberKnownHosts, memberAuditLog} {
+			for i, name := range []string{"ssh_keys/1.pem", memberRotations, memberHostKeys, memberKnownHosts, memberAuditLog} {
 				f.members[at+i].header.Name = name // each has the name of the one before
 			}
 			f.members = append(f.members, whole[len(whole)-1])
@@ -630,7 +630,8 @@ func FuzzArchive(f *testing.F) {
 	forged := newForgery(f, func(r *registry.Registry) error {
 		_, err := r.GenerateSSHKey(f.Context(), "ed25519", "", "hive-01")
 		_, e := r.TrustHostKey(f.Context(), "hive-01", signer.PublicKey())
-		return errors.Join(err, e)
+		_, e2 := r.BeginKeyRotation(f.Context(), "hive-01")
+		return errors.Join(err, e, e2)
 	})
 	forged.setSigner(line)
 	for i, m := range forged.members {
@@ -672,12 +673,13 @@ func (f *forgery) countAgain(signer string) {
 	count := func(name string) int64 { return int64(bytes.Count(f.find(name).data, []byte("\n"))) }
 	m.Signer = signer
 	m.Counts = Counts{
-		Signers:  count(memberSigners),
-		Nodes:    count(memberNodes),
-		SSHKeys:  count(memberSSHKeys),
-		HostKeys: count(memberHostKeys),
-		AuditLog: count(memberAuditLog),
-		Slots:    count(memberSlots),
+		Signers:   count(memberSigners),
+		Nodes:     count(memberNodes),
+		SSHKeys:   count(memberSSHKeys),
+		Rotations: count(memberRotations),
+		HostKeys:  count(memberHostKeys),
+		AuditLog:  count(memberAuditLog),
+		Slots:     count(memberSlots),
 	}
 	log := bytes.TrimSuffix(f.find(memberAuditLog).data, []byte("\n"))
 	var last vault.AuditRow
@@ -723,6 +725,10 @@ func (c *collect) node(ctx context.Context, n registry.Node) error {
 
 func (c *collect) sshKey(ctx context.Context, k registry.SSHKey, private []byte) error {
 	return c.add(memberSSHKeys, k, c.discard.sshKey(ctx, k, private))
+}
+
+func (c *collect) keyRotation(ctx context.Context, k registry.KeyRotation) error {
+	return c.add(memberRotations, k, c.discard.keyRotation(ctx, k))
 }
 
 func (c *collect) hostKey(ctx context.Context, k registry.HostKey) error {

@@ -54,8 +54,8 @@ func TestGolden(t *testing.T) {
 		if got := nodeLines(t, v); got != want {
 			t.Errorf("%s: nodes\n%s\nwant\n%s", name, got, want)
 		}
-		if all := content(t, v); len(all.PEMs) != 1 || len(all.HostKeys) != 1 {
-			t.Errorf("%s: %d keys and %d host keys, want one of each", name, len(all.PEMs), len(all.HostKeys))
+		if all := content(t, v); len(all.PEMs) != 2 || len(all.HostKeys) != 1 || len(all.Rotations) != 1 {
+			t.Errorf("%s: %d keys, %d host keys and %d rotations, want 2, 1 and 1", name, len(all.PEMs), len(all.HostKeys), len(all.Rotations))
 		}
 	}
 	check("vault", cfg)

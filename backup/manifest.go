@@ -48,12 +48,13 @@ type Origin struct {
 
 // Counts is how many rows of each kind a backup holds.
 type Counts struct {
-	Signers  int64 `json:"signers"`
-	Nodes    int64 `json:"nodes"`
-	SSHKeys  int64 `json:"ssh_keys"`
-	HostKeys int64 `json:"host_keys"`
-	AuditLog int64 `json:"audit_log"`
-	Slots    int64 `json:"slots"`
+	Signers   int64 `json:"signers"`
+	Nodes     int64 `json:"nodes"`
+	SSHKeys   int64 `json:"ssh_keys"`
+	Rotations int64 `json:"key_rotations"`
+	HostKeys  int64 `json:"host_keys"`
+	AuditLog  int64 `json:"audit_log"`
+	Slots     int64 `json:"slots"`
 }
 
 // SignerFingerprint returns the signer's fingerprint, "SHA256:...", as on the
@@ -112,12 +113,13 @@ func newCounts(ctx context.Context, tx *vault.Tx, head vault.AuditHead) (Counts,
 		return Counts{}, err
 	}
 	return Counts{
-		Signers:  int64(len(signers)),
-		Nodes:    int64(totals.Nodes),
-		SSHKeys:  int64(totals.SSHKeys),
-		HostKeys: int64(totals.HostKeys),
-		AuditLog: head.Seq,
-		Slots:    int64(len(slots)),
+		Signers:   int64(len(signers)),
+		Nodes:     int64(totals.Nodes),
+		SSHKeys:   int64(totals.SSHKeys),
+		Rotations: int64(totals.Rotations),
+		HostKeys:  int64(totals.HostKeys),
+		AuditLog:  head.Seq,
+		Slots:     int64(len(slots)),
 	}, nil
 }
 

@@ -15,6 +15,7 @@ const (
 	memberReadme     = "README.txt"
 	memberNodes      = "beehives.jsonl"
 	memberSSHKeys    = "ssh_keys.jsonl"
+	memberRotations  = "key_rotations.jsonl"
 	memberHostKeys   = "host_keys.jsonl"
 	memberKnownHosts = "known_hosts"
 	memberAuditLog   = "audit_log.jsonl"
@@ -60,6 +61,7 @@ func layout(keys int) []member {
 		})
 	}
 	return append(members, []member{
+		{name: memberRotations, content: true, write: (*archiveWriter).writeRotations, read: (*archiveReader).readRotations},
 		{name: memberHostKeys, content: true, write: (*archiveWriter).writeHostKeys, read: (*archiveReader).readHostKeys},
 		{name: memberKnownHosts, content: true, write: (*archiveWriter).writeKnownHosts, read: (*archiveReader).skipKnownHosts},
 		{name: memberAuditLog, write: (*archiveWriter).writeAuditLog, read: (*archiveReader).readAuditLog},
@@ -75,6 +77,7 @@ var tables = map[string]string{
 	"node_labels":      memberNodes,
 	"ssh_keys":         memberSSHKeys,
 	"beehive_ssh_keys": memberSSHKeys,
+	"key_rotations":    memberRotations,
 	"host_keys":        memberHostKeys,
 	"audit_log":        memberAuditLog,
 	"slots":            memberSlots,

@@ -66,6 +66,7 @@ func TrustSigners(fingerprints ...string) func(context.Context, Claim) error {
 type sink interface {
 	node(ctx context.Context, n registry.Node) error
 	sshKey(ctx context.Context, k registry.SSHKey, privatePEM []byte) error
+	keyRotation(ctx context.Context, k registry.KeyRotation) error
 	hostKey(ctx context.Context, k registry.HostKey) error
 	auditRow(ctx context.Context, r vault.AuditRow) error
 	slot(ctx context.Context, s vault.Slot) error

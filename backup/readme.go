@@ -39,6 +39,8 @@ What is what:
                       that it is reached through
     ssh_keys.jsonl    one key a line: fingerprint, public key, machines that use
                       it; the nth line's private key is ssh_keys/<n>.pem
+    key_rotations.jsonl  machines whose key was being replaced: while "pending"
+                      they take the old key, behind that the new one
     host_keys.jsonl   one pinned host key a line; known_hosts: for OpenSSH
     audit_log.jsonl   who changed what, each line chained to the one before
     slots.jsonl       who could open the vault, by public key

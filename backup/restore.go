@@ -31,7 +31,8 @@ func (discard) node(_ context.Context, n registry.Node) error { return n.Validat
 func (discard) sshKey(_ context.Context, k registry.SSHKey, private []byte) error {
 	return k.Matches(private)
 }
-func (discard) hostKey(_ context.Context, k registry.HostKey) error { return k.Validate() }
+func (discard) keyRotation(_ context.Context, k registry.KeyRotation) error { return k.Validate() }
+func (discard) hostKey(_ context.Context, k registry.HostKey) error         { return k.Validate() }
 func (d discard) auditRow(_ context.Context, r vault.AuditRow) error {
 	if d.row != nil {
 		d.row(r)
@@ -103,6 +104,10 @@ func (s *stage) node(ctx context.Context, n registry.Node) error {
 
 func (s *stage) sshKey(ctx context.Context, k registry.SSHKey, private []byte) error {
 	return registry.InsertSSHKey(ctx, s.tx, k, private)
+}
+
+func (s *stage) keyRotation(ctx context.Context, k registry.KeyRotation) error {
+	return registry.InsertKeyRotation(ctx, s.tx, k)
 }
 
 func (s *stage) hostKey(ctx context.Context, k registry.HostKey) error {

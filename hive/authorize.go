@@ -32,13 +32,37 @@ func (c *Conn) Authorize(ctx context.Context, line string) (added bool, err erro
 	if strings.ContainsAny(line, "\r\n") {
 		return false, fmt.Errorf("%w: not one line", ErrNotAuthorized)
 	}
+	answer, err := c.runScript(ctx, fixedScript{authorizeScript, authorizeFormat, ErrNotAuthorized}, line)
+	if err != nil {
+		return false, err
+	}
+	switch answer {
+	case "added":
+		return true, nil
+	case "present":
+		return false, nil
+	}
+	return false, fmt.Errorf("%w: the script did not come to its end", ErrUnknownOutcome)
+}
+
+// fixedScript is a shell script that ends with the beginning of a here-document. It says its
+// format and then one line: how it went, or "failed" and why.
+type fixedScript struct {
+	text    string
+	format  string
+	failure error // the sentinel for a script that changed nothing
+}
+
+// runScript runs a script with its input and returns what it says behind its format, which
+// may be cut short. Errors: the script's failure, [ErrUnknownOutcome], or ctx's own.
+func (c *Conn) runScript(ctx context.Context, s fixedScript, input ...string) (answer string, err error) {
 	session, err := c.NewSession()
 	if err != nil {
-		return false, fmt.Errorf("%w: %w", ErrNotAuthorized, err)
+		return "", fmt.Errorf("%w: %w", s.failure, err)
 	}
 	defer session.Close()
 	out := &limitedBuffer{left: maxDiscovery, exceeded: func() { session.Close() }}
-	session.Stdin = strings.NewReader(authorizeScript + line + "\nEND-OF-KEY\n")
+	session.Stdin = strings.NewReader(s.text + strings.Join(input, "\n") + "\nEND-OF-KEY\n")
 	session.Stdout = out
 	session.Stderr = io.Discard
 	ended := make(chan error, 1)
@@ -48,18 +72,18 @@ func (c *Conn) Authorize(ctx context.Context, line string) (added bool, err erro
 	case <-ctx.Done():
 		session.Close()
 		<-ended
-		return false, fmt.Errorf("%w: %w", ErrUnknownOutcome, ctx.Err())
+		return "", fmt.Errorf("%w: %w", ErrUnknownOutcome, ctx.Err())
 	}
-	_, answer, ok := strings.Cut(out.b.String(), authorizeFormat+"\n") // a shell may greet before
-	switch answer = strings.TrimSpace(answer); {
-	case answer == "added":
-		return true, nil
-	case answer == "present":
-		return false, nil
-	case strings.HasPrefix(answer, "failed "):
-		return false, fmt.Errorf("%w: %s", ErrNotAuthorized, wire.Shorten(wire.Clean(strings.TrimPrefix(answer, "failed ")), 300))
-	case !ok && out.left >= 0:
-		return false, fmt.Errorf("%w: the node runs no POSIX shell for a login", ErrNotAuthorized)
+	_, answer, ok := strings.Cut(out.b.String(), s.format+"\n") // a shell may greet before
+	answer = strings.TrimSpace(answer)
+	if reason, failed := strings.CutPrefix(answer, "failed "); failed {
+		return "", fmt.Errorf("%w: %s", s.failure, wire.Shorten(wire.Clean(reason), 300))
 	}
-	return false, fmt.Errorf("%w: the script did not come to its end: %v", ErrUnknownOutcome, err)
+	if !ok && out.left >= 0 {
+		return "", fmt.Errorf("%w: the node runs no POSIX shell for a login", s.failure)
+	}
+	if answer == "" {
+		return "", fmt.Errorf("%w: the script did not come to its end: %v", ErrUnknownOutcome, err)
+	}
+	return answer, nil
 }

@@ -24,6 +24,10 @@
 // operator's own agent where the Dialer has it. A server is not asked to authenticate us
 // where there is no key: it would count that as a failure, and may block the address.
 //
+// [Conn.Authorize] adds a key on the node. To replace one, [Conn.AuthorizeLike] adds the new
+// key with the options of the old one, and [Conn.Deauthorize] removes the old one, where the
+// new one is there. All of them replace the file as a whole or leave it alone.
+//
 // # Concurrency
 //
 // A Dialer is for many goroutines. One address gets few dials at a time, because a server

@@ -17,6 +17,7 @@ const (
 	ActionRemoveSSHKey       vault.Action = "ssh-key.remove"
 	ActionExportSSHKey       vault.Action = "ssh-key.export"
 	ActionRefuseSSHKeyExport vault.Action = "ssh-key.export-refused"
+	ActionRotateSSHKey       vault.Action = "ssh-key.rotate"
 	ActionUseSSHKey          vault.Action = "ssh-key.use"
 	ActionSignSSHKey         vault.Action = "ssh-key.sign"
 	ActionTrustHostKey       vault.Action = "host-key.trust"

@@ -60,15 +60,19 @@ func TestDigestDoesNotDrift(t *testing.T) {
 					return nil
 				})
 			},
-			"rename":       func() error { return r.RenameNode(ctx, name(), name()) },
-			"remove":       func() error { _, err := r.RemoveNode(ctx, name()); return err },
-			"status":       func() error { return r.UpdateStatus(ctx, name(), registry.StatusOnline) },
-			"contact":      func() error { return r.UpdateLastConnected(ctx, name()) },
-			"capabilities": func() error { return r.UpdateCapabilities(ctx, name(), []string{"cpu"}, nil) },
-			"generate":     func() error { _, err := r.GenerateSSHKey(ctx, "ed25519", "", name()); return err },
-			"assign":       func() error { return r.AssignSSHKey(ctx, fingerprint(), name()) },
-			"unassign":     func() error { return r.AssignSSHKey(ctx, "", name()) },
-			"remove key":   func() error { return r.RemoveSSHKey(ctx, fingerprint(), true) },
+			"rename":          func() error { return r.RenameNode(ctx, name(), name()) },
+			"remove":          func() error { _, err := r.RemoveNode(ctx, name()); return err },
+			"status":          func() error { return r.UpdateStatus(ctx, name(), registry.StatusOnline) },
+			"contact":         func() error { return r.UpdateLastConnected(ctx, name()) },
+			"capabilities":    func() error { return r.UpdateCapabilities(ctx, name(), []string{"cpu"}, nil) },
+			"generate":        func() error { _, err := r.GenerateSSHKey(ctx, "ed25519", "", name()); return err },
+			"assign":          func() error { return r.AssignSSHKey(ctx, fingerprint(), name()) },
+			"unassign":        func() error { return r.AssignSSHKey(ctx, "", name()) },
+			"remove key":      func() error { return r.RemoveSSHKey(ctx, fingerprint(), true) },
+			"begin rotation":  func() error { _, err := r.BeginKeyRotation(ctx, name()); return err },
+			"switch rotation": func() error { return r.SwitchKeyRotation(ctx, name()) },
+			"save rotations":  func() error { return r.SaveKeyRotations(ctx, names...) },
+			"end rotation":    func() error { _, err := r.EndKeyRotation(ctx, name()); return err },
 			"export key": func() error {
 				pem, err := r.ExportSSHKey(ctx, fingerprint(), "a test")
 				clear(pem)

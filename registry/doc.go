@@ -35,6 +35,22 @@
 // valid values. A row that is not valid, which only another program can write, is
 // ErrBadRow and is named in the error. RemoveNode can remove it.
 //
+// # Key rotations
+//
+// A [KeyRotation] records how far the replacement of a node's SSH key has come. Its two
+// keys are in the vault until it ends, so at every moment the vault has a key that the
+// node accepts. The work on the node is the caller's, between the methods:
+//
+//	BeginKeyRotation   the new key is stored; the node uses the old one
+//	                   ... the node accepts the new key too
+//	SwitchKeyRotation  the node uses the new key
+//	                   ... a backup has the new key
+//	SaveKeyRotations   the backup is recorded
+//	                   ... the node accepts the new key only
+//	EndKeyRotation     the old key is removed, unless others need it
+//
+// Making a node use another key, or none, ends its rotation. Both keys stay then.
+//
 // # Durability
 //
 // Each method is one transaction of the vault. When it returns without an error, its
@@ -65,13 +81,14 @@
 //	ssh-key.remove         a key is removed, or RemoveNode removed its last node
 //	ssh-key.export         ExportSSHKey is about to return the private key
 //	ssh-key.export-refused a program refused to export the private key
-//	ssh-key.use            Signer is about to return a signer for a node
+//	ssh-key.rotate         the rotation of a node's key begins, takes a step, or ends
+//	ssh-key.use            Signer or KeySigner is about to return a signer for a node
 //	ssh-key.sign           a signature is about to be made; AuditSignatures
 //	host-key.trust         a host key is pinned; the detail names the replaced ones
 //	host-key.forget        host keys of a node are removed
 //
-// The subject is the name of the node for node, host-key and ssh-key.assign, and the
-// fingerprint for the other actions about SSH keys. The detail names each changed
+// The subject is the name of the node for node, host-key, ssh-key.assign and
+// ssh-key.rotate, and the fingerprint for the other actions about SSH keys. The detail names each changed
 // field with its old and new value.
 //
 // Status, last contact, and when a host key was last seen are not audited. An

@@ -260,6 +260,12 @@ func removeNode(ctx context.Context, tx *vault.Tx, name string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	keys := []string{fingerprint}
+	if rotation, err := selectKeyRotation(ctx, tx, name); err == nil {
+		keys = append(keys, rotation.Old, rotation.New)
+	} else if !errors.Is(err, ErrNotFound) {
+		return false, err
+	}
 	hostKeys, err := countNodeHostKeys(ctx, tx, name)
 	if err != nil {
 		return false, err
@@ -278,7 +284,12 @@ func removeNode(ctx context.Context, tx *vault.Tx, name string) (bool, error) {
 	if err := tx.Audit(ctx, vault.Event{Action: ActionRemoveNode, Subject: name, Detail: detail}); err != nil {
 		return false, err
 	}
-	return true, removeUnusedSSHKey(ctx, tx, fingerprint, name)
+	for _, key := range keys {
+		if err := removeUnusedSSHKey(ctx, tx, key, name); err != nil {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 // removeUnusedSSHKey removes the key of a removed node, unless another node uses

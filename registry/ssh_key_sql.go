@@ -222,9 +222,11 @@ func insertNodeSSHKey(ctx context.Context, tx *vault.Tx, name, fingerprint strin
 	return expectRow(res, err, ErrExists)
 }
 
-// deleteUnusedSSHKey deletes a key that no node uses. It reports whether it did.
+// deleteUnusedSSHKey deletes a key that no node and no rotation uses. It reports whether
+// it did.
 func deleteUnusedSSHKey(ctx context.Context, tx *vault.Tx, fingerprint string) (bool, error) {
 	return touchedRow(tx.ExecContext(ctx, `DELETE FROM ssh_keys
 	WHERE fingerprint = ?
-		AND NOT EXISTS (SELECT 1 FROM beehive_ssh_keys WHERE beehive_ssh_keys.fingerprint = ssh_keys.fingerprint)`, fingerprint))
+		AND NOT EXISTS (SELECT 1 FROM beehive_ssh_keys WHERE beehive_ssh_keys.fingerprint = ssh_keys.fingerprint)
+		AND NOT EXISTS (SELECT 1 FROM key_rotations WHERE ssh_keys.fingerprint IN (old_fingerprint, new_fingerprint))`, fingerprint))
 }

@@ -104,7 +104,7 @@ func FindSSHKey(keys []SSHKey, name string) (SSHKey, error) {
 }
 
 // AssignSSHKey makes the nodes use the key in place of the key that they used, or with
-// "" no key. A missing key or node is ErrNotFound.
+// "" no key. It ends a rotation of their keys. A missing key or node is ErrNotFound.
 func (r *Registry) AssignSSHKey(ctx context.Context, fingerprint string, nodes ...string) error {
 	err := r.v.Update(ctx, func(tx *vault.Tx) error {
 		if fingerprint != "" {
@@ -137,6 +137,14 @@ func assignNodeSSHKey(ctx context.Context, tx *vault.Tx, fingerprint, node strin
 	if err != nil || old == fingerprint {
 		return err
 	}
+	if err := cancelKeyRotation(ctx, tx, node); err != nil {
+		return err
+	}
+	return moveNodeSSHKey(ctx, tx, node, old, fingerprint)
+}
+
+// moveNodeSSHKey makes a node use another key, with the audit row.
+func moveNodeSSHKey(ctx context.Context, tx *vault.Tx, node, old, fingerprint string) error {
 	if err := replaceNodeSSHKey(ctx, tx, node, fingerprint); err != nil {
 		return err
 	}
@@ -151,16 +159,26 @@ func orNone(s string) string {
 	return s
 }
 
-// RemoveSSHKey removes a key. While nodes use it, the error is ErrInUse and names them.
-// With unassign these nodes use no key afterwards. A missing key is ErrNotFound.
+// RemoveSSHKey removes a key. While nodes use it, or rotations of their keys, the error is
+// ErrInUse and names the nodes. With unassign these nodes use no key afterwards, and the
+// rotations end. A missing key is ErrNotFound.
 func (r *Registry) RemoveSSHKey(ctx context.Context, fingerprint string, unassign bool) error {
 	err := r.v.Update(ctx, func(tx *vault.Tx) error {
 		nodes, err := selectSSHKeyNodes(ctx, tx, fingerprint)
 		if err != nil {
 			return err
 		}
-		if len(nodes) > 0 && !unassign {
-			return fmt.Errorf("%w by %s", ErrInUse, strings.Join(nodes, ", "))
+		rotating, err := selectRotationNodes(ctx, tx, fingerprint)
+		if err != nil {
+			return err
+		}
+		if using := slices.Compact(slices.Sorted(slices.Values(slices.Concat(nodes, rotating)))); len(using) > 0 && !unassign {
+			return fmt.Errorf("%w by %s", ErrInUse, strings.Join(using, ", "))
+		}
+		for _, node := range rotating {
+			if err := cancelKeyRotation(ctx, tx, node); err != nil {
+				return err
+			}
 		}
 		if err := assignSSHKey(ctx, tx, "", nodes); err != nil {
 			return err
@@ -224,7 +242,21 @@ func (r *Registry) Signer(ctx context.Context, node string) (ssh.Signer, error) 
 	if err != nil {
 		return nil, err
 	}
-	err = r.useSSHKey(ctx, ActionUseSSHKey, key.Fingerprint, node)
+	return r.keySigner(ctx, key, node)
+}
+
+// KeySigner is Signer with another key of the vault than the node uses, as a rotation
+// needs it. A missing key is ErrNotFound.
+func (r *Registry) KeySigner(ctx context.Context, fingerprint, node string) (ssh.Signer, error) {
+	key, err := r.SSHKey(ctx, fingerprint)
+	if err != nil {
+		return nil, err
+	}
+	return r.keySigner(ctx, key, node)
+}
+
+func (r *Registry) keySigner(ctx context.Context, key SSHKey, node string) (ssh.Signer, error) {
+	err := r.useSSHKey(ctx, ActionUseSSHKey, key.Fingerprint, node)
 	var public ssh.PublicKey
 	if err == nil {
 		public, err = parsePublicKey(key.Type, key.PublicKey)
@@ -302,6 +334,19 @@ func useKey(ctx context.Context, tx *vault.Tx, k *PrivateKey, node string) error
 		return err
 	}
 	return assignSSHKey(ctx, tx, k.Fingerprint(), []string{node})
+}
+
+// SSHKey returns the key of that fingerprint, or ErrNotFound.
+func (r *Registry) SSHKey(ctx context.Context, fingerprint string) (SSHKey, error) {
+	var key SSHKey
+	err := r.v.View(ctx, func(tx *vault.Tx) (err error) {
+		key, err = selectSSHKey(ctx, tx, fingerprint)
+		return err
+	})
+	if err != nil {
+		return SSHKey{}, fmt.Errorf("SSH key %q: %w", fingerprint, err)
+	}
+	return key, nil
 }
 
 // NodeSSHKey returns the key that a node uses. A node without a key and a missing node

@@ -13,6 +13,8 @@ type Totals struct {
 	Nodes    int
 	SSHKeys  int
 	HostKeys int
+	// Rotations is how many nodes have a key that is being replaced.
+	Rotations int
 }
 
 // Counts returns the totals as the transaction sees them.
@@ -21,10 +23,12 @@ func Counts(ctx context.Context, tx *vault.Tx) (Totals, error) {
 	err := tx.QueryRowContext(ctx, `SELECT
 		(SELECT count(*) FROM beehives),
 		(SELECT count(*) FROM ssh_keys),
-		(SELECT count(*) FROM host_keys)`).Scan(
+		(SELECT count(*) FROM host_keys),
+		(SELECT count(*) FROM key_rotations)`).Scan(
 		&t.Nodes,
 		&t.SSHKeys,
 		&t.HostKeys,
+		&t.Rotations,
 	)
 	if err != nil {
 		return Totals{}, fmt.Errorf("count rows: %w", err)

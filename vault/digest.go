@@ -117,6 +117,7 @@ var contentTables = []digestedTable{
 	{"ssh_keys", []string{"used"}},
 	{"beehive_ssh_keys", nil},
 	{"host_keys", []string{"first_seen", "last_seen"}},
+	{"key_rotations", nil},
 	{"signers", []string{"sheet"}},
 }
 

@@ -27,6 +27,7 @@ func configuration(ctx context.Context, v *vault.Vault) (text string, err error)
 			`SELECT node_name || ' ' || public_key FROM host_keys NOT INDEXED ORDER BY 1`,
 			`SELECT k.fingerprint || ' ' || hex(k.private_key) FROM ssh_keys AS k NOT INDEXED ORDER BY 1`,
 			`SELECT node_name || ' ' || fingerprint FROM beehive_ssh_keys NOT INDEXED ORDER BY 1`,
+			`SELECT node_name || ' ' || step FROM key_rotations NOT INDEXED ORDER BY 1`,
 			`SELECT recipient || ' ' || wrapped FROM slots NOT INDEXED ORDER BY 1`,
 			`SELECT keyring || ' ' || slots_seq FROM vault_meta`,
 		} {
@@ -93,7 +94,10 @@ func history(t *testing.T, cfg vault.Config) (versions [][]byte) {
 				return err
 			}
 		}
-		return insertKey(t.Context(), tx, "hive-01")
+		if err := errors.Join(insertKey(t.Context(), tx, "hive-01"), insertKey(t.Context(), tx, "hive-02")); err != nil {
+			return err
+		}
+		return exec(`INSERT INTO key_rotations VALUES ('hive-01', 'SHA256:hive-01', 'SHA256:hive-02', 'pending')`)(tx)
 	})
 	change(exec(`INSERT INTO host_keys VALUES ('hive-01', 'ssh-ed25519', 'ssh-ed25519 AAAAold', 1, 1);
 		INSERT INTO node_details VALUES ('hive-01', 'hive-02', 'old');
@@ -107,7 +111,7 @@ func history(t *testing.T, cfg vault.Config) (versions [][]byte) {
 	change(exec(`UPDATE beehives SET ssh_host = 'newer.example.org' WHERE node_name = 'hive-01';
 		UPDATE node_details SET proxy_jump = 'hive-03' WHERE node_name = 'hive-01';
 		UPDATE node_labels SET value = 'new' WHERE node_name = 'hive-01'`))
-	change(exec(`DELETE FROM host_keys WHERE node_name = 'hive-01'`))
+	change(exec(`DELETE FROM host_keys WHERE node_name = 'hive-01'; UPDATE key_rotations SET step = 'saved'`))
 	v = vaulttest.Open(t, cfg)
 	if err := errors.Join(v.RemoveSlot(t.Context(), slot.ID), v.Close()); err != nil {
 		t.Fatal(err)

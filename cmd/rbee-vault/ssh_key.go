@@ -29,6 +29,7 @@ fingerprint, at least the first six characters of its hash, or the comment of th
 		newSSHKeyExport(a),
 		newSSHKeyAssign(a),
 		newSSHKeyInstall(a),
+		newSSHKeyRotate(a),
 		newSSHKeyRemove(a),
 	)
 	return cmd

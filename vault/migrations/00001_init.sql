@@ -106,6 +106,18 @@ CREATE TABLE host_keys (
     PRIMARY KEY (node_name, public_key)
 );
 
+-- A node whose SSH key is being replaced: a row until the old key is gone.
+CREATE TABLE key_rotations (
+    node_name TEXT PRIMARY KEY NOT NULL REFERENCES beehives (node_name) ON UPDATE CASCADE ON DELETE CASCADE,
+    old_fingerprint TEXT NOT NULL REFERENCES ssh_keys (fingerprint),
+    new_fingerprint TEXT NOT NULL REFERENCES ssh_keys (fingerprint),
+    step TEXT NOT NULL CHECK (step IN ('pending', 'switched', 'saved'))
+);
+
+CREATE INDEX key_rotations_old_fingerprint ON key_rotations (old_fingerprint);
+
+CREATE INDEX key_rotations_new_fingerprint ON key_rotations (new_fingerprint);
+
 -- Each row's hash covers the row and the hash before it.
 CREATE TABLE audit_log (
     seq INTEGER PRIMARY KEY,
