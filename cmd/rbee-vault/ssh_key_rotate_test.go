@@ -302,7 +302,7 @@ func TestSSHKeyRotateOddNodes(t *testing.T) {
 
 	// A server that reads another file too, and first has no line to take options from.
 	other := filepath.Join(t.TempDir(), "keys")
-	server, keys = f.authorizedBy("AuthorizedKeysFile .none " + other)
+	server, _ = f.authorizedBy("AuthorizedKeysFile .none " + other)
 	f.add("other", "other", "", server, other)
 	f.expect(exitPartial, "does not hold the old key", "ssh-key", "rotate", "other")
 	var new registry.SSHKey
