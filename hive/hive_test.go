@@ -355,7 +355,7 @@ func TestBusy(t *testing.T) {
 // online.
 func TestMaxStartups(t *testing.T) {
 	f := newFleet(t)
-	server := sshdtest.Start(t, f.authorized, "MaxStartups 4:100:4")
+	server := sshdtest.Start(t, f.authorized, "MaxStartups 8:100:8")
 	const nodes = 24
 	for n := range nodes {
 		f.addServer(t, fmt.Sprint("hive-", n), server, ssh.KeyAlgoED25519)
