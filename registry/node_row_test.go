@@ -123,7 +123,7 @@ func FuzzNodeFields(f *testing.F) {
 			}
 			return
 		}
-		for _, s := range append([]string{name, host, user, keyPath, gitURL, branch, install, jump, note, labels}, n.Backends...) {
+		for _, s := range append([]string{name, host, user, keyPath, gitURL, branch, install, jump, note, FormatLabels(n.Labels)}, n.Backends...) {
 			if strings.HasPrefix(s, "-") || strings.ContainsFunc(s, unicode.IsControl) || s != strings.ToValidUTF8(s, "") {
 				t.Fatalf("accepted %q", s)
 			}
