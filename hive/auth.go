@@ -13,9 +13,6 @@ import (
 	"github.com/rbee-keeper/rbee-vault/registry"
 )
 
-// maxKeyFile is the largest private key file that is read.
-const maxKeyFile = 64 << 10
-
 // authentication returns how to log in to a node: by its key in the vault, else by the
 // file that its path names, else by the operator's agent. Without any it is [ErrNoKey].
 func (d *Dialer) authentication(ctx context.Context, node registry.Node) ([]ssh.AuthMethod, error) {
@@ -44,9 +41,9 @@ func ReadKeyFile(path string) (ssh.Signer, error) {
 		return nil, fmt.Errorf("%w: %w", ErrNoKey, err)
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxKeyFile+1))
+	data, err := io.ReadAll(io.LimitReader(f, registry.MaxPEM+1))
 	defer clear(data)
-	if err == nil && len(data) > maxKeyFile {
+	if err == nil && len(data) > registry.MaxPEM {
 		err = fmt.Errorf("%q is too large for a private key", path)
 	}
 	if err != nil {
