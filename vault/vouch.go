@@ -158,6 +158,9 @@ func (v *Vault) checkSigner(ctx context.Context, r reading) error {
 	claims := slices.DeleteFunc(slices.Clone(fileClaims), func(c claim) bool { return c.vaultID != m.VaultID })
 	if len(claims) > 0 {
 		for _, c := range claims {
+			if c.signer == "" {
+				return fmt.Errorf("%w: the identity file names this vault, but no signer: it was cut", ErrForeignSigner)
+			}
 			if !leadsFrom(trail, c.signer) {
 				return fmt.Errorf("%w: the identity file names the signer %s; this vault's signer is %s, and no certificate links the two", ErrForeignSigner, c.signer, m.SignerFingerprint())
 			}

@@ -350,7 +350,7 @@ func TestCutComments(t *testing.T) {
 	}
 	first, _, _ := strings.Cut(comment(m), "\n")
 	cfg.Identities = h.identities(t, first+"\n")
-	if err := openAndClose(t.Context(), cfg); !errors.Is(err, vault.ErrForeignSigner) {
-		t.Errorf("%v, want ErrForeignSigner", err)
+	if err := openAndClose(t.Context(), cfg); !errors.Is(err, vault.ErrForeignSigner) || !strings.Contains(err.Error(), "it was cut") {
+		t.Errorf("%v, want ErrForeignSigner that says why", err)
 	}
 }

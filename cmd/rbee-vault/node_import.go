@@ -228,7 +228,7 @@ func readKeyFile(ctx context.Context, path string, allowWeak bool) (*registry.Pr
 		return nil, err
 	}
 	defer f.Close()
-	data, err := readInput(f, maxKeyFile)
+	data, err := readInput(f, registry.MaxPEM)
 	if err != nil {
 		return nil, err
 	}

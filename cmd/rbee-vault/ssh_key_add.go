@@ -115,9 +115,6 @@ func (a *app) showAdded(k registry.SSHKey) error {
 	return nil
 }
 
-// maxKeyFile is the largest file of a private key, in bytes.
-const maxKeyFile = 64 << 10
-
 // readPrivateKey reads a private key from a file, '-' or 'fd:N'.
 func (a *app) readPrivateKey(ctx context.Context, source string, opts registry.PrivateKeyOptions) (*registry.PrivateKey, error) {
 	if source != "-" && !strings.HasPrefix(source, "fd:") {
@@ -130,7 +127,7 @@ func (a *app) readPrivateKey(ctx context.Context, source string, opts registry.P
 		return nil, err
 	}
 	defer r.Close()
-	data, err := readInput(r, maxKeyFile)
+	data, err := readInput(r, registry.MaxPEM)
 	if err != nil {
 		return nil, fmt.Errorf("read SSH key %q: %w", source, err)
 	}
