@@ -11,14 +11,15 @@ import (
 
 // children are the functions of the test binary when it runs as a separate process.
 var children = map[string]func(arg string){
-	"crash":  crashChild,
-	"write":  writeChild,
-	"flush":  flushChild,
-	"hold":   holdChild,
-	"rotate": rotateChild,
-	"slots":  slotChild,
-	"still":  stillChild,
-	"walk":   walkChild,
+	"crash":   crashChild,
+	"write":   writeChild,
+	"flush":   flushChild,
+	"hold":    holdChild,
+	"rotate":  rotateChild,
+	"destroy": destroyChild,
+	"slots":   slotChild,
+	"still":   stillChild,
+	"walk":    walkChild,
 }
 
 func TestMain(m *testing.M) {

@@ -109,3 +109,28 @@ func rotateChild(arg string) {
 		os.Exit(1)
 	}
 }
+
+// TestSessionGivesWayToDestroy: a session gives way to every process that needs the vault
+// alone, not only to a rotation.
+func TestSessionGivesWayToDestroy(t *testing.T) {
+	cfg := vaulttest.Config(t)
+	s, err := vault.NewSession(t.Context(), func(ctx context.Context) (*vault.Vault, error) { return vault.Open(ctx, cfg) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if out, err := child("destroy", cfg.Path).Output(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if err := s.Use(t.Context(), func(*vault.Vault) error { return nil }); !errors.Is(err, vault.ErrNoVault) {
+		t.Errorf("%v, want ErrNoVault", err)
+	}
+}
+
+// destroyChild destroys the vault at the path.
+func destroyChild(path string) {
+	if _, err := vault.Destroy(context.Background(), vault.Config{Path: path}); err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+}
