@@ -241,6 +241,17 @@ func (a *archiveReader) skipKnownHosts(_ context.Context, r io.Reader) error {
 	return discardUpTo(r, a.manifest.Counts.HostKeys*maxKnownHost)
 }
 
+func (a *archiveReader) readTargets(ctx context.Context, r io.Reader) error {
+	return readLines(r, &a.counts.Targets, a.manifest.Counts.Targets, func(j targetJSON) error {
+		t, err := j.target()
+		if err != nil {
+			return err
+		}
+		defer clear(t.Secret)
+		return asSinkError(a.to.target(ctx, t))
+	})
+}
+
 // readAuditLog checks that each row continues the one before.
 func (a *archiveReader) readAuditLog(ctx context.Context, r io.Reader) error {
 	return readLines(r, &a.counts.AuditLog, a.manifest.Counts.AuditLog, func(row vault.AuditRow) (err error) {

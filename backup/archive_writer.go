@@ -40,8 +40,8 @@ type measuredMember struct {
 
 // measureArchive reads the vault for the first time. The result is ready for
 // stream, in the same transaction.
-func measureArchive(ctx context.Context, tx *vault.Tx, sequence int64, opts CreateOptions) (*archiveWriter, error) {
-	m, err := newManifest(ctx, tx, sequence, opts.Program)
+func measureArchive(ctx context.Context, tx *vault.Tx, r Record, opts CreateOptions) (*archiveWriter, error) {
+	m, err := newManifest(ctx, tx, r.Sequence, r.Created, opts.Program)
 	if err != nil {
 		return nil, err
 	}
@@ -220,6 +220,20 @@ func (a *archiveWriter) writeHostKeys(ctx context.Context, w io.Writer) error {
 
 func (a *archiveWriter) writeKnownHosts(ctx context.Context, w io.Writer) error {
 	return registry.WriteKnownHosts(ctx, a.tx, w)
+}
+
+func (a *archiveWriter) writeTargets(ctx context.Context, w io.Writer) error {
+	for t, err := range EachTarget(ctx, a.tx) {
+		if err != nil {
+			return err
+		}
+		err := writeLine(w, t.json())
+		clear(t.Secret)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (a *archiveWriter) writeAuditLog(ctx context.Context, w io.Writer) error {

@@ -92,6 +92,9 @@ func fleet(t testing.TB) (vault.Config, *vault.Vault) {
 	if err == nil {
 		_, err = r.BeginKeyRotation(t.Context(), "hive-02")
 	}
+	if err == nil {
+		err = backup.AddTarget(t.Context(), v, backup.Target{Name: "bucket", URL: "s3://backups/fleet", Endpoint: "https://s3.example.org", AccessKey: "AKIDEXAMPLE", Secret: []byte("not-a-secret"), Retain: 30 * 24 * time.Hour})
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,6 +108,7 @@ func content(t testing.TB, v *vault.Vault) (all struct {
 	PEMs      []string
 	HostKeys  []registry.HostKey
 	Rotations []registry.KeyRotation
+	Targets   []backup.Target
 }) {
 	t.Helper()
 	ctx := t.Context()
@@ -137,6 +141,12 @@ func content(t testing.TB, v *vault.Vault) (all struct {
 			}
 			all.Rotations = append(all.Rotations, k)
 		}
+		for target, err := range backup.EachTarget(ctx, tx) {
+			if err != nil {
+				return err
+			}
+			all.Targets = append(all.Targets, target)
+		}
 		return nil
 	})
 	if err != nil {
@@ -156,7 +166,7 @@ func create(t testing.TB, v *vault.Vault) ([]byte, backup.Created) {
 }
 
 func trusting(cfg vault.Config, c backup.Created) backup.ReadOptions {
-	return backup.ReadOptions{Identities: cfg.Identities, Trust: backup.TrustSigners(vault.Fingerprint(c.Signer))}
+	return backup.ReadOptions{Identities: cfg.Identities, Trust: backup.TrustSigners(c.Signer)}
 }
 
 func elsewhere(t testing.TB, cfg vault.Config) vault.Config {
@@ -184,7 +194,7 @@ func TestRoundTrip(t *testing.T) {
 		if diff := cmp.Diff(content(t, v), content(t, r)); diff != "" {
 			t.Error(diff)
 		}
-		if done.VaultID == c.Manifest.VaultID || done.Signer == c.Signer {
+		if done.VaultID == c.Manifest.VaultID || done.Signer == c.Manifest.Signer {
 			t.Error("the restored vault is not one of its own")
 		}
 		// Its backups begin at 1 and name the origin.
@@ -209,7 +219,7 @@ func TestStockTools(t *testing.T) {
 	for name, data := range map[string]string{
 		"backup.age":      string(file),
 		"recovery.txt":    cfg.Identities[0].(*age.X25519Identity).String() + "\n",
-		"allowed_signers": vault.AllowedSigner(c.Signer) + "\n",
+		"allowed_signers": vault.AllowedSigner(c.Manifest.Signer) + "\n",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(data), 0o600); err != nil {
 			t.Fatal(err)
@@ -458,8 +468,8 @@ func TestFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := filepath.Join(dir, "beehives-20260102T030405Z-000001-2.tar.gz.age"); c.Path != want {
-		t.Errorf("path %s, want %s", c.Path, want)
+	if want := filepath.Join(dir, "beehives-20260102T030405Z-000001-2.tar.gz.age"); c.Copies[0].Name != want {
+		t.Errorf("path %s, want %s", c.Copies[0].Name, want)
 	}
 	if _, err := backup.Create(t.Context(), v, backup.CreateOptions{Path: taken}); !errors.Is(err, backup.ErrExists) {
 		t.Errorf("%v, want ErrExists", err)
@@ -468,17 +478,20 @@ func TestFiles(t *testing.T) {
 	if err != nil || len(records) != 1 {
 		t.Fatalf("%d records, %v", len(records), err)
 	}
-	states := func() []backup.FileState { return []backup.FileState{records[0].File(false), records[0].File(true)} }
+	states := func() []backup.FileState {
+		r := records[0]
+		return []backup.FileState{r.State(r.Copies[0], false), r.State(r.Copies[0], true)}
+	}
 	if diff := cmp.Diff([]backup.FileState{backup.FilePresent, backup.FileIntact}, states()); diff != "" {
 		t.Error(diff)
 	}
-	data, _ := os.ReadFile(c.Path)
+	data, _ := os.ReadFile(c.Copies[0].Name)
 	data[100] ^= 1
-	os.WriteFile(c.Path, data, 0o600)
+	os.WriteFile(c.Copies[0].Name, data, 0o600)
 	if diff := cmp.Diff([]backup.FileState{backup.FilePresent, backup.FileChanged}, states()); diff != "" {
 		t.Error(diff)
 	}
-	os.Remove(c.Path)
+	os.Remove(c.Copies[0].Name)
 	if diff := cmp.Diff([]backup.FileState{backup.FileMissing, backup.FileMissing}, states()); diff != "" {
 		t.Error(diff)
 	}
@@ -487,7 +500,7 @@ func TestFiles(t *testing.T) {
 	if !errors.Is(err, full) {
 		t.Errorf("%v, want the writer's error", err)
 	}
-	if records, _ = backup.List(t.Context(), v); len(records) != 2 || records[1].File(true) != backup.FileIncomplete {
+	if records, _ = backup.List(t.Context(), v); len(records) != 2 || records[1].State(records[1].Copies[0], true) != backup.FileIncomplete {
 		t.Errorf("records %+v", records)
 	}
 }

@@ -2,6 +2,9 @@ package backup
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -9,19 +12,19 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
-	"github.com/rbee-keeper/rbee-vault/internal/wire"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
 // ActionCreate is the audit log's action of a backup that is about to be written. Its
-// subject is the sequence, its detail the place.
+// subject is the sequence, its detail the places and the extra recipients.
 const ActionCreate vault.UrgentAction = "backup.create"
 
-// CreateOptions says where a backup goes. Exactly one of Path, Dir and Writer
-// must be set.
+// CreateOptions says where a backup goes. Exactly one of Path, Dir, Writer and
+// Targets must be set.
 type CreateOptions struct {
 	// Path is the new file's name; its directory must exist.
 	Path string
@@ -30,6 +33,8 @@ type CreateOptions struct {
 	Dir string
 	// Writer receives the file instead.
 	Writer io.Writer
+	// Targets are the names of targets, which all receive the file.
+	Targets []string
 
 	// Recipients can open the backup too, besides the vault's own recipients. They
 	// must be of the vault's class. See [identity.ParseRecipient].
@@ -43,25 +48,22 @@ type CreateOptions struct {
 
 // Created describes a new backup.
 type Created struct {
-	Path      string // absolute; "-" for a Writer
-	Sequence  int64
-	Size      int64  // bytes
-	SHA256    string // of the file, hex
-	Signer    string // public key line
+	Record
 	Manifest  Manifest
-	Unchanged bool // the registry is the same as in the last completed backup
+	Unchanged bool // the configuration is the same as in the last completed backup
 }
 
-// Create writes a backup of one moment of the vault. The file appears whole
-// under its name or not at all, and never replaces another file. Memory use does
-// not grow with the size of the members.
+// Create writes a backup of one moment of the vault. A file appears whole under its
+// name or not at all, and never replaces another file. Memory use does not grow with
+// the size of the members.
 //
-// The order: record the next sequence, write the file as
-// [durable.CreateFrom] does, record that it is complete.
+// The order: record the next sequence and the copies' names; write the file, without
+// a name, beside the database; copy it to each place; record what became of each copy.
 //
-// Errors: [ErrExists]; [ErrNotRecorded], with the file in place, so Created is
-// valid; [vault.ErrInvalid] for a recipient or for a Path that is reserved for a
-// vault's own files; those of [vault.Vault.Update].
+// Errors: [ErrExists]; [ErrPartial], if some of several targets have it, and
+// [ErrNotRecorded], if it is in place: after both, Created is valid; [vault.ErrInvalid]
+// for a recipient, for an unknown target, or for a Path that is reserved for a vault's
+// own files; those of [vault.Vault.Update].
 func Create(ctx context.Context, v *vault.Vault, opts CreateOptions) (Created, error) {
 	if err := opts.prepare(v.Path()); err != nil {
 		return Created{}, err
@@ -69,91 +71,225 @@ func Create(ctx context.Context, v *vault.Vault, opts CreateOptions) (Created, e
 	if err := opts.checkRecipients(ctx, v); err != nil {
 		return Created{}, err
 	}
-	sequence, err := opts.begin(ctx, v)
+	n, err := opts.begin(ctx, v)
 	if err != nil {
 		return Created{}, fmt.Errorf("begin backup: %w", err)
 	}
-	record, manifest, err := opts.write(ctx, v, sequence)
+	file, err := newSpool(filepath.Dir(v.Path()))
+	if err != nil {
+		return Created{}, err
+	}
+	defer file.Close()
+	m, err := n.write(ctx, v, opts, file)
 	if err != nil {
 		return Created{}, fmt.Errorf("write backup: %w", err)
 	}
-	created := Created{
-		Path:     record.Path,
-		Sequence: sequence,
-		Size:     record.Size,
-		SHA256:   record.SHA256,
-		Signer:   manifest.Signer,
-		Manifest: manifest,
+	failed := n.copyOut(ctx, file)
+	// What is in place is recorded even if ctx was cancelled.
+	unchanged, err := n.record(context.WithoutCancel(ctx), v)
+	switch {
+	case n.written() == 0:
+		return Created{}, fmt.Errorf("write backup: %w", failed)
+	case err != nil:
+		err = fmt.Errorf("%w: %w", ErrNotRecorded, err)
+	case failed != nil:
+		err = fmt.Errorf("%w: %w", ErrPartial, failed)
 	}
-	// The file is in place, so it is recorded even if ctx was cancelled.
-	created.Unchanged, err = complete(context.WithoutCancel(ctx), v, record)
-	if err != nil {
-		return created, fmt.Errorf("%w: %w", ErrNotRecorded, err)
-	}
-	return created, nil
+	return Created{Record: n.Record, Manifest: m, Unchanged: unchanged}, err
 }
 
-// begin records that a backup begins, and returns its sequence. The transaction
-// ends before the file exists, so no two files ever have the same sequence.
-func (o CreateOptions) begin(ctx context.Context, v *vault.Vault) (sequence int64, err error) {
+// newBackup is a backup that is being made.
+type newBackup struct {
+	Record
+	stores []Store // of each copy
+}
+
+// begin records that a backup begins, and the names of its copies. The transaction
+// ends before a file exists, so no two files ever have the same sequence.
+func (o CreateOptions) begin(ctx context.Context, v *vault.Vault) (n *newBackup, err error) {
 	err = v.Update(ctx, func(tx *vault.Tx) (err error) {
-		if sequence, err = insertBackup(ctx, tx); err != nil {
+		n = &newBackup{}
+		if n.Sequence, n.Created, err = insertBackup(ctx, tx); err != nil {
 			return err
+		}
+		if err := o.choosePlaces(ctx, tx, n); err != nil {
+			return err
+		}
+		for _, c := range n.Copies {
+			if err := insertCopy(ctx, tx, n.Sequence, c); err != nil {
+				return err
+			}
 		}
 		return tx.Audit(ctx, vault.Event{
 			Action:  ActionCreate,
-			Subject: fmt.Sprint(sequence),
-			Detail:  strings.Join(append([]string{o.target()}, o.Recipients...), " "),
+			Subject: fmt.Sprint(n.Sequence),
+			Detail:  strings.Join(append(o.places(), o.Recipients...), " "),
 		})
 	})
-	return sequence, err
+	return n, err
 }
 
-// write writes the file from one transaction.
-func (o CreateOptions) write(ctx context.Context, v *vault.Vault, sequence int64) (record Record, m Manifest, err error) {
-	inPlace := false
-	err = v.View(ctx, func(tx *vault.Tx) error {
-		a, err := measureArchive(ctx, tx, sequence, o)
+// choosePlaces chooses the copies' names and opens their stores.
+func (o CreateOptions) choosePlaces(ctx context.Context, tx *vault.Tx, n *newBackup) error {
+	path := o.Path
+	if o.Dir != "" {
+		var err error
+		if path, err = freeName(o.Dir, n.Created, n.Sequence); err != nil {
+			return err
+		}
+	}
+	switch {
+	case o.Writer != nil:
+		n.add(Copy{Name: "-"}, writerStore{o.Writer})
+	case path != "":
+		n.add(Copy{Name: path}, dirStore{filepath.Dir(path)})
+	}
+	for _, name := range o.Targets {
+		store, err := openTarget(ctx, tx, name)
 		if err != nil {
+			return err
+		}
+		n.add(Copy{Target: name, Name: objectName(n.Created, n.Sequence)}, store)
+	}
+	return nil
+}
+
+func (n *newBackup) add(c Copy, s Store) {
+	n.Copies = append(n.Copies, c)
+	n.stores = append(n.stores, s)
+}
+
+// write writes the archive of one moment of the vault to w, and notes what it holds.
+func (n *newBackup) write(ctx context.Context, v *vault.Vault, o CreateOptions, w io.Writer) (m Manifest, err error) {
+	whole := false
+	err = v.View(ctx, func(tx *vault.Tx) error {
+		if err := n.describe(ctx, tx, o); err != nil {
+			return err
+		}
+		a, err := measureArchive(ctx, tx, n.Record, o)
+		if err != nil {
+			return err
+		}
+		file := newMeasure(w)
+		if err := a.stream(ctx, file); err != nil {
 			return err
 		}
 		m = a.manifest
-		if record, err = o.put(func(w io.Writer) error { return a.stream(ctx, w) }, m); err != nil {
-			return err
-		}
-		inPlace = true
-		record.Sequence, record.SumsSHA256, record.ContentHash = sequence, hashOf(a.sums), a.contentHash
+		n.Size, n.SHA256 = file.size, file.hash()
+		n.SumsSHA256, n.ContentHash = hashOf(a.sums), a.contentHash
+		n.Nodes, n.SSHKeys, n.Signer = m.Counts.Nodes, m.Counts.SSHKeys, m.SignerFingerprint()
+		n.AuditSeq, n.AuditHash = m.AuditSeq, m.AuditHash
+		whole = true
 		return nil
 	})
-	if inPlace {
+	if whole {
 		err = nil // ctx was cancelled before the read transaction ended: the file is good
 	}
-	return record, m, err
+	return m, err
 }
 
-// complete records that the file is in place. It reports whether the registry is
-// the same as in the last completed backup.
-func complete(ctx context.Context, v *vault.Vault, r Record) (unchanged bool, err error) {
-	err = v.Update(ctx, func(tx *vault.Tx) error {
-		_, previous, err := selectPrevious(ctx, tx, r.Sequence)
+// describe notes the content digest and who can open the backup.
+func (n *newBackup) describe(ctx context.Context, tx *vault.Tx, o CreateOptions) error {
+	head, err := tx.AuditHead(ctx)
+	if err != nil {
+		return err
+	}
+	for row, err := range tx.AuditRows(ctx, head.Seq) {
 		if err != nil {
 			return err
 		}
-		unchanged = previous == r.ContentHash
-		return completeBackup(ctx, tx, r)
+		n.Digest = row.Digest
+	}
+	_, slots, err := tx.CheckedSlots(ctx)
+	if err != nil {
+		return err
+	}
+	for _, s := range slots {
+		n.Recipients = append(n.Recipients, Recipient{Recipient: s.Recipient, Label: s.Label})
+	}
+	for _, to := range o.Recipients {
+		n.Recipients = append(n.Recipients, Recipient{Recipient: to})
+	}
+	return nil
+}
+
+// copyOut copies the file to each place, to all of them at once. It returns the errors
+// of those that failed.
+func (n *newBackup) copyOut(ctx context.Context, file io.ReaderAt) error {
+	var sum [sha256.Size]byte
+	if _, err := hex.Decode(sum[:], []byte(n.SHA256)); err != nil {
+		return err
+	}
+	failed := make([]error, len(n.Copies))
+	var copying sync.WaitGroup
+	for i := range n.Copies {
+		copying.Go(func() {
+			c := &n.Copies[i]
+			name := c.Name
+			if c.Target == "" {
+				name = filepath.Base(name)
+			}
+			put, err := n.stores[i].Put(ctx, name, io.NewSectionReader(file, 0, n.Size), sum)
+			if err == nil {
+				c.Written, c.Version, c.LockedUntil = put.Written, put.Version, put.LockedUntil
+				return
+			}
+			c.Failed = err.Error()
+			if c.Target != "" {
+				err = fmt.Errorf("target %s: %w", c.Target, err)
+			}
+			failed[i] = err
+		})
+	}
+	copying.Wait()
+	return errors.Join(failed...)
+}
+
+func (n *newBackup) written() (count int) {
+	for _, c := range n.Copies {
+		if c.There() {
+			count++
+		}
+	}
+	return count
+}
+
+// record records what became of the copies. It reports whether the configuration is the
+// same as in the last completed backup.
+func (n *newBackup) record(ctx context.Context, v *vault.Vault) (unchanged bool, err error) {
+	err = v.Update(ctx, func(tx *vault.Tx) error {
+		_, previous, err := selectPrevious(ctx, tx, n.Sequence)
+		if err != nil {
+			return err
+		}
+		unchanged = previous == n.Digest
+		for _, c := range n.Copies {
+			if !c.Written.IsZero() {
+				c.Written = tx.Now()
+			}
+			if err := updateCopy(ctx, tx, n.Sequence, c); err != nil {
+				return err
+			}
+		}
+		if n.written() == 0 {
+			return nil
+		}
+		return completeBackup(ctx, tx, n.Record)
 	})
 	return unchanged, err
 }
 
-// target names where the backup goes, for the audit log.
-func (o CreateOptions) target() string {
+// places names where the backup goes, for the audit log.
+func (o CreateOptions) places() []string {
 	switch {
 	case o.Writer != nil:
-		return "-"
+		return []string{"-"}
 	case o.Path != "":
-		return o.Path
+		return []string{o.Path}
+	case o.Dir != "":
+		return []string{o.Dir}
 	}
-	return o.Dir
+	return o.Targets
 }
 
 // prepare refuses what cannot work before a sequence is used. It makes Path or
@@ -172,6 +308,8 @@ func (o *CreateOptions) prepare(db string) (err error) {
 			return err
 		}
 		return makeDir(o.Dir)
+	case len(o.Targets) > 0:
+		return nil
 	}
 	return fmt.Errorf("%w: no place is given for the backup", vault.ErrInvalid)
 }
@@ -225,59 +363,31 @@ func (o CreateOptions) checkRecipients(ctx context.Context, v *vault.Vault) erro
 	})
 }
 
-// put puts in place what write writes. Of the record it sets what is known of
-// the file.
-func (o CreateOptions) put(write func(io.Writer) error, m Manifest) (Record, error) {
-	var measured *measure
-	measuring := func(w io.Writer) error {
-		measured = newMeasure(w)
-		err := write(measured)
-		if b, ok := w.(interface{ Flush() error }); ok && err == nil {
-			err = b.Flush() // a Writer with a buffer: until then the backup is not written
-		}
-		return err
-	}
-	path := "-"
-	var err error
-	if o.Writer != nil {
-		err = measuring(o.Writer)
-	} else {
-		if path, err = o.path(m); err == nil {
-			err = durable.CreateFrom(durable.OS{}, path, measuring)
-		}
-		if errors.Is(err, fs.ErrExist) {
-			err = fmt.Errorf("%q %w", path, ErrExists)
-		}
-	}
-	if err != nil {
-		return Record{}, err
-	}
-	return Record{Path: path, Size: measured.size, SHA256: measured.hash()}, nil
-}
+// fileSuffix ends the name of each backup file.
+const fileSuffix = ".tar.gz.age"
 
-// path is Path, or the first default name in Dir that is free.
-func (o CreateOptions) path(m Manifest) (string, error) {
-	if o.Path != "" {
-		return o.Path, nil
-	}
-	created, err := wire.ParseTime(m.Created)
-	if err != nil {
-		return "", err
-	}
+// freeName returns the first default name in dir that is free.
+func freeName(dir string, created time.Time, sequence int64) (string, error) {
 	for n := 1; ; n++ {
-		path := filepath.Join(o.Dir, fileName(created, m.Sequence, n))
+		suffix := ""
+		if n > 1 {
+			suffix = fmt.Sprintf("-%d", n)
+		}
+		path := filepath.Join(dir, fileName(created, sequence)+suffix+fileSuffix)
 		if ok, err := durable.Exists(path); err != nil || !ok {
 			return path, err
 		}
 	}
 }
 
-// fileName is a backup's default name. n is 1, or higher where the names before
-// are taken.
-func fileName(created time.Time, sequence int64, n int) string {
-	suffix := ""
-	if n > 1 {
-		suffix = fmt.Sprintf("-%d", n)
-	}
-	return fmt.Sprintf("beehives-%s-%06d%s.tar.gz.age", created.Format("20060102T150405Z"), sequence, suffix)
+// objectName returns a name that no other upload has ever had: an answer that was lost
+// can then be told from another writer's object.
+func objectName(created time.Time, sequence int64) string {
+	var unique [8]byte
+	rand.Read(unique[:])
+	return fileName(created, sequence) + "-" + hex.EncodeToString(unique[:]) + fileSuffix
+}
+
+func fileName(created time.Time, sequence int64) string {
+	return fmt.Sprintf("beehives-%s-%06d", created.Format("20060102T150405Z"), sequence)
 }

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"testing"
 
 	"filippo.io/age"
@@ -34,7 +35,7 @@ func TestUnchanged(t *testing.T) {
 			return err
 		}, false},
 		{"audit row", func() error { return r.RefuseSSHKeyExport(ctx, "SHA256:x", "test") }, true},
-		{"status", func() error { return r.UpdateStatus(ctx, n.Name, registry.StatusOnline) }, false},
+		{"status", func() error { return r.UpdateStatus(ctx, n.Name, registry.StatusOnline) }, true},
 		{"slot", func() error {
 			identity, err := age.GenerateX25519Identity()
 			if err != nil {
@@ -71,18 +72,25 @@ func TestCancelledAtTheEnd(t *testing.T) {
 	v := vaulttest.Open(t, vaulttest.Config(t))
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	c, err := Create(ctx, v, CreateOptions{Writer: new(bytes.Buffer), Progress: func(done, total int64) {
-		if done == total {
-			cancel()
-		}
-	}})
+	c, err := Create(ctx, v, CreateOptions{Writer: cancelAtFlush{io.Discard, cancel}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	records, err := List(t.Context(), v)
-	if err != nil || len(records) != 1 || records[0].Path != "-" || records[0].SHA256 != c.SHA256 {
+	if err != nil || len(records) != 1 || records[0].Copies[0].Name != "-" || records[0].SHA256 != c.SHA256 {
 		t.Errorf("%+v, %v", records, err)
 	}
+}
+
+// cancelAtFlush is a Writer with a buffer. It cancels when it has the whole file.
+type cancelAtFlush struct {
+	io.Writer
+	cancel func()
+}
+
+func (w cancelAtFlush) Flush() error {
+	w.cancel()
+	return nil
 }
 
 // TestSecondReadingDiffers: a member that differs from what was measured is not written
@@ -91,7 +99,7 @@ func TestSecondReadingDiffers(t *testing.T) {
 	ctx := t.Context()
 	v := vaulttest.Open(t, vaulttest.Config(t))
 	err := v.View(ctx, func(tx *vault.Tx) error {
-		a, err := measureArchive(ctx, tx, 1, CreateOptions{})
+		a, err := measureArchive(ctx, tx, Record{Sequence: 1, Created: tx.Now()}, CreateOptions{})
 		if err != nil {
 			return err
 		}

@@ -16,6 +16,10 @@ var (
 	ErrSuccessor = errors.New("backup is signed by a successor of the signer given")
 	// ErrExists: a file with that name exists.
 	ErrExists = errors.New("exists already")
+	// ErrPartial: the backup is in some of its targets only.
+	ErrPartial = errors.New("the backup is not in every target")
+	// ErrLocked: the store holds the object under a lock, and does not delete it yet.
+	ErrLocked = errors.New("is locked by its store")
 	// ErrNotRecorded: the backup is complete and in place, but the vault could not
 	// record that.
 	ErrNotRecorded = errors.New("backup is written, but not recorded in the vault")

@@ -53,7 +53,7 @@ func newForgery(t testing.TB, more ...func(*registry.Registry) error) forgery {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := forgery{identity: cfg.Identities[0].(*age.X25519Identity), signer: vault.Fingerprint(c.Signer)}
+	f := forgery{identity: cfg.Identities[0].(*age.X25519Identity), signer: c.Signer}
 	plain, err := age.Decrypt(&file, f.identity)
 	if err != nil {
 		t.Fatal(err)

@@ -54,8 +54,8 @@ func TestGolden(t *testing.T) {
 		if got := nodeLines(t, v); got != want {
 			t.Errorf("%s: nodes\n%s\nwant\n%s", name, got, want)
 		}
-		if all := content(t, v); len(all.PEMs) != 2 || len(all.HostKeys) != 1 || len(all.Rotations) != 1 {
-			t.Errorf("%s: %d keys, %d host keys and %d rotations, want 2, 1 and 1", name, len(all.PEMs), len(all.HostKeys), len(all.Rotations))
+		if all := content(t, v); len(all.PEMs) != 2 || len(all.HostKeys) != 1 || len(all.Rotations) != 1 || len(all.Targets) != 1 {
+			t.Errorf("%s: %d keys, %d host keys, %d rotations and %d targets, want 2, 1, 1 and 1", name, len(all.PEMs), len(all.HostKeys), len(all.Rotations), len(all.Targets))
 		}
 	}
 	check("vault", cfg)
@@ -119,7 +119,7 @@ func newGolden(t *testing.T, dir string) {
 		"beehives.db.slots": slots,
 		"backup.tar.gz.age": file,
 		"nodes.jsonl":       []byte(nodes),
-		"signer.txt":        []byte(vault.Fingerprint(c.Signer) + "\n"),
+		"signer.txt":        []byte(c.Signer + "\n"),
 		"recovery.txt":      []byte("# A throwaway identity: it opens the golden files beside it, and nothing else.\n" + cfg.Identities[0].(*age.X25519Identity).String() + "\n"),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {

@@ -88,7 +88,7 @@ func TestKilledBackups(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, r := range records {
-		if s := r.File(true); s != backup.FileIntact && s != backup.FileIncomplete && s != backup.FileStreamed {
+		if s := r.State(r.Copies[0], true); s != backup.FileIntact && s != backup.FileIncomplete && s != backup.FileStreamed {
 			t.Errorf("backup %d is %s", r.Sequence, s)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 
@@ -53,6 +54,7 @@ type Counts struct {
 	SSHKeys   int64 `json:"ssh_keys"`
 	Rotations int64 `json:"key_rotations"`
 	HostKeys  int64 `json:"host_keys"`
+	Targets   int64 `json:"backup_targets"`
 	AuditLog  int64 `json:"audit_log"`
 	Slots     int64 `json:"slots"`
 }
@@ -61,8 +63,9 @@ type Counts struct {
 // recovery sheet.
 func (m Manifest) SignerFingerprint() string { return vault.Fingerprint(m.Signer) }
 
-// newManifest describes the vault at the moment of the transaction.
-func newManifest(ctx context.Context, tx *vault.Tx, sequence int64, program string) (Manifest, error) {
+// newManifest describes the vault at the moment of the transaction. The backup was begun at
+// created.
+func newManifest(ctx context.Context, tx *vault.Tx, sequence int64, created time.Time, program string) (Manifest, error) {
 	meta, err := tx.Meta(ctx)
 	if err != nil {
 		return Manifest{}, err
@@ -84,7 +87,7 @@ func newManifest(ctx context.Context, tx *vault.Tx, sequence int64, program stri
 		VaultID:    meta.VaultID,
 		Generation: meta.Generation,
 		Sequence:   sequence,
-		Created:    wire.FormatTime(tx.Now()),
+		Created:    wire.FormatTime(created),
 		Program:    program,
 		Schema:     vault.SchemaVersion(),
 		Counts:     counts,
@@ -112,12 +115,17 @@ func newCounts(ctx context.Context, tx *vault.Tx, head vault.AuditHead) (Counts,
 	if err != nil {
 		return Counts{}, err
 	}
+	var targets int64
+	if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM backup_targets`).Scan(&targets); err != nil {
+		return Counts{}, err
+	}
 	return Counts{
 		Signers:   int64(len(signers)),
 		Nodes:     int64(totals.Nodes),
 		SSHKeys:   int64(totals.SSHKeys),
 		Rotations: int64(totals.Rotations),
 		HostKeys:  int64(totals.HostKeys),
+		Targets:   targets,
 		AuditLog:  head.Seq,
 		Slots:     int64(len(slots)),
 	}, nil

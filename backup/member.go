@@ -18,6 +18,7 @@ const (
 	memberRotations  = "key_rotations.jsonl"
 	memberHostKeys   = "host_keys.jsonl"
 	memberKnownHosts = "known_hosts"
+	memberTargets    = "backup_targets.jsonl"
 	memberAuditLog   = "audit_log.jsonl"
 	memberSlots      = "slots.jsonl"
 )
@@ -64,6 +65,7 @@ func layout(keys int) []member {
 		{name: memberRotations, content: true, write: (*archiveWriter).writeRotations, read: (*archiveReader).readRotations},
 		{name: memberHostKeys, content: true, write: (*archiveWriter).writeHostKeys, read: (*archiveReader).readHostKeys},
 		{name: memberKnownHosts, content: true, write: (*archiveWriter).writeKnownHosts, read: (*archiveReader).skipKnownHosts},
+		{name: memberTargets, content: true, write: (*archiveWriter).writeTargets, read: (*archiveReader).readTargets},
 		{name: memberAuditLog, write: (*archiveWriter).writeAuditLog, read: (*archiveReader).readAuditLog},
 		{name: memberSlots, content: true, write: (*archiveWriter).writeSlots, read: (*archiveReader).readSlots},
 	}...)
@@ -79,9 +81,14 @@ var tables = map[string]string{
 	"beehive_ssh_keys": memberSSHKeys,
 	"key_rotations":    memberRotations,
 	"host_keys":        memberHostKeys,
+	"backup_targets":   memberTargets,
 	"audit_log":        memberAuditLog,
 	"slots":            memberSlots,
 	"signers":          memberSigners,
 	"vault_meta":       memberManifest, // without the signing key: a restored vault makes its own
-	"backups":          "",             // names files that lie beside the old vault
+	// What was done with the backups of the old vault. A restored vault begins its own.
+	"backups":           "",
+	"backup_recipients": "",
+	"backup_copies":     "",
+	"backup_drills":     "",
 }

@@ -68,6 +68,7 @@ type sink interface {
 	sshKey(ctx context.Context, k registry.SSHKey, privatePEM []byte) error
 	keyRotation(ctx context.Context, k registry.KeyRotation) error
 	hostKey(ctx context.Context, k registry.HostKey) error
+	target(ctx context.Context, t Target) error
 	auditRow(ctx context.Context, r vault.AuditRow) error
 	slot(ctx context.Context, s vault.Slot) error
 }

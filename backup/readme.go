@@ -42,6 +42,7 @@ What is what:
     key_rotations.jsonl  machines whose key was being replaced: while "pending"
                       they take the old key, behind that the new one
     host_keys.jsonl   one pinned host key a line; known_hosts: for OpenSSH
+    backup_targets.jsonl  where backups are written, with the credentials
     audit_log.jsonl   who changed what, each line chained to the one before
     slots.jsonl       who could open the vault, by public key
 

@@ -2,27 +2,50 @@ package backup
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"os"
 	"time"
 
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// Record is what the vault has recorded about one of its backups.
+// Record is what the vault has recorded about one of its backups. Until a copy is in
+// place, only Sequence, Created and Copies are known.
 type Record struct {
 	Sequence    int64
 	Created     time.Time
-	Path        string // absolute; "-": a Writer; "": the backup was not completed
 	Size        int64  // bytes
 	SHA256      string // of the file, in hex
 	SumsSHA256  string // SHA-256 of its SHA256SUMS, in hex
 	ContentHash string // the same for two backups of the same registry
+	Digest      string // the content digest; the same while the configuration is
+	AuditSeq    int64  // the last audit row in it
+	AuditHash   string // that row's, in hex
+	Nodes       int64
+	SSHKeys     int64
+	Signer      string    // fingerprint
+	Confirmed   time.Time // the newest run that found nothing to back up since
+	Verified    time.Time // when a copy was last read to its end
+	Proven      time.Time // when a restore of it was last tried out, and worked
+
+	Recipients []Recipient // who can open it
+	Copies     []Copy      // in the order in which they were begun
+}
+
+// Recipient can open a backup.
+type Recipient struct {
+	Recipient string `json:"recipient"` // public
+	Label     string `json:"label"`
+}
+
+// Completed reports whether a copy of the backup was written.
+func (r Record) Completed() bool { return r.SHA256 != "" }
+
+// AsOf returns the newest moment whose state the backup is known to hold.
+func (r Record) AsOf() time.Time {
+	if r.Confirmed.After(r.Created) {
+		return r.Confirmed
+	}
+	return r.Created
 }
 
 // List returns the vault's backups, oldest first.
@@ -36,53 +59,4 @@ func List(ctx context.Context, v *vault.Vault) ([]Record, error) {
 		return nil, fmt.Errorf("read backups: %w", err)
 	}
 	return records, nil
-}
-
-// FileState is the state of a backup's file.
-type FileState string
-
-// The states of a backup's file.
-const (
-	FileIncomplete FileState = "incomplete" // the backup was not completed
-	FileStreamed   FileState = "streamed"   // it went to a Writer
-	FilePresent    FileState = "present"    // it has the recorded size
-	FileIntact     FileState = "intact"     // it has the recorded size and hash
-	FileMissing    FileState = "missing"    // no file has its name
-	FileChanged    FileState = "changed"    // it has another size or hash
-	FileUnreadable FileState = "unreadable" // it cannot be read
-)
-
-// File examines the backup's file. It compares the size and, with hash, the
-// content too.
-func (r Record) File(hash bool) FileState {
-	switch r.Path {
-	case "":
-		return FileIncomplete
-	case "-":
-		return FileStreamed
-	}
-	info, err := os.Stat(r.Path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return FileMissing
-	case err != nil:
-		return FileUnreadable
-	case info.Size() != r.Size:
-		return FileChanged
-	case !hash:
-		return FilePresent
-	}
-	f, err := os.Open(r.Path)
-	if err != nil {
-		return FileUnreadable
-	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return FileUnreadable
-	}
-	if hex.EncodeToString(h.Sum(nil)) != r.SHA256 {
-		return FileChanged
-	}
-	return FileIntact
 }

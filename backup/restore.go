@@ -33,6 +33,7 @@ func (discard) sshKey(_ context.Context, k registry.SSHKey, private []byte) erro
 }
 func (discard) keyRotation(_ context.Context, k registry.KeyRotation) error { return k.Validate() }
 func (discard) hostKey(_ context.Context, k registry.HostKey) error         { return k.Validate() }
+func (discard) target(context.Context, Target) error                        { return nil }
 func (d discard) auditRow(_ context.Context, r vault.AuditRow) error {
 	if d.row != nil {
 		d.row(r)
@@ -112,6 +113,10 @@ func (s *stage) keyRotation(ctx context.Context, k registry.KeyRotation) error {
 
 func (s *stage) hostKey(ctx context.Context, k registry.HostKey) error {
 	return registry.InsertHostKey(ctx, s.tx, k)
+}
+
+func (s *stage) target(ctx context.Context, t Target) error {
+	return insertTarget(ctx, s.tx, t)
 }
 
 func (s *stage) auditRow(ctx context.Context, r vault.AuditRow) error {

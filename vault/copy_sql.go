@@ -12,13 +12,16 @@ import (
 // notCopied are the tables that a transition writes itself.
 const notCopied = `'vault_meta', 'slots'`
 
-// sealedColumns are the columns with sealed values. Each table also has the fingerprint that
-// the value is bound to. The signing key is in vault_meta.
-var sealedColumns = []struct {
-	table, column string
-	kind          SealedKind
-}{
-	{"ssh_keys", "private_key", SealedSSHKey},
+// sealedColumn is a column with sealed values. Each is bound to the row's name.
+type sealedColumn struct {
+	table, name, column string
+	kind                SealedKind
+}
+
+// sealedColumns are the columns with sealed values, but for the signing key in vault_meta.
+var sealedColumns = []sealedColumn{
+	{"ssh_keys", "fingerprint", "private_key", SealedSSHKey},
+	{"backup_targets", "name", "secret", SealedTarget},
 }
 
 // copyRows copies every row of every table, and seals the sealed values under the new key.
@@ -40,7 +43,7 @@ func copyRows(ctx context.Context, tx *Tx, from sealer) error {
 		return err
 	}
 	for _, c := range sealedColumns {
-		if err := resealColumn(ctx, tx, from, c.table, c.column, c.kind); err != nil {
+		if err := resealColumn(ctx, tx, from, c); err != nil {
 			return fmt.Errorf("seal %s again: %w", c.table, err)
 		}
 	}
@@ -119,23 +122,23 @@ func copyTable(ctx context.Context, tx *Tx, table string) error {
 func quoteName(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
 
 // resealColumn seals each copied value under the new key.
-func resealColumn(ctx context.Context, tx *Tx, from sealer, table, column string, kind SealedKind) error {
-	rows, err := tx.QueryContext(ctx, fmt.Sprintf(`SELECT fingerprint, %s FROM main.%s`, column, table))
+func resealColumn(ctx context.Context, tx *Tx, from sealer, c sealedColumn) error {
+	rows, err := tx.QueryContext(ctx, fmt.Sprintf(`SELECT %[1]s, %[2]s FROM main.%[3]s WHERE %[2]s IS NOT NULL`, c.name, c.column, c.table))
 	if err != nil {
 		return err
 	}
 	defer rows.Close()
-	update := fmt.Sprintf(`UPDATE main.%s SET %s = ? WHERE fingerprint = ?`, table, column)
+	update := fmt.Sprintf(`UPDATE main.%s SET %s = ? WHERE %s = ?`, c.table, c.column, c.name)
 	for rows.Next() {
-		var fingerprint string
+		var name string
 		var sealed []byte
-		if err := rows.Scan(&fingerprint, &sealed); err != nil {
+		if err := rows.Scan(&name, &sealed); err != nil {
 			return err
 		}
-		if sealed, err = reseal(ctx, tx, from, kind, fingerprint, sealed); err != nil {
-			return fmt.Errorf("%s: %w", fingerprint, err)
+		if sealed, err = reseal(ctx, tx, from, c.kind, name, sealed); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
 		}
-		if _, err := tx.ExecContext(ctx, update, sealed, fingerprint); err != nil {
+		if _, err := tx.ExecContext(ctx, update, sealed, name); err != nil {
 			return err
 		}
 	}
@@ -144,13 +147,13 @@ func resealColumn(ctx context.Context, tx *Tx, from sealer, table, column string
 
 // reseal opens a value that was sealed under the old key and seals it under the transaction's
 // key.
-func reseal(ctx context.Context, tx *Tx, from sealer, kind SealedKind, fingerprint string, sealed []byte) ([]byte, error) {
-	plaintext, err := from.open(kind, fingerprint, sealed)
+func reseal(ctx context.Context, tx *Tx, from sealer, kind SealedKind, name string, sealed []byte) ([]byte, error) {
+	plaintext, err := from.open(kind, name, sealed)
 	if err != nil {
 		return nil, err
 	}
 	defer wipe(plaintext)
-	return tx.Seal(ctx, kind, fingerprint, plaintext)
+	return tx.Seal(ctx, kind, name, plaintext)
 }
 
 func selectTexts(ctx context.Context, tx *Tx, query string, args ...any) ([]string, error) {

@@ -119,6 +119,7 @@ var contentTables = []digestedTable{
 	{"host_keys", []string{"first_seen", "last_seen"}},
 	{"key_rotations", nil},
 	{"signers", []string{"sheet"}},
+	{"backup_targets", nil},
 }
 
 var slotsTable = digestedTable{name: "slots"}

@@ -17,6 +17,7 @@ type SealedKind string
 const (
 	SealedSSHKey     SealedKind = "ssh-key"
 	SealedSigningKey SealedKind = "signing-key"
+	SealedTarget     SealedKind = "backup-target"
 )
 
 // sealVersion is the first byte of a sealed value.
@@ -44,16 +45,16 @@ func (s sealer) wipe() {
 
 func (s sealer) rowHasher() *rowHasher { return newRowHasher(s.digestKey) }
 
-func (s sealer) additionalData(kind SealedKind, fingerprint string) []byte {
+func (s sealer) additionalData(kind SealedKind, name string) []byte {
 	var b []byte
-	for _, field := range []string{"rbee-vault/v1/sealed", string(kind), s.vaultID, fingerprint} {
+	for _, field := range []string{"rbee-vault/v1/sealed", string(kind), s.vaultID, name} {
 		b = binary.BigEndian.AppendUint32(b, uint32(len(field)))
 		b = append(b, field...)
 	}
 	return b
 }
 
-func (s sealer) seal(kind SealedKind, fingerprint string, plaintext []byte) ([]byte, error) {
+func (s sealer) seal(kind SealedKind, name string, plaintext []byte) ([]byte, error) {
 	aead, err := chacha20poly1305.NewX(s.key)
 	if err != nil {
 		return nil, err
@@ -61,10 +62,10 @@ func (s sealer) seal(kind SealedKind, fingerprint string, plaintext []byte) ([]b
 	out := make([]byte, 1+aead.NonceSize(), 1+aead.NonceSize()+len(plaintext)+aead.Overhead())
 	out[0] = sealVersion
 	rand.Read(out[1:])
-	return aead.Seal(out, out[1:], plaintext, s.additionalData(kind, fingerprint)), nil
+	return aead.Seal(out, out[1:], plaintext, s.additionalData(kind, name)), nil
 }
 
-func (s sealer) open(kind SealedKind, fingerprint string, sealed []byte) ([]byte, error) {
+func (s sealer) open(kind SealedKind, name string, sealed []byte) ([]byte, error) {
 	aead, err := chacha20poly1305.NewX(s.key)
 	if err != nil {
 		return nil, err
@@ -73,20 +74,22 @@ func (s sealer) open(kind SealedKind, fingerprint string, sealed []byte) ([]byte
 		return nil, fmt.Errorf("%w: %w", ErrDamaged, errSealed)
 	}
 	nonce, ciphertext := sealed[1:1+aead.NonceSize()], sealed[1+aead.NonceSize():]
-	plaintext, err := aead.Open(nil, nonce, ciphertext, s.additionalData(kind, fingerprint))
+	plaintext, err := aead.Open(nil, nonce, ciphertext, s.additionalData(kind, name))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrDamaged, errSealed)
 	}
 	return plaintext, nil
 }
 
-// Seal encrypts a column value. Only this vault can open it, for the same kind and fingerprint.
-func (tx *Tx) Seal(_ context.Context, kind SealedKind, fingerprint string, plaintext []byte) ([]byte, error) {
-	return tx.sealer.seal(kind, fingerprint, plaintext)
+// Seal encrypts a column value. Only this vault can open it, for the same kind and name, a key's fingerprint
+// or a target's name.
+func (tx *Tx) Seal(_ context.Context, kind SealedKind, name string, plaintext []byte) ([]byte, error) {
+	return tx.sealer.seal(kind, name, plaintext)
 }
 
-// Unseal decrypts what [Tx.Seal] returned for the same kind and fingerprint. Otherwise the
+// Unseal decrypts what [Tx.Seal] returned for the same kind and name, a key's fingerprint
+// or a target's name. Otherwise the
 // error matches [ErrDamaged]. The caller wipes the result.
-func (tx *Tx) Unseal(_ context.Context, kind SealedKind, fingerprint string, sealed []byte) ([]byte, error) {
-	return tx.sealer.open(kind, fingerprint, sealed)
+func (tx *Tx) Unseal(_ context.Context, kind SealedKind, name string, sealed []byte) ([]byte, error) {
+	return tx.sealer.open(kind, name, sealed)
 }

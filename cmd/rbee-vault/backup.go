@@ -1,11 +1,10 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
+	"os"
 	"path/filepath"
-	"strconv"
 
 	"github.com/spf13/cobra"
 
@@ -16,11 +15,13 @@ import (
 
 type backupOptions struct {
 	out        string
+	targets    []string
 	recipients []string
 }
 
 func (o *backupOptions) register(cmd *cobra.Command) {
-	cmd.Flags().StringVarP(&o.out, "output", "o", "", "write to the new `FILE`, '-' for standard output (default: backups/ beside the database)")
+	cmd.Flags().StringVarP(&o.out, "output", "o", "", "write to the new `FILE`, or into a directory; '-' for standard output")
+	cmd.Flags().StringArrayVar(&o.targets, "target", nil, "write to this target alone: its `NAME`; repeatable (default: every target; without any, backups/ beside the database)")
 	cmd.Flags().StringArrayVar(&o.recipients, "recipient", nil, "also encrypt to this public `KEY`; repeatable")
 }
 
@@ -30,13 +31,16 @@ func newBackup(a *app) *cobra.Command {
 		Use:   "backup",
 		Short: "Write the vault to one encrypted file",
 		Long: `Write the vault to one file. It is encrypted to the recovery identity and every other
-recipient of the vault, and signed by the vault. An existing file is never replaced.`,
+recipient of the vault, and signed by the vault. An existing file is never replaced.
+
+It goes to every target: rbee-vault backup target add`,
 		Example: `  rbee-vault backup
   rbee-vault backup -o /media/usb/fleet.tar.gz.age
   rbee-vault backup -o - | ssh ops@backup.example.org 'cat > fleet.tar.gz.age'`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runBackup(cmd.Context(), a, o) },
 	}
 	o.register(cmd)
+	cmd.MarkFlagsMutuallyExclusive("output", "target")
 	cmd.AddCommand(newBackupCreate(a), newBackupList(a), newBackupVerify(a))
 	return cmd
 }
@@ -49,50 +53,76 @@ func newBackupCreate(a *app) *cobra.Command {
 		RunE:  func(cmd *cobra.Command, _ []string) error { return runBackup(cmd.Context(), a, o) },
 	}
 	o.register(cmd)
+	cmd.MarkFlagsMutuallyExclusive("output", "target")
 	return cmd
 }
 
 type backupJSON struct {
-	Path      string `json:"path"`
-	Sequence  int64  `json:"sequence"`
-	Size      int64  `json:"size"`
-	SHA256    string `json:"sha256"`
-	Signer    string `json:"signer"`
-	Unchanged bool   `json:"unchanged"`
+	Sequence  int64      `json:"sequence"`
+	Created   string     `json:"created"`
+	Size      int64      `json:"size"`
+	SHA256    string     `json:"sha256"`
+	Signer    string     `json:"signer"`
+	Unchanged bool       `json:"unchanged"`
+	Copies    []copyJSON `json:"copies"`
+}
+
+type copyJSON struct {
+	Target      *string          `json:"target"`
+	Name        string           `json:"name"`
+	State       backup.FileState `json:"state"`
+	Written     *string          `json:"written"`
+	LockedUntil *string          `json:"locked_until"`
+	Failed      *string          `json:"failed"`
+	Gone        *string          `json:"gone"`
+}
+
+func newCopiesJSON(r backup.Record, hash bool) []copyJSON {
+	copies := []copyJSON{}
+	for _, c := range r.Copies {
+		copies = append(copies, copyJSON{
+			Target:      wire.Nullable(c.Target),
+			Name:        c.Name,
+			State:       r.State(c, hash),
+			Written:     nullableTime(c.Written),
+			LockedUntil: nullableTime(c.LockedUntil),
+			Failed:      wire.Nullable(c.Failed),
+			Gone:        nullableTime(c.Gone),
+		})
+	}
+	return copies
 }
 
 func runBackup(ctx context.Context, a *app, o backupOptions) error {
 	return a.withVault(ctx, func(v *vault.Vault) error { return a.backup(ctx, v, o) })
 }
 
-// backup makes a backup of the open vault and prints its path.
+// backup makes a backup of the open vault and prints where it is.
 func (a *app) backup(ctx context.Context, v *vault.Vault, o backupOptions) error {
-	opts := backup.CreateOptions{Path: o.out, Recipients: o.recipients, Program: "rbee-vault " + version}
-	switch o.out {
-	case "-":
-		if err := a.ui.checkRaw("a backup is binary: redirect standard output to a file or a pipe"); err != nil {
-			return err
-		}
-		opts.Writer = a.ui.out
-	case "":
-		opts.Dir = filepath.Join(filepath.Dir(v.Path()), "backups")
+	opts, err := a.createOptions(ctx, v, o)
+	if err != nil {
+		return err
 	}
 	var end func()
 	opts.Progress, end = a.ui.progress("backup")
 	created, err := backup.Create(ctx, v, opts)
 	end()
-	if err != nil && !errors.Is(err, backup.ErrNotRecorded) {
+	if err != nil && !errors.Is(err, backup.ErrNotRecorded) && !errors.Is(err, backup.ErrPartial) {
 		return err
 	}
 	switch {
 	case o.out == "-":
 		a.ui.info("backup %d, %d bytes", created.Sequence, created.Size)
 	case a.json:
-		if e := a.ui.object(backupJSON{created.Path, created.Sequence, created.Size, created.SHA256, vault.Fingerprint(created.Signer), created.Unchanged}); e != nil {
+		if e := a.ui.object(newBackupJSON(created)); e != nil {
 			return e
 		}
 	default:
-		a.ui.printf("%s\n", created.Path)
+		for _, c := range created.Copies {
+			if c.There() {
+				a.ui.printf("%s\n", c)
+			}
+		}
 		if created.Unchanged {
 			a.ui.info("The registry has not changed since the last backup.")
 		}
@@ -100,64 +130,42 @@ func (a *app) backup(ctx context.Context, v *vault.Vault, o backupOptions) error
 	return err
 }
 
-type backupListOptions struct {
-	check bool
-}
-
-func (o *backupListOptions) register(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&o.check, "check", false, "read the files and compare their hashes, not only their sizes")
-}
-
-func newBackupList(a *app) *cobra.Command {
-	var o backupListOptions
-	cmd := &cobra.Command{
-		Use:   "list",
-		Short: "List the vault's backups, and whether their files still exist",
-		RunE:  func(cmd *cobra.Command, _ []string) error { return runBackupList(cmd.Context(), a, o) },
+// createOptions decides where the backup goes: to -o, else to --target, else to every
+// target of the vault. Without any it goes into the directory backups/ beside the database.
+func (a *app) createOptions(ctx context.Context, v *vault.Vault, o backupOptions) (backup.CreateOptions, error) {
+	opts := backup.CreateOptions{Recipients: o.recipients, Targets: o.targets, Program: "rbee-vault " + version}
+	if o.out == "-" {
+		opts.Writer = a.ui.out
+		return opts, a.ui.checkRaw("a backup is binary: redirect standard output to a file or a pipe")
 	}
-	o.register(cmd)
-	return cmd
-}
-
-type recordJSON struct {
-	Sequence int64            `json:"sequence"`
-	Created  string           `json:"created"`
-	Path     *string          `json:"path"`
-	Size     int64            `json:"size"`
-	SHA256   string           `json:"sha256"`
-	State    backup.FileState `json:"state"`
-}
-
-func newRecordJSON(r backup.Record, state backup.FileState) recordJSON {
-	return recordJSON{r.Sequence, wire.FormatTime(r.Created), wire.Nullable(r.Path), r.Size, r.SHA256, state}
-}
-
-func runBackupList(ctx context.Context, a *app, o backupListOptions) error {
-	var records []backup.Record
-	err := a.withVault(ctx, func(v *vault.Vault) (err error) {
-		records, err = backup.List(ctx, v)
-		return err
-	})
+	if info, err := os.Stat(o.out); err == nil && info.IsDir() {
+		opts.Dir = o.out
+		return opts, nil
+	}
+	if opts.Path = o.out; o.out != "" || len(o.targets) > 0 {
+		return opts, nil
+	}
+	targets, err := backup.Targets(ctx, v)
 	if err != nil {
-		return err
+		return opts, err
 	}
-	if len(records) == 0 {
-		a.ui.info("There are no backups yet. To make one: rbee-vault backup")
-		return nil
+	for _, t := range targets {
+		opts.Targets = append(opts.Targets, t.Name)
 	}
-	var rows [][]string
-	for _, r := range records {
-		state := r.File(o.check)
-		if a.json {
-			if err := a.ui.object(newRecordJSON(r, state)); err != nil {
-				return err
-			}
-			continue
-		}
-		rows = append(rows, []string{strconv.FormatInt(r.Sequence, 10), wire.FormatTime(r.Created), strconv.FormatInt(r.Size, 10), string(state), cmp.Or(r.Path, "-")})
+	if len(targets) == 0 {
+		opts.Dir = filepath.Join(filepath.Dir(v.Path()), "backups")
 	}
-	if !a.json {
-		a.ui.table([]string{"SEQ", "CREATED", "SIZE", "STATE", "FILE"}, rows, nil)
+	return opts, nil
+}
+
+func newBackupJSON(c backup.Created) backupJSON {
+	return backupJSON{
+		Sequence:  c.Sequence,
+		Created:   wire.FormatTime(c.Created),
+		Size:      c.Size,
+		SHA256:    c.SHA256,
+		Signer:    c.Signer,
+		Unchanged: c.Unchanged,
+		Copies:    newCopiesJSON(c.Record, false),
 	}
-	return nil
 }

@@ -150,7 +150,7 @@ func recordedBackups(ctx context.Context, a *app, cfg vault.Config) map[string]b
 	}
 	sums := map[string]bool{}
 	for _, r := range records {
-		if r.Path != "" {
+		if r.Completed() {
 			sums[r.SumsSHA256] = true
 		}
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"charm.land/lipgloss/v2"
@@ -114,6 +115,18 @@ func examineKeyring(ctx context.Context, cfg vault.Config) vault.Finding {
 	return vault.Finding{Check: "keyring", Status: vault.FindingOK, Message: provider}
 }
 
+// copiesThere reports whether each copy of a backup is where it was written, as far as this
+// machine can see. What a target holds is not asked.
+func copiesThere(r backup.Record) bool {
+	return !slices.ContainsFunc(r.Copies, func(c backup.Copy) bool {
+		switch r.State(c, false) {
+		case backup.FilePresent, backup.FileStreamed, backup.FileRemote:
+			return false
+		}
+		return true
+	})
+}
+
 // examineBackups checks the age and the file of the newest backup.
 func examineBackups(ctx context.Context, a *app, v *vault.Vault) vault.Finding {
 	f := vault.Finding{Check: "backup", Status: vault.FindingWarn, Fix: "rbee-vault backup"}
@@ -123,12 +136,12 @@ func examineBackups(ctx context.Context, a *app, v *vault.Vault) vault.Finding {
 		return vault.Finding{Check: "backup", Status: vault.FindingFail, Message: err.Error(), Err: err}
 	case last == nil:
 		f.Message = "there is no backup yet"
-	case last.File(false) != backup.FilePresent && last.File(false) != backup.FileStreamed:
-		f.Message = fmt.Sprintf("the last one, %s, is %s", last.Path, last.File(false))
-	case a.now().Sub(last.Created) > oldBackup:
-		f.Message = fmt.Sprintf("the last one is %s old", ago(a.now().Sub(last.Created)))
+	case !copiesThere(*last):
+		f.Message = "the last one is not whole: " + backupText(*last, a.now())
+	case a.now().Sub(last.AsOf()) > oldBackup:
+		f.Message = fmt.Sprintf("the last one is %s old", ago(a.now().Sub(last.AsOf())))
 	default:
-		return vault.Finding{Check: "backup", Status: vault.FindingOK, Message: fmt.Sprintf("%s ago, %s (%s)", ago(a.now().Sub(last.Created)), last.Path, last.File(false))}
+		return vault.Finding{Check: "backup", Status: vault.FindingOK, Message: backupText(*last, a.now())}
 	}
 	return f
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -122,16 +121,17 @@ func keyOf(keys []registry.SSHKey, node string) *registry.SSHKey {
 	return nil
 }
 
-// backupNewKeys makes a backup in the default directory.
+// backupNewKeys makes a backup where the command backup makes it.
 func (a *app) backupNewKeys(ctx context.Context, r *registry.Registry) error {
-	created, err := backup.Create(ctx, r.Vault(), backup.CreateOptions{
-		Dir:     filepath.Join(filepath.Dir(r.Vault().Path()), "backups"),
-		Program: "rbee-vault " + version,
-	})
+	opts, err := a.createOptions(ctx, r.Vault(), backupOptions{})
 	if err != nil {
 		return err
 	}
-	a.ui.info("The new keys are in the backup %s.", created.Path)
+	created, err := backup.Create(ctx, r.Vault(), opts)
+	if err != nil {
+		return err
+	}
+	a.ui.info("The new keys are in the backup %s.", created.Copies[0])
 	return nil
 }
 

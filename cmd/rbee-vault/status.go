@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -69,10 +70,9 @@ type status struct {
 	meta        vault.Meta
 	slots       []vault.Slot
 	totals      registry.Totals
-	sheet       time.Time        // when a sheet with this signer was written; zero: never
-	behindSince time.Time        // the oldest change that the high-water mark in the keyring does not cover; zero: none
-	last        *backup.Record   // nil: there is no backup
-	lastFile    backup.FileState // of last
+	sheet       time.Time      // when a sheet with this signer was written; zero: never
+	behindSince time.Time      // the oldest change that the high-water mark in the keyring does not cover; zero: none
+	last        *backup.Record // nil: there is no backup
 	walBytes    int64
 }
 
@@ -123,9 +123,6 @@ func readStatus(ctx context.Context, v *vault.Vault) (status, error) {
 	if s.last, err = lastBackup(ctx, v); err != nil {
 		return status{}, err
 	}
-	if s.last != nil {
-		s.lastFile = s.last.File(false)
-	}
 	if s.openedBy == vault.FromKeyring {
 		if state, err := v.Anchor(ctx); err == nil {
 			s.behindSince = state.BehindSince
@@ -162,7 +159,7 @@ func newStatusJSON(s status) statusJSON {
 		j.Origin = &originJSON{s.meta.OriginVaultID, newSignerJSON(s.meta.OriginSigner)}
 	}
 	if s.last != nil {
-		record := newRecordJSON(*s.last, s.lastFile)
+		record := newRecordJSON(*s.last, false)
 		j.LastBackup = &record
 	}
 	return j
@@ -204,13 +201,22 @@ func (s status) pairs(now time.Time) [][2]string {
 	if m.OriginVaultID != "" {
 		add("restored from", fmt.Sprintf("vault %s, signer %s", m.OriginVaultID, vault.Fingerprint(m.OriginSigner)))
 	}
-	backupText := "never"
+	last := "never"
 	if s.last != nil {
-		backupText = fmt.Sprintf("%s ago, %s (%s)", ago(now.Sub(s.last.Created)), s.last.Path, s.lastFile)
+		last = backupText(*s.last, now)
 	}
-	add("last backup", backupText)
+	add("last backup", last)
 	add("log", fmt.Sprintf("%d bytes", s.walBytes))
 	return pairs
+}
+
+// backupText says how old a backup is, and where its copies are.
+func backupText(r backup.Record, now time.Time) string {
+	var copies []string
+	for _, c := range r.Copies {
+		copies = append(copies, fmt.Sprintf("%s (%s)", c, r.State(c, false)))
+	}
+	return fmt.Sprintf("%s ago, %s", ago(now.Sub(r.AsOf())), strings.Join(copies, ", "))
 }
 
 // lastBackup returns the newest backup that was completed, or nil.
@@ -220,7 +226,7 @@ func lastBackup(ctx context.Context, v *vault.Vault) (*backup.Record, error) {
 		return nil, err
 	}
 	for i := len(records) - 1; i >= 0; i-- {
-		if records[i].Path != "" {
+		if records[i].Completed() {
 			return &records[i], nil
 		}
 	}

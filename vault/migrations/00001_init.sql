@@ -132,13 +132,70 @@ CREATE TABLE audit_log (
     hash BLOB NOT NULL
 );
 
--- A row is begun before its file is written, and completed when it is in place.
+-- A backup: the row is begun before anything is written. Its columns from size to signer are
+-- null until a copy of it is in place.
 CREATE TABLE backups (
     sequence INTEGER PRIMARY KEY,
     created INTEGER NOT NULL,
-    path TEXT,                  -- null: not completed; "-": standard output
     size INTEGER,
     sha256 TEXT,                -- of the file
     sums_sha256 TEXT,           -- of its SHA256SUMS
-    content_hash TEXT           -- of what it says of the registry, whenever it was made
+    content_hash TEXT,          -- of what it says of the registry, whenever it was made
+    digest TEXT,                -- audit_log.digest at that moment
+    audit_seq INTEGER,          -- the last audit row in it
+    audit_hash TEXT,
+    nodes INTEGER,
+    ssh_keys INTEGER,
+    signer TEXT,                -- fingerprint
+    confirmed INTEGER,          -- the newest run that found nothing to back up since
+    verified INTEGER            -- when a copy was last read to its end
+);
+
+-- Who can open a backup. A slot that was removed since is still named here.
+CREATE TABLE backup_recipients (
+    sequence INTEGER NOT NULL REFERENCES backups (sequence) ON DELETE CASCADE,
+    recipient TEXT NOT NULL,
+    label TEXT NOT NULL,
+    PRIMARY KEY (sequence, recipient)
+);
+
+-- Where the copies of a backup are. A row is begun, with the copy's name, before the copy is written.
+CREATE TABLE backup_copies (
+    sequence INTEGER NOT NULL REFERENCES backups (sequence) ON DELETE CASCADE,
+    target TEXT NOT NULL,       -- "": a file named by the operator
+    name TEXT NOT NULL,         -- in the target; without one an absolute path, or "-": standard output
+    written INTEGER,            -- null: not, or not known
+    version TEXT,               -- of the object, where the target keeps versions
+    locked_until INTEGER,       -- the target deletes it no earlier
+    failed TEXT,                -- why it was not written
+    gone INTEGER,               -- since when it is known to be removed
+    PRIMARY KEY (sequence, target, name)
+);
+
+-- Restores that were tried out.
+CREATE TABLE backup_drills (
+    id INTEGER PRIMARY KEY,
+    at INTEGER NOT NULL,
+    sequence INTEGER,           -- null: not a backup of this vault
+    sums_sha256 TEXT NOT NULL,
+    unlocked_by TEXT NOT NULL,
+    took INTEGER NOT NULL,      -- milliseconds
+    failed TEXT,                -- null: it restores
+    receipt TEXT NOT NULL,
+    signature TEXT NOT NULL     -- the signer's, over the receipt
+);
+
+-- A place where backups are written. It is configuration, so the content digest covers it.
+CREATE TABLE backup_targets (
+    name TEXT PRIMARY KEY NOT NULL,
+    url TEXT NOT NULL,          -- dir:/PATH or s3://BUCKET/PREFIX
+    endpoint TEXT,
+    region TEXT,
+    profile TEXT,               -- of the machine's own credentials
+    access_key TEXT,
+    secret BLOB,                -- sealed; null: the machine's own credentials
+    retain INTEGER,             -- seconds that a new object is locked
+    conditional INTEGER NOT NULL CHECK (conditional IN (0, 1)),
+    checksum INTEGER NOT NULL CHECK (checksum IN (0, 1)),
+    created INTEGER NOT NULL
 );

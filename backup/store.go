@@ -1,0 +1,76 @@
+package backup
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"iter"
+	"time"
+
+	"github.com/rbee-keeper/rbee-vault/registry"
+	"github.com/rbee-keeper/rbee-vault/vault"
+)
+
+// Store keeps backup files: a directory or a bucket. Nothing in it is trusted: what an
+// object holds is proven by its signature, and by what the vault recorded.
+type Store interface {
+	// Put writes a new object. It never replaces one: the error then matches [ErrExists].
+	// After any other error it is not known whether the object is there. The result has
+	// Written, and Version and LockedUntil where there are any.
+	Put(ctx context.Context, name string, body *io.SectionReader, sum [sha256.Size]byte) (Copy, error)
+	// Objects lists every version of every backup file, in no order.
+	Objects(ctx context.Context) iter.Seq2[Object, error]
+	// Open reads a version of an object; "" is the newest that was not deleted. Without
+	// such an object the error matches [registry.ErrNotFound].
+	Open(ctx context.Context, name, version string) (io.ReadCloser, error)
+	// Remove deletes one version of an object. A lock that forbids it: [ErrLocked].
+	Remove(ctx context.Context, name, version string) error
+}
+
+// Object is one version of an object in a [Store].
+type Object struct {
+	Name     string
+	Version  string // "" where the store keeps no versions
+	Size     int64  // bytes
+	Modified time.Time
+	Hidden   bool // a delete marker or a newer version stands before it
+}
+
+// openStore returns the target's store. It does not yet reach out to it.
+func openStore(ctx context.Context, t Target) (Store, error) {
+	dir, ok := t.directory()
+	if ok {
+		return dirStore{dir}, nil
+	}
+	return nil, fmt.Errorf("%w: the target %s has an address of an unknown kind, %q", vault.ErrInvalid, t.Name, t.URL)
+}
+
+// writerStore is a Writer, which takes one file and keeps nothing.
+type writerStore struct{ w io.Writer }
+
+// Put implements [Store].
+func (s writerStore) Put(ctx context.Context, _ string, body *io.SectionReader, _ [sha256.Size]byte) (Copy, error) {
+	if _, err := io.Copy(s.w, contextReader{ctx, body}); err != nil {
+		return Copy{}, err
+	}
+	if b, ok := s.w.(interface{ Flush() error }); ok { // a Writer with a buffer: until then nothing is written
+		if err := b.Flush(); err != nil {
+			return Copy{}, err
+		}
+	}
+	return Copy{Written: time.Now()}, nil
+}
+
+// Objects implements [Store].
+func (writerStore) Objects(context.Context) iter.Seq2[Object, error] {
+	return func(func(Object, error) bool) {}
+}
+
+// Open implements [Store].
+func (writerStore) Open(context.Context, string, string) (io.ReadCloser, error) {
+	return nil, registry.ErrNotFound
+}
+
+// Remove implements [Store].
+func (writerStore) Remove(context.Context, string, string) error { return registry.ErrNotFound }
