@@ -79,6 +79,15 @@ func OpenTarget(ctx context.Context, v *vault.Vault, name string) (store Store, 
 	return store, err
 }
 
+// OpenStore returns the store of a target that no vault needs to know. It does not yet
+// reach out to it.
+func OpenStore(ctx context.Context, t Target) (Store, error) {
+	if err := t.Validate(); err != nil {
+		return nil, err
+	}
+	return openStore(ctx, t)
+}
+
 func openTarget(ctx context.Context, tx *vault.Tx, name string) (Store, error) {
 	for t, err := range EachTarget(ctx, tx) {
 		if err != nil {

@@ -1,0 +1,80 @@
+package s3test
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"sync"
+	"testing"
+)
+
+// Proxy stands before a server. It keeps each request, and can answer in the server's place.
+type Proxy struct {
+	URL string // the endpoint
+
+	mu       sync.Mutex
+	requests []*http.Request
+	fault    Fault
+}
+
+// Fault answers the n-th request to the proxy, counted from 0 since the fault was set. next
+// asks the server. An answer is cut off by panic([http.ErrAbortHandler]).
+type Fault func(w http.ResponseWriter, r *http.Request, n int, next http.Handler)
+
+// Proxy starts a proxy. It ends with the test.
+func (s *Server) Proxy(t testing.TB) *Proxy {
+	t.Helper()
+	to, err := url.Parse(s.URL)
+	must(t, 0, err)
+	next := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(to)
+		r.Out.Host = r.In.Host // it is signed
+	}}
+	p := &Proxy{}
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fault, n := p.note(r)
+		if fault == nil {
+			next.ServeHTTP(w, r)
+			return
+		}
+		fault(w, r, n, next)
+	}))
+	t.Cleanup(proxy.Close)
+	p.URL = proxy.URL
+	return p
+}
+
+func (p *Proxy) note(r *http.Request) (Fault, int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.requests = append(p.requests, r)
+	return p.fault, len(p.requests) - 1
+}
+
+// Strike sets the fault, nil for none, and forgets the requests so far.
+func (p *Proxy) Strike(f Fault) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.requests, p.fault = nil, f
+}
+
+// Requests returns the requests since the last Strike.
+func (p *Proxy) Requests() []*http.Request {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return append([]*http.Request(nil), p.requests...)
+}
+
+// Refuse answers as S3 does when it refuses.
+func Refuse(w http.ResponseWriter, status int, code string) {
+	w.Header().Set("Content-Type", "application/xml")
+	w.WriteHeader(status)
+	w.Write([]byte(`<?xml version="1.0" encoding="UTF-8"?><Error><Code>` + code + `</Code><Message>injected</Message></Error>`))
+}
+
+// Lost lets the server answer, and cuts the connection in place of the answer.
+func Lost(r *http.Request, next http.Handler) {
+	next.ServeHTTP(httptest.NewRecorder(), r)
+	panic(http.ErrAbortHandler)
+}
