@@ -26,8 +26,9 @@ import (
 )
 
 const (
-	// storePatience is how long a server may neither take nor send a byte.
-	storePatience = time.Minute
+	// storePatience is how long a server may neither take nor send a byte. What the kernel
+	// has taken over of an upload, some megabytes, may be on its way for so long.
+	storePatience = 2 * time.Minute
 	// storeAttempts is how often a request is made.
 	storeAttempts = 4
 	// An object may take this long as a whole, and a second more for each storeRate bytes.

@@ -92,16 +92,19 @@ func (s *s3Store) explain(ctx context.Context, err error) error {
 	if status(err) == 0 {
 		return s.explainNoAnswer(err)
 	}
-	code, http := apiCode(err), status(err)
+	code, answered := apiCode(err), status(err)
+	if code == "InvalidRequest" && s.target.Retain > 0 {
+		code = "InvalidBucketState" // some servers have no code of its own for that
+	}
 	if known, ok := s3Errors[code]; ok {
 		return fmt.Errorf("%w: %s (%s): %s", known.err, s.target.URL, code, known.text)
 	}
-	if answer, ok := errors.AsType[*awshttp.ResponseError](err); ok && movedStatus(http, code) {
+	if answer, ok := errors.AsType[*awshttp.ResponseError](err); ok && movedStatus(answered, code) {
 		region := answer.Response.Header.Get("x-amz-bucket-region")
 		return fmt.Errorf("%w: %s is in another region than %q or at another endpoint: %s", vault.ErrInvalid, s.target.URL, s.region(), orUnknown(region))
 	}
-	known := s3Status(http)
-	return fmt.Errorf("%w: %s (%d %s): %s", known.err, s.target.URL, http, code, known.text)
+	known := s3Status(answered)
+	return fmt.Errorf("%w: %s (%d %s): %s", known.err, s.target.URL, answered, code, known.text)
 }
 
 func orUnknown(region string) string {
@@ -139,6 +142,7 @@ var s3Errors = map[string]s3Error{
 	"BadDigest":                   {vault.ErrDamaged, "the server received other bytes than were sent, and wrote nothing"},
 	"XAmzContentSHA256Mismatch":   {vault.ErrDamaged, "the server received other bytes than were sent, and wrote nothing"},
 	"XAmzContentChecksumMismatch": {vault.ErrDamaged, "the server received other bytes than were sent, and wrote nothing"},
+	"ConditionalRequestConflict":  {ErrUnreachable, "the server is busy with the same name: try again later"},
 	"SlowDown":                    {ErrUnreachable, "the server is busy: try again later"},
 	"InsufficientStorage":         {ErrStoreFull, "free some space there"},
 	"XMinioStorageFull":           {ErrStoreFull, "free some space there"},
@@ -153,7 +157,7 @@ func s3Status(status int) s3Error {
 	case status == http.StatusForbidden || status == http.StatusUnauthorized:
 		return s3Errors["AccessDenied"]
 	case status == http.StatusNotFound:
-		return s3Error{registry.ErrNotFound, "there is no such object"}
+		return s3Error{registry.ErrNotFound, "there is no S3 server at this endpoint"}
 	case status == http.StatusNotImplemented:
 		return s3Errors["NotImplemented"]
 	case status == http.StatusInsufficientStorage:
@@ -178,7 +182,7 @@ func (s *s3Store) explainNoAnswer(err error) error {
 	switch {
 	case strings.Contains(err.Error(), "get credentials") || strings.Contains(err.Error(), "get identity"):
 		return fmt.Errorf("%w: this machine has no usable credential for %s: none in the environment, the profile or the instance's role, and none in the target", ErrDenied, s.target.URL)
-	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, net.ErrClosed), errors.As(err, &timeout) && timeout.Timeout():
 		return fmt.Errorf("%w: %s does not answer in time", ErrUnreachable, s.where())
 	}
 	if op, ok := errors.AsType[*net.OpError](err); ok {

@@ -1,12 +1,18 @@
 package s3test
 
 import (
+	"bytes"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"strings"
 	"sync"
 	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
 )
 
 // Proxy stands before a server. It keeps each request, and can answer in the server's place.
@@ -77,4 +83,28 @@ func Refuse(w http.ResponseWriter, status int, code string) {
 func Lost(r *http.Request, next http.Handler) {
 	next.ServeHTTP(httptest.NewRecorder(), r)
 	panic(http.ErrAbortHandler)
+}
+
+// PutWithout lets the server answer, to a PUT as if a header had not been sent:
+// "If-None-Match" or "lock".
+func (s *Server) PutWithout(w http.ResponseWriter, r *http.Request, next http.Handler, header string) {
+	bucket, key, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+	if r.Method != http.MethodPut || key == "" {
+		next.ServeHTTP(w, r)
+		return
+	}
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	in := &s3.PutObjectInput{Bucket: &bucket, Key: &key, Body: bytes.NewReader(body)}
+	if header != "If-None-Match" && r.Header.Get("If-None-Match") != "" {
+		in.IfNoneMatch = aws.String("*")
+	}
+	out, err := s.Client(s.Root).PutObject(r.Context(), in) // the request itself is signed
+	if err != nil {
+		Refuse(w, http.StatusPreconditionFailed, "PreconditionFailed")
+		return
+	}
+	w.Header().Set("x-amz-version-id", aws.ToString(out.VersionId))
 }
