@@ -159,7 +159,7 @@ func (s *s3Store) Objects(ctx context.Context) iter.Seq2[Object, error] {
 				return
 			}
 			name := strings.TrimPrefix(aws.ToString(v.Key), s.prefix)
-			if !strings.HasSuffix(name, fileSuffix) || checkObjectName(name) != nil {
+			if !IsObjectName(name) {
 				continue
 			}
 			o := Object{Name: name, Version: versionOf(v.VersionId), Size: aws.ToInt64(v.Size), Modified: aws.ToTime(v.LastModified), Hidden: !aws.ToBool(v.IsLatest)}

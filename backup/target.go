@@ -152,6 +152,20 @@ func loopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
+// IsTargetName reports whether a target can have the name.
+func IsTargetName(name string) bool { return targetName.MatchString(name) }
+
+// IsObjectName reports whether a backup in a target can have the name.
+func IsObjectName(name string) bool {
+	return strings.HasSuffix(name, fileSuffix) && checkObjectName(name) == nil
+}
+
+// Bucket reports whether the target is in a bucket.
+func (t Target) Bucket() bool {
+	_, _, ok := t.bucket()
+	return ok
+}
+
 // directory returns the path of a directory's address.
 func (t Target) directory() (path string, ok bool) {
 	if path, ok = strings.CutPrefix(t.URL, "dir:"); ok {
