@@ -82,18 +82,23 @@ func (s *s3Store) checkDeletion(ctx context.Context, p probe, c *TargetCheck) er
 	if s.target.Retain == 0 {
 		gone, err := s.tryRemove(ctx, p)
 		if c.CanDelete = gone; !gone {
-			c.Probe = p.name
+			c.Probes = append(c.Probes, p.name)
 		}
 		return err
 	}
-	c.Lock, c.Probe = LockNotProven, p.name
+	c.Lock = LockNotProven
 	if c.DefaultRetention == "" {
-		free, err := s.writeProbe(ctx, 0)
+		name := newProbe()
+		body, sum := probeBody()
+		free, _, err := s.put(ctx, name, body, sum, 0)
 		if err != nil {
 			return err
 		}
-		if c.CanDelete, err = s.tryRemove(ctx, free); err != nil {
+		if c.CanDelete, err = s.tryRemove(ctx, probe{name: name, versions: []*string{id(free.Version)}}); err != nil {
 			return err
+		}
+		if !c.CanDelete {
+			c.Probes = append(c.Probes, name)
 		}
 	}
 	gone, err := s.tryRemove(ctx, p)
@@ -101,10 +106,12 @@ func (s *s3Store) checkDeletion(ctx context.Context, p probe, c *TargetCheck) er
 	case err != nil:
 		return err
 	case gone:
-		c.Lock, c.Probe, c.CanDelete = LockBroken, "", true
+		c.Lock, c.CanDelete = LockBroken, true
+		return nil
 	case c.CanDelete:
 		c.Lock = LockProven
 	}
+	c.Probes = append(c.Probes, p.name)
 	return nil
 }
 

@@ -38,7 +38,7 @@ type TargetCheck struct {
 	CanList   bool
 	CanDelete bool
 
-	Probe string // the name of an object that remains; "": none does
+	Probes []string // the names of probes that remain
 }
 
 // probeLock is how long a probe is locked.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -68,6 +69,7 @@ func TestCheckTarget(t *testing.T) {
 			if test.change != nil {
 				test.change(&target)
 			}
+			before := probesIn(server.Keys(t, test.bucket))
 			asked := ""
 			got, err := CheckTarget(t.Context(), openTestStore(t, target), func(_ context.Context, retention string) error {
 				asked = retention
@@ -76,10 +78,13 @@ func TestCheckTarget(t *testing.T) {
 			if !errors.Is(err, test.err) || asked != test.want.DefaultRetention {
 				t.Errorf("asked about %q, %v", asked, err)
 			}
-			if diff := cmp.Diff(test.want, got, cmpopts.IgnoreFields(TargetCheck{}, "Probe")); diff != "" || (got.Probe != "") != test.probe {
-				t.Errorf("probe %q, %s", got.Probe, diff)
+			if diff := cmp.Diff(test.want, got, cmpopts.IgnoreFields(TargetCheck{}, "Probes")); diff != "" || (len(got.Probes) > 0) != test.probe {
+				t.Errorf("probes %q, %s", got.Probes, diff)
 			}
 			proxy.Strike(nil)
+			if left := probesIn(server.Keys(t, test.bucket)) - before; left != len(got.Probes) {
+				t.Errorf("%d probes are left, and %q named", left, got.Probes)
+			}
 			root := bucketTarget(server.URL, server.Root)
 			root.URL = target.URL
 			if list := objects(t, openTestStore(t, root)); len(list) != 0 {
@@ -95,6 +100,15 @@ func TestCheckTarget(t *testing.T) {
 	if after := len(server.Keys(t, "locks-by-default")); !errors.Is(err, declined) || after != before {
 		t.Errorf("%d objects, then %d, %v", before, after, err)
 	}
+}
+
+func probesIn(keys []string) (count int) {
+	for _, key := range keys {
+		if strings.Contains(key, "/rbee-vault-probe-") {
+			count++
+		}
+	}
+	return count
 }
 
 func retained(t *Target) { t.Retain = 30 * 24 * time.Hour }
@@ -129,7 +143,7 @@ func TestCheckedProbeIsLockedBriefly(t *testing.T) {
 func TestCheckDirectory(t *testing.T) {
 	s := dirStore{t.TempDir()}
 	c, err := CheckTarget(t.Context(), s, nil)
-	if err != nil || !c.Exclusive || c.Probe != "" {
+	if err != nil || !c.Exclusive || len(c.Probes) > 0 {
 		t.Errorf("%+v, %v", c, err)
 	}
 	if _, err := CheckTarget(t.Context(), dirStore{s.dir + "/missing"}, nil); err == nil {

@@ -39,7 +39,7 @@ type targetCheckJSON struct {
 	CanRead          bool             `json:"can_read"`
 	CanList          bool             `json:"can_list"`
 	CanDelete        bool             `json:"can_delete"`
-	Probe            *string          `json:"probe"`
+	Probes           []string         `json:"probes"` // those that remain
 }
 
 func newTargetCheckJSON(t backup.Target, c backup.TargetCheck, err error) *targetCheckJSON {
@@ -52,7 +52,7 @@ func newTargetCheckJSON(t backup.Target, c backup.TargetCheck, err error) *targe
 		CanRead:          c.CanRead,
 		CanList:          c.CanList,
 		CanDelete:        c.CanDelete,
-		Probe:            wire.Nullable(c.Probe),
+		Probes:           notNil(c.Probes),
 	}
 	if err != nil {
 		text := err.Error()
@@ -165,8 +165,8 @@ func (a *app) showTargetCheck(t backup.Target, c backup.TargetCheck) {
 	if more := rights(c); t.Bucket() && len(more) > 0 {
 		a.ui.warn("target %s: the credential can also %s. Writing backups needs none of it: whoever takes this machine over can do the same", t.Name, strings.Join(more, ", "))
 	}
-	if c.Probe != "" {
-		a.ui.info("The probe %s remains there.", c.Probe)
+	for _, probe := range c.Probes {
+		a.ui.info("The probe %s remains there.", probe)
 	}
 }
 
