@@ -28,7 +28,7 @@ func (s *s3Store) check(ctx context.Context, confirm func(context.Context, strin
 	if err != nil {
 		return c, err
 	}
-	c.Exclusive = p.exclusive
+	c.Exclusive, c.Versions = p.exclusive, p.versions[0] != nil
 	if c.CanRead, err = s.canRead(ctx, p.name); err != nil {
 		return c, err
 	}

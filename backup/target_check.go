@@ -29,6 +29,9 @@ const (
 // is more than backups need.
 type TargetCheck struct {
 	Exclusive bool // a second object of the same name was refused
+	// Versions: the bucket keeps versions. Without them, a credential that may write can
+	// write over a backup, for it need not ask as this program does.
+	Versions bool
 	Lock      LockState
 	// DefaultRetention locks each new object of the bucket, as in "COMPLIANCE 30 days";
 	// "": none is known.

@@ -50,17 +50,17 @@ func TestCheckTarget(t *testing.T) {
 		probe  bool // remains
 		err    error
 	}{
-		{"root", testBucket, server.Root, nil, nil, TargetCheck{Exclusive: true, Lock: LockNone, CanRead: true, CanList: true, CanDelete: true}, false, nil},
-		{"root, lock", testBucket, server.Root, retained, nil, TargetCheck{Exclusive: true, Lock: LockProven, CanRead: true, CanList: true, CanDelete: true}, true, nil},
-		{"writer", testBucket, writer, nil, nil, TargetCheck{Exclusive: true, Lock: LockNone}, true, nil},
-		{"writer, lock", testBucket, writer, retained, nil, TargetCheck{Exclusive: true, Lock: LockNotProven}, true, nil},
+		{"root", testBucket, server.Root, nil, nil, TargetCheck{Exclusive: true, Versions: true, Lock: LockNone, CanRead: true, CanList: true, CanDelete: true}, false, nil},
+		{"root, lock", testBucket, server.Root, retained, nil, TargetCheck{Exclusive: true, Versions: true, Lock: LockProven, CanRead: true, CanList: true, CanDelete: true}, true, nil},
+		{"writer", testBucket, writer, nil, nil, TargetCheck{Exclusive: true, Versions: true, Lock: LockNone}, true, nil},
+		{"writer, lock", testBucket, writer, retained, nil, TargetCheck{Exclusive: true, Versions: true, Lock: LockNotProven}, true, nil},
 		{"writer, no versions", "plain", writer, nil, nil, TargetCheck{Exclusive: true, Lock: LockNone}, true, nil},
-		{"pruner, lock", testBucket, pruner, retained, nil, TargetCheck{Exclusive: true, Lock: LockProven, CanDelete: true}, true, nil},
-		{"replaces", testBucket, pruner, nil, unconditional, TargetCheck{Lock: LockNone, CanDelete: true}, false, ErrUnsupported},
-		{"replaces, known", testBucket, pruner, func(t *Target) { t.NoConditional = true }, unconditional, TargetCheck{Lock: LockNone, CanDelete: true}, false, nil},
-		{"lock not kept", testBucket, pruner, retained, unlocked, TargetCheck{Exclusive: true, Lock: LockBroken, CanDelete: true}, false, ErrUnsupported},
-		{"lock not kept, writer", testBucket, writer, retained, unlocked, TargetCheck{Exclusive: true, Lock: LockNotProven}, true, nil},
-		{"locks by default", "locks-by-default", server.Root, nil, nil, TargetCheck{Exclusive: true, Lock: LockNone, DefaultRetention: "COMPLIANCE 1 days", CanRead: true, CanList: true}, true, nil},
+		{"pruner, lock", testBucket, pruner, retained, nil, TargetCheck{Exclusive: true, Versions: true, Lock: LockProven, CanDelete: true}, true, nil},
+		{"replaces", testBucket, pruner, nil, unconditional, TargetCheck{Versions: true, Lock: LockNone, CanDelete: true}, false, ErrUnsupported},
+		{"replaces, known", testBucket, pruner, func(t *Target) { t.NoConditional = true }, unconditional, TargetCheck{Versions: true, Lock: LockNone, CanDelete: true}, false, nil},
+		{"lock not kept", testBucket, pruner, retained, unlocked, TargetCheck{Exclusive: true, Versions: true, Lock: LockBroken, CanDelete: true}, false, ErrUnsupported},
+		{"lock not kept, writer", testBucket, writer, retained, unlocked, TargetCheck{Exclusive: true, Versions: true, Lock: LockNotProven}, true, nil},
+		{"locks by default", "locks-by-default", server.Root, nil, nil, TargetCheck{Exclusive: true, Versions: true, Lock: LockNone, DefaultRetention: "COMPLIANCE 1 days", CanRead: true, CanList: true}, true, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			proxy.Strike(test.fault)

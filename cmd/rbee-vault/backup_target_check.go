@@ -34,6 +34,7 @@ type targetCheckJSON struct {
 	OK               bool             `json:"ok"`
 	Error            *string          `json:"error"`
 	Exclusive        bool             `json:"exclusive"`
+	Versions         bool             `json:"versions"`
 	Lock             backup.LockState `json:"lock"`
 	DefaultRetention *string          `json:"default_retention"`
 	CanRead          bool             `json:"can_read"`
@@ -47,6 +48,7 @@ func newTargetCheckJSON(t backup.Target, c backup.TargetCheck, err error) *targe
 		Target:           t.Name,
 		OK:               err == nil,
 		Exclusive:        c.Exclusive,
+		Versions:         c.Versions,
 		Lock:             c.Lock,
 		DefaultRetention: wire.Nullable(c.DefaultRetention),
 		CanRead:          c.CanRead,
@@ -155,6 +157,9 @@ func (a *app) showTargetCheck(t backup.Target, c backup.TargetCheck) {
 	a.ui.printf("%s: ok\n", t.Name)
 	if !c.Exclusive {
 		a.ui.warn("target %s: an object there can be replaced (--no-conditional)", t.Name)
+	}
+	if t.Bucket() && !c.Versions {
+		a.ui.warn("target %s: the bucket keeps no versions, so whoever has this credential can write over a backup", t.Name)
 	}
 	switch c.Lock {
 	case backup.LockProven:
