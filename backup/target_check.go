@@ -32,7 +32,7 @@ type TargetCheck struct {
 	// Versions: the bucket keeps versions. Without them, a credential that may write can
 	// write over a backup, for it need not ask as this program does.
 	Versions bool
-	Lock      LockState
+	Lock     LockState
 	// DefaultRetention locks each new object of the bucket, as in "COMPLIANCE 30 days";
 	// "": none is known.
 	DefaultRetention string
