@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -98,7 +99,7 @@ func runBackupTargetAdd(ctx context.Context, a *app, o backupTargetAddOptions, n
 			}
 			check, err := backup.CheckTarget(ctx, store, a.confirmProbe)
 			if err != nil {
-				return withHint(err, "Nothing was added. %s To add it without trying it: --no-check", failureHint(err))
+				return withHint(err, "%s", strings.TrimSpace(failureHint(err)+"\n  Nothing was added. To add it without trying it: --no-check"))
 			}
 			checked = newTargetCheckJSON(t, check, nil)
 			a.showTargetCheck(t, check)
