@@ -75,6 +75,31 @@ func openStore(ctx context.Context, t Target) (Store, error) {
 	return openS3(ctx, t, storePatience)
 }
 
+// failedStore is a store that cannot be opened on this machine. Other targets are not to
+// fail with it, so its error comes when it is used.
+type failedStore struct{ err error }
+
+// Put implements [Store].
+func (s failedStore) Put(context.Context, string, *io.SectionReader, [sha256.Size]byte) (Copy, error) {
+	return Copy{}, s.err
+}
+
+// Objects implements [Store].
+func (s failedStore) Objects(context.Context) iter.Seq2[Object, error] {
+	return func(yield func(Object, error) bool) { yield(Object{}, s.err) }
+}
+
+// Open implements [Store].
+func (s failedStore) Open(context.Context, string, string) (io.ReadCloser, error) { return nil, s.err }
+
+// Remove implements [Store].
+func (s failedStore) Remove(context.Context, string, string) error { return s.err }
+
+// check implements checker.
+func (s failedStore) check(context.Context, func(context.Context, string) error) (TargetCheck, error) {
+	return TargetCheck{}, s.err
+}
+
 // writerStore is a Writer, which takes one file and keeps nothing.
 type writerStore struct{ w io.Writer }
 

@@ -321,6 +321,10 @@ func TestS3DownloadFaults(t *testing.T) {
 			cut(1, 1000)(w, r, n, next)
 		}, registry.ErrNotFound},
 		{"expired", refusing(always, 400, "ExpiredToken"), ErrDenied},
+		{"redirect", func(w http.ResponseWriter, r *http.Request, _ int, _ http.Handler) {
+			w.Header().Set("Location", server.URL+r.URL.RequestURI()) // it is not followed
+			s3test.Refuse(w, 307, "TemporaryRedirect")
+		}, vault.ErrInvalid},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			proxy.Strike(test.fault)

@@ -69,8 +69,8 @@ func Targets(ctx context.Context, v *vault.Vault) ([]Target, error) {
 	return targets, nil
 }
 
-// OpenTarget returns the store of one of the vault's targets. An unknown name:
-// [registry.ErrNotFound].
+// OpenTarget returns the store of one of the vault's targets. It does not yet reach out to
+// it. An unknown name: [registry.ErrNotFound].
 func OpenTarget(ctx context.Context, v *vault.Vault, name string) (store Store, err error) {
 	err = v.View(ctx, func(tx *vault.Tx) error {
 		store, err = openTarget(ctx, tx, name)
@@ -95,7 +95,11 @@ func openTarget(ctx context.Context, tx *vault.Tx, name string) (Store, error) {
 		}
 		defer clear(t.Secret)
 		if t.Name == name {
-			return openStore(ctx, t)
+			s, err := openStore(ctx, t)
+			if err != nil {
+				return failedStore{err}, nil
+			}
+			return s, nil
 		}
 	}
 	return nil, fmt.Errorf("the target %s: %w", name, registry.ErrNotFound)

@@ -148,6 +148,28 @@ func TestPartOfTargets(t *testing.T) {
 	noFileHolds(t, dir, writer.Secret)
 }
 
+// TestTargetOfAnotherMachine: a target whose profile this machine does not have fails alone.
+func TestTargetOfAnotherMachine(t *testing.T) {
+	t.Setenv("HOME", t.TempDir())
+	v := vaulttest.Open(t, vaulttest.Config(t))
+	for _, target := range []backup.Target{{Name: "off", URL: "s3://" + bucket, Profile: "elsewhere"}, {Name: "usb", URL: "dir:" + vaulttest.Dir(t)}} {
+		if err := backup.AddTarget(t.Context(), v, target); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c, err := backup.Create(t.Context(), v, backup.CreateOptions{Targets: []string{"off", "usb"}})
+	if !errors.Is(err, backup.ErrPartial) || c.Copies[0].There() || !strings.Contains(c.Copies[0].Failed, `"elsewhere"`) || !c.Copies[1].There() {
+		t.Errorf("%+v, %v", c.Copies, err)
+	}
+	off, err := backup.OpenTarget(t.Context(), v, "off")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := backup.CheckTarget(t.Context(), off, nil); err == nil {
+		t.Error("it was checked")
+	}
+}
+
 // noFileHolds looks for a secret in each file below a directory.
 func noFileHolds(t *testing.T, dir, secret string) {
 	t.Helper()

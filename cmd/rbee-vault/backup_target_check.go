@@ -74,10 +74,7 @@ func runBackupTargetCheck(ctx context.Context, a *app, names []string) error {
 	}
 	var failed []error
 	for i, t := range targets {
-		check, err := backup.TargetCheck{}, stores[i].err
-		if err == nil {
-			check, err = backup.CheckTarget(ctx, stores[i].Store, a.confirmProbe)
-		}
+		check, err := backup.CheckTarget(ctx, stores[i], a.confirmProbe)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -106,15 +103,9 @@ func runBackupTargetCheck(ctx context.Context, a *app, names []string) error {
 	return fmt.Errorf("%w: %d of %d targets do not take a backup as they should", errPartial, len(failed), len(targets))
 }
 
-// openedStore is a store, or why there is none.
-type openedStore struct {
-	backup.Store
-	err error
-}
-
 // openTargets opens the stores of targets, of all without names. The vault is closed
 // before anything goes over the network.
-func (a *app) openTargets(ctx context.Context, names []string) (chosen []backup.Target, stores []openedStore, err error) {
+func (a *app) openTargets(ctx context.Context, names []string) (chosen []backup.Target, stores []backup.Store, err error) {
 	err = a.withVault(ctx, func(v *vault.Vault) error {
 		targets, err := backup.Targets(ctx, v)
 		if err != nil {
@@ -136,7 +127,10 @@ func (a *app) openTargets(ctx context.Context, names []string) (chosen []backup.
 		}
 		for _, t := range chosen {
 			store, err := backup.OpenTarget(ctx, v, t.Name)
-			stores = append(stores, openedStore{store, err})
+			if err != nil {
+				return err
+			}
+			stores = append(stores, store)
 		}
 		return nil
 	})
