@@ -73,9 +73,11 @@ func openS3(ctx context.Context, t Target, patience time.Duration) (*s3Store, er
 	if cfg.Region == "" {
 		cfg.Region = "us-east-1"
 	}
-	if c, ok := cfg.HTTPClient.(*awshttp.BuildableClient); ok { // now with the machine's own authorities
-		cfg.HTTPClient = &http.Client{Transport: onlyTLS{c.GetTransport()}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	c, ok := cfg.HTTPClient.(*awshttp.BuildableClient) // by now with the machine's own authorities
+	if !ok {
+		return nil, errors.New("the AWS configuration has replaced the HTTP client")
 	}
+	cfg.HTTPClient = &http.Client{Transport: onlyTLS{c.GetTransport()}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	cfg.Retryer = func() aws.Retryer { return newStoreRetryer() }
 	s := &s3Store{target: t}
 	s.target.Secret = nil
@@ -320,6 +322,10 @@ func (d *download) open() error {
 		return d.store.explain(d.ctx, err)
 	}
 	d.body = out.Body
+	if d.at > 0 && !strings.HasPrefix(aws.ToString(out.ContentRange), fmt.Sprintf("bytes %d-", d.at)) {
+		d.body.Close()
+		return fmt.Errorf("%w: %s cannot go on with a download in the middle", ErrUnsupported, d.store.where())
+	}
 	if d.at == 0 {
 		d.etag, d.size = out.ETag, aws.ToInt64(out.ContentLength)
 		d.deadline = time.Now().Add(storeTime + time.Duration(d.size/storeRate)*time.Second)
@@ -335,7 +341,7 @@ func (d *download) Read(p []byte) (int, error) {
 		switch {
 		case err == nil && time.Now().After(d.deadline):
 			return n, fmt.Errorf("%w: %s sends too slowly", ErrUnreachable, d.store.where())
-		case err == nil, errors.Is(err, io.EOF) && d.at == d.size:
+		case err == nil, errors.Is(err, io.EOF): // io.ErrUnexpectedEOF is another: the body is short
 			return n, err
 		case d.ctx.Err() != nil:
 			return n, d.ctx.Err()

@@ -320,6 +320,13 @@ func TestS3DownloadFaults(t *testing.T) {
 			}
 			cut(1, 1000)(w, r, n, next)
 		}, registry.ErrNotFound},
+		{"ranges ignored", func(w http.ResponseWriter, r *http.Request, n int, next http.Handler) {
+			if n > 0 {
+				w.Write(content)
+				return
+			}
+			cut(1, 1000)(w, r, n, next)
+		}, ErrUnsupported},
 		{"expired", refusing(always, 400, "ExpiredToken"), ErrDenied},
 		{"redirect", func(w http.ResponseWriter, r *http.Request, _ int, _ http.Handler) {
 			w.Header().Set("Location", server.URL+r.URL.RequestURI()) // it is not followed

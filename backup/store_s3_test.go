@@ -144,6 +144,7 @@ func TestS3Store(t *testing.T) {
 	server.Hide(t, testBucket, "fleet/"+newer)
 	server.Overwrite(t, testBucket, "fleet/deeper/"+newer, "not of this target")
 	server.Overwrite(t, testBucket, "fleet/notes.txt", "no backup")
+	server.Overwrite(t, testBucket, "fleet/"+older+".copy", "its name begins the same")
 
 	list := objects(t, s)
 	if len(list) != 3 || list[0].Name != newer || list[0].Version != first.Version || !list[0].Hidden || list[0].Size != 5 || list[2].Name != older || list[2].Hidden {
@@ -310,6 +311,31 @@ func TestS3Addresses(t *testing.T) {
 	_, err := putText(t.Context(), openTestStore(t, bucketTarget("", secret)), objectCalled(1), "content")
 	if err == nil || !strings.Contains(err.Error(), "TLS") {
 		t.Error(err)
+	}
+}
+
+// TestS3TLS: a server with TLS is reached if this machine knows its authority.
+func TestS3TLS(t *testing.T) {
+	server := s3test.Start(t)
+	server.Bucket(t, testBucket, true)
+	proxy, authority := server.TLSProxy(t)
+	target := bucketTarget(proxy.URL, server.Root)
+	if _, err := putText(t.Context(), openTestStore(t, target), objectCalled(1), "content"); !errors.Is(err, ErrDenied) || !strings.Contains(err.Error(), "AWS_CA_BUNDLE") {
+		t.Error(err)
+	}
+	t.Setenv("AWS_CA_BUNDLE", authority)
+	s := openTestStore(t, target)
+	name := objectCalled(1)
+	if _, err := putText(t.Context(), s, name, "content"); err != nil {
+		t.Fatal(err)
+	}
+	if got := readText(t, s, name, ""); got != "content" {
+		t.Error(got)
+	}
+	for _, r := range proxy.Requests() {
+		if r.Method == http.MethodPut && (r.Header.Get("If-None-Match") != "*" || r.Header.Get("X-Amz-Trailer") != "") {
+			t.Errorf("%v", r.Header)
+		}
 	}
 }
 

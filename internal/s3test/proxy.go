@@ -2,11 +2,14 @@ package s3test
 
 import (
 	"bytes"
+	"encoding/pem"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -31,6 +34,23 @@ type Fault func(w http.ResponseWriter, r *http.Request, n int, next http.Handler
 // Proxy starts a proxy. It ends with the test.
 func (s *Server) Proxy(t testing.TB) *Proxy {
 	t.Helper()
+	return s.proxy(t, httptest.NewServer)
+}
+
+// TLSProxy is Proxy with TLS. authority is the file of its certificate.
+func (s *Server) TLSProxy(t testing.TB) (p *Proxy, authority string) {
+	t.Helper()
+	authority = filepath.Join(t.TempDir(), "authority.pem")
+	return s.proxy(t, func(h http.Handler) *httptest.Server {
+		server := httptest.NewTLSServer(h)
+		block := &pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}
+		must(t, 0, os.WriteFile(authority, pem.EncodeToMemory(block), 0o600))
+		return server
+	}), authority
+}
+
+func (s *Server) proxy(t testing.TB, start func(http.Handler) *httptest.Server) *Proxy {
+	t.Helper()
 	to, err := url.Parse(s.URL)
 	must(t, 0, err)
 	next := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
@@ -38,7 +58,7 @@ func (s *Server) Proxy(t testing.TB) *Proxy {
 		r.Out.Host = r.In.Host // it is signed
 	}}
 	p := &Proxy{}
-	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	proxy := start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fault, n := p.note(r)
 		if fault == nil {
 			next.ServeHTTP(w, r)
