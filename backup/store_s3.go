@@ -179,7 +179,9 @@ func (s *s3Store) versions(ctx context.Context, prefix string) iter.Seq2[types.O
 		pages := s3.NewListObjectVersionsPaginator(s.client, &s3.ListObjectVersionsInput{Bucket: &s.bucket, Prefix: &prefix})
 		var last types.ObjectVersion
 		for first := true; pages.HasMorePages(); first = false {
-			page, err := pages.NextPage(ctx)
+			limited, cancel := context.WithTimeout(ctx, storeTime)
+			page, err := pages.NextPage(limited)
+			cancel()
 			if code := status(err); first && (code == http.StatusNotImplemented || code == http.StatusMethodNotAllowed) {
 				s.objects(ctx, prefix, yield)
 				return
@@ -203,7 +205,9 @@ func (s *s3Store) versions(ctx context.Context, prefix string) iter.Seq2[types.O
 func (s *s3Store) objects(ctx context.Context, prefix string, yield func(types.ObjectVersion, error) bool) {
 	pages := s3.NewListObjectsV2Paginator(s.client, &s3.ListObjectsV2Input{Bucket: &s.bucket, Prefix: &prefix})
 	for pages.HasMorePages() {
-		page, err := pages.NextPage(ctx)
+		limited, cancel := context.WithTimeout(ctx, storeTime)
+		page, err := pages.NextPage(limited)
+		cancel()
 		if err != nil {
 			yield(types.ObjectVersion{}, s.explain(ctx, err))
 			return
@@ -280,12 +284,14 @@ func (s *s3Store) Remove(ctx context.Context, name, version string) error {
 // hides what another store has.
 func (s *s3Store) remove(ctx context.Context, name string, version *string) error {
 	key := s.prefix + name
-	_, err := s.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &s.bucket, Key: &key, VersionId: version})
+	limited, cancel := context.WithTimeout(ctx, storeTime)
+	defer cancel()
+	_, err := s.client.DeleteObject(limited, &s3.DeleteObjectInput{Bucket: &s.bucket, Key: &key, VersionId: version})
 	if err == nil {
 		return nil
 	}
 	if code := status(err); code == http.StatusForbidden || code == http.StatusBadRequest {
-		held, e := s.client.GetObjectRetention(ctx, &s3.GetObjectRetentionInput{Bucket: &s.bucket, Key: &key, VersionId: version})
+		held, e := s.client.GetObjectRetention(limited, &s3.GetObjectRetentionInput{Bucket: &s.bucket, Key: &key, VersionId: version})
 		if e == nil && held.Retention != nil && aws.ToTime(held.Retention.RetainUntilDate).After(time.Now()) {
 			return fmt.Errorf("%q %w until %s", name, ErrLocked, held.Retention.RetainUntilDate.UTC().Format(time.RFC3339))
 		}

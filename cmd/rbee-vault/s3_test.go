@@ -32,7 +32,7 @@ func theS3(ts *testscript.TestScript) *s3test.Server {
 }
 
 // s3Server is s3 start: starts an S3 server at $S3_URL with the bucket fleet, which locks, and
-// the bucket plain, which keeps no versions. The users root, writer, who may only write, and
+// the buckets plain, which keeps no versions, and defaults, which locks each object. The users root, writer, who may only write, and
 // reader have the secrets in root.key, writer.key and reader.key. s3 hide KEY puts a delete
 // marker over an object of fleet, s3 overwrite KEY another version.
 func s3Server(ts *testscript.TestScript, neg bool, args []string) {
@@ -44,6 +44,8 @@ func s3Server(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Setenv("S3_ROOT", server.Root.AccessKey)
 		server.Bucket(t, "fleet", true)
 		server.PlainBucket(t, "plain")
+		server.Bucket(t, "defaults", true)
+		server.LockByDefault(t, "defaults", 1)
 		users := map[string]s3test.Credential{"root": server.Root, "writer": server.User(t, "writer"), "reader": server.User(t, "reader")}
 		for name, c := range users {
 			ts.Check(os.WriteFile(ts.MkAbs(name+".key"), []byte(c.Secret+"\n"), 0o600))
