@@ -9,12 +9,14 @@ import (
 	"net"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/rbee-keeper/rbee-vault/internal/unixsocket"
 )
 
 // connection is one client's connection, with what it has bound.
 type connection struct {
 	server *Server
-	peer   peer
+	peer   unixsocket.Peer
 	binds  binds
 }
 

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/rbee-keeper/rbee-vault/internal/unixsocket"
 	"github.com/rbee-keeper/rbee-vault/registry"
 )
 
@@ -163,17 +164,17 @@ func (s *Server) serveConn(ctx context.Context, conn net.Conn) {
 }
 
 // admit returns who made a connection, or an error where it is not our own user.
-func (s *Server) admit(conn net.Conn) (peer, error) {
-	unix, ok := conn.(*net.UnixConn)
+func (s *Server) admit(conn net.Conn) (unixsocket.Peer, error) {
+	c, ok := conn.(*net.UnixConn)
 	if !ok {
-		return peer{}, errors.New("it is not over a unix socket")
+		return unixsocket.Peer{}, errors.New("it is not over a unix socket")
 	}
-	p, err := peerOf(unix)
+	p, err := unixsocket.PeerOf(c)
 	if err != nil {
-		return peer{}, err
+		return unixsocket.Peer{}, err
 	}
-	if p.uid != s.uid {
-		return peer{}, fmt.Errorf("uid %d is not ours", p.uid)
+	if p.UID != s.uid {
+		return unixsocket.Peer{}, fmt.Errorf("uid %d is not ours", p.UID)
 	}
 	return p, nil
 }

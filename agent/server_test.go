@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/rbee-keeper/rbee-vault/internal/unixsocket"
 	"github.com/rbee-keeper/rbee-vault/registry"
 	"github.com/rbee-keeper/rbee-vault/vault"
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
@@ -152,7 +153,7 @@ func TestPeer(t *testing.T) {
 		served bool
 	}{"ours": {os.Getuid(), true}, "another's": {os.Getuid() + 1, false}} {
 		s.uid = row.uid
-		l, err := Listen(shortDir(t) + "/agent")
+		l, err := unixsocket.Listen(shortDir(t) + "/agent")
 		check(t, err)
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rbee-keeper/rbee-vault/agent"
+	"github.com/rbee-keeper/rbee-vault/internal/unixsocket"
 	"github.com/rbee-keeper/rbee-vault/internal/wire"
 	"github.com/rbee-keeper/rbee-vault/registry"
 )
@@ -91,7 +92,7 @@ func (o socketOptions) path() (string, error) {
 // listen returns the socket that the service manager passes, or makes one.
 func (o socketOptions) listen() (*net.UnixListener, error) {
 	if o.socket == "" {
-		if l, err := agent.Inherited(os.Getenv); l != nil || err != nil {
+		if l, err := unixsocket.Inherited(os.Getenv); l != nil || err != nil {
 			return l, err
 		}
 	}
@@ -99,7 +100,7 @@ func (o socketOptions) listen() (*net.UnixListener, error) {
 	if err != nil {
 		return nil, err
 	}
-	return agent.Listen(path)
+	return unixsocket.Listen(path)
 }
 
 type agentJSON struct {

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rbee-keeper/rbee-vault/agent"
+	"github.com/rbee-keeper/rbee-vault/internal/unixsocket"
 	"github.com/rbee-keeper/rbee-vault/registry"
 )
 
@@ -123,7 +124,7 @@ func withAgent(ctx context.Context, a *app, s *session, fn func(dir, socket stri
 			err = e
 		}
 	}()
-	l, err := agent.Listen(filepath.Join(dir, "agent.sock"))
+	l, err := unixsocket.Listen(filepath.Join(dir, "agent.sock"))
 	if err != nil {
 		return err
 	}

@@ -1,4 +1,4 @@
-package agent
+package unixsocket
 
 import (
 	"errors"
@@ -12,7 +12,7 @@ import (
 )
 
 // ErrInUse: somebody answers at the socket already.
-var ErrInUse = errors.New("another agent answers at the socket")
+var ErrInUse = errors.New("another process answers at the socket")
 
 // Listen makes the socket at path for our user alone: 0600, in a directory of 0700, which
 // it makes where it is missing. It replaces a socket that nobody answers at. One that
