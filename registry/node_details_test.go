@@ -177,7 +177,7 @@ func TestChangesOfDetails(t *testing.T) {
 		after := richNode()
 		change(&after)
 		count := 0
-		for range changesBetween([]Node{richNode()}, []Node{after}) {
+		for range Changes([]Node{richNode()}, []Node{after}) {
 			count++
 		}
 		if count != 1 {

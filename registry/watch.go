@@ -60,7 +60,7 @@ func (r *Registry) Watch(ctx context.Context) iter.Seq2[Change, error] {
 				fail(err)
 				return
 			}
-			for c := range changesBetween(before, after) {
+			for c := range Changes(before, after) {
 				if !yield(c, nil) {
 					return
 				}
@@ -84,8 +84,9 @@ func (c Change) clone() Change {
 	return c
 }
 
-// changesBetween compares two lists, which are sorted by name.
-func changesBetween(before, after []Node) iter.Seq[Change] {
+// Changes compares two lists of nodes, as [Registry.ListNodes] returns them, and yields what
+// happened between them.
+func Changes(before, after []Node) iter.Seq[Change] {
 	return func(yield func(Change) bool) {
 		for len(before)+len(after) > 0 {
 			var c Change

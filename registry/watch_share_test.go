@@ -12,7 +12,7 @@ func TestWatchSharesNothing(t *testing.T) {
 	before := []Node{richNode()}
 	after := []Node{richNode().normalized()}
 	after[0].SSHUser = "other"
-	for c := range changesBetween(before, after) {
+	for c := range Changes(before, after) {
 		for _, n := range []*Node{c.Before, c.After} {
 			n.Name = "changed"
 			n.Backends[0] = "changed"

@@ -78,15 +78,19 @@ func (o *socketOptions) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&o.socket, "socket", "", "the agent's socket `PATH` (default $XDG_RUNTIME_DIR/rbee-vault/agent.sock)")
 }
 
-func (o socketOptions) path() (string, error) {
-	if o.socket != "" {
-		return filepath.Abs(o.socket)
+func (o socketOptions) path() (string, error) { return socketPath(o.socket, "agent.sock") }
+
+// socketPath is the path that the operator gave, or the one with this name in the directory
+// for the user's sockets.
+func socketPath(given, name string) (string, error) {
+	if given != "" {
+		return filepath.Abs(given)
 	}
 	dir := os.Getenv("XDG_RUNTIME_DIR")
 	if !filepath.IsAbs(dir) {
 		return "", usagef("$XDG_RUNTIME_DIR is not set, so --socket PATH is needed")
 	}
-	return filepath.Join(dir, "rbee-vault", "agent.sock"), nil
+	return filepath.Join(dir, "rbee-vault", name), nil
 }
 
 // listen returns the socket that the service manager passes, or makes one.
