@@ -39,7 +39,6 @@ type served struct {
 	socket   string
 	tcp      string // address
 	client   *http.Client
-	log      *bytes.Buffer
 	stop     func() error
 }
 
