@@ -89,10 +89,7 @@ func (s *Server) keeperList(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, err)
 		return
 	}
-	if nodes == nil {
-		nodes = []registry.Node{}
-	}
-	s.answer(w, http.StatusOK, map[string][]registry.Node{"nodes": nodes})
+	s.answer(w, http.StatusOK, map[string][]registry.Node{"nodes": append([]registry.Node{}, nodes...)})
 }
 
 func (s *Server) keeperRemove(w http.ResponseWriter, r *http.Request) {

@@ -55,8 +55,8 @@ func (a *countedAnswer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 func (s *Server) writeMetrics(w http.ResponseWriter, r *http.Request) {
 	byStatus := map[registry.Status]int{}
 	err := s.cfg.Registry(r.Context(), func(reg *registry.Registry) error {
-		nodes, err := reg.ListNodes(r.Context())
-		for _, n := range nodes {
+		nodes, err := reg.Snapshot(r.Context())
+		for n := range nodes.All() {
 			byStatus[n.Status]++
 		}
 		return err

@@ -35,7 +35,7 @@ type hub struct {
 
 	mu      sync.Mutex // guards what follows
 	ready   bool       // nodes was read
-	nodes   []registry.Node
+	nodes   registry.Snapshot
 	number  int64   // of the newest change
 	recent  []event // the newest changes, in their order
 	streams map[*stream]bool
@@ -90,14 +90,14 @@ func (h *hub) run(ctx context.Context) {
 
 // look compares the nodes with those of the last look, and tells the streams.
 func (h *hub) look(ctx context.Context, r *registry.Registry) error {
-	nodes, err := r.ListNodes(ctx)
+	nodes, err := r.Snapshot(ctx)
 	if err != nil {
 		return err
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.ready {
-		for c := range registry.Changes(h.nodes, nodes) {
+		for c := range nodes.Since(h.nodes) {
 			h.tell(c)
 		}
 	}
@@ -126,9 +126,9 @@ func (h *hub) tell(c registry.Change) {
 // joined is what a stream begins with.
 type joined struct {
 	stream *stream
-	resume bool            // the client knows everything up to missed
-	missed []event         // if resume
-	list   []registry.Node // else: all nodes, as of the change number
+	resume bool              // the client knows everything up to missed
+	missed []event           // if resume
+	list   registry.Snapshot // else: all nodes, as of the change number
 	number int64
 }
 
@@ -220,7 +220,7 @@ func (s *Server) watchNodes(w http.ResponseWriter, r *http.Request) {
 	out.control.SetReadDeadline(time.Time{}) // the request was read
 	err = out.control.Flush()                // the client knows that it watches, also where nothing happens
 	if err == nil && !j.resume {
-		err = out.send("list", j.number, map[string][]registry.Node{"nodes": append([]registry.Node{}, j.list...)})
+		err = out.send("list", j.number, map[string][]registry.Node{"nodes": append([]registry.Node{}, j.list.Nodes()...)})
 	}
 	for _, e := range j.missed {
 		if err == nil {
