@@ -177,11 +177,7 @@ func TestChangesOfDetails(t *testing.T) {
 		rich, after := richNode(), richNode()
 		change(&after)
 		count := 0
-<<<<<<< HEAD
-		for range Changes([]Node{richNode()}, []Node{after}) {
-=======
 		for range (Snapshot{[]*Node{&after}}).Since(Snapshot{[]*Node{&rich}}) {
->>>>>>> main
 			count++
 		}
 		if count != 1 {
