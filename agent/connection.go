@@ -92,7 +92,11 @@ func (c *connection) lock(ctx context.Context, message byte, passphrase []byte) 
 		return errors.New("a connection with a bind does not lock and unlock")
 	}
 	if message == msgLock {
-		return c.server.lock.close(ctx, passphrase)
+		err := c.server.lock.close(ctx, passphrase)
+		if err == nil {
+			c.server.keys.Forget()
+		}
+		return err
 	}
 	return c.server.lock.unlock(ctx, passphrase)
 }

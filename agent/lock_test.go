@@ -64,12 +64,18 @@ func TestLock(t *testing.T) {
 		}
 	}
 	want(true, "at first")
+	if a.Server.keys.Len() != 1 {
+		t.Error("the key was not kept for the next signature")
+	}
 	if other.unlocks("planted") || other.locks("") {
 		t.Error("unlocked what was not locked, or locked with no passphrase")
 	}
 	want(true, "still")
 	if !other.locks("planted") {
 		t.Fatal("not locked")
+	}
+	if a.Server.keys.Len() != 0 {
+		t.Error("a locked agent keeps a private key")
 	}
 	want(false, "locked")
 	if other.locks("second") {

@@ -68,6 +68,7 @@ func (c Config) now() func() time.Time {
 type Server struct {
 	cfg     Config
 	uid     int
+	keys    registry.KeyCache
 	auditor *auditor
 	lock    lock
 }
@@ -77,7 +78,8 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Registry == nil {
 		return nil, errors.New("new agent: no registry")
 	}
-	s := &Server{cfg: cfg, uid: os.Getuid(), auditor: newAuditor()}
+	s := &Server{cfg: cfg, uid: os.Getuid()}
+	s.auditor = newAuditor(&s.keys)
 	s.lock = lock{now: cfg.now(), sleep: sleep, attempt: make(chan struct{}, 1)}
 	s.lock.last = s.lock.now()
 	if cfg.IdleLock > 0 {
@@ -86,6 +88,7 @@ func New(cfg Config) (*Server, error) {
 			return nil, fmt.Errorf("new agent: idle lock: %w", err)
 		}
 		s.lock.idle, s.lock.own = cfg.IdleLock, own
+		s.keys.Lifetime = min(cfg.IdleLock, time.Minute)
 	}
 	s.cfg.Passphrase = nil
 	return s, nil
@@ -98,6 +101,7 @@ func New(cfg Config) (*Server, error) {
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
+	defer s.keys.Forget()
 	defer running.Wait()
 	defer cancel()
 	running.Go(func() {

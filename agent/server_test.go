@@ -286,19 +286,19 @@ func TestLimit(t *testing.T) {
 func TestGroup(t *testing.T) {
 	f := newFleet(t)
 	key := f.addKey(t, "a")
-	au := newAuditor()
+	au := newAuditor(&registry.KeyCache{})
 	au.turn <- struct{}{} // a commit is under way
 	var wg sync.WaitGroup
 	for range 20 {
 		wg.Go(func() {
-			if _, err := au.audit(t.Context(), f.Registry, registry.Signature{Fingerprint: ssh.FingerprintSHA256(key), Namespace: "git"}); err != nil {
+			if _, err := au.sign(t.Context(), f.Registry, fileRequest(ssh.FingerprintSHA256(key))); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 	var gone error
 	wg.Go(func() {
-		_, gone = au.audit(t.Context(), f.Registry, registry.Signature{Fingerprint: "SHA256:gone"})
+		_, gone = au.sign(t.Context(), f.Registry, fileRequest("SHA256:gone"))
 	})
 	for waiting := 0; waiting < 21; runtime.Gosched() {
 		au.mu.Lock()
@@ -307,7 +307,7 @@ func TestGroup(t *testing.T) {
 	}
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := au.audit(cancelled, f.Registry, registry.Signature{Fingerprint: "SHA256:late"}); !errors.Is(err, context.Canceled) {
+	if _, err := au.sign(cancelled, f.Registry, fileRequest("SHA256:late")); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v, want the context's end", err)
 	}
 	<-au.turn
@@ -318,4 +318,8 @@ func TestGroup(t *testing.T) {
 	if rows, instants := f.signatureRows(t); rows != 20 || instants != 1 {
 		t.Errorf("%d rows, of %d instants", rows, instants)
 	}
+}
+
+func fileRequest(fingerprint string) registry.SignatureRequest {
+	return registry.SignatureRequest{Signature: registry.Signature{Fingerprint: fingerprint, Namespace: "git"}, Data: []byte("data")}
 }
