@@ -28,7 +28,7 @@ attacker on the network can be. A key that changed is never accepted here.
 
 --discover also asks each machine what it has, and stores its backends and devices.
 --watch checks again and again, prints only changes after the first time, and ends with
-Ctrl-C (exit 130). It keeps the vault open, so a rotation has to wait for it.
+Ctrl-C (exit 130). A rotation by another process does not have to wait for its end.
 
 The exit code is 3 if a node is not online, or could not be asked what it has.`,
 		Example: `  rbee-vault check
@@ -95,8 +95,12 @@ func runCheck(ctx context.Context, a *app, o checkOptions, args []string) error 
 	if err != nil {
 		return err
 	}
-	return a.withRegistry(ctx, func(r *registry.Registry) error {
-		nodes, err := selection.nodes(ctx, a, r)
+	return a.withSession(ctx, func(s *session) error {
+		var nodes []registry.Node
+		err := s.lend(ctx, func(r *registry.Registry) (err error) {
+			nodes, err = selection.nodes(ctx, a, r)
+			return err
+		})
 		if err != nil {
 			return err
 		}
@@ -106,7 +110,7 @@ func runCheck(ctx context.Context, a *app, o checkOptions, args []string) error 
 			}
 			return nil
 		}
-		c := newChecker(a, o, r, &hive.Dialer{Registry: r, Timeout: o.timeout}, nodes)
+		c := newChecker(a, o, sessionStore{s}, &sessionDialer{session: s, timeout: o.timeout}, nodes)
 		if o.watch {
 			return c.watch(ctx)
 		}

@@ -34,12 +34,22 @@ type checkStore interface {
 
 var _ checkStore = (*registry.Registry)(nil)
 
+// nodeDialer connects to nodes by their names.
+type nodeDialer interface {
+	DialProbe(ctx context.Context, name string) (*hive.Conn, hive.Result, error)
+}
+
+var (
+	_ nodeDialer = (*hive.Dialer)(nil)
+	_ nodeDialer = (*sessionDialer)(nil)
+)
+
 // checker checks nodes, one round after the other.
 type checker struct {
 	app    *app
 	opts   checkOptions
 	store  checkStore
-	dialer *hive.Dialer
+	dialer nodeDialer
 
 	names    []string                   // of the nodes
 	statuses map[string]registry.Status // that the nodes have
@@ -47,7 +57,7 @@ type checker struct {
 	asked    map[string]bool            // nodes whose first contact was decided
 }
 
-func newChecker(a *app, o checkOptions, store checkStore, d *hive.Dialer, nodes []registry.Node) *checker {
+func newChecker(a *app, o checkOptions, store checkStore, d nodeDialer, nodes []registry.Node) *checker {
 	c := &checker{
 		app: a, opts: o, store: store, dialer: d,
 		statuses: map[string]registry.Status{}, last: map[string]checked{}, asked: map[string]bool{},

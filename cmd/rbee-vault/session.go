@@ -66,6 +66,19 @@ func (a *app) openSession(ctx context.Context) (*session, error) {
 	return &session{Session: s}, nil
 }
 
+// withSession opens the vault, runs fn and closes it.
+func (a *app) withSession(ctx context.Context, fn func(*session) error) error {
+	s, err := a.openSession(ctx)
+	if err != nil {
+		return err
+	}
+	err = fn(s)
+	if e := s.Close(); err == nil {
+		err = e
+	}
+	return err
+}
+
 // lend is an [agent.Lender].
 func (s *session) lend(ctx context.Context, use func(*registry.Registry) error) error {
 	return s.Use(ctx, func(v *vault.Vault) error { return use(s.of(v)) })
