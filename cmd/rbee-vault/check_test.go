@@ -10,7 +10,8 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"strconv"
+	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -34,30 +35,31 @@ func (b *batches) UpdateStates(ctx context.Context, states []registry.State) (re
 	return b.Registry.UpdateStates(ctx, states)
 }
 
-// TestCheckHundredNodes: one check finds a hundred nodes behind four servers online, pins
-// their keys, and stores all states in one batch.
+// TestCheckHundredNodes: one check finds a hundred nodes, each at a port of its own of ten
+// servers, online, pins their keys, and stores all states in one batch. No
+// connection and no goroutine is left behind.
 func TestCheckHundredNodes(t *testing.T) {
 	store := &batches{Registry: registry.New(vaulttest.New(t))}
 	key, err := store.GenerateSSHKey(t.Context(), "ed25519", "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var servers []sshdtest.Server
-	for range 4 {
-		servers = append(servers, sshdtest.Start(t, key.PublicKey))
+	const count, servers = 100, 10 // an sshd listens on 16 ports at most
+	ports := freePorts(t, count)
+	var s sshdtest.Server
+	for listen := range slices.Chunk(ports, count/servers) {
+		options := []string{"MaxStartups 200"}
+		for _, port := range listen {
+			options = append(options, fmt.Sprintf("ListenAddress 127.0.0.1:%d", port))
+		}
+		s = sshdtest.Start(t, key.PublicKey, options...)
 	}
-	const count = 100
 	var names []string
 	for i := range count {
-		s := servers[i%len(servers)]
-		port, err := strconv.ParseUint(s.Port, 10, 16)
-		if err != nil {
-			t.Fatal(err)
-		}
 		name := fmt.Sprintf("hive-%03d", i)
 		names = append(names, name)
 		err = store.CreateNode(t.Context(), registry.Node{
-			Name: name, SSHHost: s.Host, SSHPort: uint16(port), SSHUser: s.User,
+			Name: name, SSHHost: s.Host, SSHPort: ports[i], SSHUser: s.User,
 			GitRepoURL: "https://example.org/rbee.git", GitBranch: "main", InstallPath: "/opt/rbee",
 		})
 		if err != nil {
@@ -76,9 +78,13 @@ func TestCheckHundredNodes(t *testing.T) {
 	a.ui = newUI(t.Context(), a, &out, &errs)
 	o := checkOptions{timeout: time.Minute, acceptNew: true}
 	c := newChecker(a, o, store, &hive.Dialer{Registry: store.Registry, Timeout: o.timeout}, nodes)
+	before, goroutines := openFiles(t), runtime.NumGoroutine()
 	if err := c.once(t.Context()); err != nil {
 		t.Errorf("%v\n%s", err, errs.String())
 	}
+	waitFor(t, "connections to end", func() bool {
+		return openFiles(t) <= before+16 && runtime.NumGoroutine() <= goroutines+16 // the database
+	})
 	if err := a.ui.flush(); err != nil {
 		t.Fatal(err)
 	}
@@ -104,6 +110,29 @@ func TestCheckHundredNodes(t *testing.T) {
 			t.Errorf("%s: %s, %s", n.Name, n.Status, n.LastConnected)
 		}
 	}
+}
+
+// freePorts returns ports of the loopback address that nobody listens on.
+func freePorts(t *testing.T, n int) (ports []uint16) {
+	t.Helper()
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close() // at the end: no port twice
+		ports = append(ports, uint16(l.Addr().(*net.TCPAddr).Port))
+	}
+	return ports
+}
+
+// openFiles returns how many descriptors the process has.
+func openFiles(t *testing.T) int {
+	list, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Error(err)
+	}
+	return len(list)
 }
 
 // checkFleet makes a vault with nodes for the servers. They use one key.
