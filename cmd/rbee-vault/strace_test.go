@@ -24,7 +24,7 @@ const tracedCalls = "trace=open,openat,creat,memfd_create,write,writev,pwrite64,
 
 // straced is a trace of a run, with arguments as they were.
 type straced struct {
-	t     *testing.T
+	t     testing.TB
 	lines [][]byte
 }
 
@@ -59,7 +59,7 @@ func (h *hives) strace(meanwhile func(pid int), args ...string) straced {
 
 var hexByte = regexp.MustCompile(`\\x[0-9a-f]{2}`)
 
-func readTrace(t *testing.T, file string) straced {
+func readTrace(t testing.TB, file string) straced {
 	t.Helper()
 	f, err := os.Open(file)
 	if err != nil {
