@@ -127,7 +127,7 @@ func TestAgent(t *testing.T) {
 	}
 	h.wantLogin(pinned, true)
 	h.wantLogin(stranger, false)
-	h.expect(exitExists, "another agent answers", "agent")
+	h.expect(exitExists, "another process answers", "agent")
 	var status agentStatusJSON
 	if err := json.Unmarshal([]byte(h.must("agent", "status", "--json")), &status); err != nil {
 		t.Fatal(err)

@@ -34,6 +34,7 @@ type app struct {
 	byPassphrase    bool
 	json            bool
 	noInput         bool
+	muted           bool // age plugins may not ask any more: the vault opens again
 	yes             bool
 	quiet           bool
 	debug           bool

@@ -55,7 +55,7 @@ func (a *app) openSession(ctx context.Context) (*session, error) {
 		case err == nil && !opened:
 			// What was accepted was accepted for this one.
 			opened, cfg.ConfirmSigner, cfg.AcceptRollback = true, nil, false
-			a.noInput = true // for plugins too
+			a.muted = true
 		}
 		return v, err
 	}
