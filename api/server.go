@@ -31,9 +31,8 @@ const (
 // MinToken is the least length of a token, in bytes.
 const MinToken = 32
 
-// Lender lends the open registry for the time of use, or returns why it cannot. It may
-// wait, until ctx ends, while the vault is closed and opened again.
-type Lender func(ctx context.Context, use func(*registry.Registry) error) error
+// Lender lends the open registry; see [agent.Lender]. [registry.Session.Use] is one.
+type Lender = agent.Lender
 
 // Problem is what an error means to a client: the exit code and the name that the command
 // has for it, and the next step.

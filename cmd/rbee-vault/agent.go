@@ -149,9 +149,9 @@ func runAgent(ctx context.Context, a *app, o agentOptions) error {
 }
 
 // serveAgent serves until ctx ends, which is no error.
-func serveAgent(ctx context.Context, a *app, s *session, l *net.UnixListener, cfg agent.Config, unbound []string) error {
-	cfg.Registry = s.lend
-	err := s.lend(ctx, func(r *registry.Registry) error {
+func serveAgent(ctx context.Context, a *app, s *registry.Session, l *net.UnixListener, cfg agent.Config, unbound []string) error {
+	cfg.Registry = s.Use
+	err := s.Use(ctx, func(r *registry.Registry) error {
 		for _, name := range unbound {
 			k, err := findSSHKey(ctx, r, name)
 			if err != nil {

@@ -95,9 +95,9 @@ func runCheck(ctx context.Context, a *app, o checkOptions, args []string) error 
 	if err != nil {
 		return err
 	}
-	return a.withSession(ctx, func(s *session) error {
+	return a.withSession(ctx, func(s *registry.Session) error {
 		var nodes []registry.Node
-		err := s.lend(ctx, func(r *registry.Registry) (err error) {
+		err := s.Use(ctx, func(r *registry.Registry) (err error) {
 			nodes, err = selection.nodes(ctx, a, r)
 			return err
 		})

@@ -68,9 +68,9 @@ func runExec(ctx context.Context, a *app, o execOptions, args []string, dash int
 		return err
 	}
 	command := strings.Join(args[dash:], " ")
-	return a.withSession(ctx, func(s *session) error {
+	return a.withSession(ctx, func(s *registry.Session) error {
 		var names []string
-		err := s.lend(ctx, func(r *registry.Registry) (err error) {
+		err := s.Use(ctx, func(r *registry.Registry) (err error) {
 			names, err = selection.names(ctx, a, r)
 			return err
 		})

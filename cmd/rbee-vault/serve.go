@@ -15,6 +15,7 @@ import (
 	"github.com/rbee-keeper/rbee-vault/agent"
 	"github.com/rbee-keeper/rbee-vault/api"
 	"github.com/rbee-keeper/rbee-vault/internal/unixsocket"
+	"github.com/rbee-keeper/rbee-vault/registry"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
@@ -99,12 +100,12 @@ func runServe(ctx context.Context, a *app, o serveOptions) error {
 }
 
 // serveRegistry serves until ctx ends, which is no error.
-func serveRegistry(ctx context.Context, a *app, s *session, listeners []net.Listener, cfg api.Config) error {
-	keys, err := agent.New(agent.Config{Registry: s.lend, Logger: a.ui.logger()})
+func serveRegistry(ctx context.Context, a *app, s *registry.Session, listeners []net.Listener, cfg api.Config) error {
+	keys, err := agent.New(agent.Config{Registry: s.Use, Logger: a.ui.logger()})
 	if err != nil {
 		return err
 	}
-	cfg.Registry, cfg.Agent, cfg.Explain, cfg.Version, cfg.Logger = s.lend, keys, explainToClient, version, a.ui.logger()
+	cfg.Registry, cfg.Agent, cfg.Explain, cfg.Version, cfg.Logger = s.Use, keys, explainToClient, version, a.ui.logger()
 	server, err := api.New(cfg)
 	if err != nil {
 		return err

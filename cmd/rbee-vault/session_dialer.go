@@ -12,7 +12,7 @@ import (
 // sessionDialer connects to the nodes of a session's registry. It holds the vault during a
 // login only, so a rotation does not wait for what is done on the node.
 type sessionDialer struct {
-	session *session
+	session *registry.Session
 	timeout time.Duration // for one login
 
 	mu     sync.Mutex   // guards dialer
@@ -21,7 +21,7 @@ type sessionDialer struct {
 
 // DialProbe is that of [hive.Dialer].
 func (d *sessionDialer) DialProbe(ctx context.Context, name string) (conn *hive.Conn, result hive.Result, err error) {
-	err = d.session.lend(ctx, func(r *registry.Registry) (err error) {
+	err = d.session.Use(ctx, func(r *registry.Registry) (err error) {
 		conn, result, err = d.of(r).DialProbe(ctx, name)
 		return err
 	})
