@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee-vault/agent"
-	"github.com/rbee-keeper/rbee-vault/registry"
 )
 
 // Limits of what a client may hold or send.
