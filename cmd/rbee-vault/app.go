@@ -34,7 +34,6 @@ type app struct {
 	byPassphrase    bool
 	json            bool
 	noInput         bool
-	muted           bool // age plugins may not ask any more: the vault opens again
 	yes             bool
 	quiet           bool
 	debug           bool
@@ -48,6 +47,7 @@ type app struct {
 	offers     []vault.Offer // the identities, once config has read them
 	stdinTaken string        // the flag or argument that reads standard input
 	passphrase []byte        // the passphrase in passphraseFile, once it was read
+	unattended bool          // the vault was opened, and no plugin asks when it is opened again
 }
 
 // run runs the command line and returns the exit code.

@@ -35,7 +35,7 @@ func (b *batches) UpdateStates(ctx context.Context, states []registry.State) (re
 	return b.Registry.UpdateStates(ctx, states)
 }
 
-// TestCheckHundredNodes: one check finds a hundred nodes, each at a port of its own of ten
+// TestCheckHundredNodes: one check finds a hundred nodes, each at an address of its own of ten
 // servers, online, pins their keys, and stores all states in one batch. No
 // connection and no goroutine is left behind.
 func TestCheckHundredNodes(t *testing.T) {
@@ -44,13 +44,17 @@ func TestCheckHundredNodes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const count, servers = 100, 10 // an sshd listens on 16 ports at most
-	ports := freePorts(t, count)
+	const count, servers = 100, 10 // an sshd listens at 16 addresses at most
+	port := freePort(t)
+	var hosts []string // addresses that nothing else listens at
+	for i := range count {
+		hosts = append(hosts, fmt.Sprintf("127.1.0.%d", i+1))
+	}
 	var s sshdtest.Server
-	for listen := range slices.Chunk(ports, count/servers) {
+	for listen := range slices.Chunk(hosts, count/servers) {
 		options := []string{"MaxStartups 200"}
-		for _, port := range listen {
-			options = append(options, fmt.Sprintf("ListenAddress 127.0.0.1:%d", port))
+		for _, host := range listen {
+			options = append(options, fmt.Sprintf("ListenAddress %s:%d", host, port))
 		}
 		s = sshdtest.Start(t, key.PublicKey, options...)
 	}
@@ -59,7 +63,7 @@ func TestCheckHundredNodes(t *testing.T) {
 		name := fmt.Sprintf("hive-%03d", i)
 		names = append(names, name)
 		err = store.CreateNode(t.Context(), registry.Node{
-			Name: name, SSHHost: s.Host, SSHPort: ports[i], SSHUser: s.User,
+			Name: name, SSHHost: hosts[i], SSHPort: port, SSHUser: s.User,
 			GitRepoURL: "https://example.org/rbee.git", GitBranch: "main", InstallPath: "/opt/rbee",
 		})
 		if err != nil {
@@ -112,18 +116,15 @@ func TestCheckHundredNodes(t *testing.T) {
 	}
 }
 
-// freePorts returns ports of the loopback address that nobody listens on.
-func freePorts(t *testing.T, n int) (ports []uint16) {
+// freePort returns a port that nobody listens on.
+func freePort(t *testing.T) uint16 {
 	t.Helper()
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close() // at the end: no port twice
-		ports = append(ports, uint16(l.Addr().(*net.TCPAddr).Port))
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
 	}
-	return ports
+	defer l.Close()
+	return uint16(l.Addr().(*net.TCPAddr).Port)
 }
 
 // openFiles returns how many descriptors the process has.

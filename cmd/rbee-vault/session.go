@@ -44,7 +44,7 @@ func (a *app) openSession(ctx context.Context) (*registry.Session, error) {
 		case err == nil && !opened:
 			// What was accepted was accepted for this one.
 			opened, cfg.ConfirmSigner, cfg.AcceptRollback = true, nil, false
-			a.muted = true
+			a.unattended = true
 		}
 		return v, err
 	}
