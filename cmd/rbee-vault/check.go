@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -44,13 +43,12 @@ The exit code is 3 if a node is not online, or could not be asked what it has.`,
 
 type checkOptions struct {
 	selectOptions
-	timeout   time.Duration
-	discover  bool
-	watch     bool
-	interval  time.Duration
-	noSave    bool
-	pins      []string // fingerprints that may be pinned at first contact
-	acceptNew bool
+	contactOptions
+	timeout  time.Duration
+	discover bool
+	watch    bool
+	interval time.Duration
+	noSave   bool
 
 	given func(flag string) bool // reports whether a flag was given
 }
@@ -64,15 +62,12 @@ func (o *checkOptions) register(cmd *cobra.Command) {
 	f.BoolVar(&o.watch, "watch", false, "check again and again until Ctrl-C, and print changes")
 	f.DurationVar(&o.interval, "interval", 30*time.Second, "time between two checks of --watch")
 	f.BoolVar(&o.noSave, "no-save", false, "store nothing in the registry, and pin no key")
-	f.StringArrayVar(&o.pins, "pin", nil, "at first contact, pin the host key with this `FINGERPRINT`; repeatable")
-	f.BoolVar(&o.acceptNew, "accept-new", false, "at first contact, pin any host key without a comparison")
+	o.contactOptions.register(cmd)
 }
 
 func (o checkOptions) check() error {
-	for _, fingerprint := range o.pins {
-		if _, err := checkFingerprint(fingerprint); err != nil {
-			return fmt.Errorf("--pin: %w", err)
-		}
+	if err := o.contactOptions.check(); err != nil {
+		return err
 	}
 	switch {
 	case o.timeout <= 0:

@@ -80,7 +80,7 @@ func TestCheckHundredNodes(t *testing.T) {
 	var out, errs bytes.Buffer
 	a := &app{json: true, noInput: true}
 	a.ui = newUI(t.Context(), a, &out, &errs)
-	o := checkOptions{timeout: time.Minute, acceptNew: true}
+	o := checkOptions{timeout: time.Minute, contactOptions: contactOptions{acceptNew: true}}
 	c := newChecker(a, o, store, &hive.Dialer{Registry: store.Registry, Timeout: o.timeout}, nodes)
 	before, goroutines := openFiles(t), runtime.NumGoroutine()
 	if err := c.once(t.Context()); err != nil {
