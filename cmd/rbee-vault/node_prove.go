@@ -48,7 +48,7 @@ func (o proveOptions) validate(keyed, generated bool) error {
 		return usagef("--password needs --install")
 	case (len(o.pins) > 0 || o.acceptNew) && !o.check && !o.install:
 		return usagef("--pin and --accept-new need --check or --install")
-	case o.timeout <= 0:
+	case o.timeout <= 0 && (o.check || o.install):
 		return usagef("--timeout must be more than 0")
 	}
 	return nil
