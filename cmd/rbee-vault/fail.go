@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"io/fs"
 
-	"github.com/rbee-keeper/rbee-vault/agent"
 	"github.com/rbee-keeper/rbee-vault/backup"
 	"github.com/rbee-keeper/rbee-vault/hive"
+	"github.com/rbee-keeper/rbee-vault/internal/unixsocket"
 	"github.com/rbee-keeper/rbee-vault/keyring"
 	"github.com/rbee-keeper/rbee-vault/registry"
 	"github.com/rbee-keeper/rbee-vault/vault"
@@ -90,7 +90,7 @@ var failures = []failure{
 	{backup.ErrExists, exitExists, "exists", "Choose another name: a backup never replaces a file."},
 	{registry.ErrExists, exitExists, "exists", ""},
 	{vault.ErrNoVault, exitNoVault, "no_vault", "Create a vault: rbee-vault init. Or restore a backup: rbee-vault restore FILE"},
-	{agent.ErrInUse, exitExists, "agent_in_use", "One agent is enough. To look at it: rbee-vault agent status. For a second one: --socket PATH"},
+	{unixsocket.ErrInUse, exitExists, "agent_in_use", "One agent is enough. To look at it: rbee-vault agent status. For a second one: --socket PATH"},
 	{vault.ErrLocked, exitLocked, "locked", "Wait until the other process is done, or wait longer for it: --wait 1m"},
 	{vault.ErrAlreadyOpen, exitLocked, "already_open", "The file belongs to the vault that this command has open. Choose another file."},
 	{vault.ErrUnsettled, exitError, "unsettled", "Free disk space or fix the directory's permissions, and try again."},

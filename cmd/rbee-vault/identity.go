@@ -157,13 +157,13 @@ func (a *app) plugins() *plugin.ClientUI {
 		// An identity keeps this, and may be used again when nobody is to be asked.
 		request, confirm := ui.RequestValue, ui.Confirm
 		ui.RequestValue = func(name, prompt string, secret bool) (string, error) {
-			if a.noInput {
+			if a.unattended {
 				return "", errNeedsFlag
 			}
 			return request(name, prompt, secret)
 		}
 		ui.Confirm = func(name, prompt, yes, no string) (bool, error) {
-			if a.noInput {
+			if a.unattended {
 				return false, errNeedsFlag
 			}
 			return confirm(name, prompt, yes, no)
