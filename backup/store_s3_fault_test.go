@@ -235,7 +235,7 @@ func TestS3Silence(t *testing.T) {
 // TestPatientConn: a connection on which one direction moves is kept, though the other
 // waits for longer than the patience.
 func TestPatientConn(t *testing.T) {
-	const patience = 300 * time.Millisecond
+	const patience = time.Second
 	ours, theirs := net.Pipe()
 	defer theirs.Close()
 	c := patientConn{ours, patience}
@@ -245,9 +245,9 @@ func TestPatientConn(t *testing.T) {
 		answer <- err
 	}()
 	begun := time.Now()
-	for time.Since(begun) < 3*patience { // a slow upload
+	for time.Since(begun) < 2*patience { // a slow upload
 		go func() {
-			time.Sleep(patience / 6)
+			time.Sleep(patience / 10)
 			theirs.Read(make([]byte, 1))
 		}()
 		if _, err := c.Write([]byte("x")); err != nil {
