@@ -118,7 +118,8 @@ const (
 // compareAnchor compares the database with the keyring's anchor, once per handle. It returns
 // [ErrRollback] if the database is older. Otherwise the handle may write the anchor from then
 // on.
-func (v *Vault) compareAnchor(ctx context.Context, m Meta) error {
+func (v *Vault) compareAnchor(ctx context.Context, r reading) error {
+	m := r.meta
 	v.mu.Lock()
 	known := v.anchorProgress
 	v.mu.Unlock()
@@ -135,6 +136,8 @@ func (v *Vault) compareAnchor(ctx context.Context, m Meta) error {
 		found.missing, found.behind, found.urgent = true, true, true
 	case err == nil && a.aside:
 		found.rollback = fmt.Errorf("%w: a restore replaced this vault, and then its files were put back", ErrRollback)
+	case err == nil && a.head == r.head && a.generation == m.Generation:
+		// The database is as the anchor saw it.
 	case err == nil:
 		err = v.view(ctx, func(tx *Tx) (err error) {
 			found.behind, err = a.check(ctx, tx, m)

@@ -137,7 +137,7 @@ type contentCheck struct {
 // BeginCheck begins a check of all rows of the registry and of the signers that this
 // transaction reads. It ends with [Tx.EndCheck].
 func (tx *Tx) BeginCheck(ctx context.Context) error {
-	want, err := tx.auditedDigest(ctx)
+	_, want, err := tx.auditedDigest(ctx)
 	if err != nil {
 		return err
 	}
@@ -155,17 +155,17 @@ func (tx *Tx) BeginCheck(ctx context.Context) error {
 	return nil
 }
 
-// auditedDigest returns the digest in the newest audit row.
-func (tx *Tx) auditedDigest(ctx context.Context) (digest, error) {
+// auditedDigest returns the head of the audit log and the digest in its newest row.
+func (tx *Tx) auditedDigest(ctx context.Context) (AuditHead, digest, error) {
 	head, last, err := selectAuditHead(ctx, tx)
 	if err != nil {
-		return digest{}, fmt.Errorf("read audit head: %w", err)
+		return AuditHead{}, digest{}, fmt.Errorf("read audit head: %w", err)
 	}
 	d, err := parseDigest(last)
 	if err != nil {
-		return digest{}, fmt.Errorf("%w: row %d: %w", ErrAudit, head.Seq, err)
+		return AuditHead{}, digest{}, fmt.Errorf("%w: row %d: %w", ErrAudit, head.Seq, err)
 	}
-	return d, nil
+	return head, d, nil
 }
 
 // Checked returns an SQL expression for a query that reads all rows of a table. alias is the
@@ -224,7 +224,7 @@ func compareContent(seen, want rowSet) error {
 // row. The error matches [ErrRollback]. It reads the tables and not their indexes; see
 // [Vault.CheckPages] for those.
 func (tx *Tx) VerifyContent(ctx context.Context) error {
-	want, err := tx.auditedDigest(ctx)
+	_, want, err := tx.auditedDigest(ctx)
 	if err != nil {
 		return err
 	}
@@ -247,12 +247,8 @@ func errOldRows(what string, seen, want rowSet) error {
 }
 
 // checkUnlocking compares the slots and what vault_meta says about the unlock methods with the
-// newest audit row. The error matches [ErrRollback].
-func (tx *Tx) checkUnlocking(ctx context.Context, m Meta, slots []Slot) error {
-	want, err := tx.auditedDigest(ctx)
-	if err != nil {
-		return err
-	}
+// digest of the newest audit row. The error matches [ErrRollback].
+func (tx *Tx) checkUnlocking(ctx context.Context, m Meta, slots []Slot, want digest) error {
 	version, err := tx.schemaVersion(ctx)
 	if err != nil {
 		return err

@@ -130,19 +130,19 @@ func Examine(ctx context.Context, cfg Config, opts ExamineOptions) ([]Finding, e
 	}
 	defer v.Close()
 	found = append(found, v.examineSlotsFile(before), okay(CheckOpen, "by %s", v.source))
-	m, slots, err := v.metaAndSlots(ctx)
+	r, err := v.readAudited(ctx)
 	if err != nil {
 		return append(found, failed(CheckSlots, "", err)), nil
 	}
-	found = append(found, cfg.examineUnlockMethods(ctx, newEntry(m, slots, v.key.check(), stateCurrent), opts.Offers)...)
-	found = append(found, v.examineAnchor(ctx, m)...)
-	found = append(found, v.examineKeyAge(m))
+	found = append(found, cfg.examineUnlockMethods(ctx, newEntry(r.meta, r.slots, v.key.check(), stateCurrent), opts.Offers)...)
+	found = append(found, v.examineAnchor(ctx, r)...)
+	found = append(found, v.examineKeyAge(r.meta))
 	found = append(found, v.examineContent(ctx)...)
 	if opts.Use != nil {
 		found = append(found, opts.Use(v)...)
 	}
 	found = append(found, p.examineLeftovers()...)
-	return append(found, v.examineOrphans(ctx, m)...), nil
+	return append(found, v.examineOrphans(ctx, r.meta)...), nil
 }
 
 // examineContent reads every page and every row.
@@ -337,11 +337,11 @@ func (c Config) examineKeyringItem(ctx context.Context, e entry) Finding {
 }
 
 // examineAnchor compares the anchor, even if the vault was not opened by the keyring.
-func (v *Vault) examineAnchor(ctx context.Context, m Meta) []Finding {
-	if !m.Keyring || v.readOnly || v.cfg.Keyring == nil {
+func (v *Vault) examineAnchor(ctx context.Context, r reading) []Finding {
+	if !r.meta.Keyring || v.readOnly || v.cfg.Keyring == nil {
 		return nil
 	}
-	err := v.compareAnchor(ctx, m)
+	err := v.compareAnchor(ctx, r)
 	v.mu.Lock()
 	missing := v.anchorProgress.missing
 	v.mu.Unlock()

@@ -143,7 +143,7 @@ func upgrade(ctx context.Context, cfg Config, p paths) (err error) {
 		return v.Close() // another process has already migrated it
 	}
 	// If the database is an older copy, it is refused before anything is done to it.
-	if _, _, err := v.compare(ctx, r); err != nil {
+	if _, err := v.compare(ctx, r); err != nil {
 		v.Close()
 		return err
 	}

@@ -149,13 +149,13 @@ func openUnder(ctx context.Context, cfg Config, p paths) (*Vault, reading, error
 	case err != nil:
 		return nil, reading{}, fmt.Errorf("examine database: %w", err)
 	}
-	v, err := unlockAndAttach(ctx, cfg, p)
+	v, file, err := unlockAndAttach(ctx, cfg, p)
 	if err != nil {
 		claim.Release()
 		return nil, reading{}, err
 	}
 	v.claim = claim
-	r, err := v.prove(ctx)
+	r, err := v.prove(ctx, file)
 	if err == nil && !cfg.anySigner {
 		err = v.checkSigner(ctx, r)
 	}
@@ -166,35 +166,39 @@ func openUnder(ctx context.Context, cfg Config, p paths) (*Vault, reading, error
 	return v, r, nil
 }
 
-func unlockAndAttach(ctx context.Context, cfg Config, p paths) (*Vault, error) {
+func unlockAndAttach(ctx context.Context, cfg Config, p paths) (*Vault, slotsFile, error) {
 	id, err := readKeyID(p.db)
 	if err != nil {
-		return nil, err
+		return nil, slotsFile{}, err
 	}
 	file, err := readSlotsFile(p.slots)
 	if err != nil {
-		return nil, err
+		return nil, slotsFile{}, err
 	}
 	u, err := unlock(ctx, cfg, id, file)
 	if err != nil {
-		return nil, err
+		return nil, slotsFile{}, err
 	}
 	defer u.key.wipe()
 	v, err := attach(cfg, p, u.key)
 	if err != nil {
-		return nil, err
+		return nil, slotsFile{}, err
 	}
 	v.source, v.opener, v.anchorItem = u.source, u.opener, u.anchor
 	v.readOnly = p.setAside()
 	v.vouched = file.find(id) != nil
-	return v, nil
+	return v, file, nil
 }
 
-// reading is what an open reads from the database, in one snapshot.
+// reading is the slots file, and then what an open reads from the database, in one snapshot. A
+// change of the slots is written to the table first: so a file that was read before the table
+// is never ahead of it.
 type reading struct {
+	file    slotsFile
 	version int64
 	meta    Meta
 	slots   []Slot
+	head    AuditHead
 	signers []Signer // nil if the keyring proves the key
 	// replayed is an [ErrRollback] if the slots are not those of the newest audit row, else
 	// nil. The caller may accept it.
@@ -207,7 +211,7 @@ func (tx *Tx) read(ctx context.Context) (r reading, err error) {
 	if r.version, err = tx.schemaVersion(ctx); err != nil {
 		return reading{}, err
 	}
-	r.meta, r.slots, r.replayed = tx.CheckedSlots(ctx)
+	r.meta, r.slots, r.head, r.replayed = tx.checkedSlots(ctx)
 	if r.replayed == nil && tx.cfg.AcceptRollback {
 		r.replayed = tx.VerifyContent(ctx)
 	}
@@ -217,6 +221,7 @@ func (tx *Tx) read(ctx context.Context) (r reading, err error) {
 	return r, nil
 }
 
+// read reads the database alone.
 func (v *Vault) read(ctx context.Context) (r reading, err error) {
 	err = v.view(ctx, func(tx *Tx) (err error) {
 		r, err = tx.read(ctx)
@@ -225,11 +230,25 @@ func (v *Vault) read(ctx context.Context) (r reading, err error) {
 	return r, err
 }
 
-// prove reads the database for the first time. If the slots file confirmed the key, an
+// readAll reads the slots file and then the database.
+func (v *Vault) readAll(ctx context.Context) (reading, error) {
+	file, err := readSlotsFile(v.paths.slots)
+	if err != nil {
+		return reading{}, err
+	}
+	r, err := v.read(ctx)
+	r.file = file
+	return r, err
+}
+
+// prove reads the database for the first time, after the slots file. If that confirmed the key, an
 // unreadable database is damaged; otherwise the key may be wrong.
-func (v *Vault) prove(ctx context.Context) (r reading, err error) {
+func (v *Vault) prove(ctx context.Context, file slotsFile) (r reading, err error) {
 	var version int64
 	err = v.view(ctx, func(tx *Tx) (err error) {
+		// A few short reads: with a context that can end, database/sql starts a goroutine for
+		// each.
+		ctx := context.WithoutCancel(ctx)
 		if version, err = v.readSchema(ctx, tx); err != nil {
 			return err
 		}
@@ -245,6 +264,7 @@ func (v *Vault) prove(ctx context.Context) (r reading, err error) {
 		return reading{}, fmt.Errorf("read %q: %w", v.paths.db, err)
 	}
 	v.sealer.vaultID = r.meta.VaultID
+	r.file = file
 	return r, nil
 }
 

@@ -40,56 +40,50 @@ func (v *Vault) settleIfNeeded(ctx context.Context, r reading) error {
 		return nil
 	}
 	defer v.followAnchor(ctx)
-	file, s, err := v.compare(ctx, r)
+	s, err := v.compare(ctx, r)
 	if errors.Is(err, ErrRollback) {
-		// Or the slots were changed between the reading of the table and of the file. settle
-		// reads both under the write lock.
+		// settle reads table and file again, under the write lock.
 		return v.locked(ctx, func() error { return v.settle(ctx) })
 	}
 	if err != nil {
 		return err
 	}
-	left, kept := v.paths.leftovers(file)
+	left, kept := v.paths.leftovers(r.file)
 	for _, path := range kept {
 		v.cfg.log().Warn("a file is in the place of a new database, and no interrupted run left it: move it to another name", "path", path)
 	}
-	if s.accepted == nil && len(left) == 0 && bytes.Equal(file.data, renderSlotsFile([]entry{s.current})) {
+	if s.accepted == nil && len(left) == 0 && bytes.Equal(r.file.data, renderSlotsFile([]entry{s.current})) {
 		return nil
 	}
 	return v.locked(ctx, func() error { return v.settle(ctx) })
 }
 
-// compare reads the slots file and the anchor, compares them with what was read of the vault,
-// and judges the entries of the file. If it returns an error, nothing was written.
-func (v *Vault) compare(ctx context.Context, r reading) (slotsFile, settlement, error) {
+// compare reads the anchor, compares it and the slots file with what was read of the vault, and
+// judges the entries of the file. If it returns an error, nothing was written.
+func (v *Vault) compare(ctx context.Context, r reading) (settlement, error) {
 	m := r.meta
 	if m.KeyID != v.key.id {
-		return slotsFile{}, settlement{}, fmt.Errorf("%w: it begins with key id %s, but its content names key id %s", ErrDamaged, v.key.id, m.KeyID)
+		return settlement{}, fmt.Errorf("%w: it begins with key id %s, but its content names key id %s", ErrDamaged, v.key.id, m.KeyID)
 	}
-	info, _ := os.Stat(v.paths.slots) // before the file is read, so that a later change is noticed
 	v.mu.Lock()
-	v.slotsSeen = info
+	v.slotsSeen = r.file.info
 	v.mu.Unlock()
-	file, err := readSlotsFile(v.paths.slots)
-	if err != nil {
-		return slotsFile{}, settlement{}, err
-	}
 	s := settlement{current: newEntry(m, r.slots, v.key.check(), stateCurrent)}
 	if r.replayed != nil {
 		if err := v.rollback(&s, r.replayed); err != nil {
-			return file, s, err
+			return s, err
 		}
 	}
 	if v.source == FromKeyring {
-		err := v.compareAnchor(ctx, m)
+		err := v.compareAnchor(ctx, r)
 		if errors.Is(err, ErrRollback) {
 			err = v.rollback(&s, err)
 		}
 		if err != nil {
-			return file, s, err
+			return s, err
 		}
 	}
-	return file, s, v.judge(file, &s)
+	return s, v.judge(r.file, &s)
 }
 
 // slotsFileStale reports whether the slots file lacks the entry that the table gives. If the
@@ -104,25 +98,30 @@ func (v *Vault) slotsFileStale(ctx context.Context) bool {
 	if now, err := os.Stat(v.paths.slots); err == nil && seen != nil && os.SameFile(seen, now) && seen.Size() == now.Size() && seen.ModTime().Equal(now.ModTime()) {
 		return false
 	}
-	r, err := v.read(ctx)
+	r, err := v.readAll(ctx)
 	if err != nil {
 		return false // the next open reports it
 	}
-	file, s, err := v.compare(ctx, r)
+	s, err := v.compare(ctx, r)
 	if err != nil {
 		return false
 	}
-	e := file.find(s.current.KeyID)
+	e := r.file.find(s.current.KeyID)
 	return e == nil || !bytes.Equal(renderSlotsFile([]entry{*e}), renderSlotsFile([]entry{s.current}))
 }
 
-// metaAndSlots reads both in one snapshot. If the slots are not those of the newest audit row,
-// it returns [ErrRollback].
-func (v *Vault) metaAndSlots(ctx context.Context) (Meta, []Slot, error) {
+// readAudited is read that returns [ErrRollback] if the slots are not those of the newest audit
+// row.
+func (v *Vault) readAudited(ctx context.Context) (reading, error) {
 	r, err := v.read(ctx)
 	if err == nil {
 		err = r.replayed
 	}
+	return r, err
+}
+
+func (v *Vault) metaAndSlots(ctx context.Context) (Meta, []Slot, error) {
+	r, err := v.readAudited(ctx)
 	return r.meta, r.slots, err
 }
 
@@ -178,11 +177,11 @@ func (v *Vault) rollback(s *settlement, cause error) error {
 // later open, with a warning. But while the slots file cannot be written, nothing may change
 // the vault.
 func (v *Vault) settle(ctx context.Context) error {
-	r, err := v.read(ctx) // again, now under the lock
+	r, err := v.readAll(ctx) // again, now under the lock
 	if err != nil {
 		return err
 	}
-	file, s, err := v.compare(ctx, r)
+	s, err := v.compare(ctx, r)
 	if err != nil {
 		return err
 	}
@@ -192,14 +191,14 @@ func (v *Vault) settle(ctx context.Context) error {
 		}
 		v.acceptAnchor()
 	}
-	if err := v.writeCurrent(file, s); err != nil {
+	if err := v.writeCurrent(r.file, s); err != nil {
 		v.setUnsettled(err)
 		v.cfg.log().Warn("the slots file cannot be written: nothing may change the vault until it can", "error", err)
 		return nil
 	}
 	v.setUnsettled(nil)
 	waiting := v.sweepKeys(ctx, s)
-	if err := v.paths.removeLeftovers(v.cfg.fs(), file); err != nil {
+	if err := v.paths.removeLeftovers(v.cfg.fs(), r.file); err != nil {
 		v.cfg.log().Warn("what an interrupted run left behind cannot be removed", "error", err)
 		waiting = s.swept // they are the proof that the leftovers are ours
 	}

@@ -26,15 +26,25 @@ func (tx *Tx) Slots(ctx context.Context) ([]Slot, error) {
 // CheckedSlots returns the results of Meta and Slots. If they are not those of the newest audit
 // row, the error matches [ErrRollback].
 func (tx *Tx) CheckedSlots(ctx context.Context) (Meta, []Slot, error) {
+	m, slots, _, err := tx.checkedSlots(ctx)
+	return m, slots, err
+}
+
+// checkedSlots is CheckedSlots. It also returns the head of the audit log.
+func (tx *Tx) checkedSlots(ctx context.Context) (Meta, []Slot, AuditHead, error) {
 	m, err := tx.Meta(ctx)
 	if err != nil {
-		return Meta{}, nil, err
+		return Meta{}, nil, AuditHead{}, err
 	}
 	slots, err := tx.Slots(ctx)
 	if err != nil {
-		return Meta{}, nil, err
+		return Meta{}, nil, AuditHead{}, err
 	}
-	return m, slots, tx.checkUnlocking(ctx, m, slots)
+	head, want, err := tx.auditedDigest(ctx)
+	if err == nil {
+		err = tx.checkUnlocking(ctx, m, slots, want)
+	}
+	return m, slots, head, err
 }
 
 // Recipients returns the recipient of every slot, for a backup, and the given others. The

@@ -196,6 +196,7 @@ func parseSlotsFile(data []byte) ([]entry, error) {
 // slotsFile is the content of the file.
 type slotsFile struct {
 	data    []byte // nil: there is no file
+	info    os.FileInfo
 	entries []entry
 	err     error // why it cannot be parsed
 }
@@ -222,6 +223,10 @@ func readSlotsFile(path string) (slotsFile, error) {
 		return slotsFile{}, fmt.Errorf("read slots file: %w", err)
 	}
 	defer f.Close()
+	info, err := f.Stat() // before it is read, so that a later change is noticed
+	if err != nil {
+		return slotsFile{}, fmt.Errorf("examine slots file: %w", err)
+	}
 	data, err := io.ReadAll(io.LimitReader(f, maxSlotsFile+1))
 	if err != nil {
 		return slotsFile{}, fmt.Errorf("read slots file: %w", err)
@@ -229,7 +234,7 @@ func readSlotsFile(path string) (slotsFile, error) {
 	if data == nil {
 		data = []byte{}
 	}
-	file := slotsFile{data: data}
+	file := slotsFile{data: data, info: info}
 	if len(data) > maxSlotsFile {
 		file.err = fmt.Errorf("%w: slots file is over %d bytes", ErrInvalid, maxSlotsFile)
 	} else {

@@ -76,6 +76,7 @@ type Tx struct {
 	cfg     *Config
 	now     time.Time
 	sealer  sealer
+	schema  int64   // its version; 0 before it is read
 	audited urgency // how soon the anchor must follow what Audit wrote
 	// moved is how the rows have changed since the last audit row. Nil: the changes are not
 	// tracked, and the next audit row computes the digest from the rows.

@@ -379,7 +379,11 @@ func (t *transition) settle(ctx context.Context) error {
 	}
 	v.claim = claim
 	defer v.Close()
-	r, err := v.prove(ctx)
+	file, err := readSlotsFile(t.paths.slots)
+	if err != nil {
+		return err
+	}
+	r, err := v.prove(ctx, file)
 	if err != nil {
 		return err
 	}
