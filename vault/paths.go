@@ -162,8 +162,33 @@ func (p paths) checkPrivate() error {
 // with a second name: under that name a program uses other locks and another log. The other,
 // for writing, is a file system that other machines also write to.
 func (p paths) checkPlace(cfg Config) error {
-	// A second name of our own is left by an interrupted link. The own names are read first: if
-	// a link is being made meanwhile, it does not count as somebody else's.
+	if info, err := os.Stat(p.db); err == nil && durable.Links(info) > 1 {
+		if err := p.checkNames(); err != nil {
+			return err
+		}
+	}
+	if cfg.AllowNetworkFS || p.setAside() {
+		return nil
+	}
+	networkFS := cfg.networkFS
+	if networkFS == nil {
+		networkFS = durable.NetworkFS
+	}
+	name, err := networkFS(p.dir)
+	if err != nil {
+		return fmt.Errorf("examine file system: %w", err)
+	}
+	if name != "" {
+		return fmt.Errorf("%w: %q is on %s, where the locks of two machines may not see each other", ErrNetworkFS, p.dir, name)
+	}
+	return nil
+}
+
+// checkNames refuses a database with a second name that is not our own, left by an interrupted
+// link.
+func (p paths) checkNames() error {
+	// The own names are read first: if a link is being made meanwhile, it does not count as
+	// somebody else's.
 	var own []os.FileInfo
 	for _, path := range p.beside(func(path string) bool {
 		owner, kind := reserved(path)
@@ -187,20 +212,6 @@ func (p paths) checkPlace(cfg Config) error {
 				Fix:  fmt.Sprintf("cp -p %[1]s %[2]s && mv %[2]s %[1]s", wire.Quote(p.db), wire.Quote(p.db+".single")),
 			}
 		}
-	}
-	if cfg.AllowNetworkFS || p.setAside() {
-		return nil
-	}
-	networkFS := cfg.networkFS
-	if networkFS == nil {
-		networkFS = durable.NetworkFS
-	}
-	name, err := networkFS(p.dir)
-	if err != nil {
-		return fmt.Errorf("examine file system: %w", err)
-	}
-	if name != "" {
-		return fmt.Errorf("%w: %q is on %s, where the locks of two machines may not see each other", ErrNetworkFS, p.dir, name)
 	}
 	return nil
 }

@@ -70,7 +70,8 @@ func (s *store) close() error {
 	return s.db.Close()
 }
 
-// Tx is a transaction. Only the goroutine that runs fn may use it.
+// Tx is a transaction. Only the goroutine that runs fn may use it. Rows must be closed before fn
+// returns.
 type Tx struct {
 	sqlcipher.Tx
 	cfg     *Config

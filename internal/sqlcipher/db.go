@@ -62,7 +62,7 @@ type DB struct {
 }
 
 // Tx is a transaction: what [sql.Tx] has, without Commit and Rollback, which View and Update
-// call.
+// call. Rows must be closed before fn returns.
 type Tx interface {
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
