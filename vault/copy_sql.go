@@ -116,8 +116,6 @@ func copyTable(ctx context.Context, tx *Tx, table string) error {
 	return err
 }
 
-func quoteName(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
-
 // resealColumn seals each copied value under the new key.
 func resealColumn(ctx context.Context, tx *Tx, from sealer, table, column string, kind SealedKind) error {
 	rows, err := tx.QueryContext(ctx, fmt.Sprintf(`SELECT fingerprint, %s FROM main.%s`, column, table))

@@ -192,12 +192,3 @@ func makeRecovery(class identity.Class, file string, interrupted []string) (r Ne
 	r, err = newIdentity(class)
 	return r, false, err
 }
-
-// checkDir checks that the directory of a file exists, before anything is made.
-func checkDir(dir string) error {
-	ok, err := durable.Exists(dir)
-	if err == nil && !ok {
-		err = fmt.Errorf("directory %q: %w", dir, fs.ErrNotExist)
-	}
-	return err
-}

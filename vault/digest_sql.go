@@ -68,8 +68,6 @@ func (c columns) rowText(t digestedTable, alias string) string {
 	return "printf(" + quoteText(format) + args + ")" + nullable.String()
 }
 
-func quoteText(text string) string { return "'" + strings.ReplaceAll(text, "'", "''") + "'" }
-
 func (tx *Tx) selectColumns(ctx context.Context) (columns, error) {
 	rows, err := tx.QueryContext(ctx, columnsQuery)
 	if err != nil {

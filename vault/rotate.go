@@ -128,10 +128,6 @@ func (v *Vault) acquireAll(ctx context.Context) error {
 	return nil
 }
 
-// lastTry is how long to try for the exclusive lock without really waiting: for a first
-// attempt, or after the time to wait is over.
-const lastTry = 50 * time.Millisecond
-
 // heldError says that another process has the vault open.
 type heldError struct{ error }
 

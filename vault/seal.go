@@ -1,7 +1,6 @@
 package vault
 
 import (
-	"context"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
@@ -78,15 +77,4 @@ func (s sealer) open(kind SealedKind, fingerprint string, sealed []byte) ([]byte
 		return nil, fmt.Errorf("%w: %w", ErrDamaged, errSealed)
 	}
 	return plaintext, nil
-}
-
-// Seal encrypts a column value. Only this vault can open it, for the same kind and fingerprint.
-func (tx *Tx) Seal(_ context.Context, kind SealedKind, fingerprint string, plaintext []byte) ([]byte, error) {
-	return tx.sealer.seal(kind, fingerprint, plaintext)
-}
-
-// Unseal decrypts what [Tx.Seal] returned for the same kind and fingerprint. Otherwise the
-// error matches [ErrDamaged]. The caller wipes the result.
-func (tx *Tx) Unseal(_ context.Context, kind SealedKind, fingerprint string, sealed []byte) ([]byte, error) {
-	return tx.sealer.open(kind, fingerprint, sealed)
 }

@@ -5,47 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"filippo.io/age"
+
 	"github.com/rbee-keeper/rbee-vault/identity"
 )
 
 // A change of the slots is written to the table first, and then to the slots file, under one
 // lock. After an interruption between the two, the next open writes the file.
-
-// Slots returns the vault's slots: recovery slots first, then the others, each by age.
-func (tx *Tx) Slots(ctx context.Context) ([]Slot, error) {
-	slots, err := selectSlots(ctx, tx)
-	if err != nil {
-		return nil, fmt.Errorf("read slots: %w", err)
-	}
-	return slots, nil
-}
-
-// CheckedSlots returns the results of Meta and Slots. If they are not those of the newest audit
-// row, the error matches [ErrRollback].
-func (tx *Tx) CheckedSlots(ctx context.Context) (Meta, []Slot, error) {
-	m, slots, _, err := tx.checkedSlots(ctx)
-	return m, slots, err
-}
-
-// checkedSlots is CheckedSlots. It also returns the head of the audit log.
-func (tx *Tx) checkedSlots(ctx context.Context) (Meta, []Slot, AuditHead, error) {
-	m, err := tx.Meta(ctx)
-	if err != nil {
-		return Meta{}, nil, AuditHead{}, err
-	}
-	slots, err := tx.Slots(ctx)
-	if err != nil {
-		return Meta{}, nil, AuditHead{}, err
-	}
-	head, want, err := tx.auditedDigest(ctx)
-	if err == nil {
-		err = tx.checkUnlocking(ctx, m, slots, want)
-	}
-	return m, slots, head, err
-}
 
 // Recipients returns the recipient of every slot, for a backup, and the given others. The
 // others must be of the vault's class, otherwise the error matches [ErrInvalid] or [ErrPlugin].
@@ -236,41 +203,6 @@ func (v *Vault) newSlot(ctx context.Context, n NewSlot, m Meta) (s Slot, _ *NewI
 		return Slot{}, nil, nil, fmt.Errorf("%w: a file or a display is needed for the identity of the slot", ErrInvalid)
 	}
 	return newSlot(s, now), &made, vouching, nil
-}
-
-// text describes a slot for the audit log.
-func (s Slot) text() string {
-	text := string(s.Kind) + " " + identity.Short(s.Recipient)
-	if s.Label != "" {
-		text += " " + s.Label
-	}
-	return text
-}
-
-// FindSlot finds the slot that a person named: by its id, by the first four or more digits of
-// the id, or by its label. The error matches [ErrNoSlot], or [ErrInvalid] if several slots
-// match.
-func FindSlot(slots []Slot, name string) (Slot, error) {
-	var found []Slot
-	for _, s := range slots {
-		if s.ID == name {
-			return s, nil
-		}
-		if s.Label == name && name != "" || len(name) >= 4 && strings.HasPrefix(s.ID, name) {
-			found = append(found, s)
-		}
-	}
-	switch len(found) {
-	case 0:
-		return Slot{}, fmt.Errorf("%w: %q", ErrNoSlot, name)
-	case 1:
-		return found[0], nil
-	}
-	var ids []string
-	for _, s := range found {
-		ids = append(ids, s.ID)
-	}
-	return Slot{}, fmt.Errorf("%w: %q matches %d slots: give one of the ids %s", ErrInvalid, name, len(found), strings.Join(ids, ", "))
 }
 
 // RemoveSlot removes an unlock method, by the slot's id. The key does not change: a reader who

@@ -12,6 +12,7 @@ import (
 	"slices"
 
 	"github.com/google/uuid"
+
 	"github.com/rbee-keeper/rbee-vault/internal/wire"
 )
 
@@ -241,4 +242,15 @@ func readSlotsFile(path string) (slotsFile, error) {
 		file.entries, file.err = parseSlotsFile(data)
 	}
 	return file, nil
+}
+
+// passphraseSlots returns the slots that a passphrase opens.
+func (e *entry) passphraseSlots() []Slot {
+	var slots []Slot
+	for _, s := range e.Slots {
+		if s.Kind == SlotPassphrase {
+			slots = append(slots, s)
+		}
+	}
+	return slots
 }

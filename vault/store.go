@@ -125,3 +125,14 @@ func (s *store) update(ctx context.Context, fn func(tx *Tx) error) (urgency, err
 	})
 	return audited, err
 }
+
+// Seal encrypts a column value. Only this vault can open it, for the same kind and fingerprint.
+func (tx *Tx) Seal(_ context.Context, kind SealedKind, fingerprint string, plaintext []byte) ([]byte, error) {
+	return tx.sealer.seal(kind, fingerprint, plaintext)
+}
+
+// Unseal decrypts what [Tx.Seal] returned for the same kind and fingerprint. Otherwise the
+// error matches [ErrDamaged]. The caller wipes the result.
+func (tx *Tx) Unseal(_ context.Context, kind SealedKind, fingerprint string, sealed []byte) ([]byte, error) {
+	return tx.sealer.open(kind, fingerprint, sealed)
+}
