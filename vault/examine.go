@@ -213,29 +213,12 @@ func (c Config) examineUnlockMethods(ctx context.Context, e entry, offers []Offe
 	}
 	openedBy := map[string][]string{}
 	for _, o := range offers {
-		opens := false
-		var broken error
-		for _, s := range e.Slots {
-			k, err := s.unwrap(o.Identities...)
-			switch _, none := errors.AsType[*age.NoIdentityMatchError](err); {
-			case err == nil && k.id == e.KeyID && k.check() == e.Check:
-				k.wipe()
-				openedBy[s.ID] = append(openedBy[s.ID], o.Name)
-				opens = true
-			case err == nil:
-				broken = fmt.Errorf("%w: slot %s holds another key", ErrDamaged, s.ID)
-			case !none:
-				broken = fmt.Errorf("slot %s: %w", s.ID, err)
-			}
+		opened, err := o.open(e)
+		for _, id := range opened {
+			openedBy[id] = append(openedBy[id], o.Name)
 		}
-		locked := identity.Unopened(o.Identities)
-		switch {
-		case locked != nil && !opens:
-			found = append(found, failed(CheckOffered, "", fmt.Errorf("%s: %w", o.Name, locked)))
-		case broken != nil && !opens:
-			found = append(found, failed(CheckOffered, "", fmt.Errorf("%s: %w: %w", o.Name, ErrWrongKey, broken)))
-		case !opens:
-			found = append(found, failed(CheckOffered, "", fmt.Errorf("%s: %w: it opens none of the %d slots", o.Name, ErrWrongKey, len(e.Slots))))
+		if err != nil {
+			found = append(found, failed(CheckOffered, "", fmt.Errorf("%s: %w", o.Name, err)))
 		}
 	}
 	if c.ByPassphrase && len(offers) == 0 && len(e.passphraseSlots()) > 0 { // else the passphrase is that of an identity
@@ -263,6 +246,34 @@ func (c Config) examineUnlockMethods(ctx context.Context, e entry, offers []Offe
 		}
 	}
 	return found
+}
+
+// open returns the ids of the entry's slots that the offer opens. The error says why there are
+// none.
+func (o Offer) open(e entry) (opened []string, _ error) {
+	var broken error
+	for _, s := range e.Slots {
+		k, err := s.unwrap(o.Identities...)
+		switch _, none := errors.AsType[*age.NoIdentityMatchError](err); {
+		case err == nil && k.id == e.KeyID && k.check() == e.Check:
+			k.wipe()
+			opened = append(opened, s.ID)
+		case err == nil:
+			broken = fmt.Errorf("%w: slot %s holds another key", ErrDamaged, s.ID)
+		case !none:
+			broken = fmt.Errorf("slot %s: %w", s.ID, err)
+		}
+	}
+	if len(opened) > 0 {
+		return opened, nil
+	}
+	if locked := identity.Unopened(o.Identities); locked != nil {
+		return nil, locked
+	}
+	if broken != nil {
+		return nil, fmt.Errorf("%w: %w", ErrWrongKey, broken)
+	}
+	return nil, fmt.Errorf("%w: it opens none of the %d slots", ErrWrongKey, len(e.Slots))
 }
 
 // inspect checks what a slot shows without its secret.

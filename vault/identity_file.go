@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
 )
@@ -35,6 +36,19 @@ func (f IdentityFile) put(fsys durable.FS, content []byte) error {
 		return fmt.Errorf("%w: %q", ErrFileExists, f.Path)
 	} else if err != nil {
 		return fmt.Errorf("write identity: %w", err)
+	}
+	return nil
+}
+
+// checkOutputs checks the paths of new identity files; see [CheckOutput].
+func (p paths) checkOutputs(files []IdentityFile) error {
+	for i, f := range files {
+		if err := CheckOutput(f.Path, p.db); err != nil {
+			return err
+		}
+		if slices.ContainsFunc(files[:i], func(other IdentityFile) bool { return other.Path == f.Path }) {
+			return fmt.Errorf("%w: %q is given twice", ErrInvalid, f.Path)
+		}
 	}
 	return nil
 }

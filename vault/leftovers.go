@@ -30,19 +30,20 @@ func missing(p paths) error {
 	return fmt.Errorf("%w: there is a slots file %q, but no %q", ErrMissing, p.slots, p.db)
 }
 
-// interrupted reports whether an interrupted init or restore left the slots file. There is no
-// database beside it. All its entries are pending, and the file at the place of the new
-// database, if any, is such a run's. If all entries are without slots, no such file is needed:
-// the run ended before it had built a database.
+// interrupted reports whether an interrupted init or restore left the slots file, beside which
+// there is no database. Then all its entries are pending. If none of them has slots, the run ended
+// before it had built a database. Otherwise what it built is at the place of the new database.
 func (f slotsFile) interrupted(p paths) bool {
-	announced := true
+	announced := len(f.entries) > 0 // by entries without slots
 	for _, e := range f.entries {
 		if e.State != statePending {
 			return false
 		}
-		announced = announced && len(e.Slots) == 0
+		if len(e.Slots) > 0 {
+			announced = false
+		}
 	}
-	return f.err == nil && (announced && len(f.entries) > 0 || p.unfinished(f))
+	return f.err == nil && (announced || p.unfinished(f))
 }
 
 // leftovers lists what an interrupted run left: the database that it was building, and

@@ -14,8 +14,8 @@ import (
 // Errors: [ErrNoVault], [ErrMissing], [ErrPlaintext], [ErrInsecure], [ErrAlreadyOpen],
 // [ErrLocked], [ErrNoUnlockMethod], [ErrWrongKey], an error of package keyring, [ErrUnknownKeyID],
 // [ErrDamaged], [ErrRollback], [ErrNewer], and those of the signer: [ErrOtherVault],
-// [ErrForeignSigner], [ErrSuccessor], [ErrUnvouched]. After any of them the vault is unchanged.
-// The caller closes the vault.
+// [ErrForeignSigner], [ErrSuccessor], [ErrUnvouched]. After any of them the vault is unchanged,
+// except that it may have been migrated. The caller closes the vault.
 func Open(ctx context.Context, cfg Config) (*Vault, error) {
 	p, err := newPaths(cfg.Path)
 	if err != nil {

@@ -111,38 +111,41 @@ func (v *Vault) slotsFileStale(ctx context.Context) bool {
 // judge decides about every entry of the file, before anything is written.
 func (v *Vault) judge(file slotsFile, s *settlement) error {
 	current := s.current
+	older := func(cause string) error {
+		s.foreign = true // if the operator accepts it
+		return v.rollback(s, fmt.Errorf("%w: %s", ErrRollback, cause))
+	}
 	own := file.find(current.KeyID)
 	if file.present() && own == nil {
 		s.foreign = true // it belongs to another database: nothing in it is swept
 	}
 	if own != nil && own.SlotsSeq > current.SlotsSeq {
-		err := fmt.Errorf("%w: the slots file has seen change %d of the slots, the database only %d", ErrRollback, own.SlotsSeq, current.SlotsSeq)
-		if err := v.rollback(s, err); err != nil {
+		if err := older(fmt.Sprintf("the slots file has seen change %d of the slots, the database only %d", own.SlotsSeq, current.SlotsSeq)); err != nil {
 			return err
 		}
-		s.foreign = true
 	}
 	for _, e := range file.entries {
+		ours := e.VaultID == current.VaultID
+		sweep := false
 		switch {
 		case e.KeyID == current.KeyID:
-		case e.State == stateCurrent && e.VaultID == current.VaultID && e.Generation >= current.Generation:
-			err := fmt.Errorf("%w: the slots file names generation %d of its key, made %s, the database has generation %d, made %s", ErrRollback, e.Generation, e.Created, current.Generation, current.Created)
-			if err := v.rollback(s, err); err != nil {
-				return err
-			}
-			s.foreign = true
-		case e.State == stateCurrent && e.VaultID != current.VaultID:
+		case e.State == statePending: // its key was never used
+			sweep = true
+		case e.State == stateReplaced: // a restore always makes a new vault id, so a vault of this id was not replaced
+			sweep = e.Keyring && !ours
+		case !ours:
 			s.foreign = true
 			v.cfg.log().Warn("the slots file names another vault: it is copied aside", "vault_id", e.VaultID)
-		case e.State == stateReplaced && (!e.Keyring || e.VaultID == current.VaultID):
-			// Dropped. A restore always makes a new vault id, so the vault of this id was not
-			// replaced.
-		default: // pending: its key was never used; current, ours and lower: a rotation replaced it; replaced
+		case e.Generation < current.Generation: // a rotation replaced its key
+			sweep = true
+		default:
+			if err := older(fmt.Sprintf("the slots file names generation %d of its key, made %s, the database has generation %d, made %s", e.Generation, e.Created, current.Generation, current.Created)); err != nil {
+				return err
+			}
+		}
+		if sweep && own != nil {
 			s.swept = append(s.swept, e)
 		}
-	}
-	if own == nil {
-		s.swept = nil
 	}
 	return nil
 }

@@ -28,57 +28,81 @@ func (v *Vault) checkSigner(ctx context.Context, r reading) error {
 	if len(trail) == 0 || trail[len(trail)-1] != m.Signer {
 		return fmt.Errorf("%w: its signer is not the newest of its list", ErrDamaged)
 	}
-	key, fileClaims := vouchKey(v.opener.identity), parseClaims(identity.Describe(v.opener.identity).Comments)
-	vouch := ""
-	for _, s := range r.slots {
-		if s.ID == v.opener.slot.ID && s.Recipient == v.opener.slot.Recipient {
-			vouch = s.vouch
-		}
-	}
-	vouches := vouch != "" && slices.ContainsFunc(trail, func(line string) bool {
-		return hmac.Equal([]byte(vouchFor(key, m.VaultID, line)), []byte(vouch))
-	})
-	storeLater := func() {
-		if key != nil && !vouches {
-			v.vouchToStore = vouchFor(key, m.VaultID, m.Signer)
-		}
-	}
+	says := v.opener.testimony(r.slots, m, trail)
 	if v.cfg.Signer != "" {
 		if err := v.checkGivenSigner(m, trail); err != nil {
 			return err
 		}
-		storeLater()
+		v.vouchToStore = says.missingVouch(m)
 		return nil
 	}
-	claims := slices.DeleteFunc(slices.Clone(fileClaims), func(c claim) bool { return c.vaultID != m.VaultID })
-	if len(claims) > 0 {
-		for _, c := range claims {
-			if c.signer == "" {
-				return fmt.Errorf("%w: the identity file names this vault, but no signer: it was cut", ErrForeignSigner)
-			}
-			if !leadsFrom(trail, c.signer) {
-				return fmt.Errorf("%w: the identity file names the signer %s; this vault's signer is %s, and no certificate links the two", ErrForeignSigner, c.signer, m.SignerFingerprint())
-			}
-		}
-		return nil
+	if len(says.claims) > 0 {
+		return checkClaims(says.claims, m, trail)
 	}
-	var named []string
-	for _, c := range fileClaims {
-		named = append(named, c.vaultID)
-	}
-	if vouch != "" && key != nil {
-		if !vouches {
+	if says.vouch != "" && says.key != nil {
+		if !says.vouches {
 			return fmt.Errorf("%w: slot %s does not vouch for the signer %s", ErrForeignSigner, v.opener.slot.ID, m.SignerFingerprint())
 		}
-		if len(named) > 0 {
-			v.cfg.log().Warn("the identity file is of another vault, but its slot here vouches for this one", "this", m.VaultID, "file", strings.Join(named, " "))
+		if len(says.otherVaults) > 0 {
+			v.cfg.log().Warn("the identity file is of another vault, but its slot here vouches for this one", "this", m.VaultID, "file", strings.Join(says.otherVaults, " "))
 		}
 		return nil
 	}
-	if err := v.askSigner(ctx, m, named); err != nil {
+	if err := v.askSigner(ctx, m, says.otherVaults); err != nil {
 		return err
 	}
-	storeLater()
+	v.vouchToStore = says.missingVouch(m)
+	return nil
+}
+
+// testimony is what the identity that opened a vault, its file and its slot say about the signer.
+type testimony struct {
+	key         []byte   // with which the identity vouches, or nil
+	claims      []claim  // of the identity file about this vault
+	otherVaults []string // that the identity file names
+	vouch       string   // in the slot, or ""
+	vouches     bool     // the vouch is for the signer, or for one from which certificates lead to it
+}
+
+func (o opener) testimony(slots []Slot, m Meta, trail []string) testimony {
+	t := testimony{key: vouchKey(o.identity)}
+	for _, c := range parseClaims(identity.Describe(o.identity).Comments) {
+		if c.vaultID == m.VaultID {
+			t.claims = append(t.claims, c)
+		} else {
+			t.otherVaults = append(t.otherVaults, c.vaultID)
+		}
+	}
+	for _, s := range slots {
+		if s.ID == o.slot.ID && s.Recipient == o.slot.Recipient {
+			t.vouch = s.vouch
+		}
+	}
+	t.vouches = t.key != nil && t.vouch != "" && slices.ContainsFunc(trail, func(line string) bool {
+		return hmac.Equal([]byte(vouchFor(t.key, m.VaultID, line)), []byte(t.vouch))
+	})
+	return t
+}
+
+// missingVouch returns the vouch that the slot should have and has not, or "".
+func (t testimony) missingVouch(m Meta) string {
+	if t.key == nil || t.vouches {
+		return ""
+	}
+	return vouchFor(t.key, m.VaultID, m.Signer)
+}
+
+// checkClaims checks that every claim names the vault's signer, or one from which certificates
+// lead to it.
+func checkClaims(claims []claim, m Meta, trail []string) error {
+	for _, c := range claims {
+		if c.signer == "" {
+			return fmt.Errorf("%w: the identity file names this vault, but no signer: it was cut", ErrForeignSigner)
+		}
+		if !leadsFrom(trail, c.signer) {
+			return fmt.Errorf("%w: the identity file names the signer %s; this vault's signer is %s, and no certificate links the two", ErrForeignSigner, c.signer, m.SignerFingerprint())
+		}
+	}
 	return nil
 }
 

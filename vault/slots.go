@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"filippo.io/age"
 
@@ -66,13 +65,8 @@ func (v *Vault) AddSlot(ctx context.Context, n NewSlot) (Slot, error) {
 	if err := v.changing(ctx, func() error { return nil }); err != nil { // before anything is made
 		return Slot{}, err
 	}
-	for i, f := range n.Files {
-		if err := CheckOutput(f.Path, v.paths.db); err != nil {
-			return Slot{}, err
-		}
-		if slices.ContainsFunc(n.Files[:i], func(other IdentityFile) bool { return other.Path == f.Path }) {
-			return Slot{}, fmt.Errorf("%w: %q is given twice", ErrInvalid, f.Path)
-		}
+	if err := v.paths.checkOutputs(n.Files); err != nil {
+		return Slot{}, err
 	}
 	var m Meta
 	var slots []Slot
