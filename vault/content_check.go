@@ -100,13 +100,6 @@ func (tx *Tx) VerifyContent(ctx context.Context) error {
 	return compareContent(now.content, want.content)
 }
 
-func compareContent(seen, want rowSet) error {
-	if seen != want {
-		return errOldRows("nodes, SSH keys, host keys or signers", seen, want)
-	}
-	return nil
-}
-
 // checkUnlocking compares the slots and what vault_meta says about the unlock methods with the
 // digest of the newest audit row. The error matches [ErrRollback].
 func (tx *Tx) checkUnlocking(ctx context.Context, m Meta, slots []Slot, want digest) error {
@@ -137,12 +130,4 @@ func (tx *Tx) auditedDigest(ctx context.Context) (AuditHead, digest, error) {
 		return AuditHead{}, digest{}, fmt.Errorf("%w: row %d: %w", ErrAudit, head.Seq, err)
 	}
 	return head, d, nil
-}
-
-// errOldRows is the error for rows that are not those of the newest audit row.
-func errOldRows(what string, seen, want rowSet) error {
-	if seen.count != want.count {
-		return fmt.Errorf("%w: its %s are not those of the newest audit row: %d rows, not %d; older pages of the file were put back", ErrRollback, what, seen.count, want.count)
-	}
-	return fmt.Errorf("%w: its %s are not those of the newest audit row: older pages of the file were put back", ErrRollback, what)
 }

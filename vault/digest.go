@@ -125,3 +125,18 @@ var slotsTable = digestedTable{name: "slots"}
 func quoteText(text string) string { return "'" + strings.ReplaceAll(text, "'", "''") + "'" }
 
 func quoteName(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
+
+func compareContent(seen, want rowSet) error {
+	if seen != want {
+		return errOldRows("nodes, SSH keys, host keys or signers", seen, want)
+	}
+	return nil
+}
+
+// errOldRows is the error for rows that are not those of the newest audit row.
+func errOldRows(what string, seen, want rowSet) error {
+	if seen.count != want.count {
+		return fmt.Errorf("%w: its %s are not those of the newest audit row: %d rows, not %d; older pages of the file were put back", ErrRollback, what, seen.count, want.count)
+	}
+	return fmt.Errorf("%w: its %s are not those of the newest audit row: older pages of the file were put back", ErrRollback, what)
+}

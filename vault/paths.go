@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
+	"github.com/rbee-keeper/rbee-vault/internal/sqlcipher"
 	"github.com/rbee-keeper/rbee-vault/internal/wire"
 )
 
@@ -227,6 +228,16 @@ func CheckOutput(path, db string) error {
 	}
 	if out == db {
 		return fmt.Errorf("%w: %q is the vault itself: choose another name", ErrInvalid, path)
+	}
+	return nil
+}
+
+// checkPrivate checks the directory and every existing file of a vault.
+func (p paths) checkPrivate() error {
+	for _, path := range append([]string{p.dir, p.db, p.slots, p.lock, p.write, p.turn, p.anchor, p.fresh}, sqlcipher.SideFiles(p.db)...) {
+		if err := CheckPrivate(path); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -9,7 +9,6 @@ import (
 	"syscall"
 
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
-	"github.com/rbee-keeper/rbee-vault/internal/sqlcipher"
 	"github.com/rbee-keeper/rbee-vault/internal/wire"
 )
 
@@ -48,16 +47,6 @@ func CheckPrivate(path string) error {
 			want = "700"
 		}
 		return &InsecureError{Path: path, Rule: fmt.Sprintf("is open to others (mode %04o)", mode), Fix: fmt.Sprintf("chmod %s %s", want, wire.Quote(path))}
-	}
-	return nil
-}
-
-// checkPrivate checks the directory and every existing file of a vault.
-func (p paths) checkPrivate() error {
-	for _, path := range append([]string{p.dir, p.db, p.slots, p.lock, p.write, p.turn, p.anchor, p.fresh}, sqlcipher.SideFiles(p.db)...) {
-		if err := CheckPrivate(path); err != nil {
-			return err
-		}
 	}
 	return nil
 }
