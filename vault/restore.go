@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"filippo.io/age/plugin"
+
 	"github.com/rbee-keeper/rbee-vault/identity"
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
 	"github.com/rbee-keeper/rbee-vault/keyring"
