@@ -36,8 +36,8 @@ type CreateOptions struct {
 	Recipients []string
 	// Program is the name and version of the program, for the manifest.
 	Program string
-	// Progress is called after each member with the bytes archived so far and in
-	// all. Nil: no reports.
+	// Progress is called with the rows archived so far and in all. When both are the
+	// same, the file is written. Nil: no reports.
 	Progress func(done, total int64)
 }
 
@@ -113,12 +113,13 @@ func (o CreateOptions) begin(ctx context.Context, v *vault.Vault) (sequence int6
 func (o CreateOptions) write(ctx context.Context, v *vault.Vault, sequence int64) (record Record, m Manifest, err error) {
 	inPlace := false
 	err = v.View(ctx, func(tx *vault.Tx) error {
-		a, err := measureArchive(ctx, tx, sequence, o)
+		a, err := newArchive(ctx, tx, filepath.Dir(v.Path()), sequence, o)
 		if err != nil {
 			return err
 		}
+		defer a.close()
 		m = a.manifest
-		if record, err = o.put(func(w io.Writer) error { return a.stream(ctx, w) }, m); err != nil {
+		if record, err = o.put(a.stream, m); err != nil {
 			return err
 		}
 		inPlace = true

@@ -98,7 +98,7 @@ func (c *collect) add(name string, v any, err error) error {
 	if err != nil {
 		return err
 	}
-	return writeLine(c.lines[name], v)
+	return (&lineWriter{w: c.lines[name]}).write(v)
 }
 
 func (c *collect) node(ctx context.Context, n registry.Node) error {

@@ -98,7 +98,7 @@ func selectAuditRows(ctx context.Context, tx *Tx, from int64) iter.Seq2[AuditRow
 		}
 		defer rows.Close()
 		for rows.Next() {
-			r, err := scanAuditRow(rows)
+			r, err := auditRowOf(rows)
 			if !yield(r, err) || err != nil {
 				return
 			}
@@ -109,7 +109,7 @@ func selectAuditRows(ctx context.Context, tx *Tx, from int64) iter.Seq2[AuditRow
 	}
 }
 
-func scanAuditRow(rows *sql.Rows) (AuditRow, error) {
+func auditRowOf(rows *sql.Rows) (AuditRow, error) {
 	var r AuditRow
 	var at int64
 	var subject, detail sql.NullString
