@@ -22,6 +22,7 @@ type archiveWriter struct {
 	manifest     Manifest
 	recipients   []age.Recipient
 	fingerprints []string // of the SSH keys, in their order
+	addresses    *hashSet // of the nodes, if there are host keys
 	spool        *spool
 	members      []bodyMember
 	sums         []byte
@@ -39,7 +40,7 @@ func newArchive(ctx context.Context, tx *vault.Tx, dir string, sequence int64, o
 	if err != nil {
 		return nil, err
 	}
-	a := &archiveWriter{tx: tx, manifest: m, progress: opts.Progress, total: m.Counts.total()}
+	a := &archiveWriter{tx: tx, manifest: m, addresses: newHashSet(), progress: opts.Progress, total: m.Counts.total()}
 	if a.recipients, err = tx.Recipients(ctx, opts.Recipients...); err != nil {
 		return nil, err
 	}
@@ -204,12 +205,24 @@ func (a *archiveWriter) writeReadme(_ context.Context, w io.Writer) error {
 }
 
 func (a *archiveWriter) writeNodes(ctx context.Context, w io.Writer) error {
-	return writeLines(w, reporting(a, registry.EachNode(ctx, a.tx)))
+	lines := lineWriter{w: w}
+	for n, err := range reporting(a, ahead(registry.EachNode(ctx, a.tx))) {
+		if err != nil {
+			return err
+		}
+		if err := lines.write(n); err != nil {
+			return err
+		}
+		if a.manifest.Counts.HostKeys > 0 {
+			a.addresses.add(n.Name, n.KnownHostsAddress())
+		}
+	}
+	return nil
 }
 
 func (a *archiveWriter) writeSSHKeys(ctx context.Context, w io.Writer) error {
 	lines := lineWriter{w: w}
-	for k, err := range reporting(a, registry.EachSSHKey(ctx, a.tx)) {
+	for k, err := range reporting(a, ahead(registry.EachSSHKey(ctx, a.tx))) {
 		if err != nil {
 			return err
 		}
@@ -236,21 +249,32 @@ func (a *archiveWriter) writePrivateKey(ctx context.Context, w io.Writer, i int)
 }
 
 func (a *archiveWriter) writeRotations(ctx context.Context, w io.Writer) error {
-	return writeLines(w, reporting(a, registry.EachKeyRotation(ctx, a.tx)))
+	return writeLines(w, reporting(a, ahead(registry.EachKeyRotation(ctx, a.tx))))
 }
 
 func (a *archiveWriter) writeHostKeys(ctx context.Context, w io.Writer) error {
-	return writeLines(w, reporting(a, registry.EachHostKey(ctx, a.tx)))
+	return writeLines(w, reporting(a, ahead(registry.EachHostKey(ctx, a.tx))))
 }
 
 func (a *archiveWriter) writeKnownHosts(ctx context.Context, w io.Writer) error {
-	return registry.WriteKnownHosts(ctx, a.tx, w)
+	for k, err := range ahead(registry.EachKnownHost(ctx, a.tx)) {
+		if err != nil {
+			return err
+		}
+		if !a.addresses.has(k.Node, k.Address) {
+			return fmt.Errorf("%w: two readings of node %q differ", vault.ErrDamaged, k.Node)
+		}
+		if _, err := io.WriteString(w, k.Line()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (a *archiveWriter) writeAuditLog(ctx context.Context, w io.Writer) error {
 	lines := lineWriter{w: w}
 	var head vault.AuditHead
-	for row, err := range reporting(a, a.tx.AuditRows(ctx, math.MinInt64)) {
+	for row, err := range reporting(a, ahead(a.tx.AuditRows(ctx, math.MinInt64))) {
 		if err != nil {
 			return err
 		}

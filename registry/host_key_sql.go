@@ -86,6 +86,55 @@ func selectHostKeys(ctx context.Context, tx *vault.Tx, query string, args ...any
 	}
 }
 
+// selectKnownHosts yields all host keys, each with the address of its node. It does not
+// validate them.
+func selectKnownHosts(ctx context.Context, tx *vault.Tx) iter.Seq2[KnownHost, error] {
+	return func(yield func(KnownHost, error) bool) {
+		rows, err := tx.QueryContext(ctx, `SELECT`+hostKeyColumns+`,
+		ssh_host,
+		ssh_port,
+		`+tx.Checked("host_keys", "host_keys")+`
+	FROM host_keys
+	JOIN beehives USING (node_name)
+	ORDER BY node_name, type, public_key`)
+		if err != nil {
+			yield(KnownHost{}, err)
+			return
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var (
+				k           HostKey
+				first, last int64
+				node        Node
+				checked     []byte
+			)
+			err := rows.Scan(
+				&k.Node,
+				&k.Type,
+				&k.PublicKey,
+				&first,
+				&last,
+				&node.SSHHost,
+				&node.SSHPort,
+				&checked,
+			)
+			if err != nil {
+				yield(KnownHost{}, fmt.Errorf("%w: host key of node %.80q: %w", ErrBadRow, k.Node, err))
+				return
+			}
+			tx.CountRow("host_keys", checked)
+			k.FirstSeen, k.LastSeen = time.UnixMilli(first).UTC(), time.UnixMilli(last).UTC()
+			if !yield(KnownHost{k, node.KnownHostsAddress()}, nil) {
+				return
+			}
+		}
+		if err := rows.Err(); err != nil {
+			yield(KnownHost{}, err)
+		}
+	}
+}
+
 func countNodeHostKeys(ctx context.Context, tx *vault.Tx, name string) (int, error) {
 	var n int
 	err := tx.QueryRowContext(ctx, `SELECT count(*) FROM host_keys WHERE node_name = ?`, name).Scan(&n)
