@@ -84,7 +84,7 @@ func fleet(t testing.TB) (vault.Config, *vault.Vault) {
 			return err
 		}
 		pin := registry.HostKey{Node: "hive-01", Type: hostKey.Type, PublicKey: hostKey.PublicKey, FirstSeen: key.Created, LastSeen: key.Created}
-		if err := registry.InsertHostKey(t.Context(), tx, pin); err != nil {
+		if err := registry.InsertHostKeys(t.Context(), tx, pin); err != nil {
 			return err
 		}
 		return tx.Audit(t.Context(), vault.Event{Action: vault.Action("host-key.trust"), Subject: "hive-01"})

@@ -33,15 +33,22 @@ func (s *hashSet) add(texts ...string) {
 }
 
 // find returns the index of the texts in the set.
-func (s *hashSet) find(texts ...string) (int, bool) {
+func (s *hashSet) find(texts ...string) (int, bool) { return s.findHash(s.hash(texts...)) }
+
+func (s *hashSet) findHash(hash uint64) (int, bool) {
 	if !s.sorted {
 		slices.Sort(s.hashes)
 		s.sorted = true
 	}
-	return slices.BinarySearch(s.hashes, s.hash(texts...))
+	return slices.BinarySearch(s.hashes, hash)
 }
 
 func (s *hashSet) has(texts ...string) bool {
 	_, ok := s.find(texts...)
+	return ok
+}
+
+func (s *hashSet) hasHash(hash uint64) bool {
+	_, ok := s.findHash(hash)
 	return ok
 }

@@ -136,18 +136,23 @@ func EachHostKey(ctx context.Context, tx *vault.Tx) iter.Seq2[HostKey, error] {
 	}
 }
 
-// InsertHostKey stores a host key of a backup. The error is ErrNotFound when the
-// node is missing, ErrExists when the node has this key. It writes no audit row.
-func InsertHostKey(ctx context.Context, tx *vault.Tx, k HostKey) error {
-	err := k.Validate()
-	if err == nil {
-		err = requireNode(ctx, tx, k.Node)
+// InsertHostKeys stores host keys of a backup. The error is ErrNotFound when a node is
+// missing, ErrExists when a node has a key already. It writes no audit row. After an error the
+// transaction must not be committed.
+func InsertHostKeys(ctx context.Context, tx *vault.Tx, keys ...HostKey) error {
+	known := "" // the node that was there last: the keys of a node follow each other
+	for _, k := range keys {
+		err := k.Validate()
+		if err == nil && k.Node != known {
+			err = requireNode(ctx, tx, k.Node)
+		}
+		if err != nil {
+			return fmt.Errorf("insert host key of node %q: %w", k.Node, err)
+		}
+		known = k.Node
 	}
-	if err == nil {
-		err = insertHostKey(ctx, tx, k)
-	}
-	if err != nil {
-		return fmt.Errorf("insert host key of node %q: %w", k.Node, err)
+	if err := insertHostKeys(ctx, tx, keys); err != nil {
+		return fmt.Errorf("insert host keys of nodes %q to %q: %w", keys[0].Node, keys[len(keys)-1].Node, err)
 	}
 	return nil
 }

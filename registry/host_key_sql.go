@@ -141,23 +141,25 @@ func countNodeHostKeys(ctx context.Context, tx *vault.Tx, name string) (int, err
 	return n, err
 }
 
-// insertHostKey returns ErrExists, and inserts nothing, where the node has the key.
-func insertHostKey(ctx context.Context, tx *vault.Tx, k HostKey) error {
-	res, err := tx.ExecContext(ctx, `INSERT INTO host_keys (
-		node_name,
-		type,
-		public_key,
-		first_seen,
-		last_seen
-	) VALUES (?, ?, ?, ?, ?)
-	ON CONFLICT (node_name, public_key) DO NOTHING`,
-		k.Node,
-		k.Type,
-		k.PublicKey,
-		k.FirstSeen.UnixMilli(),
-		k.LastSeen.UnixMilli(),
-	)
-	return expectRow(res, err, ErrExists)
+// insertHostKeys returns ErrExists where a node has one of the keys. It does not ask whether
+// the nodes exist: a foreign key does.
+func insertHostKeys(ctx context.Context, tx *vault.Tx, keys []HostKey) error {
+	args := make([]any, 0, len(keys)*5)
+	for _, k := range keys {
+		args = append(args,
+			k.Node,
+			k.Type,
+			k.PublicKey,
+			k.FirstSeen.UnixMilli(),
+			k.LastSeen.UnixMilli(),
+		)
+	}
+	inserted, err := tx.InsertRows(ctx, "host_keys", []string{"node_name", "type", "public_key", "first_seen", "last_seen"},
+		"ON CONFLICT (node_name, public_key) DO NOTHING", args)
+	if err == nil && inserted != int64(len(keys)) {
+		err = ErrExists
+	}
+	return err
 }
 
 // updateHostKeySeen stores LastSeen of a pinned key, unless a later time is stored.

@@ -321,7 +321,7 @@ func TestCheckJumps(t *testing.T) {
 func TestInsertNodeInAnyOrder(t *testing.T) {
 	r := newRegistry(t)
 	update(t, r, func(ctx context.Context, tx *vault.Tx) error {
-		return errors.Join(InsertNode(ctx, tx, richNode()), InsertNode(ctx, tx, bareNode("hive-02")))
+		return errors.Join(InsertNodes(ctx, tx, richNode()), InsertNodes(ctx, tx, bareNode("hive-02")))
 	})
 	wantListed(t, r, richNode())
 }

@@ -7,35 +7,39 @@ import (
 	"fmt"
 	"iter"
 	"time"
-
-	"github.com/rbee-keeper/rbee-vault/internal/wire"
 )
 
-func insertAuditRow(ctx context.Context, tx *Tx, r AuditRow) error {
-	_, err := tx.ExecContext(ctx, `
-		INSERT INTO audit_log (
-			seq,
-			at,
-			actor,
-			via,
-			action,
-			subject,
-			detail,
-			digest,
-			prev_hash,
-			hash
-		) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		r.Seq,
-		r.At.UnixMilli(),
-		r.Actor,
-		r.Via,
-		r.Action,
-		wire.Nullable(r.Subject),
-		wire.Nullable(r.Detail),
-		r.Digest,
-		r.PrevHash[:],
-		r.Hash[:],
-	)
+var auditColumns = []string{
+	"seq",
+	"at",
+	"actor",
+	"via",
+	"action",
+	"subject",
+	"detail",
+	"digest",
+	"prev_hash",
+	"hash",
+}
+
+func insertAuditRows(ctx context.Context, tx *Tx, rows ...AuditRow) error {
+	args := make([]any, 0, len(rows)*len(auditColumns))
+	for i := range rows {
+		r := &rows[i]
+		args = append(args,
+			r.Seq,
+			r.At.UnixMilli(),
+			r.Actor,
+			r.Via,
+			r.Action,
+			anyText(r.Subject),
+			anyText(r.Detail),
+			r.Digest,
+			r.PrevHash[:],
+			r.Hash[:],
+		)
+	}
+	_, err := tx.InsertRows(ctx, "audit_log", auditColumns, "", args)
 	return err
 }
 
