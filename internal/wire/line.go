@@ -107,12 +107,27 @@ func (l *Line) comma(open byte) {
 }
 
 func (l *Line) text(s string) {
-	if plain(s) {
-		l.buf = append(l.buf, '"')
-		l.buf = append(l.buf, s...)
-		l.buf = append(l.buf, '"')
-		return
+	l.buf = append(l.buf, '"')
+	begun := len(l.buf)
+	for i := 0; i < len(s); {
+		n := plainLength(s[i:])
+		l.buf = append(l.buf, s[i:i+n]...)
+		if i += n; i == len(s) {
+			break
+		}
+		if s[i] != '"' && s[i] != '\\' {
+			l.unusual(s, begun)
+			return
+		}
+		l.buf = append(l.buf, '\\', s[i])
+		i++
 	}
+	l.buf = append(l.buf, '"')
+}
+
+// unusual writes a text with characters that are not ASCII, or control characters, in place of
+// what was written since the quote.
+func (l *Line) unusual(s string, begun int) {
 	if !utf8.ValidString(s) {
 		l.err = fmt.Errorf("%w: not UTF-8", ErrInvalid)
 		return
@@ -120,21 +135,22 @@ func (l *Line) text(s string) {
 	quoted, err := Marshal(s)
 	if err != nil {
 		l.err = err
+		return
 	}
-	l.buf = append(l.buf, quoted...)
+	l.buf = append(l.buf[:begun-1], quoted...)
 }
 
-// plain reports whether JSON has the text as it is.
-func plain(s string) bool {
+// plainLength is how many of the first bytes JSON has as they are.
+func plainLength(s string) int {
 	for i := 0; i < len(s); i++ {
 		if c := s[i]; c < 0x20 || c >= 0x7f || c == '"' || c == '\\' {
-			return false
+			return i
 		}
 	}
-	return true
+	return len(s)
 }
 
-// Scan reads what [Line] wrote, in the same order. It knows plain texts only: for anything else
+// Scan reads what [Line] wrote, in the same order. It knows ASCII texts only: for anything else
 // it fails, and the caller uses a parser that knows all of JSON. Texts share the memory of the
 // line.
 type Scan struct {
@@ -169,14 +185,32 @@ func (s *Scan) Text() string {
 		s.failed = true
 		return ""
 	}
-	end := strings.IndexByte(s.rest, '"')
-	if end < 0 || !plain(s.rest[:end]) {
-		s.failed = true
-		return ""
+	n := plainLength(s.rest)
+	text := s.rest[:n]
+	s.rest = s.rest[n:]
+	if s.Try(`"`) {
+		return text
 	}
-	text := s.rest[:end]
-	s.rest = s.rest[end+1:]
-	return text
+	return s.escaped([]byte(text))
+}
+
+// escaped reads the rest of a text that has quotes or backslashes.
+func (s *Scan) escaped(text []byte) string {
+	for !s.Try(`"`) {
+		n := plainLength(s.rest)
+		text = append(text, s.rest[:n]...)
+		s.rest = s.rest[n:]
+		switch {
+		case s.Try(`\"`):
+			text = append(text, '"')
+		case s.Try(`\\`):
+			text = append(text, '\\')
+		case n == 0:
+			s.failed = true
+			return ""
+		}
+	}
+	return string(text)
 }
 
 // Nullable reads a text or null, which is "".
