@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 
@@ -277,7 +278,9 @@ func (a *archiveReader) readSlots(_ context.Context, r io.Reader) error {
 
 // checkSlots checks that a vault may have these slots.
 func (a *archiveReader) checkSlots(ctx context.Context) error {
-	if err := vault.ValidateSlots(ctx, a.slots, a.plugins); err != nil {
+	if err := vault.ValidateSlots(ctx, a.slots, a.plugins); errors.Is(err, vault.ErrPlugin) {
+		return asSinkError(err) // it says nothing about the file
+	} else if err != nil {
 		return fmt.Errorf("%s: %w", memberSlots, err)
 	}
 	return asSinkError(a.to.slots(ctx, a.slots))

@@ -15,6 +15,14 @@ type tarWriter struct {
 
 // header writes the header of a member. The member and its padding follow.
 func (t tarWriter) header(name string, size int64) error {
+	header, err := tarHeader(name, size, t.modified)
+	if err == nil {
+		_, err = t.parts.Write(header)
+	}
+	return err
+}
+
+func tarHeader(name string, size int64, modified time.Time) ([]byte, error) {
 	var b bytes.Buffer
 	err := tar.NewWriter(&b).WriteHeader(&tar.Header{
 		Format:   tar.FormatUSTAR,
@@ -22,12 +30,9 @@ func (t tarWriter) header(name string, size int64) error {
 		Name:     name,
 		Size:     size,
 		Mode:     0o600,
-		ModTime:  t.modified.Truncate(time.Second),
+		ModTime:  modified.Truncate(time.Second),
 	})
-	if err == nil {
-		_, err = t.parts.Write(b.Bytes())
-	}
-	return err
+	return b.Bytes(), err
 }
 
 // add writes a member.

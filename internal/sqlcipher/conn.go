@@ -70,7 +70,7 @@ func (c connector) Connect(context.Context) (driver.Conn, error) {
 		options.Set("_journal_mode", "DELETE")
 		// Nobody reads the file before the caller has flushed all of it.
 		synchronous = "OFF"
-		pragmas += `PRAGMA cache_size = -65536;`
+		pragmas += `PRAGMA cache_size = -16384;`
 	}
 	options.Set("_synchronous", synchronous)
 	d := &sqlite3.SQLiteDriver{ConnectHook: func(conn *sqlite3.SQLiteConn) error {
