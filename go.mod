@@ -3,6 +3,7 @@ module github.com/rbee-keeper/rbee-vault
 go 1.26.0
 
 require (
+	c2sp.org/CCTV/age v0.0.0-20260829155415-4448f2097b2d
 	charm.land/lipgloss/v2 v2.0.6
 	filippo.io/age v1.3.2
 	github.com/godbus/dbus/v5 v5.2.4

@@ -24,6 +24,10 @@ const (
 	maxKnownHost = 32 << 10 // one line of known_hosts
 )
 
+// maxNodeInKey is the longest name of a node in a line of ssh_keys.jsonl, with its quotes and
+// comma.
+const maxNodeInKey = 64 + 3
+
 // maxSigners limits the lines of signers.jsonl: one for each rotation.
 const maxSigners = 10_000
 
@@ -208,7 +212,8 @@ func (a *archiveReader) checkJumps(context.Context) error {
 
 // readSSHKeys keeps the keys: each goes to the sink with its private key.
 func (a *archiveReader) readSSHKeys(_ context.Context, r io.Reader) error {
-	return readLines(r, &a.counts.SSHKeys, a.manifest.Counts.SSHKeys, func(k registry.SSHKey) error {
+	longest := maxLine + a.counts.Nodes*maxNodeInKey
+	return readLongLines(r, longest, &a.counts.SSHKeys, a.manifest.Counts.SSHKeys, func(k registry.SSHKey) error {
 		a.keys = append(a.keys, k)
 		return a.index.addSSHKey(k)
 	})

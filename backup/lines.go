@@ -11,7 +11,8 @@ import (
 	"github.com/rbee-keeper/rbee-vault/internal/wire"
 )
 
-// maxLine bounds a line of a member, in bytes.
+// maxLine bounds a line of a member, in bytes. Only an SSH key has longer ones: it names the
+// nodes that use it.
 const maxLine = 1 << 20
 
 // lineWriter writes values as lines of JSON. It uses its memory again for each.
@@ -76,7 +77,15 @@ func readLines[T any, P interface {
 	*T
 	json.Unmarshaler
 }](r io.Reader, count *int64, max int64, use func(T) error) error {
-	lines := lineReader{r: bufio.NewReaderSize(r, 64<<10)}
+	return readLongLines[T, P](r, maxLine, count, max, use)
+}
+
+// readLongLines is readLines with another limit of a line.
+func readLongLines[T any, P interface {
+	*T
+	json.Unmarshaler
+}](r io.Reader, longest int64, count *int64, max int64, use func(T) error) error {
+	lines := lineReader{r: bufio.NewReaderSize(r, 64<<10), max: longest}
 	var again []byte
 	for {
 		line, err := lines.next()
@@ -104,6 +113,7 @@ func readLines[T any, P interface {
 // lineReader reads lines, and uses the memory of long ones again.
 type lineReader struct {
 	r    *bufio.Reader
+	max  int64 // bytes of a line
 	long []byte
 }
 
@@ -116,8 +126,8 @@ func (l *lineReader) next() ([]byte, error) {
 		switch {
 		case err == nil && len(l.long) == 0:
 			return part[:len(part)-1], nil
-		case len(l.long)+len(part) > maxLine:
-			return nil, fmt.Errorf("%w: a line of over %d bytes", ErrDamaged, maxLine)
+		case int64(len(l.long)+len(part)) > l.max:
+			return nil, fmt.Errorf("%w: a line of over %d bytes", ErrDamaged, l.max)
 		}
 		l.long = append(l.long, part...)
 		switch {

@@ -84,11 +84,9 @@ func read(ctx context.Context, r io.Reader, opts ReadOptions, plugins *plugin.Cl
 	if opts.Trust == nil {
 		opts.Trust = TrustSigners()
 	}
-	file := &headLimit{r: contextReader{ctx, r}, left: maxHead}
-	decrypted, err := age.Decrypt(file, opts.Identities...)
-	file.left = -1
+	decrypted, err := decrypt(ctx, r, opts.Identities)
 	if err != nil {
-		return Manifest{}, decryptError(ctx, err, opts.Identities)
+		return Manifest{}, err
 	}
 	plain := bufio.NewReader(decrypted)
 	zipped, err := gzip.NewReader(plain)
@@ -134,6 +132,17 @@ func (h *headLimit) Read(p []byte) (int, error) {
 	n, err := h.r.Read(p[:min(len(p), h.left)])
 	h.left -= n
 	return n, err
+}
+
+// decrypt returns the content of an age file.
+func decrypt(ctx context.Context, r io.Reader, identities []age.Identity) (io.Reader, error) {
+	file := &headLimit{r: contextReader{ctx, r}, left: maxHead}
+	decrypted, err := age.Decrypt(file, identities...)
+	if err != nil {
+		return nil, decryptError(ctx, err, identities)
+	}
+	file.left = -1
+	return decrypted, nil
 }
 
 // contextReader returns the error of its context when that has ended.
