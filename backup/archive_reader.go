@@ -57,7 +57,6 @@ type archiveReader struct {
 // read reads the archive to its end. It returns nil only when every member is
 // what the signed SHA256SUMS says and all of them agree with the manifest.
 func (a *archiveReader) read(ctx context.Context) (Manifest, error) {
-	a.index = newIndex()
 	sums, err := a.readSums()
 	if err != nil {
 		return Manifest{}, err
@@ -186,6 +185,7 @@ func (a *archiveReader) trustSigner(ctx context.Context) error {
 			claim.Predecessors = append(claim.Predecessors, vault.Fingerprint(line))
 		}
 	}
+	a.index = newIndex(m.Counts)
 	return asSinkError(a.trust(ctx, claim))
 }
 

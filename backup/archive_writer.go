@@ -22,7 +22,7 @@ type archiveWriter struct {
 	manifest     Manifest
 	recipients   []age.Recipient
 	fingerprints []string // of the SSH keys, in their order
-	addresses    *hashSet // of the nodes, if there are host keys
+	addresses    *hashSet // of the nodes; nil: there are no host keys
 	spool        *spool
 	members      []bodyMember
 	sums         []byte
@@ -40,7 +40,10 @@ func newArchive(ctx context.Context, tx *vault.Tx, dir string, sequence int64, o
 	if err != nil {
 		return nil, err
 	}
-	a := &archiveWriter{tx: tx, manifest: m, addresses: newHashSet(), progress: opts.Progress, total: m.Counts.total()}
+	a := &archiveWriter{tx: tx, manifest: m, progress: opts.Progress, total: m.Counts.total()}
+	if m.Counts.HostKeys > 0 {
+		a.addresses = newHashSet(m.Counts.Nodes)
+	}
 	if a.recipients, err = tx.Recipients(ctx, opts.Recipients...); err != nil {
 		return nil, err
 	}
@@ -213,7 +216,7 @@ func (a *archiveWriter) writeNodes(ctx context.Context, w io.Writer) error {
 		if err := lines.write(n); err != nil {
 			return err
 		}
-		if a.manifest.Counts.HostKeys > 0 {
+		if a.addresses != nil {
 			a.addresses.add(n.Name, n.KnownHostsAddress())
 		}
 	}
@@ -261,7 +264,7 @@ func (a *archiveWriter) writeKnownHosts(ctx context.Context, w io.Writer) error 
 		if err != nil {
 			return err
 		}
-		if !a.addresses.has(k.Node, k.Address) {
+		if a.addresses == nil || !a.addresses.has(k.Node, k.Address) {
 			return fmt.Errorf("%w: two readings of node %q differ", vault.ErrDamaged, k.Node)
 		}
 		if _, err := io.WriteString(w, k.Line()); err != nil {

@@ -14,7 +14,13 @@ type hashSet struct {
 	sorted bool
 }
 
-func newHashSet() *hashSet { return &hashSet{seed: maphash.MakeSeed()} }
+// maxExpected bounds the memory for texts that are only announced.
+const maxExpected = 1 << 20
+
+// newHashSet returns a set for so many texts, or more.
+func newHashSet(expected int64) *hashSet {
+	return &hashSet{seed: maphash.MakeSeed(), hashes: make([]uint64, 0, min(expected, maxExpected))}
+}
 
 // hash returns the hash of texts that contain no zero byte.
 func (s *hashSet) hash(texts ...string) uint64 {

@@ -22,8 +22,8 @@ type index struct {
 // jump is a node that is reached through another, by their hashes.
 type jump struct{ node, through uint64 }
 
-func newIndex() *index {
-	return &index{nodes: newHashSet(), keys: newHashSet()}
+func newIndex(c Counts) *index {
+	return &index{nodes: newHashSet(c.Nodes), keys: newHashSet(c.SSHKeys)}
 }
 
 // follow checks that a row comes behind the one before. Its key sorts as the member does.
