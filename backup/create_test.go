@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
+	"io"
 	"testing"
 
 	"filippo.io/age"
@@ -81,5 +83,61 @@ func TestCancelledAtTheEnd(t *testing.T) {
 	records, err := List(t.Context(), v)
 	if err != nil || len(records) != 1 || records[0].Path != "-" || records[0].SHA256 != c.SHA256 {
 		t.Errorf("%+v, %v", records, err)
+	}
+}
+
+// TestAuditLogOfABackup: a vault whose audit log is broken makes no backup, which could not be
+// restored.
+func TestAuditLogOfABackup(t *testing.T) {
+	v := vaulttest.New(t)
+	err := v.Update(t.Context(), func(tx *vault.Tx) error {
+		_, err := tx.ExecContext(t.Context(), `UPDATE audit_log SET actor = 'another' WHERE seq = 1`)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Create(t.Context(), v, CreateOptions{Writer: new(bytes.Buffer)}); !errors.Is(err, vault.ErrAudit) {
+		t.Errorf("%v, want ErrAudit", err)
+	}
+}
+
+// TestReadingsDiffer: a page that is replaced between two readings of one backup is noticed.
+func TestReadingsDiffer(t *testing.T) {
+	v := vaulttest.New(t)
+	r := registry.New(v)
+	n := registry.Node{Name: "hive-01", SSHHost: "h", SSHPort: 22, SSHUser: "ops", GitRepoURL: "https://example.org/r.git", GitBranch: "main", InstallPath: "/opt"}
+	signer, _ := fixedSigner(t)
+	err := r.CreateNode(t.Context(), n)
+	if err == nil {
+		_, err = r.TrustHostKey(t.Context(), n.Name, signer.PublicKey())
+	}
+	if err == nil {
+		_, err = r.GenerateSSHKey(t.Context(), "ed25519", "", n.Name)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = v.View(t.Context(), func(tx *vault.Tx) error {
+		a := &archiveWriter{tx: tx, addresses: newHashSet(1)}
+		if err := a.writeKnownHosts(t.Context(), io.Discard); !errors.Is(err, vault.ErrDamaged) {
+			t.Errorf("a node that was not there before: %v", err)
+		}
+		a.addresses.add(n.Name, "another")
+		if err := a.writeKnownHosts(t.Context(), io.Discard); !errors.Is(err, vault.ErrDamaged) {
+			t.Errorf("another address than before: %v", err)
+		}
+		a.addresses.add(n.Name, n.KnownHostsAddress())
+		if err := a.writeKnownHosts(t.Context(), io.Discard); err != nil {
+			t.Error(err)
+		}
+		a.manifest.Counts.SSHKeys = 2
+		if err := a.writeSSHKeys(t.Context(), io.Discard); !errors.Is(err, vault.ErrDamaged) {
+			t.Errorf("one key less than was counted: %v", err)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }

@@ -82,11 +82,12 @@ func FuzzArchive(f *testing.F) {
 	})
 }
 
-// collect is the sink of Verify, and encodes again what it is given.
+// collect is a sink that encodes again what it is given.
 type collect struct {
-	discard
 	lines map[string]*bytes.Buffer
 }
+
+var _ sink = (*collect)(nil)
 
 func (c *collect) add(name string, v any) error {
 	if c.lines == nil {

@@ -78,7 +78,7 @@ func (a *app) backup(ctx context.Context, v *vault.Vault, o backupOptions) error
 		opts.Dir = filepath.Join(filepath.Dir(v.Path()), "backups")
 	}
 	var end func()
-	opts.Progress, end = a.ui.progress("backup")
+	opts.Progress, end = a.ui.count("backup")
 	created, err := backup.Create(ctx, v, opts)
 	end()
 	if err != nil && !errors.Is(err, backup.ErrNotRecorded) {
