@@ -116,7 +116,7 @@ func trustHostKey(ctx context.Context, tx *vault.Tx, node string, key ssh.Public
 			return false, err
 		}
 	}
-	if err := insertHostKey(ctx, tx, k); err != nil {
+	if err := insertHostKeys(ctx, tx, []HostKey{k}); err != nil {
 		return false, err
 	}
 	detail := strings.Join(append([]string{k.Type + " " + vault.Fingerprint(k.PublicKey)}, changes...), "; ")

@@ -19,7 +19,7 @@ type Problem struct {
 
 // ImportSet is what was read from a file and can be imported.
 type ImportSet struct {
-	Nodes    []Node    // to be imported
+	Nodes    []Node    // to be imported; they may share lists and maps
 	Skipped  []Problem // rows that are not valid nodes: the first hundred
 	Warnings []Problem // what could not be read of a node: the first hundred
 	// More counts the problems beyond the first hundred.
@@ -130,9 +130,18 @@ type importPlan struct {
 
 func (p importPlan) empty() bool { return len(p.nodes)+len(p.keys) == 0 }
 
-// importWrite is a node to be written. It replaces old, if old has a name.
+// importWrite is a node to be written. It replaces old.
 type importWrite struct {
-	node, old Node
+	node *Node
+	old  *Node // nil: there is none
+}
+
+// before returns the node as it is stored, or one without a name.
+func (w importWrite) before() Node {
+	if w.old == nil {
+		return Node{}
+	}
+	return *w.old
 }
 
 func importNodes(ctx context.Context, tx *vault.Tx, set ImportSet, opts ImportOptions) (ImportReport, error) {
@@ -141,10 +150,10 @@ func importNodes(ctx context.Context, tx *vault.Tx, set ImportSet, opts ImportOp
 		return report, err
 	}
 	for _, w := range plan.nodes {
-		if w.old.Name == "" {
-			err = createNode(ctx, tx, w.node)
+		if w.old == nil {
+			err = createNode(ctx, tx, *w.node)
 		} else {
-			err = replaceNode(ctx, tx, w.old, w.node, ActionUpdateNode)
+			err = replaceNode(ctx, tx, *w.old, *w.node, ActionUpdateNode)
 		}
 		if err != nil {
 			return ImportReport{}, fmt.Errorf("node %q: %w", w.node.Name, err)
@@ -186,11 +195,11 @@ func planImport(ctx context.Context, tx *vault.Tx, set ImportSet, opts ImportOpt
 			taken = append(taken, strconv.Quote(n.Name))
 			continue
 		}
-		n = n.withState(old)
+		merged := n.withState(old)
 		if set.TwelveFields {
-			n = n.withDetails(old)
+			merged = merged.withDetails(old)
 		}
-		writes = append(writes, importWrite{node: n, old: old})
+		writes = append(writes, importWrite{node: &merged, old: &old})
 	}
 	if len(taken) > 0 {
 		return ImportReport{}, importPlan{}, fmt.Errorf("%s: %w", strings.Join(taken, ", "), ErrExists)
@@ -204,9 +213,9 @@ func planImport(ctx context.Context, tx *vault.Tx, set ImportSet, opts ImportOpt
 	for _, w := range writes {
 		names = append(names, w.node.Name)
 		switch {
-		case w.old.Name == "":
+		case w.old == nil:
 			report.Added = append(report.Added, w.node.Name)
-		case sameNode(w.old, w.node):
+		case sameNode(*w.old, *w.node):
 			report.Unchanged = append(report.Unchanged, w.node.Name)
 			continue
 		default:
@@ -260,8 +269,9 @@ func skipBadJumps(ctx context.Context, tx *vault.Tx, writes []importWrite, repor
 			report.Skipped, report.More.Skipped = addProblem(report.Skipped, report.More.Skipped, Problem{w.node.Name, jumpError(w.node.Name, w.node.Name, rule).Error()})
 		}
 		for _, w := range bad { // as it is stored, or not at all
-			exists[w.node.Name] = w.old.Name != ""
-			ways.set(w.node.Name, w.old.ProxyJump)
+			old := w.before()
+			exists[w.node.Name] = old.Name != ""
+			ways.set(w.node.Name, old.ProxyJump)
 			again = true
 		}
 		writes = kept
@@ -269,7 +279,7 @@ func skipBadJumps(ctx context.Context, tx *vault.Tx, writes []importWrite, repor
 	// What is left may still make the way to a node too long that is not in the set.
 	var changed []string
 	for _, w := range writes {
-		changed = append(changed, changedJumps(w.old, w.node)...)
+		changed = append(changed, changedJumps(w.before(), *w.node)...)
 	}
 	return writes, ways.check("", changed)
 }
@@ -294,16 +304,18 @@ func planImportKeys(ctx context.Context, tx *vault.Tx, set ImportSet, names []st
 	return all, unused, nil
 }
 
-// importable returns the nodes of the set, normalized. Nodes that are not valid,
+// importable returns the nodes of the set, normalized; they share memory with the set. Nodes that are not valid,
 // or whose name came before, go to the skipped ones of the report.
-func importable(set ImportSet, report *ImportReport) []Node {
+func importable(set ImportSet, report *ImportReport) []*Node {
 	skip := func(p Problem) {
 		report.Skipped, report.More.Skipped = addProblem(report.Skipped, report.More.Skipped, p)
 	}
-	var nodes []Node
+	nodes := make([]*Node, 0, len(set.Nodes))
 	seen := make(map[string]bool, len(set.Nodes))
-	for i, n := range set.Nodes {
-		n = n.normalized()
+	for i := range set.Nodes {
+		given := &set.Nodes[i]
+		n := *given
+		n.normalize()
 		if err := n.validate(); err != nil {
 			skip(Problem{rowName(n.Name, fmt.Sprintf("node %d", i+1)), err.Error()})
 			continue
@@ -313,7 +325,11 @@ func importable(set ImportSet, report *ImportReport) []Node {
 			continue
 		}
 		seen[n.Name] = true
-		nodes = append(nodes, n)
+		if sameNode(*given, n) && given.LastConnected == n.LastConnected {
+			nodes = append(nodes, given) // there may be very many
+		} else {
+			nodes = append(nodes, &n)
+		}
 	}
 	return nodes
 }

@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"io"
+	"iter"
 	"maps"
 	"net"
 	"net/netip"
@@ -21,26 +22,48 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// knownHostsAddress returns a node's address as known_hosts has it.
-func knownHostsAddress(n Node) string {
+// KnownHostsAddress returns a node's address as known_hosts has it.
+func (n Node) KnownHostsAddress() string {
 	return knownhosts.Normalize(net.JoinHostPort(canonicalHost(n.SSHHost), strconv.Itoa(int(n.SSHPort))))
 }
 
-// WriteKnownHosts writes the pinned host keys as a known_hosts file of OpenSSH. The
-// comment of each line is the node's name.
-func WriteKnownHosts(ctx context.Context, tx *vault.Tx, w io.Writer) error {
-	addresses := map[string]string{}
-	for n, err := range EachNode(ctx, tx) {
-		if err != nil {
-			return err
+// KnownHost is a pinned host key with its node's address.
+type KnownHost struct {
+	HostKey
+	Address string // as known_hosts has it
+}
+
+// Line returns the line of a known_hosts file of OpenSSH, with its end. The comment is the
+// node's name.
+func (k KnownHost) Line() string { return k.Address + " " + k.PublicKey + " " + k.Node + "\n" }
+
+// EachKnownHost yields all host keys in the order of [EachHostKey]. It stops after an error.
+func EachKnownHost(ctx context.Context, tx *vault.Tx) iter.Seq2[KnownHost, error] {
+	return func(yield func(KnownHost, error) bool) {
+		for k, err := range selectKnownHosts(ctx, tx) {
+			if err == nil {
+				if bad := k.Validate(); bad != nil {
+					err = errBadHostKey(k.HostKey, bad)
+				}
+			}
+			if err != nil {
+				yield(KnownHost{}, fmt.Errorf("read host keys: %w", err))
+				return
+			}
+			if !yield(k, nil) {
+				return
+			}
 		}
-		addresses[n.Name] = knownHostsAddress(n)
 	}
-	for k, err := range EachHostKey(ctx, tx) {
+}
+
+// WriteKnownHosts writes the pinned host keys as a known_hosts file of OpenSSH.
+func WriteKnownHosts(ctx context.Context, tx *vault.Tx, w io.Writer) error {
+	for k, err := range EachKnownHost(ctx, tx) {
 		if err != nil {
 			return err
 		}
-		if _, err := fmt.Fprintf(w, "%s %s %s\n", addresses[k.Node], k.PublicKey, k.Node); err != nil {
+		if _, err := io.WriteString(w, k.Line()); err != nil {
 			return err
 		}
 	}

@@ -31,7 +31,7 @@ func (tx *Tx) Audit(ctx context.Context, e Event) error {
 		PrevHash: head.Hash,
 	}
 	r.Hash = r.sum()
-	if err := insertAuditRow(ctx, tx, r); err != nil {
+	if err := insertAuditRows(ctx, tx, r); err != nil {
 		return fmt.Errorf("write audit row: %w", err)
 	}
 	tx.audited = max(tx.audited, e.Action.urgency())
@@ -83,15 +83,17 @@ func (tx *Tx) VerifyAudit(ctx context.Context) (AuditHead, error) {
 	return head, nil
 }
 
-// AppendAuditRow copies a row of another vault's log, for a restore. It verifies that the row
-// continues the log; otherwise the error matches [ErrAudit].
-func (tx *Tx) AppendAuditRow(ctx context.Context, r AuditRow) error {
+// AppendAuditRows copies rows of another vault's log, for a restore. It verifies that they
+// continue the log; otherwise the error matches [ErrAudit].
+func (tx *Tx) AppendAuditRows(ctx context.Context, rows ...AuditRow) error {
 	head, err := tx.AuditHead(ctx)
 	if err != nil {
 		return err
 	}
-	if _, err := head.Follow(r); err != nil {
-		return err
+	for _, r := range rows {
+		if head, err = head.Follow(r); err != nil {
+			return err
+		}
 	}
-	return insertAuditRow(ctx, tx, r)
+	return insertAuditRows(ctx, tx, rows...)
 }

@@ -57,18 +57,34 @@ func (d digest) String() string {
 
 // parseDigest parses what String returns. The error for anything else is [ErrInvalid].
 func parseDigest(s string) (digest, error) {
-	var d digest
-	fields := strings.Split(s, ":")
-	if len(fields) == 4 {
-		d.content.count, _ = strconv.ParseInt(fields[0], 10, 64)
-		parseHex(d.content.sum[:], fields[1])
-		d.slots.count, _ = strconv.ParseInt(fields[2], 10, 64)
-		parseHex(d.slots.sum[:], fields[3])
-	}
-	if d.String() != s {
+	content, slots, ok := cutRowSets(s)
+	c, ok1 := parseRowSet(content)
+	d, ok2 := parseRowSet(slots)
+	if !ok || !ok1 || !ok2 {
 		return digest{}, fmt.Errorf("%w: not a digest", ErrInvalid)
 	}
-	return d, nil
+	return digest{c, d}, nil
+}
+
+// cutRowSets cuts a digest behind the second of its four fields.
+func cutRowSets(s string) (content, slots string, ok bool) {
+	first := strings.IndexByte(s, ':')
+	second := strings.IndexByte(s[first+1:], ':')
+	if first < 0 || second < 0 {
+		return "", "", false
+	}
+	at := first + 1 + second
+	return s[:at], s[at+1:], true
+}
+
+func parseRowSet(s string) (set rowSet, ok bool) {
+	count, sum, _ := strings.Cut(s, ":")
+	n, err := strconv.ParseInt(count, 10, 64)
+	if err != nil || strconv.FormatInt(n, 10) != count || !parseHex(set.sum[:], sum) {
+		return rowSet{}, false
+	}
+	set.count = n
+	return set, true
 }
 
 // rowHasher computes the HMAC of rows under a key. Only one goroutine may use it.

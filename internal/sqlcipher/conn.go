@@ -65,12 +65,12 @@ func (c connector) Connect(context.Context) (driver.Conn, error) {
 		pragmas += `PRAGMA cache_size = -16384; PRAGMA query_only = ON;`
 	case writing:
 		options.Set("_journal_mode", "WAL")
-		pragmas += `PRAGMA cache_size = -65536;`
+		pragmas += `PRAGMA cache_size = -16384;`
 	case building:
 		options.Set("_journal_mode", "DELETE")
 		// Nobody reads the file before the caller has flushed all of it.
 		synchronous = "OFF"
-		pragmas += `PRAGMA cache_size = -65536;`
+		pragmas += `PRAGMA cache_size = -16384;`
 	}
 	options.Set("_synchronous", synchronous)
 	d := &sqlite3.SQLiteDriver{ConnectHook: func(conn *sqlite3.SQLiteConn) error { return c.prepare(conn, pragmas) }}
