@@ -74,6 +74,9 @@ type ImportOptions struct {
 	Source string
 	// Replace replaces a node of the same name, as AddNode does.
 	Replace bool
+	// SkipExisting leaves a node of the same name, and its key, as they are. It excludes
+	// Replace.
+	SkipExisting bool
 	// DryRun returns the report and changes nothing.
 	DryRun bool
 }
@@ -84,14 +87,15 @@ type ImportReport struct {
 	Added     []string
 	Replaced  []string
 	Unchanged []string  // stored already, with the same values
+	Existing  []string  // left as they are by SkipExisting, whatever their values
 	Skipped   []Problem // those of the set, then invalid and repeated nodes: the first hundred
 	Warnings  []Problem // those of the set
 	More      More      // problems beyond the first hundred
 	Keys      []string  // nodes that now use their key of the set
 }
 
-// Import adds the nodes of a set in one transaction. Without Replace, the whole
-// import fails where any name exists: the error is ErrExists and lists these names. A node
+// Import adds the nodes of a set in one transaction. Without Replace or SkipExisting, the
+// whole import fails where any name exists: the error is ErrExists and lists these names. A node
 // may jump through one that follows in the set. It is skipped where it jumps through a node
 // that is neither there nor in the set, in a circle, or through too many.
 // After any error nothing is imported and the report is empty. Where nothing
@@ -102,15 +106,19 @@ func (r *Registry) Import(ctx context.Context, set ImportSet, opts ImportOptions
 		plan   importPlan
 		err    error
 	)
-	if opts.DryRun || opts.Replace {
+	if opts.Replace && opts.SkipExisting {
+		return ImportReport{}, fmt.Errorf("import nodes: %w: Replace and SkipExisting exclude each other", ErrInvalid)
+	}
+	look := opts.DryRun || opts.Replace || opts.SkipExisting
+	if look {
 		err = r.v.View(ctx, func(tx *vault.Tx) (err error) {
 			report, plan, err = planImport(ctx, tx, set, opts)
 			return err
 		})
 	}
-	// With Replace, a look without the write lock comes first: often nothing changes.
-	// Without it, a node that exists is an error, so there is a change to write.
-	if err == nil && !opts.DryRun && !(opts.Replace && plan.empty()) {
+	// With Replace or SkipExisting, a look without the write lock comes first: often nothing
+	// changes. Without them, a node that exists is an error, so there is a change to write.
+	if err == nil && !opts.DryRun && !(look && plan.empty()) {
 		err = r.v.Update(ctx, func(tx *vault.Tx) (err error) {
 			report, err = importNodes(ctx, tx, set, opts)
 			return err
@@ -157,6 +165,9 @@ func importNodes(ctx context.Context, tx *vault.Tx, set ImportSet, opts ImportOp
 	}
 	detail := fmt.Sprintf("added %d; replaced %d; unchanged %d; skipped %d",
 		len(report.Added), len(report.Replaced), len(report.Unchanged), len(report.Skipped)+report.More.Skipped)
+	if len(report.Existing) > 0 {
+		detail += fmt.Sprintf("; existing %d", len(report.Existing))
+	}
 	if len(plan.keys) > 0 {
 		detail += fmt.Sprintf("; keys %d", len(plan.keys))
 	}
@@ -182,6 +193,9 @@ func planImport(ctx context.Context, tx *vault.Tx, set ImportSet, opts ImportOpt
 			continue
 		case err != nil:
 			return ImportReport{}, importPlan{}, err
+		case opts.SkipExisting:
+			report.Existing = append(report.Existing, n.Name)
+			continue
 		case !opts.Replace:
 			taken = append(taken, strconv.Quote(n.Name))
 			continue

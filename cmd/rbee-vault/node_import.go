@@ -22,15 +22,16 @@ import (
 )
 
 type importOptions struct {
-	sshConfig   string
-	gitRepo     string
-	gitBranch   string
-	installPath string
-	withKeys    bool
-	allowWeak   bool
-	allowExec   bool
-	replace     bool
-	dryRun      bool
+	sshConfig    string
+	gitRepo      string
+	gitBranch    string
+	installPath  string
+	withKeys     bool
+	allowWeak    bool
+	allowExec    bool
+	replace      bool
+	skipExisting bool
+	dryRun       bool
 }
 
 func (o *importOptions) register(cmd *cobra.Command) {
@@ -43,6 +44,7 @@ func (o *importOptions) register(cmd *cobra.Command) {
 	f.BoolVar(&o.allowWeak, "allow-weak", false, "accept RSA keys of fewer than 3072 bits")
 	f.BoolVar(&o.allowExec, "allow-exec", false, "let ssh run the programs in Match exec lines of the ssh_config")
 	f.BoolVar(&o.replace, "replace", false, "replace existing nodes that have the same name")
+	f.BoolVar(&o.skipExisting, "skip-existing", false, "leave existing nodes that have the same name as they are")
 	f.BoolVar(&o.dryRun, "dry-run", false, "show what would be imported, and write nothing")
 }
 
@@ -67,7 +69,7 @@ With --with-keys, each readable private key that an ssh_key_path names is sealed
 the vault, and the node uses it.
 
 Rows that are not valid nodes are skipped and reported (exit 3). If a node with the same
-name exists, nothing is imported (exit 15), unless you give --replace.`,
+name exists, nothing is imported (exit 15), unless you give --replace or --skip-existing.`,
 		Example: `  rbee-vault node import ~/.rbee/beehives.db --with-keys
   rbee-vault node import --ssh-config ~/.ssh/config --git-repo https://example.org/rbee.git --install-path /opt/rbee`,
 		Args: cobra.MaximumNArgs(1),
@@ -93,6 +95,7 @@ type importJSON struct {
 	Added     []string      `json:"added"`
 	Replaced  []string      `json:"replaced"`
 	Unchanged []string      `json:"unchanged"`
+	Existing  []string      `json:"existing"`
 	Skipped   []problemJSON `json:"skipped"`
 	Warnings  []problemJSON `json:"warnings"`
 	More      moreJSON      `json:"more"`
@@ -241,6 +244,9 @@ func runNodeImport(ctx context.Context, a *app, o importOptions, args []string) 
 	if (len(args) == 1) == (o.sshConfig != "") {
 		return usagef("give either a file or --ssh-config")
 	}
+	if o.replace && o.skipExisting {
+		return usagef("give either --replace or --skip-existing")
+	}
 	if o.sshConfig != "" && (o.gitRepo == "" || o.installPath == "") {
 		return usagef("--ssh-config needs --git-repo and --install-path")
 	}
@@ -258,11 +264,11 @@ func runNodeImport(ctx context.Context, a *app, o importOptions, args []string) 
 	}
 	var report registry.ImportReport
 	err = a.withRegistry(ctx, func(r *registry.Registry) (err error) {
-		report, err = r.Import(ctx, set, registry.ImportOptions{Source: source, Replace: o.replace, DryRun: o.dryRun})
+		report, err = r.Import(ctx, set, registry.ImportOptions{Source: source, Replace: o.replace, SkipExisting: o.skipExisting, DryRun: o.dryRun})
 		return err
 	})
 	if errors.Is(err, registry.ErrExists) {
-		return withHint(err, "Nothing was imported. To replace these nodes with those of the file: --replace")
+		return withHint(err, "Nothing was imported. To replace these nodes with those of the file: --replace. To import only the others: --skip-existing")
 	}
 	if err != nil {
 		return err
@@ -277,7 +283,7 @@ func runNodeImport(ctx context.Context, a *app, o importOptions, args []string) 
 	switch {
 	case o.dryRun:
 		a.ui.info("Nothing was written: this was a dry run.")
-	case legacy && len(report.Added)+len(report.Replaced)+len(report.Unchanged) > 0:
+	case legacy && len(report.Added)+len(report.Replaced)+len(report.Unchanged)+len(report.Existing) > 0:
 		a.ui.info("%s still exists, in plaintext. After you have checked the import and made a backup,\nremove it: shred -u %s", source, wire.Quote(source))
 	}
 	if n := len(report.Skipped) + report.More.Skipped; n > 0 {
@@ -300,6 +306,7 @@ func newImportJSON(report registry.ImportReport, dryRun bool) importJSON {
 		Added:     notNil(report.Added),
 		Replaced:  notNil(report.Replaced),
 		Unchanged: notNil(report.Unchanged),
+		Existing:  notNil(report.Existing),
 		Skipped:   problems(report.Skipped),
 		Warnings:  problems(report.Warnings),
 		More:      moreJSON(report.More),
@@ -324,7 +331,7 @@ func showImport(a *app, report registry.ImportReport) {
 	for _, done := range []struct {
 		verb  string
 		names []string
-	}{{"added", report.Added}, {"replaced", report.Replaced}, {"unchanged", report.Unchanged}, {"key", report.Keys}} {
+	}{{"added", report.Added}, {"replaced", report.Replaced}, {"unchanged", report.Unchanged}, {"existing", report.Existing}, {"key", report.Keys}} {
 		for _, name := range done.names {
 			a.ui.printf("%s\t%s\n", done.verb, name)
 		}
