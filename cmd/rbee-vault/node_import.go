@@ -61,9 +61,11 @@ func newNodeImport(a *app) *cobra.Command {
 --ssh-config imports the aliases of an ssh_config file, with the values that "ssh -G"
 prints for each. The fields that SSH does not know come from --git-repo, --git-branch
 and --install-path. The hosts that they jump through become nodes too. Patterns and Match
-lines are skipped, with a warning. A ProxyJump through several hosts, ProxyCommand,
-HostKeyAlias, certificates and key paths with % tokens are not imported, with a warning. "ssh -G" runs the programs in Match exec lines: a file with such a line
-is refused, even with --dry-run, unless you give --allow-exec.
+lines are skipped, with a warning. In key paths, ~ and the tokens %h %n %p %r %d %% are expanded.
+A ProxyJump through several hosts, ProxyCommand, HostKeyAlias, certificates and key paths
+with other tokens are not imported, with a warning. "ssh -G" runs the programs in Match
+exec lines: a file with such a line is refused, even with --dry-run, unless you give
+--allow-exec.
 
 With --with-keys, each readable private key that an ssh_key_path names is sealed into
 the vault, and the node uses it.
