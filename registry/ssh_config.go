@@ -243,7 +243,7 @@ func ParseSSHValues(r io.Reader, n Node, home string) (_ Node, lost []string, er
 		}
 	}
 	for _, value := range identities { // after the values that their tokens stand for
-		path, ok := expandIdentity(value, n, home)
+		path, ok := expandTokens(value, n, home)
 		if !ok {
 			lost = append(lost, fmt.Sprintf("its IdentityFile is not carried over, as only ssh knows what it stands for: %.200q", value))
 			continue
@@ -255,9 +255,9 @@ func ParseSSHValues(r io.Reader, n Node, home string) (_ Node, lost []string, er
 	return n, lost, s.Err()
 }
 
-// expandIdentity expands ~ and the tokens %h, %n, %p, %r, %d and %% of an IdentityFile, as
-// ssh does for the node. It reports false where there is anything else that ssh expands.
-func expandIdentity(value string, n Node, home string) (path string, ok bool) {
+// expandTokens expands ~ and the tokens %h, %n, %p, %r, %d and %% of a path, as ssh
+// does for the node. It reports false where there is anything else that ssh expands.
+func expandTokens(value string, n Node, home string) (path string, ok bool) {
 	if sshExpands(value) || strings.HasPrefix(value, "~") && value != "~" && !strings.HasPrefix(value, "~/") {
 		return "", false
 	}
@@ -282,6 +282,29 @@ func expandIdentity(value string, n Node, home string) (path string, ok bool) {
 		b.WriteString(tokens[value[i]])
 	}
 	return ExpandPath(home, b.String()), true
+}
+
+// ParseSSHKnownHosts reads the output of `ssh -G NAME` and returns the files that
+// UserKnownHostsFile names. n is what [ParseSSHValues] returned. A file whose path only ssh
+// can expand is in lost.
+func ParseSSHKnownHosts(r io.Reader, n Node, home string) (files, lost []string, err error) {
+	s := bufio.NewScanner(r)
+	s.Buffer(nil, maxConfigLine)
+	for s.Scan() {
+		value, ok := strings.CutPrefix(s.Text(), "userknownhostsfile ")
+		if !ok || value == "none" {
+			continue
+		}
+		for _, value := range strings.Fields(value) {
+			file, ok := expandTokens(value, n, home)
+			if !ok || !filepath.IsAbs(file) {
+				lost = append(lost, fmt.Sprintf("its UserKnownHostsFile is not read, as only ssh knows what it stands for: %.200q", value))
+				continue
+			}
+			files = append(files, file)
+		}
+	}
+	return files, lost, s.Err()
 }
 
 // notCarried are the settings of ssh that a node cannot have, but may need to be

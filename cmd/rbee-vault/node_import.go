@@ -31,6 +31,8 @@ type importOptions struct {
 	allowExec    bool
 	replace      bool
 	skipExisting bool
+	withHostKeys bool
+	knownHosts   string
 	dryRun       bool
 }
 
@@ -45,6 +47,8 @@ func (o *importOptions) register(cmd *cobra.Command) {
 	f.BoolVar(&o.allowExec, "allow-exec", false, "let ssh run the programs in Match exec lines of the ssh_config")
 	f.BoolVar(&o.replace, "replace", false, "replace existing nodes that have the same name")
 	f.BoolVar(&o.skipExisting, "skip-existing", false, "leave existing nodes that have the same name as they are")
+	f.BoolVar(&o.withHostKeys, "with-host-keys", false, "pin the host keys that your known_hosts has for the nodes")
+	f.StringVar(&o.knownHosts, "known-hosts", "", "known_hosts `FILE` for --with-host-keys (default: of the ssh_config, or ~/.ssh/known_hosts)")
 	f.BoolVar(&o.dryRun, "dry-run", false, "show what would be imported, and write nothing")
 }
 
@@ -69,6 +73,11 @@ exec lines: a file with such a line is refused, even with --dry-run, unless you 
 
 With --with-keys, each readable private key that an ssh_key_path names is sealed into
 the vault, and the node uses it.
+
+With --with-host-keys, the host keys that your known_hosts file has for a node's address
+and port are pinned. Patterns, revoked keys, certificate authorities and several keys of
+one type are skipped, with a warning. If another key of the type is pinned, nothing is
+imported (exit 18).
 
 Rows that are not valid nodes are skipped and reported (exit 3). If a node with the same
 name exists, nothing is imported (exit 15), unless you give --replace or --skip-existing.`,
@@ -102,11 +111,11 @@ type importJSON struct {
 	Warnings  []problemJSON `json:"warnings"`
 	More      moreJSON      `json:"more"`
 	Keys      []string      `json:"keys"`
+	HostKeys  []string      `json:"host_keys"`
 }
 
 // readImport reads the nodes, from source. legacy is true for a plaintext registry.
-func (a *app) readImport(ctx context.Context, o importOptions, file string) (set registry.ImportSet, source string, legacy bool, err error) {
-	home, _ := os.UserHomeDir()
+func (a *app) readImport(ctx context.Context, o importOptions, file, home string) (set registry.ImportSet, source string, legacy bool, err error) {
 	if o.sshConfig != "" {
 		set, err = readSSHConfig(ctx, o, home)
 		return set, o.sshConfig, false, err
@@ -182,28 +191,31 @@ func readSSHConfig(ctx context.Context, o importOptions, home string) (registry.
 // sshAlias asks ssh for the values of the alias base.Name, and adds them to base. lost
 // says what could not be imported.
 func sshAlias(ctx context.Context, file string, base registry.Node, home string) (n registry.Node, lost []string, err error) {
-	var stderr bytes.Buffer
-	cmd := exec.CommandContext(ctx, "ssh", "-G", "-F", file, "--", base.Name)
-	cmd.Stderr = &stderr
-	cmd.WaitDelay = time.Second // a program that ssh started may hold the pipes
-	out, err := cmd.Output()
+	out, err := sshValues(ctx, file, base.Name)
 	if err != nil {
-		if stderr.Len() > 0 {
-			err = fmt.Errorf("%w: %s", err, strings.TrimSpace(stderr.String()))
-		}
 		return registry.Node{}, nil, err
 	}
 	return registry.ParseSSHValues(bytes.NewReader(out), base, home)
+}
+
+// sshValues returns the values that ssh has for an alias.
+func sshValues(ctx context.Context, file, alias string) ([]byte, error) {
+	var stderr bytes.Buffer
+	cmd := exec.CommandContext(ctx, "ssh", "-G", "-F", file, "--", alias)
+	cmd.Stderr = &stderr
+	cmd.WaitDelay = time.Second // a program that ssh started may hold the pipes
+	out, err := cmd.Output()
+	if err != nil && stderr.Len() > 0 {
+		err = fmt.Errorf("%w: %s", err, strings.TrimSpace(stderr.String()))
+	}
+	return out, err
 }
 
 // readKeys reads the private keys at the nodes' key paths. A key that cannot be sealed is
 // a warning, and its node is imported without it.
 func readKeys(ctx context.Context, set *registry.ImportSet, allowWeak bool) {
 	set.Keys = map[string]*registry.PrivateKey{}
-	rows := map[string]int{}
-	for _, n := range set.Nodes {
-		rows[n.Name]++
-	}
+	rows := countRows(set.Nodes)
 	for _, n := range set.Nodes {
 		if n.SSHKeyPath == "" {
 			continue
@@ -222,6 +234,15 @@ func readKeys(ctx context.Context, set *registry.ImportSet, allowWeak bool) {
 		}
 		set.Keys[n.Name] = k
 	}
+}
+
+// countRows returns how many nodes have each name.
+func countRows(nodes []registry.Node) map[string]int {
+	rows := map[string]int{}
+	for _, n := range nodes {
+		rows[n.Name]++
+	}
+	return rows
 }
 
 func readKeyFile(ctx context.Context, path string, allowWeak bool) (*registry.PrivateKey, error) {
@@ -252,9 +273,18 @@ func runNodeImport(ctx context.Context, a *app, o importOptions, args []string) 
 	if o.sshConfig != "" && (o.gitRepo == "" || o.installPath == "") {
 		return usagef("--ssh-config needs --git-repo and --install-path")
 	}
-	set, source, legacy, err := a.readImport(ctx, o, strings.Join(args, ""))
+	if o.knownHosts != "" && !o.withHostKeys {
+		return usagef("--known-hosts needs --with-host-keys")
+	}
+	home, _ := os.UserHomeDir()
+	set, source, legacy, err := a.readImport(ctx, o, strings.Join(args, ""), home)
 	if err != nil {
 		return fmt.Errorf("import: %w", err)
+	}
+	if o.withHostKeys {
+		if err := readHostKeys(ctx, o, &set, home); err != nil {
+			return fmt.Errorf("import: %w", err)
+		}
 	}
 	if o.withKeys {
 		readKeys(ctx, &set, o.allowWeak)
@@ -271,6 +301,9 @@ func runNodeImport(ctx context.Context, a *app, o importOptions, args []string) 
 	})
 	if errors.Is(err, registry.ErrExists) {
 		return withHint(err, "Nothing was imported. To replace these nodes with those of the file: --replace. To import only the others: --skip-existing")
+	}
+	if errors.Is(err, registry.ErrHostKeyChanged) {
+		return withHint(err, "Nothing was imported. If you know why the key changed, see: rbee-vault host-key trust --help")
 	}
 	if err != nil {
 		return err
@@ -313,6 +346,7 @@ func newImportJSON(report registry.ImportReport, dryRun bool) importJSON {
 		Warnings:  problems(report.Warnings),
 		More:      moreJSON(report.More),
 		Keys:      notNil(report.Keys),
+		HostKeys:  notNil(report.HostKeys),
 	}
 }
 
@@ -333,7 +367,7 @@ func showImport(a *app, report registry.ImportReport) {
 	for _, done := range []struct {
 		verb  string
 		names []string
-	}{{"added", report.Added}, {"replaced", report.Replaced}, {"unchanged", report.Unchanged}, {"existing", report.Existing}, {"key", report.Keys}} {
+	}{{"added", report.Added}, {"replaced", report.Replaced}, {"unchanged", report.Unchanged}, {"existing", report.Existing}, {"key", report.Keys}, {"host-key", report.HostKeys}} {
 		for _, name := range done.names {
 			a.ui.printf("%s\t%s\n", done.verb, name)
 		}
