@@ -79,11 +79,14 @@ func (n Node) MarshalJSON() ([]byte, error) {
 // status is unknown. All other fields are required. A field that is unknown,
 // repeated or of the wrong type is refused, and so is a value that Validate refuses.
 // Errors are ErrInvalid; n is then unchanged.
-func (n *Node) UnmarshalJSON(data []byte) error {
+func (n *Node) UnmarshalJSON(data []byte) error { return n.unmarshal(data) }
+
+// unmarshal is UnmarshalJSON, and takes more fields.
+func (n *Node) unmarshal(data []byte, more ...wire.Field) error {
 	got := Node{SSHPort: DefaultSSHPort}
 	lastConnected := int64(-1)
 	var status string
-	err := wire.UnmarshalObject(data, []wire.Field{
+	err := wire.UnmarshalObject(data, append([]wire.Field{
 		{Name: "node_name", Value: &got.Name, Required: true},
 		{Name: "ssh_host", Value: &got.SSHHost, Required: true},
 		{Name: "ssh_port", Value: &got.SSHPort},
@@ -99,7 +102,7 @@ func (n *Node) UnmarshalJSON(data []byte) error {
 		{Name: "proxy_jump", Value: &got.ProxyJump, Nullable: true},
 		{Name: "note", Value: &got.Note, Nullable: true},
 		{Name: "labels", Value: &got.Labels, Nullable: true},
-	})
+	}, more...))
 	if err != nil {
 		return err
 	}
