@@ -263,7 +263,8 @@ func readKeyFile(ctx context.Context, path string, allowWeak bool) (*registry.Pr
 	return registry.ParsePrivateKey(ctx, data, registry.PrivateKeyOptions{Name: path, AllowWeak: allowWeak})
 }
 
-func runNodeImport(ctx context.Context, a *app, o importOptions, args []string) error {
+// check refuses options that do not go together.
+func (o *importOptions) check(args []string) error {
 	if (len(args) == 1) == (o.sshConfig != "") {
 		return usagef("give either a file or --ssh-config")
 	}
@@ -275,6 +276,13 @@ func runNodeImport(ctx context.Context, a *app, o importOptions, args []string) 
 	}
 	if o.knownHosts != "" && !o.withHostKeys {
 		return usagef("--known-hosts needs --with-host-keys")
+	}
+	return nil
+}
+
+func runNodeImport(ctx context.Context, a *app, o importOptions, args []string) error {
+	if err := o.check(args); err != nil {
+		return err
 	}
 	home, _ := os.UserHomeDir()
 	set, source, legacy, err := a.readImport(ctx, o, strings.Join(args, ""), home)

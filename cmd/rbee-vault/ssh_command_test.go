@@ -329,7 +329,7 @@ func TestSSHConfigOfOperator(t *testing.T) {
 	}
 }
 
-// TestSSHLink: scp, sftp, git and rsync use the command, most of them the command by a link named rbee-vault-ssh.
+// TestSSHLink: scp, sftp, git and rsync use the command, or a link to it named rbee-vault-ssh.
 func TestSSHLink(t *testing.T) {
 	h, _ := oneHive(t, "Subsystem sftp internal-sftp")
 	exe, err := exec.LookPath("rbee-vault")
