@@ -94,6 +94,16 @@ const (
 //
 // A file of more than 64 MB is ErrInvalid.
 func ReadKnownHosts(r io.Reader, nodes []Node) (KnownHosts, error) {
+	return readKnownHosts(r, nodes, false)
+}
+
+// ReadExactKnownHosts is [ReadKnownHosts], but a line that matches a node only by a pattern
+// is skipped and reported too: its key need not be that of this node alone.
+func ReadExactKnownHosts(r io.Reader, nodes []Node) (KnownHosts, error) {
+	return readKnownHosts(r, nodes, true)
+}
+
+func readKnownHosts(r io.Reader, nodes []Node, exact bool) (KnownHosts, error) {
 	found := KnownHosts{Keys: map[string][]ssh.PublicKey{}}
 	var entries []knownHostEntry
 	revoked := map[string]bool{} // public keys in wire format
@@ -112,7 +122,7 @@ func ReadKnownHosts(r io.Reader, nodes []Node) (KnownHosts, error) {
 		}
 	}
 	for _, n := range nodes {
-		found.add(n, entries, revoked)
+		found.add(n, entries, revoked, exact)
 	}
 	return found, nil
 }
@@ -122,7 +132,7 @@ func (found *KnownHosts) skip(p Problem) {
 }
 
 // add looks a node up in the entries.
-func (found *KnownHosts) add(n Node, entries []knownHostEntry, revoked map[string]bool) {
+func (found *KnownHosts) add(n Node, entries []knownHostEntry, revoked map[string]bool, exact bool) {
 	byType := map[string][]ssh.PublicKey{}
 	forms := addressForms(n)
 	for _, e := range entries {
@@ -136,6 +146,8 @@ func (found *KnownHosts) add(n Node, entries []knownHostEntry, revoked map[strin
 			found.skip(Problem{where, "a certificate authority cannot be pinned"})
 		case revoked[string(e.key.Marshal())]:
 			found.skip(Problem{where, "the file revokes this key"})
+		case exact && !e.names(forms[0]):
+			found.skip(Problem{where, "a pattern is not an exact entry for the node"})
 		case !slices.ContainsFunc(byType[kind], same):
 			byType[kind] = append(byType[kind], e.key)
 		}
@@ -244,6 +256,19 @@ func (e knownHostEntry) matches(forms []string) bool {
 		found = true
 	}
 	return found
+}
+
+// names reports whether an entry that matches the address has it in full.
+func (e knownHostEntry) names(address string) bool {
+	if e.hash != nil {
+		return true
+	}
+	for pattern := range strings.SplitSeq(e.hosts, ",") {
+		if canonicalPattern(asciiLower(pattern)) == address {
+			return true
+		}
+	}
+	return false
 }
 
 // addressForms returns all forms in which known_hosts may have a node's address. The

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"github.com/rbee-keeper/rbee-vault/internal/wire"
 )
 
 // Limits of ReadNDJSON, in bytes.
@@ -14,7 +16,8 @@ const (
 )
 
 // ReadNDJSON reads nodes as `node list --json` prints them: one JSON object on each
-// line. A line that is not a valid node is skipped, with the reason. A file of more
+// line. Of the fields that it prints besides those of a node, ssh_key and host_keys, the values
+// are ignored. A line that is not a valid node is skipped, with the reason. A file of more
 // than 256 MB, or of more than [MaxImport] rows, is ErrInvalid.
 func ReadNDJSON(r io.Reader) (ImportSet, error) {
 	var set ImportSet
@@ -34,8 +37,14 @@ func ReadNDJSON(r io.Reader) (ImportSet, error) {
 			set.skip(Problem{line.where(), fmt.Sprintf("it has more than %d bytes", maxNodeLine)})
 			continue
 		}
-		var node Node
-		if err := node.UnmarshalJSON(text); err != nil {
+		var (
+			node     Node
+			sshKey   string
+			hostKeys []string
+		)
+		err := node.unmarshal(text, wire.Field{Name: "ssh_key", Value: &sshKey, Nullable: true},
+			wire.Field{Name: "host_keys", Value: &hostKeys, Nullable: true})
+		if err != nil {
 			set.skip(Problem{line.where(), err.Error()})
 			continue
 		}

@@ -98,11 +98,14 @@ func sortedKeys[T any](values map[string]T) []string {
 // status is unknown. All other fields are required. A field that is unknown,
 // repeated or of the wrong type is refused, and so is a value that Validate refuses.
 // Errors are ErrInvalid; n is then unchanged.
-func (n *Node) UnmarshalJSON(data []byte) error {
+func (n *Node) UnmarshalJSON(data []byte) error { return n.unmarshal(data) }
+
+// unmarshal is UnmarshalJSON, and takes more fields.
+func (n *Node) unmarshal(data []byte, more ...wire.Field) error {
 	got, ok := scanNode(string(data))
 	if !ok {
 		var err error
-		if got, err = parseNode(data); err != nil {
+		if got, err = parseNode(data, more...); err != nil {
 			return err
 		}
 	}
@@ -115,11 +118,11 @@ func (n *Node) UnmarshalJSON(data []byte) error {
 }
 
 // parseNode parses any JSON of a node.
-func parseNode(data []byte) (Node, error) {
+func parseNode(data []byte, more ...wire.Field) (Node, error) {
 	got := Node{SSHPort: DefaultSSHPort}
 	lastConnected := int64(-1)
 	var status string
-	err := wire.UnmarshalObject(data, []wire.Field{
+	err := wire.UnmarshalObject(data, append([]wire.Field{
 		{Name: "node_name", Value: &got.Name, Required: true},
 		{Name: "ssh_host", Value: &got.SSHHost, Required: true},
 		{Name: "ssh_port", Value: &got.SSHPort},
@@ -135,7 +138,7 @@ func parseNode(data []byte) (Node, error) {
 		{Name: "proxy_jump", Value: &got.ProxyJump, Nullable: true},
 		{Name: "note", Value: &got.Note, Nullable: true},
 		{Name: "labels", Value: &got.Labels, Nullable: true},
-	})
+	}, more...))
 	if err != nil {
 		return Node{}, err
 	}
