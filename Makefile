@@ -1,7 +1,7 @@
 # What the tests and the demo use of Debian. Installed only where it is missing.
 BUILD = gcc libc6-dev
 STOCK = age jq openssh-client openssl sqlite3
-TEST  = $(BUILD) $(STOCK) dbus git gnome-keyring keepassxc libsecret-tools openssh-server rustc strace systemd
+TEST  = $(BUILD) $(STOCK) bash-completion dbus fish git gnome-keyring keepassxc libsecret-tools openssh-server rustc strace systemd zsh
 
 .PHONY: build build-openssl demo test bench bench-openssl fuzz
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"runtime"
 
 	"github.com/spf13/cobra"
@@ -26,10 +27,13 @@ func newVersion(a *app) *cobra.Command {
 }
 
 func runVersion(a *app) error {
-	v := versionJSON{version, vault.SchemaVersion(), runtime.Version()}
 	if a.json {
-		return a.ui.object(v)
+		return a.ui.object(versionJSON{version, vault.SchemaVersion(), runtime.Version()})
 	}
-	a.ui.printf("rbee-vault %s (schema %d, %s)\n", v.Version, v.Schema, v.Go)
+	a.ui.printf("%s\n", versionText())
 	return nil
+}
+
+func versionText() string {
+	return fmt.Sprintf("rbee-vault %s (schema %d, %s)", version, vault.SchemaVersion(), runtime.Version())
 }
