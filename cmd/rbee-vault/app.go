@@ -114,6 +114,7 @@ Begin with "rbee-vault init", then "rbee-vault node add".`,
 	addGroup(cmd, "backups", "Backups:", newBackup(a), newRestore(a))
 	cmd.AddCommand(newVersion(a), newCompletion(a))
 	addTopics(cmd)
+	addBuildCommands(cmd)
 	cmd.CompletionOptions.DisableDefaultCmd = true
 	cmd.Version = version
 	cmd.SetVersionTemplate(versionText() + "\n")
