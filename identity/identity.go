@@ -392,3 +392,9 @@ func Unopened(identities []age.Identity) error {
 	}
 	return nil
 }
+
+// UsesPlugin reports whether an identity starts an age plugin, which may ask a person.
+func UsesPlugin(id age.Identity) bool {
+	_, ok := id.(pluginIdentity)
+	return ok
+}
