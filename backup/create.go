@@ -389,5 +389,5 @@ func objectName(created time.Time, sequence int64) string {
 }
 
 func fileName(created time.Time, sequence int64) string {
-	return fmt.Sprintf("beehives-%s-%06d", created.Format("20060102T150405Z"), sequence)
+	return fmt.Sprintf("beehives-%s-%06d", nameTime(created), sequence)
 }

@@ -73,7 +73,7 @@ func verifiedBackup(ctx context.Context, a *app, o readOptions, file string, ask
 		return backup.Manifest{}, err
 	}
 	opts.AuditRow = auditRow
-	return backup.Verify(ctx, r, opts)
+	return backup.Verify(ctx, r, source{name: file}.expect(opts))
 }
 
 // readOptions are the flags of every command that reads a backup.
