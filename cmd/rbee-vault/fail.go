@@ -60,6 +60,7 @@ var failures = []failure{
 	{errNeedsFlag, exitUsage, "needs_flag", ""},
 	{errPartial, exitPartial, "partial", ""},
 	{errFindings, exitPartial, "findings", ""},
+	{errRestored, exitPartial, "restored", ""},
 	{backup.ErrPartial, exitPartial, "partial", "The copies that were written are good. The next backup tries every target again."},
 	{backup.ErrNotRecorded, exitPartial, "not_recorded", "The backup is good, but `rbee-vault backup list` does not list it."},
 	{vault.ErrUnknownOutcome, exitError, "unknown_outcome", "Check whether the change was made before you try again: rbee-vault audit list"},
