@@ -1,7 +1,7 @@
 # What the tests and the demo use of Debian. Installed only where it is missing.
 BUILD = gcc libc6-dev
 STOCK = age jq openssh-client openssl sqlite3
-TEST  = $(BUILD) $(STOCK) dbus git gnome-keyring keepassxc libsecret-tools openssh-server systemd
+TEST  = $(BUILD) $(STOCK) dbus git gnome-keyring keepassxc librsvg2-bin libsecret-tools openssh-server poppler-utils systemd zbar-tools
 
 .PHONY: build build-openssl demo test bench bench-openssl fuzz
 

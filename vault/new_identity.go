@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,6 +26,7 @@ type NewIdentity struct {
 	Identity  string // "AGE-SECRET-KEY-...": a secret
 	Recipient string
 	VaultID   string
+	Path      string // of the database
 	Signer    string // a line as in authorized_keys; this key signs the backups
 	Created   time.Time
 }
@@ -71,35 +73,39 @@ func (n NewIdentity) Sheet() []byte {
 # Whoever holds this page opens the vault and every backup of it. Print it, keep
 # it in a safe, and delete the file.
 #
-#   vault id    %s
-#   created     %s
-#   signer      %s
-#   recipient   %s
+#   vault id    %[1]s
+#   database    %[8]s
+#   created     %[2]s
+#   signer      %[3]s
+#   recipient   %[4]s
 #
-# The recovery identity, in one line:
-
-%s
-
-# To open the vault where its keyring is gone (type the line above into a file of
-# your own, mode 0600, in capitals, without a space):
+# The recovery identity:
+%[5]s
+# Type or scan it into a file of your own, recovery.txt, mode 0600. For rbee-vault
+# small letters, spaces and line ends do no harm; age wants one line in capitals.
+# Behind its first part there is no B, I or O, and no 1.
+#
+# To open the vault where its keyring is gone:
 #
 #   rbee-vault status --identity recovery.txt \
-#       --signer %s
+#       --signer %[3]s
 #   rbee-vault slot add keyring --identity recovery.txt \
-#       --signer %s
+#       --signer %[3]s
 #
 # To bring a backup back, on any machine:
 #
 #   rbee-vault restore BACKUP.tar.gz.age --identity recovery.txt \
-#       --signer %s
+#       --signer %[3]s
 #
 # Without rbee-vault:
 #
 #   age -d -i recovery.txt BACKUP.tar.gz.age | tar xz
-#   echo '%s' > allowed_signers
-#   ssh-keygen -Y verify -f allowed_signers -I rbee-vault -n %s -s SHA256SUMS.sig < SHA256SUMS
+#   printf '%%s ' > allowed_signers 'rbee-vault namespaces="%[7]s"' \
+#       '%[6]s'
+#   ssh-keygen -Y verify -f allowed_signers -I rbee-vault -n %[7]s \
+#       -s SHA256SUMS.sig < SHA256SUMS
 #   sha256sum -c SHA256SUMS
-`, n.VaultID, wire.FormatTime(n.Created), Fingerprint(n.Signer), n.Recipient, n.Identity, Fingerprint(n.Signer), Fingerprint(n.Signer), Fingerprint(n.Signer), AllowedSigner(n.Signer), SignatureNamespace)
+`, n.VaultID, wire.FormatTime(n.Created), Fingerprint(n.Signer), n.Recipient, n.Identity, n.Signer, SignatureNamespace, wire.Clean(n.Path))
 }
 
 // SignerSheet returns a page to keep with the recovery sheet. It names the current signer and
@@ -162,6 +168,19 @@ type IdentityFile struct {
 
 	// again says that an interrupted run wrote the file, so it may be replaced.
 	again bool
+}
+
+// checkIdentityFiles refuses reserved names, and a path that is given twice.
+func checkIdentityFiles(files []IdentityFile, db string) error {
+	for i, f := range files {
+		if err := CheckOutput(f.Path, db); err != nil {
+			return err
+		}
+		if slices.ContainsFunc(files[:i], func(other IdentityFile) bool { return other.Path == f.Path }) {
+			return fmt.Errorf("%w: %q is given twice", ErrInvalid, f.Path)
+		}
+	}
+	return nil
 }
 
 // handOver writes the identity into new files and calls show, if it is not nil. undo removes

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"filippo.io/age"
@@ -89,13 +88,8 @@ func (v *Vault) AddSlot(ctx context.Context, n NewSlot) (Slot, error) {
 	if err := v.changing(ctx, func() error { return nil }); err != nil { // before anything is made
 		return Slot{}, err
 	}
-	for i, f := range n.Files {
-		if err := CheckOutput(f.Path, v.paths.db); err != nil {
-			return Slot{}, err
-		}
-		if slices.ContainsFunc(n.Files[:i], func(other IdentityFile) bool { return other.Path == f.Path }) {
-			return Slot{}, fmt.Errorf("%w: %q is given twice", ErrInvalid, f.Path)
-		}
+	if err := checkIdentityFiles(n.Files, v.paths.db); err != nil {
+		return Slot{}, err
 	}
 	var m Meta
 	var slots []Slot
@@ -208,7 +202,7 @@ func (v *Vault) newSlot(ctx context.Context, n NewSlot, m Meta) (s Slot, _ *NewI
 		return Slot{}, nil, nil, err
 	}
 	vouching = made.vouchKey()
-	made.Kind, made.VaultID, made.Signer, made.Created = n.Kind, m.VaultID, m.Signer, now
+	made.Kind, made.VaultID, made.Path, made.Signer, made.Created = n.Kind, m.VaultID, v.paths.db, m.Signer, now
 	s.Recipient = made.Recipient
 	if n.Kind == SlotPassphrase {
 		if n.WorkFactor == 0 {
