@@ -82,14 +82,17 @@ func TestMergeEverythingBack(t *testing.T) {
 	}))
 	file, c := create(t, v)
 	want := content(t, v)
+	part := readPart(t, cfg, file, c)
+	must(t, r.RemoveSSHKey(ctx, loose.Fingerprint, false))
+	if _, err := part.Merge(ctx, v, backup.MergeOptions{}); !errors.Is(err, registry.ErrConflict) {
+		t.Errorf("%v, want ErrConflict: a key that no node used was removed since", err)
+	}
 	for _, name := range []string{"hive-01", "hive-02"} {
 		_, err := r.RemoveNode(ctx, name)
 		must(t, err)
 	}
-	must(t, r.RemoveSSHKey(ctx, loose.Fingerprint, false))
 	empty, seq := content(t, v), rows(t, v)
 
-	part := readPart(t, cfg, file, c)
 	if _, err := part.Merge(ctx, v, backup.MergeOptions{}); !errors.Is(err, registry.ErrConflict) {
 		t.Errorf("%v, want ErrConflict: they were removed since", err)
 	}
@@ -386,6 +389,11 @@ func TestRestoreDryRun(t *testing.T) {
 	}
 	if _, err := os.Lstat(strings.TrimSuffix(fresh.Path, "/b/beehives.db")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("%v: the directory is still there", err)
+	}
+	stray := elsewhere(t, cfg)
+	must(t, os.WriteFile(stray.Path+"-wal", []byte("a log without its database"), 0o600))
+	if _, err := backup.Restore(t.Context(), stray, bytes.NewReader(file), dryRun); !errors.Is(err, vault.ErrMissing) {
+		t.Errorf("%v, want ErrMissing", err)
 	}
 	if _, err := backup.Restore(t.Context(), cfg, bytes.NewReader(file), dryRun); !errors.Is(err, vault.ErrExists) {
 		t.Errorf("%v, want ErrExists", err)

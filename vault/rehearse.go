@@ -15,13 +15,11 @@ import (
 // wrapped. The database is under a key that nobody keeps. It is removed; after a kill the
 // next transition removes it, as a part of ".new". The exclusive lock is held if there is a
 // vault in place.
-func (t *transition) rehearse(ctx context.Context, old oldVault, replace bool) error {
+func (t *transition) rehearse(ctx context.Context, old oldVault) error {
 	exists, err := durable.Exists(t.paths.db)
 	switch {
 	case err != nil:
 		return err
-	case exists && !replace:
-		return fmt.Errorf("%q %w", t.paths.db, ErrExists)
 	case exists != old.exists:
 		return errChangedMeanwhile
 	case exists:

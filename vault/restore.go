@@ -110,7 +110,7 @@ func Restore(ctx context.Context, cfg Config, opts RestoreOptions) (RestoredVaul
 		return event, err
 	}
 	if opts.DryRun {
-		err := t.rehearse(ctx, old, opts.Replace)
+		err := t.rehearse(ctx, old)
 		return RestoredVault{Created: t.created(), Aside: t.aside, LeftOut: leftOut}, err
 	}
 	if err := t.clearPlace(ctx, &old, opts.Replace); err != nil {
