@@ -23,6 +23,14 @@ var (
 	ErrPartial = errors.New("the backup is not in every target")
 	// ErrLocked: the store holds the object under a lock, and does not delete it yet.
 	ErrLocked = errors.New("is locked by its store")
+	// ErrUnreachable: the store does not answer, or not as it should.
+	ErrUnreachable = errors.New("store cannot be reached")
+	// ErrDenied: the store does not let the credential do that, or there is none.
+	ErrDenied = errors.New("store denies access")
+	// ErrUnsupported: the store cannot do what the target asks of it.
+	ErrUnsupported = errors.New("store does not support this")
+	// ErrStoreFull: the store has no space.
+	ErrStoreFull = errors.New("store is full")
 	// ErrNotRecorded: the backup is complete and in place, but the vault could not
 	// record that.
 	ErrNotRecorded = errors.New("backup is written, but not recorded in the vault")

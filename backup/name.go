@@ -6,14 +6,13 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
-	"time"
 
 	"github.com/rbee-keeper/rbee-vault/internal/wire"
 )
 
 // namePattern matches the names that [Create] gives: of a file in a directory, which may
 // end in a number, and of an object.
-var namePattern = regexp.MustCompile(`^beehives-(\d{8}T\d{6}Z)-(\d{6,})(?:-\d+|-[0-9a-f]{16})?` + regexp.QuoteMeta(fileSuffix) + `$`)
+var namePattern = regexp.MustCompile(`^` + namePrefix + `(\d{8}T\d{6}Z)-(\d{6,})(?:-\d+|-[0-9a-f]{16})?` + regexp.QuoteMeta(fileSuffix) + `$`)
 
 // CheckName compares what a backup says about itself with its name, which may be the path
 // of a file or of an object. A name that [Create] gave to another backup is
@@ -29,7 +28,7 @@ func CheckName(name string, c Claim) error {
 		return fmt.Errorf("%w: when it was created", ErrDamaged)
 	}
 	sequence, err := strconv.ParseInt(m[2], 10, 64)
-	if err != nil || sequence != c.Sequence || m[1] != nameTime(created) {
+	if err != nil || sequence != c.Sequence || m[1] != created.UTC().Format(nameTime) {
 		return fmt.Errorf("%w: it is backup %d of %s", ErrOtherBackup, c.Sequence, c.Created)
 	}
 	return nil
@@ -43,6 +42,3 @@ func (r Record) Check(c Claim) error {
 	}
 	return nil
 }
-
-// nameTime is how a name gives the time of a backup.
-func nameTime(t time.Time) string { return t.UTC().Format("20060102T150405Z") }

@@ -98,7 +98,7 @@ func (r MergeReport) Changes() bool {
 // node whose jump leads nowhere; ErrInUse for a node that would change while its key is
 // being replaced. After an error the transaction must not be committed.
 func Merge(ctx context.Context, tx *vault.Tx, set MergeSet, prefer Preference) (MergeReport, error) {
-	m := newMerge(tx, set, prefer)
+	m := newMerger(tx, set, prefer)
 	if err := m.planNodes(ctx); err != nil {
 		return MergeReport{}, err
 	}
@@ -117,8 +117,8 @@ func Merge(ctx context.Context, tx *vault.Tx, set MergeSet, prefer Preference) (
 	return m.report, nil
 }
 
-// merge is a running Merge.
-type merge struct {
+// merger is a running Merge.
+type merger struct {
 	MergeSet
 	tx     *vault.Tx
 	prefer Preference
@@ -128,14 +128,14 @@ type merge struct {
 	keys   []string        // of wanted: those to be added, sorted
 }
 
-func newMerge(tx *vault.Tx, set MergeSet, prefer Preference) *merge {
-	return &merge{MergeSet: set, tx: tx, prefer: prefer, wanted: map[string]bool{}}
+func newMerger(tx *vault.Tx, set MergeSet, prefer Preference) *merger {
+	return &merger{MergeSet: set, tx: tx, prefer: prefer, wanted: map[string]bool{}}
 }
 
 // mergeWrite is a node to be written. It replaces old, if that has a name.
 type mergeWrite struct{ entry, old Entry }
 
-func (m *merge) planNodes(ctx context.Context) error {
+func (m *merger) planNodes(ctx context.Context) error {
 	for _, e := range m.Entries {
 		if err := m.planNode(ctx, e); err != nil {
 			return fmt.Errorf("node %q: %w", e.Node.Name, err)
@@ -144,7 +144,7 @@ func (m *merge) planNodes(ctx context.Context) error {
 	return nil
 }
 
-func (m *merge) planNode(ctx context.Context, e Entry) error {
+func (m *merger) planNode(ctx context.Context, e Entry) error {
 	old, err := selectEntry(ctx, m.tx, e.Node.Name)
 	missing := errors.Is(err, ErrNotFound)
 	if err != nil && !missing {
@@ -175,7 +175,7 @@ func (m *merge) planNode(ctx context.Context, e Entry) error {
 }
 
 // decide returns what happens with a conflict, if the backup's side is the action.
-func (m *merge) decide(action MergeAction) MergeAction {
+func (m *merger) decide(action MergeAction) MergeAction {
 	switch m.prefer {
 	case PreferBackup:
 		return action
@@ -191,7 +191,7 @@ func keyDiffers(list []Difference) bool {
 
 // planKeys decides which keys are added: those that the written nodes need, and of a whole
 // backup those that no node uses.
-func (m *merge) planKeys(ctx context.Context) error {
+func (m *merger) planKeys(ctx context.Context) error {
 	used := map[string]bool{} // by any node of the backup
 	for _, e := range m.Entries {
 		for _, key := range []string{e.SSHKey, e.Rotation.Old, e.Rotation.New} {
@@ -224,7 +224,7 @@ func (m *merge) planKeys(ctx context.Context) error {
 // maxConflictsNamed is how many conflicts an error names.
 const maxConflictsNamed = 10
 
-func (m *merge) conflicts() string {
+func (m *merger) conflicts() string {
 	var list []string
 	for _, c := range slices.Concat(m.report.Nodes, m.report.Keys) {
 		if c.Action != MergeConflict {
@@ -248,7 +248,7 @@ func (m *merge) conflicts() string {
 }
 
 // checkJumpsExist sees that each written node is reached through a node that will be there.
-func (m *merge) checkJumpsExist(ctx context.Context) error {
+func (m *merger) checkJumpsExist(ctx context.Context) error {
 	written := map[string]bool{}
 	for _, w := range m.writes {
 		written[w.entry.Node.Name] = true
@@ -279,7 +279,7 @@ func (e *MissingJumpError) Error() string {
 func (e *MissingJumpError) Unwrap() error { return ErrInvalid }
 
 // write writes the plan: keys, then nodes, then what refers to both.
-func (m *merge) write(ctx context.Context) error {
+func (m *merger) write(ctx context.Context) error {
 	for _, fingerprint := range m.keys {
 		k := m.Keys[fingerprint]
 		k.SSHKey.Nodes = nil // the nodes that are written get it below; others keep theirs
@@ -390,7 +390,7 @@ func replaceHostKeys(ctx context.Context, tx *vault.Tx, node string, old, keys [
 func CompareWith(ctx context.Context, tx *vault.Tx, set MergeSet) ([]Merged, error) {
 	whole := set.Whole
 	set.Whole = false // a node that was removed since is no conflict here
-	m := newMerge(tx, set, PreferNone)
+	m := newMerger(tx, set, PreferNone)
 	if err := m.planNodes(ctx); err != nil {
 		return nil, err
 	}

@@ -41,7 +41,7 @@ It goes to every target: rbee-vault backup target add`,
 	}
 	o.register(cmd)
 	cmd.MarkFlagsMutuallyExclusive("output", "target")
-	cmd.AddCommand(newBackupCreate(a), newBackupList(a), newBackupVerify(a))
+	cmd.AddCommand(newBackupCreate(a), newBackupList(a), newBackupVerify(a), newBackupTarget(a))
 	return cmd
 }
 

@@ -38,11 +38,13 @@ func (o *restoreOptions) register(cmd *cobra.Command) {
 func newRestore(a *app) *cobra.Command {
 	var o restoreOptions
 	cmd := &cobra.Command{
-		Use:   "restore {FILE | --at TIME}",
+		Use:   "restore {BACKUP | --at TIME}",
 		Short: "Create a vault from a backup, or bring back a part of it",
-		Long: `Create a vault from a backup, at --db. FILE may be '-'. The whole backup is verified
-before anything is put in place. The vault gets a new id, a new key and a new signing
+		Long: `Create a vault from a backup, at --db. The whole backup is verified before anything is put
+in place. The vault gets a new id, a new key and a new signing
 key. It keeps the recipients of the backup, so the same recovery identity opens it.
+
+` + backupArgument + `
 
 If there is a vault in place, nothing is restored. With --replace it is set aside as
 .replaced-<time>, and still opens with --db and that name.
@@ -59,6 +61,7 @@ SSH key is being replaced does not get another key: finish the rotation first.
 
 --diff prints each field in which backup and vault differ, keys by fingerprint.`,
 		Example: `  rbee-vault restore beehives-20260102T150405Z-000007.tar.gz.age --identity recovery.txt
+  rbee-vault restore s3://fleet-backups/hive --region eu-central-1 --identity recovery.txt --signer SHA256:...
   rbee-vault restore --at 3d --diff --identity recovery.txt
   rbee-vault restore --at 3d --node 'hive-*' --prefer backup --identity recovery.txt`,
 		Args: cobra.MaximumNArgs(1),
@@ -85,7 +88,7 @@ func runRestore(ctx context.Context, a *app, o restoreOptions, args []string) er
 	if err := o.check(); err != nil {
 		return err
 	}
-	from, err := o.findSource(ctx, a, args)
+	from, err := o.wanted(ctx, a, args)
 	if err != nil {
 		return err
 	}
@@ -97,7 +100,7 @@ func runRestore(ctx context.Context, a *app, o restoreOptions, args []string) er
 
 // restoreWhole makes a vault from the backup, or with --dry-run does as much of it as leaves
 // nothing behind.
-func restoreWhole(ctx context.Context, a *app, o restoreOptions, from source) error {
+func restoreWhole(ctx context.Context, a *app, o restoreOptions, from wantedBackup) error {
 	cfg, err := a.config(ctx)
 	if err != nil {
 		return err
@@ -115,11 +118,11 @@ func restoreWhole(ctx context.Context, a *app, o restoreOptions, from source) er
 
 // restore puts the backup in place. If the backup is damaged or not trusted, the audit log
 // of the vault that it should have replaced records the attempt.
-func restore(ctx context.Context, a *app, cfg vault.Config, o restoreOptions, from source) (backup.Restored, error) {
+func restore(ctx context.Context, a *app, cfg vault.Config, o restoreOptions, from wantedBackup) (backup.Restored, error) {
 	if err := needIdentities(cfg.Identities); err != nil {
 		return backup.Restored{}, err
 	}
-	r, err := a.openBackup(ctx, from.name)
+	r, err := o.openBackup(ctx, a, from.name)
 	if err != nil {
 		return backup.Restored{}, err
 	}
@@ -129,7 +132,7 @@ func restore(ctx context.Context, a *app, cfg vault.Config, o restoreOptions, fr
 		return backup.Restored{}, err
 	}
 	done, err := backup.Restore(ctx, cfg, r, backup.RestoreOptions{
-		ReadOptions:     from.expect(read),
+		ReadOptions:     from.expect(read, r),
 		NoKeyring:       o.noKeyring,
 		Replace:         o.replace,
 		DryRun:          o.dryRun,

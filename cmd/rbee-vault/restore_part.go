@@ -41,7 +41,7 @@ func (o restoreOptions) check() error {
 func (o restoreOptions) isPart() bool { return o.merge || o.diff || len(o.nodes) > 0 }
 
 // restorePart restores a part of a backup into the vault in place, or compares the two.
-func restorePart(ctx context.Context, a *app, o restoreOptions, from source) error {
+func restorePart(ctx context.Context, a *app, o restoreOptions, from wantedBackup) error {
 	cfg, err := a.config(ctx)
 	if err != nil {
 		return err
@@ -62,11 +62,11 @@ func restorePart(ctx context.Context, a *app, o restoreOptions, from source) err
 	})
 }
 
-func readPart(ctx context.Context, a *app, cfg vault.Config, o restoreOptions, from source) (*backup.Part, error) {
+func readPart(ctx context.Context, a *app, cfg vault.Config, o restoreOptions, from wantedBackup) (*backup.Part, error) {
 	if err := needIdentities(cfg.Identities); err != nil {
 		return nil, err
 	}
-	r, err := a.openBackup(ctx, from.name)
+	r, err := o.openBackup(ctx, a, from.name)
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +75,7 @@ func readPart(ctx context.Context, a *app, cfg vault.Config, o restoreOptions, f
 	if err != nil {
 		return nil, err
 	}
-	part, err := backup.ReadPart(ctx, r, backup.PartOptions{ReadOptions: from.expect(read), Nodes: o.nodes})
+	part, err := backup.ReadPart(ctx, r, backup.PartOptions{ReadOptions: from.expect(read, r), Nodes: o.nodes})
 	if errors.Is(err, registry.ErrNotFound) {
 		err = withHint(err, "See what the backup has: rbee-vault restore FILE --diff")
 	}

@@ -11,43 +11,43 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// source is the backup that a command reads.
-type source struct {
+// wantedBackup is the backup that a command was told to read.
+type wantedBackup struct {
 	name   string         // as openBackup takes it
 	record *backup.Record // what the vault recorded about it, if it was chosen from there
 }
 
-// expect adds to the trust in a signer that the backup is the one that was asked for: the
-// recorded one, or the one that its name says.
-func (s source) expect(opts backup.ReadOptions) backup.ReadOptions {
+// expect adds to the trust in a signer that what was opened is the backup that was asked for:
+// the recorded one, or the one that its name says.
+func (w wantedBackup) expect(opts backup.ReadOptions, opened openedBackup) backup.ReadOptions {
 	trust := opts.Trust
 	opts.Trust = func(ctx context.Context, c backup.Claim) error {
 		if err := trust(ctx, c); err != nil {
 			return err
 		}
-		if s.record != nil {
-			return s.record.Check(c)
+		if w.record != nil {
+			return w.record.Check(c)
 		}
-		return backup.CheckName(s.name, c)
+		return backup.CheckName(cutVersion(opened.source), c)
 	}
 	return opts
 }
 
-// findSource returns the backup that the arguments or --at name.
-func (o restoreOptions) findSource(ctx context.Context, a *app, args []string) (source, error) {
+// wanted returns the backup that the arguments or --at name.
+func (o restoreOptions) wanted(ctx context.Context, a *app, args []string) (wantedBackup, error) {
 	switch {
 	case o.at == "" && len(args) == 1:
-		return source{name: args[0]}, nil
+		return wantedBackup{name: args[0]}, nil
 	case o.at == "" || len(args) > 0:
-		return source{}, usagef("give a FILE, or --at TIME in its place")
+		return wantedBackup{}, usagef("give a FILE, or --at TIME in its place")
 	}
 	at, err := parseMoment("at", o.at, a.now())
 	if err != nil {
-		return source{}, err
+		return wantedBackup{}, err
 	}
 	cfg, err := a.config(ctx)
 	if err != nil {
-		return source{}, err
+		return wantedBackup{}, err
 	}
 	var records []backup.Record
 	err = a.withVaultInPlace(ctx, cfg, func(v *vault.Vault) (err error) {
@@ -55,19 +55,19 @@ func (o restoreOptions) findSource(ctx context.Context, a *app, args []string) (
 		return err
 	})
 	if err != nil {
-		return source{}, err
+		return wantedBackup{}, err
 	}
 	r, err := backup.NewestAt(records, at)
 	if err != nil {
-		return source{}, withHint(err, "See what there is: rbee-vault backup list")
+		return wantedBackup{}, withHint(err, "See what there is: rbee-vault backup list")
 	}
 	copies := r.Reachable()
 	if len(copies) == 0 {
-		return source{}, withHint(fmt.Errorf("a copy of backup %d of %s: %w", r.Sequence, wire.FormatTime(r.Created), registry.ErrNotFound),
+		return wantedBackup{}, withHint(fmt.Errorf("a copy of backup %d of %s: %w", r.Sequence, wire.FormatTime(r.Created), registry.ErrNotFound),
 			"See where its copies were: rbee-vault backup list. For an older backup, give an earlier --at.")
 	}
 	a.ui.info("backup %d of %s: %s", r.Sequence, wire.FormatTime(r.Created), copies[0])
-	return source{name: copies[0].String(), record: &r}, nil
+	return wantedBackup{name: copies[0].String(), record: &r}, nil
 }
 
 // auditRefusal records in the audit log of the vault in place that somebody tried to restore
