@@ -73,6 +73,7 @@ SSH key is being replaced does not get another key: finish the rotation first.
 
 type restoreJSON struct {
 	DryRun   bool            `json:"dry_run"`
+	Source   string          `json:"source"`
 	Path     string          `json:"path"`
 	VaultID  *string         `json:"vault_id"` // these three are null after a dry run
 	KeyID    *string         `json:"key_id"`
@@ -105,33 +106,33 @@ func restoreWhole(ctx context.Context, a *app, o restoreOptions, from wantedBack
 	if err != nil {
 		return err
 	}
-	done, err := restore(ctx, a, cfg, o, from)
+	done, source, err := restore(ctx, a, cfg, o, from)
 	if err != nil {
 		return restoreHint(err)
 	}
 	if a.json {
-		return a.ui.object(newRestoreJSON(done, o))
+		return a.ui.object(newRestoreJSON(done, source, o))
 	}
 	a.showRestored(done, o)
 	return nil
 }
 
-// restore puts the backup in place. If the backup is damaged or not trusted, the audit log
+// restore puts the backup in place, and returns where it was read. If the backup is damaged or not trusted, the audit log
 // of the vault that it should have replaced records the attempt.
-func restore(ctx context.Context, a *app, cfg vault.Config, o restoreOptions, from wantedBackup) (backup.Restored, error) {
+func restore(ctx context.Context, a *app, cfg vault.Config, o restoreOptions, from wantedBackup) (done backup.Restored, source string, err error) {
 	if err := needIdentities(cfg.Identities); err != nil {
-		return backup.Restored{}, err
+		return done, "", err
 	}
 	r, err := o.openBackup(ctx, a, from.name)
 	if err != nil {
-		return backup.Restored{}, err
+		return done, "", err
 	}
 	defer r.Close()
 	read, err := o.build(ctx, a, cfg, o.replace || from.record != nil)
 	if err != nil {
-		return backup.Restored{}, err
+		return done, "", err
 	}
-	done, err := backup.Restore(ctx, cfg, r, backup.RestoreOptions{
+	done, err = backup.Restore(ctx, cfg, r, backup.RestoreOptions{
 		ReadOptions:     from.expect(read, r),
 		NoKeyring:       o.noKeyring,
 		Replace:         o.replace,
@@ -141,12 +142,13 @@ func restore(ctx context.Context, a *app, cfg vault.Config, o restoreOptions, fr
 	if err != nil && o.replace && !o.dryRun {
 		a.auditRefusal(ctx, cfg, from.name, err)
 	}
-	return done, err
+	return done, r.source, err
 }
 
-func newRestoreJSON(done backup.Restored, o restoreOptions) restoreJSON {
+func newRestoreJSON(done backup.Restored, source string, o restoreOptions) restoreJSON {
 	j := restoreJSON{
 		DryRun:   o.dryRun,
+		Source:   source,
 		Path:     done.Path,
 		Keyring:  !o.noKeyring,
 		Slots:    done.Slots,

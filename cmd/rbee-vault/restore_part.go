@@ -56,30 +56,36 @@ func restorePart(ctx context.Context, a *app, o restoreOptions, from wantedBacku
 	defer part.Wipe()
 	return a.withVaultInPlace(ctx, cfg, func(v *vault.Vault) error {
 		if o.diff {
-			return a.compareWithVault(ctx, v, part)
+			return a.compareWithVault(ctx, v, part.Part)
 		}
 		return a.mergePart(ctx, v, part, o)
 	})
 }
 
-func readPart(ctx context.Context, a *app, cfg vault.Config, o restoreOptions, from wantedBackup) (*backup.Part, error) {
+func readPart(ctx context.Context, a *app, cfg vault.Config, o restoreOptions, from wantedBackup) (partOfBackup, error) {
 	if err := needIdentities(cfg.Identities); err != nil {
-		return nil, err
+		return partOfBackup{}, err
 	}
 	r, err := o.openBackup(ctx, a, from.name)
 	if err != nil {
-		return nil, err
+		return partOfBackup{}, err
 	}
 	defer r.Close()
 	read, err := o.build(ctx, a, cfg, true)
 	if err != nil {
-		return nil, err
+		return partOfBackup{}, err
 	}
 	part, err := backup.ReadPart(ctx, r, backup.PartOptions{ReadOptions: from.expect(read, r), Nodes: o.nodes})
 	if errors.Is(err, registry.ErrNotFound) {
 		err = withHint(err, "See what the backup has: rbee-vault restore FILE --diff")
 	}
-	return part, err
+	return partOfBackup{part, r.source}, err
+}
+
+// partOfBackup is a part that was read, and where it was read.
+type partOfBackup struct {
+	*backup.Part
+	source string
 }
 
 // withVaultInPlace is withVault where the identities were given for a backup: if they do not
@@ -104,7 +110,7 @@ func (a *app) withVaultInPlace(ctx context.Context, cfg vault.Config, fn func(*v
 }
 
 // mergePart shows what a merge would do, asks, and does exactly that.
-func (a *app) mergePart(ctx context.Context, v *vault.Vault, part *backup.Part, o restoreOptions) error {
+func (a *app) mergePart(ctx context.Context, v *vault.Vault, part partOfBackup, o restoreOptions) error {
 	opts := backup.MergeOptions{Prefer: registry.Preference(o.prefer), DryRun: true}
 	plan, err := part.Merge(ctx, v, opts)
 	if err != nil {
@@ -126,7 +132,7 @@ func (a *app) mergePart(ctx context.Context, v *vault.Vault, part *backup.Part, 
 		}
 	}
 	if a.json {
-		return a.ui.object(newMergeJSON(part.Manifest, plan, o.dryRun))
+		return a.ui.object(newMergeJSON(part, plan, o.dryRun))
 	}
 	a.summarizeMerge(plan, o.dryRun)
 	return nil
@@ -204,13 +210,14 @@ type mergedKeyJSON struct {
 
 type mergeJSON struct {
 	DryRun   bool             `json:"dry_run"`
+	Source   string           `json:"source"`
 	Nodes    []mergedNodeJSON `json:"nodes"`
 	SSHKeys  []mergedKeyJSON  `json:"ssh_keys"`
 	Manifest backup.Manifest  `json:"manifest"`
 }
 
-func newMergeJSON(m backup.Manifest, plan registry.MergeReport, dryRun bool) mergeJSON {
-	j := mergeJSON{DryRun: dryRun, Nodes: []mergedNodeJSON{}, SSHKeys: []mergedKeyJSON{}, Manifest: m}
+func newMergeJSON(part partOfBackup, plan registry.MergeReport, dryRun bool) mergeJSON {
+	j := mergeJSON{DryRun: dryRun, Source: part.source, Nodes: []mergedNodeJSON{}, SSHKeys: []mergedKeyJSON{}, Manifest: part.Manifest}
 	for _, n := range plan.Nodes {
 		j.Nodes = append(j.Nodes, mergedNodeJSON{n.Name, n.Action, wire.Nullable(n.Removed), notNil(n.Differences)})
 	}

@@ -66,8 +66,12 @@ func (o restoreOptions) wanted(ctx context.Context, a *app, args []string) (want
 		return wantedBackup{}, withHint(fmt.Errorf("a copy of backup %d of %s: %w", r.Sequence, wire.FormatTime(r.Created), registry.ErrNotFound),
 			"See where its copies were: rbee-vault backup list. For an older backup, give an earlier --at.")
 	}
-	a.ui.info("backup %d of %s: %s", r.Sequence, wire.FormatTime(r.Created), copies[0])
-	return wantedBackup{name: copies[0].String(), record: &r}, nil
+	name := copies[0].String()
+	if copies[0].Target != "" {
+		name = objectPath(copies[0].Target, backup.Object{Name: copies[0].Name, Version: copies[0].Version})
+	}
+	a.ui.info("Reading %s, backup %d of %s.", name, r.Sequence, wire.FormatTime(r.Created))
+	return wantedBackup{name: name, record: &r}, nil
 }
 
 // auditRefusal records in the audit log of the vault in place that somebody tried to restore
