@@ -87,36 +87,12 @@ func TestMergeFaults(t *testing.T) {
 	before := content(t, v)
 	must(t, v.Close())
 
-	run := func(t *testing.T, how string, limit uint64) (acknowledged bool) {
-		copied := elsewhere(t, cfg)
-		for _, suffix := range []string{"", ".slots"} {
-			data, err := os.ReadFile(cfg.Path + suffix)
-			must(t, err, os.WriteFile(copied.Path+suffix, data, 0o600))
-		}
-		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), fmt.Sprintf("RBEE_TEST_CHILD=merge|%s|%s|%s|%s|%s|%d",
-			copied.Path, file, cfg.Identities[0].(*age.X25519Identity), c.Signer, how, limit))
-		out, err := cmd.CombinedOutput()
-		status := cmd.ProcessState.Sys().(syscall.WaitStatus)
-		acknowledged = err == nil || status.ExitStatus() == 4 || status.Signaled() && status.Signal() == syscall.SIGKILL
-		if how == "fail" && !acknowledged && status.ExitStatus() != 3 {
-			t.Fatalf("limit %d: %v: %.300s", limit, err, out)
-		}
-		again := vaulttest.Open(t, copied)
-		got := content(t, again)
-		isBefore, isAfter := cmp.Equal(before, got), cmp.Equal(after, got)
-		if !isBefore && !isAfter || acknowledged && !isAfter || status.ExitStatus() == 3 && !isBefore {
-			t.Errorf("%s at %d: acknowledged %t (exit %d): %.300s\n%s", how, limit, acknowledged, status.ExitStatus(), out, cmp.Diff(before, got))
-		}
-		intact(t, again)
-		must(t, again.Close())
-		return acknowledged
-	}
+	m := faultyMerge{cfg: cfg, file: file, signer: c.Signer, before: before, after: after}
 	for _, how := range []string{"fail", "kill"} {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
 			refused := 0
-			for limit := uint64(0); !run(t, how, limit); limit += 4096 + 24 { // one page in the log
+			for limit := uint64(0); !m.run(t, how, limit); limit += 4096 + 24 { // one page in the log
 				refused++
 			}
 			if refused < 5 {
@@ -125,4 +101,40 @@ func TestMergeFaults(t *testing.T) {
 			t.Logf("%d writes hit", refused)
 		})
 	}
+}
+
+// faultyMerge is a vault and a backup, with the content before and after its merge.
+type faultyMerge struct {
+	cfg           vault.Config
+	file, signer  string
+	before, after any
+}
+
+// run merges in a copy of the vault, under a limit. It checks what is there then, and reports
+// whether the merge was acknowledged.
+func (m faultyMerge) run(t *testing.T, how string, limit uint64) (acknowledged bool) {
+	t.Helper()
+	copied := elsewhere(t, m.cfg)
+	for _, suffix := range []string{"", ".slots"} {
+		data, err := os.ReadFile(m.cfg.Path + suffix)
+		must(t, err, os.WriteFile(copied.Path+suffix, data, 0o600))
+	}
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), fmt.Sprintf("RBEE_TEST_CHILD=merge|%s|%s|%s|%s|%s|%d",
+		copied.Path, m.file, m.cfg.Identities[0].(*age.X25519Identity), m.signer, how, limit))
+	out, err := cmd.CombinedOutput()
+	status := cmd.ProcessState.Sys().(syscall.WaitStatus)
+	acknowledged = err == nil || status.ExitStatus() == 4 || status.Signaled() && status.Signal() == syscall.SIGKILL
+	if how == "fail" && !acknowledged && status.ExitStatus() != 3 {
+		t.Fatalf("limit %d: %v: %.300s", limit, err, out)
+	}
+	again := vaulttest.Open(t, copied)
+	var got any = content(t, again)
+	isBefore, isAfter := cmp.Equal(m.before, got), cmp.Equal(m.after, got)
+	if !isBefore && !isAfter || acknowledged && !isAfter || status.ExitStatus() == 3 && !isBefore {
+		t.Errorf("%s at %d: acknowledged %t (exit %d): %.300s\n%s", how, limit, acknowledged, status.ExitStatus(), out, cmp.Diff(m.before, got))
+	}
+	intact(t, again)
+	must(t, again.Close())
+	return acknowledged
 }

@@ -2,6 +2,7 @@ package backup_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -118,15 +119,16 @@ func TestMergeEverythingBack(t *testing.T) {
 	}
 }
 
-// TestMergeConflicts: each kind of difference is a conflict that is named, live stays live,
-// and the backup's side is taken to the letter but for the state.
-func TestMergeConflicts(t *testing.T) {
-	pinned, other := newHostKey(t), newHostKey(t)
-	tests := []struct {
-		name   string
-		change func(t *testing.T, r *registry.Registry) error
-		fields []string
-	}{
+// conflict is a change of hive-01, and the fields that differ after it.
+type conflict struct {
+	name   string
+	change func(t *testing.T, r *registry.Registry) error
+	fields []string
+}
+
+// conflicts has one of each kind. other is a host key that is not pinned.
+func conflicts(other ssh.PublicKey) []conflict {
+	return []conflict{
 		{"field", func(t *testing.T, r *registry.Registry) error {
 			return r.UpdateNode(t.Context(), "hive-01", func(n *registry.Node) error { n.SSHPort = 2222; return nil })
 		}, []string{"ssh_port"}},
@@ -153,7 +155,13 @@ func TestMergeConflicts(t *testing.T) {
 			return err
 		}, []string{"host_keys"}},
 	}
-	for _, tt := range tests {
+}
+
+// TestMergeConflicts: each kind of difference is a conflict that is named, live stays live,
+// and the backup's side is taken to the letter but for the state.
+func TestMergeConflicts(t *testing.T) {
+	pinned := newHostKey(t)
+	for _, tt := range conflicts(newHostKey(t)) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			cfg, v := fleet(t)
@@ -435,4 +443,44 @@ func newHostKey(t testing.TB) ssh.PublicKey {
 	public, _, _, _, err := ssh.ParseAuthorizedKey([]byte(k.PublicKey))
 	must(t, err)
 	return public
+}
+
+// TestRestoreDryRunIsTheRestore: a dry run says of the recipients and of the file set aside
+// what the restore then does.
+func TestRestoreDryRunIsTheRestore(t *testing.T) {
+	cfg, v := fleet(t)
+	reader := newIdentity(t)
+	slot, err := v.AddSlot(t.Context(), vault.NewSlot{Kind: vault.SlotRecipient, Recipient: reader.Recipient().String()})
+	must(t, err)
+	file, c := create(t, v)
+	must(t, v.RemoveSlot(t.Context(), slot.ID), v.Close())
+	recipients := func(slots []vault.Slot) (list []string) {
+		for _, s := range slots {
+			list = append(list, s.Recipient)
+		}
+		return list
+	}
+	var said, done backup.Restored
+	for _, dryRun := range []bool{true, false} {
+		r, err := backup.Restore(t.Context(), cfg, bytes.NewReader(file), backup.RestoreOptions{ReadOptions: trusting(cfg, c), Replace: true, DryRun: dryRun})
+		must(t, err)
+		if dryRun {
+			said = r
+		} else {
+			done = r
+		}
+	}
+	if !slices.Equal(recipients(said.Slots), recipients(done.Slots)) || !slices.Equal(recipients(said.LeftOut), recipients(done.LeftOut)) || len(said.LeftOut) != 1 {
+		t.Errorf("said: kept %v, left out %v; done: kept %v, left out %v", recipients(said.Slots), recipients(said.LeftOut), recipients(done.Slots), recipients(done.LeftOut))
+	}
+	if said.Path != done.Path || !strings.HasPrefix(said.Aside, cfg.Path+".replaced-") || !strings.HasPrefix(done.Aside, cfg.Path+".replaced-") || said.VaultID == done.VaultID {
+		t.Errorf("said %q aside to %q, done %q to %q", said.Path, said.Aside, done.Path, done.Aside)
+	}
+	// Where no recipient is left, both refuse.
+	other := vaulttest.Config(t)
+	for _, dryRun := range []bool{true, false} {
+		if _, err := backup.Restore(t.Context(), other, bytes.NewReader(file), backup.RestoreOptions{ReadOptions: trusting(cfg, c), Replace: true, DryRun: dryRun, ConfirmUnproven: func(context.Context, vault.UnprovenVault) error { return nil }}); !errors.Is(err, vault.ErrInvalid) {
+			t.Errorf("dry run %t: %v, want ErrInvalid", dryRun, err)
+		}
+	}
 }

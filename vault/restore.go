@@ -97,30 +97,39 @@ func Restore(ctx context.Context, cfg Config, opts RestoreOptions) (RestoredVaul
 	if err := old.confirm(ctx, opts.ConfirmUnproven); err != nil {
 		return RestoredVault{}, err
 	}
+	leftOut, err := t.restoreOver(ctx, &old, opts)
+	if err != nil {
+		return RestoredVault{}, err
+	}
+	return RestoredVault{Created: t.created(), Aside: t.aside, LeftOut: leftOut}, nil
+}
+
+// restoreOver puts the new vault in the place of the old one, or of none. It returns the
+// recipients that were left out.
+func (t *transition) restoreOver(ctx context.Context, old *oldVault, opts RestoreOptions) (leftOut []Slot, err error) {
 	if old.exists || !opts.DryRun { // a dry run leaves no lock files where there is no vault
-		release, err := takeAlone(ctx, cfg, p)
+		release, err := takeAlone(ctx, t.cfg, t.paths)
 		if err != nil {
-			return RestoredVault{}, err
+			return nil, err
 		}
 		defer release()
 	}
-	var leftOut []Slot
 	t.fill = func(ctx context.Context, tx *Tx) (event Event, err error) {
-		event, leftOut, err = t.fillFrom(ctx, tx, opts.Fill, old)
+		event, leftOut, err = t.fillFrom(ctx, tx, opts.Fill, *old)
 		return event, err
 	}
 	if opts.DryRun {
-		err := t.rehearse(ctx, old)
-		return RestoredVault{Created: t.created(), Aside: t.aside, LeftOut: leftOut}, err
+		err := t.rehearse(ctx, *old)
+		return leftOut, err
 	}
-	if err := t.clearPlace(ctx, &old, opts.Replace); err != nil {
-		return RestoredVault{}, err
+	if err := t.clearPlace(ctx, old, opts.Replace); err != nil {
+		return nil, err
 	}
 	if err := t.run(ctx); err != nil {
-		return RestoredVault{}, err
+		return nil, err
 	}
 	t.setReplacedAside(ctx)
-	return RestoredVault{Created: t.created(), Aside: t.aside, LeftOut: leftOut}, nil
+	return leftOut, nil
 }
 
 // clearPlace closes the vault in place, or removes what an interrupted run left. The

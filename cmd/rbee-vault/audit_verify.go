@@ -65,7 +65,7 @@ func runAuditVerify(ctx context.Context, a *app, o auditVerifyOptions) error {
 	var theirs backupLog
 	if o.against != "" {
 		var err error
-		if theirs.manifest, _, err = verifiedBackup(ctx, a, o.readOptions, o.against, true, theirs.add); err != nil {
+		if theirs.manifest, _, err = verifiedBackup(ctx, a, o.readOptions, o.against, theirs.add); err != nil {
 			return fmt.Errorf("could not check: %w", err)
 		}
 	}
