@@ -112,3 +112,23 @@ func TestTypos(t *testing.T) {
 		t.Errorf("%v, want the line and the place", err)
 	}
 }
+
+// FuzzParseTyped: what is read is what was typed, and any other text is a typing error.
+func FuzzParseTyped(f *testing.F) {
+	const text = "AGE-SECRET-KEY-1L9X3F77RHPW9999WKKTUZAJ733URFVMSKRQ4RSFT5KCK8FWCFHZQLAG884"
+	for _, seed := range []string{text, strings.ToLower(text), text[:30], text + "Q", "AGE-SECRET-KEY-PQ-1", "\u2013", "\xff", ""} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, typed string) {
+		id, err := identity.ParseTyped(typed)
+		if err == nil {
+			if again, err := identity.ParseTyped(strings.Join(identity.Groups(identity.Text(id)), " ")); err != nil || identity.Text(again) != identity.Text(id) {
+				t.Errorf("%q is not read again: %v", typed, err)
+			}
+			return
+		}
+		if typo, ok := errors.AsType[*identity.TypoError](err); !ok || typo.Position < 0 || typo.Position > len([]rune(typed))+1 {
+			t.Errorf("%q: %v", typed, err)
+		}
+	})
+}
