@@ -180,7 +180,7 @@ func (a *archiveReader) trustSigner(ctx context.Context) error {
 	if int64(n) != m.Counts.Signers || n == 0 || a.signers[n-1].PublicKey != m.Signer {
 		return fmt.Errorf("%w: its signer is not the newest of %s", ErrDamaged, memberSigners)
 	}
-	claim := Claim{VaultID: m.VaultID, Signer: m.SignerFingerprint(), SumsSHA256: hashOf(a.sums)}
+	claim := Claim{VaultID: m.VaultID, Signer: m.SignerFingerprint(), Sequence: m.Sequence, Created: m.Created, SumsSHA256: hashOf(a.sums)}
 	for _, line := range vault.Predecessors(m.VaultID, a.signers) {
 		if line != m.Signer {
 			claim.Predecessors = append(claim.Predecessors, vault.Fingerprint(line))

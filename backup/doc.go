@@ -1,8 +1,8 @@
 // Package backup writes a vault into one encrypted file and makes a vault from
 // such a file again.
 //
-// Start from [Create], [Verify], [Restore], [List] and [AddTarget]. [Manifest] describes a
-// backup, and [Record] is what the vault has recorded about one.
+// Start from [Create], [Verify], [Restore], [ReadPart], [List] and [AddTarget].
+// [Manifest] describes a backup, and [Record] is what the vault has recorded about one.
 //
 // # File
 //
@@ -45,6 +45,10 @@
 // [Restore] stages everything in a new database beside the target. It verifies the
 // whole file and only then puts the database in place by one rename.
 //
+// [ReadPart] keeps what it takes in memory until the whole file is verified.
+// [Part.Merge] then writes it into a vault in place in one transaction, and its dry
+// run is that transaction, rolled back.
+//
 // # Concurrency
 //
 // All functions are safe to call at once. Memory does not grow with the rows, but for
@@ -54,7 +58,10 @@
 // # Audit
 //
 // Create writes the action backup.create: the subject is the sequence, the detail
-// is the target and the extra recipients. A restored vault's log continues the
+// is the target and the extra recipients. Part.Merge writes the rows of package
+// registry for each node and key, and then backup.merge: the subject is the sequence
+// of the backup, the detail its vault, its time, the counts and the SHA-256 of its
+// SHA256SUMS. A restored vault's log continues the
 // log in the backup; package vault writes the row about the restore.
 //
 // # Compatibility

@@ -14,6 +14,9 @@ var (
 	// ErrSuccessor: the file's signer is a certified successor of a trusted signer.
 	// Anyone who knew that signer's key could make the certificate.
 	ErrSuccessor = errors.New("backup is signed by a successor of the signer given")
+	// ErrOtherBackup: the file is a backup, but another one than its name says, or than
+	// the one that was looked for. Somebody may want an older state to pass as a newer one.
+	ErrOtherBackup = errors.New("another backup than its name says")
 	// ErrExists: a file with that name exists.
 	ErrExists = errors.New("exists already")
 	// ErrPartial: the backup is in some of its targets only.

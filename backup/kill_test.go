@@ -19,10 +19,14 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if arg := os.Getenv("RBEE_TEST_CHILD"); arg != "" {
+	arg := os.Getenv("RBEE_TEST_CHILD")
+	if merge, ok := strings.CutPrefix(arg, "merge|"); ok {
+		mergeWithLimit(merge)
+	} else if arg != "" {
 		backUpForever(arg)
+	} else {
+		os.Exit(m.Run())
 	}
-	os.Exit(m.Run())
 }
 
 // backUpForever makes backups until it is killed, and prints when it begins one.

@@ -41,6 +41,8 @@ type Claim struct {
 	// lead from each of them to Signer. Anyone who knew one of their keys could make
 	// such a certificate.
 	Predecessors []string
+	Sequence     int64
+	Created      string // as in [Manifest]
 	// SumsSHA256 is the SHA-256 of the file's SHA256SUMS, in hex. The vault that made
 	// the file recorded it; see [Record].
 	SumsSHA256 string
@@ -182,7 +184,7 @@ func damaged(ctx context.Context, err error) error {
 	if errors.As(err, &s) {
 		return s.err
 	}
-	for _, other := range []error{ErrDamaged, ErrUntrusted, ErrSuccessor, vault.ErrNewer} {
+	for _, other := range []error{ErrDamaged, ErrUntrusted, ErrSuccessor, ErrOtherBackup, vault.ErrNewer} {
 		if errors.Is(err, other) {
 			return err
 		}

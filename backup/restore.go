@@ -43,9 +43,10 @@ func (discard) slots(context.Context, []vault.Slot) error { return nil }
 // RestoreOptions says how a vault is made from a backup.
 type RestoreOptions struct {
 	ReadOptions
-	// NoKeyring, Replace and ConfirmUnproven are as in [vault.RestoreOptions].
+	// NoKeyring, Replace, DryRun and ConfirmUnproven are as in [vault.RestoreOptions].
 	NoKeyring       bool
 	Replace         bool
+	DryRun          bool
 	ConfirmUnproven func(context.Context, vault.UnprovenVault) error
 }
 
@@ -66,6 +67,7 @@ func Restore(ctx context.Context, cfg vault.Config, r io.Reader, opts RestoreOpt
 	done, err := vault.Restore(ctx, cfg, vault.RestoreOptions{
 		NoKeyring:       opts.NoKeyring,
 		Replace:         opts.Replace,
+		DryRun:          opts.DryRun,
 		ConfirmUnproven: opts.ConfirmUnproven,
 		Fill: func(ctx context.Context, tx *vault.Tx) (vault.Backup, error) {
 			s := newStage(ctx, tx)

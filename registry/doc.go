@@ -70,7 +70,7 @@
 // same transaction. These are all actions of the package:
 //
 //	node.add               a node is added
-//	node.update            AddNode, UpdateNode or Import changes a node
+//	node.update            AddNode, UpdateNode, Import or Merge changes a node
 //	node.capabilities      UpdateCapabilities changes the backends or devices
 //	node.rename            the subject is the old name
 //	node.remove            a node is removed with its host keys

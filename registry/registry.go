@@ -39,6 +39,8 @@ var (
 	// ErrWeakKey: an RSA key of fewer than 3072 bits.
 	ErrWeakKey = errors.New("weak key")
 
+	// ErrConflict: a node of a backup is in the vault already, and differs there.
+	ErrConflict = errors.New("differs in the vault")
 	// ErrHostKeyChanged: another host key of that type is pinned for the node. A
 	// caller who expects the change gives the fingerprint of the old one.
 	ErrHostKeyChanged = errors.New("host key has changed")

@@ -12,7 +12,7 @@ import (
 )
 
 // CreateOptions says how a new vault can be opened besides the keyring. At least one of
-// Recipients, RecoveryFile and ShowRecovery is required.
+// Recipients, RecoveryFile, RecoverySheets and ShowRecovery is required.
 type CreateOptions struct {
 	// Recipients are age or SSH public keys; see [identity.ParseRecipient].
 	Recipients []string
@@ -20,10 +20,12 @@ type CreateOptions struct {
 	PostQuantum bool
 	// RecoveryFile is where the recovery identity is written. The file must not exist.
 	RecoveryFile string
+	// RecoverySheets are further files for the recovery identity. They must not exist.
+	RecoverySheets []IdentityFile
 	// NoKeyring keeps the key out of cfg.Keyring. The keyring is then used only to delete what
 	// an interrupted run stored in it.
 	NoKeyring bool
-	// ShowRecovery gets the recovery identity if RecoveryFile is empty. It returns when the
+	// ShowRecovery gets the recovery identity if it goes into no file. It returns when the
 	// operator has it. If it returns an error, no vault is made.
 	ShowRecovery func(context.Context, NewIdentity) error
 }
@@ -52,8 +54,8 @@ func Create(ctx context.Context, cfg Config, opts CreateOptions) (Created, error
 		return Created{}, err
 	}
 	p, err := newVaultPaths(cfg.Path)
-	if err == nil && opts.RecoveryFile != "" {
-		err = CheckOutput(opts.RecoveryFile, p.db)
+	if err == nil {
+		err = p.checkOutputs(opts.recoveryFiles(false))
 	}
 	if err != nil {
 		return Created{}, err
@@ -108,7 +110,9 @@ func (o CreateOptions) class() identity.Class {
 }
 
 // recoverable reports whether a recovery identity is to be made.
-func (o CreateOptions) recoverable() bool { return o.RecoveryFile != "" || o.ShowRecovery != nil }
+func (o CreateOptions) recoverable() bool {
+	return o.RecoveryFile != "" || len(o.RecoverySheets) > 0 || o.ShowRecovery != nil
+}
 
 // parse returns the slots of the recipients. There must be one, or a recovery identity.
 func (o CreateOptions) parse(ctx context.Context, cfg Config) ([]Slot, error) {
@@ -147,19 +151,34 @@ func (t *transition) addRecovery(opts CreateOptions, interrupted []string) (NewI
 	t.slots = append(t.slots, newSlot(Slot{Kind: SlotRecovery, Label: string(SlotRecovery), Recipient: recovery.Recipient}, t.meta.Created))
 	t.handOver = func(ctx context.Context) error {
 		signed := recovery
-		signed.Signer = t.meta.Signer
-		var files []IdentityFile
-		show := opts.ShowRecovery
-		if opts.RecoveryFile != "" {
-			files, show = []IdentityFile{{Path: opts.RecoveryFile, again: again}}, nil
+		signed.Signer, signed.Path = t.meta.Signer, t.paths.db
+		files, show := opts.recoveryFiles(again), opts.ShowRecovery
+		if len(files) > 0 {
+			show = nil
 		}
-		_, err := handOver(ctx, t.cfg.fs(), signed, files, show)
+		undo, err := handOver(ctx, t.cfg.fs(), signed, files, show)
+		t.undoHandOver = func() {
+			if undo != nil {
+				undo()
+			}
+			if opts.RecoveryFile != "" {
+				removeRecoveryFile(t.cfg.fs(), opts.RecoveryFile, recovery)
+			}
+		}
 		return err
 	}
-	if opts.RecoveryFile != "" {
+	if opts.RecoveryFile != "" { // of an interrupted run
 		t.undoHandOver = func() { removeRecoveryFile(t.cfg.fs(), opts.RecoveryFile, recovery) }
 	}
 	return recovery, nil
+}
+
+// recoveryFiles are the files for the recovery identity. again: see IdentityFile.
+func (o CreateOptions) recoveryFiles(again bool) []IdentityFile {
+	if o.RecoveryFile == "" {
+		return o.RecoverySheets
+	}
+	return append([]IdentityFile{{Path: o.RecoveryFile, again: again}}, o.RecoverySheets...)
 }
 
 // created describes the vault that the transition made.

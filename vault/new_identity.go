@@ -20,6 +20,7 @@ type NewIdentity struct {
 	Identity  string // "AGE-SECRET-KEY-...": a secret
 	Recipient string
 	VaultID   string
+	Path      string // of the database
 	Signer    string // a line as in authorized_keys; this key signs the backups
 	Created   time.Time
 }
@@ -66,35 +67,39 @@ func (n NewIdentity) Sheet() []byte {
 # Whoever holds this page opens the vault and every backup of it. Print it, keep
 # it in a safe, and delete the file.
 #
-#   vault id    %s
-#   created     %s
-#   signer      %s
-#   recipient   %s
+#   vault id    %[1]s
+#   database    %[8]s
+#   created     %[2]s
+#   signer      %[3]s
+#   recipient   %[4]s
 #
-# The recovery identity, in one line:
-
-%s
-
-# To open the vault where its keyring is gone (type the line above into a file of
-# your own, mode 0600, in capitals, without a space):
+# The recovery identity:
+%[5]s
+# Type or scan it into a file of your own, recovery.txt, mode 0600. For rbee-vault
+# small letters, spaces and line ends do no harm; age wants one line in capitals.
+# Behind its first part there is no B, I or O, and no 1.
+#
+# To open the vault where its keyring is gone:
 #
 #   rbee-vault status --identity recovery.txt \
-#       --signer %s
+#       --signer %[3]s
 #   rbee-vault slot add keyring --identity recovery.txt \
-#       --signer %s
+#       --signer %[3]s
 #
 # To bring a backup back, on any machine:
 #
 #   rbee-vault restore BACKUP.tar.gz.age --identity recovery.txt \
-#       --signer %s
+#       --signer %[3]s
 #
 # Without rbee-vault:
 #
 #   age -d -i recovery.txt BACKUP.tar.gz.age | tar xz
-#   echo '%s' > allowed_signers
-#   ssh-keygen -Y verify -f allowed_signers -I rbee-vault -n %s -s SHA256SUMS.sig < SHA256SUMS
+#   printf '%%s ' > allowed_signers 'rbee-vault namespaces="%[7]s"' \
+#       '%[6]s'
+#   ssh-keygen -Y verify -f allowed_signers -I rbee-vault -n %[7]s \
+#       -s SHA256SUMS.sig < SHA256SUMS
 #   sha256sum -c SHA256SUMS
-`, n.VaultID, wire.FormatTime(n.Created), Fingerprint(n.Signer), n.Recipient, n.Identity, Fingerprint(n.Signer), Fingerprint(n.Signer), Fingerprint(n.Signer), AllowedSigner(n.Signer), SignatureNamespace)
+`, n.VaultID, wire.FormatTime(n.Created), Fingerprint(n.Signer), n.Recipient, n.Identity, n.Signer, SignatureNamespace, wire.Clean(n.Path))
 }
 
 // SignerSheet returns a page to keep with the recovery sheet. It names the current signer and

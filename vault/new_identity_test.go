@@ -14,6 +14,7 @@ import (
 	"github.com/rbee-keeper/rbee-vault/identity"
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
 	"github.com/rbee-keeper/rbee-vault/internal/faulttest"
+	"github.com/rbee-keeper/rbee-vault/keyring"
 	"github.com/rbee-keeper/rbee-vault/vault"
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
 )
@@ -224,5 +225,54 @@ func TestCanceledTransition(t *testing.T) {
 	}
 	if made < 2 {
 		t.Errorf("%d vaults were made: none after its commit was begun", made)
+	}
+}
+
+// unwilling is a keyring that does not store anything.
+type unwilling struct{ answering }
+
+func (unwilling) Set(context.Context, string, string) error { return keyring.ErrReadBack }
+func (unwilling) Delete(context.Context, string) error      { return nil }
+
+// TestRecoverySheets: further files get the recovery identity too. Where no vault is made after
+// all, they are gone again, and no file is replaced.
+func TestRecoverySheets(t *testing.T) {
+	page := func(_ context.Context, n vault.NewIdentity) ([]byte, error) { return n.Sheet(), nil }
+	dir := t.TempDir()
+	first, second, recovery := filepath.Join(dir, "first.txt"), filepath.Join(dir, "second.txt"), filepath.Join(dir, "r.txt")
+	opts := vault.CreateOptions{RecoverySheets: []vault.IdentityFile{{Path: first, Encode: page}, {Path: second, Encode: page}}}
+	for name, fail := range map[string]func(*vault.Config, *vault.CreateOptions){
+		"the page cannot be made": func(_ *vault.Config, o *vault.CreateOptions) {
+			o.RecoverySheets = append(o.RecoverySheets[:1:1], vault.IdentityFile{Path: second, Encode: func(context.Context, vault.NewIdentity) ([]byte, error) { return nil, errors.New("no page") }})
+		},
+		"the keyring does not take the key": func(c *vault.Config, _ *vault.CreateOptions) {
+			c.Keyring = unwilling{answering{err: keyring.ErrNotFound}}
+		},
+		"given twice": func(_ *vault.Config, o *vault.CreateOptions) { o.RecoveryFile = first },
+	} {
+		cfg, failing := vault.Config{Path: filepath.Join(vaulttest.Dir(t), "beehives.db")}, opts
+		fail(&cfg, &failing)
+		if _, err := vault.Create(t.Context(), cfg, failing); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+		if exists(cfg.Path) || exists(first) || exists(second) {
+			t.Errorf("%s: there is a vault or a sheet", name)
+		}
+	}
+	cfg := vault.Config{Path: filepath.Join(vaulttest.Dir(t), "beehives.db")}
+	opts.RecoveryFile = recovery
+	if _, err := vault.Create(t.Context(), cfg, opts); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{first, second, recovery} {
+		opened := cfg
+		opened.Identities = identitiesIn(path)
+		opened.ConfirmSigner = vaulttest.AcceptSigner
+		vaulttest.Open(t, opened).Close()
+	}
+	before := read(t, first)
+	opts.RecoveryFile = ""
+	if _, err := vault.Create(t.Context(), vault.Config{Path: filepath.Join(vaulttest.Dir(t), "beehives.db")}, opts); !errors.Is(err, vault.ErrFileExists) || !bytes.Equal(before, read(t, first)) {
+		t.Errorf("%v, want ErrFileExists and the sheet unchanged", err)
 	}
 }

@@ -22,6 +22,11 @@ type RestoreOptions struct {
 	NoKeyring bool
 	// Replace allows a vault at the path. That vault is set aside.
 	Replace bool
+	// DryRun does everything up to the point where the slots file, the keyring or the vault
+	// in place would be changed. The new database is built, under a key that is thrown away,
+	// and removed again. The result describes the vault that a restore would make, which
+	// would have another id, key and signer.
+	DryRun bool
 	// ConfirmUnproven is asked if the vault in place does not open, or if nothing vouches for
 	// it, so its recipients are not proven. An error ends the restore. Nil also ends it. No
 	// lock is held while it runs.
@@ -73,6 +78,14 @@ func Restore(ctx context.Context, cfg Config, opts RestoreOptions) (RestoredVaul
 		}
 	}
 	t := newTransition(cfg, p, cfg.Keyring != nil && !opts.NoKeyring)
+	if opts.DryRun {
+		defer t.key.wipe()
+		removeDirs, err := removeNewDirs(p.dir)
+		if err != nil {
+			return RestoredVault{}, err
+		}
+		defer removeDirs()
+	}
 	if err := t.preparePlace(ctx); err != nil {
 		return RestoredVault{}, err
 	}
@@ -85,24 +98,39 @@ func Restore(ctx context.Context, cfg Config, opts RestoreOptions) (RestoredVaul
 	if err := old.confirm(ctx, opts.ConfirmUnproven); err != nil {
 		return RestoredVault{}, err
 	}
-	release, err := takeAlone(ctx, cfg, p)
+	leftOut, err := t.restoreOver(ctx, &old, opts)
 	if err != nil {
 		return RestoredVault{}, err
 	}
-	defer release()
-	if err := t.clearPlace(ctx, &old, opts.Replace); err != nil {
-		return RestoredVault{}, err
+	return RestoredVault{Created: t.created(), Aside: t.aside, LeftOut: leftOut}, nil
+}
+
+// restoreOver puts the new vault in the place of the old one, or of none. It returns the
+// recipients that were left out.
+func (t *transition) restoreOver(ctx context.Context, old *oldVault, opts RestoreOptions) (leftOut []Slot, err error) {
+	if old.exists || !opts.DryRun { // a dry run leaves no lock files where there is no vault
+		release, err := takeAlone(ctx, t.cfg, t.paths)
+		if err != nil {
+			return nil, err
+		}
+		defer release()
 	}
-	var leftOut []Slot
 	t.fill = func(ctx context.Context, tx *Tx) (event Event, err error) {
-		event, leftOut, err = t.fillFrom(ctx, tx, opts.Fill, old)
+		event, leftOut, err = t.fillFrom(ctx, tx, opts.Fill, *old)
 		return event, err
 	}
+	if opts.DryRun {
+		err := t.rehearse(ctx, *old)
+		return leftOut, err
+	}
+	if err := t.clearPlace(ctx, old, opts.Replace); err != nil {
+		return nil, err
+	}
 	if err := t.run(ctx); err != nil {
-		return RestoredVault{}, err
+		return nil, err
 	}
 	t.setReplacedAside(ctx)
-	return RestoredVault{Created: t.created(), Aside: t.aside, LeftOut: leftOut}, nil
+	return leftOut, nil
 }
 
 // clearPlace closes the vault in place, or removes what an interrupted run left. The

@@ -179,7 +179,7 @@ func (v *Vault) newSlot(ctx context.Context, n NewSlot, m Meta) (s Slot, _ *NewI
 		return Slot{}, nil, nil, err
 	}
 	vouching = made.vouchKey()
-	made.Kind, made.VaultID, made.Signer, made.Created = n.Kind, m.VaultID, m.Signer, now
+	made.Kind, made.VaultID, made.Path, made.Signer, made.Created = n.Kind, m.VaultID, v.paths.db, m.Signer, now
 	s.Recipient = made.Recipient
 	if n.Kind == SlotPassphrase {
 		if n.WorkFactor == 0 {

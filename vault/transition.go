@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path/filepath"
 	"slices"
 
 	"github.com/google/uuid"
@@ -211,8 +210,8 @@ func (t *transition) entriesInPlace(before slotsFile) []entry {
 // build is step 2.
 func (t *transition) build(ctx context.Context, before slotsFile) (err error) {
 	fsys, fresh := t.cfg.fs(), t.paths.fresh
-	if _, kept := t.paths.leftovers(before); len(kept) > 0 {
-		return fmt.Errorf("%w: %q: it is in the place of the new database, and no interrupted run left it: move it to another name", ErrFileExists, kept[0])
+	if err := t.checkFresh(before); err != nil {
+		return err
 	}
 	// An empty file replaces an interrupted run's database in one step. If the file were
 	// removed, a pending entry without it would mean that a vault is missing.
@@ -224,7 +223,18 @@ func (t *transition) build(ctx context.Context, before slotsFile) (err error) {
 			return err
 		}
 	}
-	s, err := buildStore(t.cfg, fresh, t.key, t.meta.VaultID, t.old)
+	if err := t.buildAt(ctx, fresh); err != nil {
+		return err
+	}
+	if err := fsys.Sync(fresh); err != nil {
+		return err
+	}
+	return fsys.SyncDir(t.paths.dir)
+}
+
+// buildAt builds the new database in an empty file. It leaves no side file.
+func (t *transition) buildAt(ctx context.Context, path string) error {
+	s, err := buildStore(t.cfg, path, t.key, t.meta.VaultID, t.old)
 	if err != nil {
 		return err
 	}
@@ -244,13 +254,7 @@ func (t *transition) build(ctx context.Context, before slotsFile) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := sqlcipher.CheckNoSideFiles(fresh); err != nil {
-		return err
-	}
-	if err := fsys.Sync(fresh); err != nil {
-		return err
-	}
-	return fsys.SyncDir(t.paths.dir)
+	return sqlcipher.CheckNoSideFiles(path)
 }
 
 // announce writes the slots file with an entry for the new key that has no slots yet. If a kill
@@ -473,15 +477,8 @@ func (t *transition) putBack(before slotsFile) {
 
 // setAside is step 3.
 func (t *transition) setAside() error {
-	base := t.paths.replaced(t.cfg.now())
-	t.aside = base
-	for n := 2; ; n++ {
-		if ok, err := durable.Exists(t.aside); err != nil {
-			return err
-		} else if !ok {
-			break
-		}
-		t.aside = fmt.Sprintf("%s-%d", base, n)
+	if err := t.nameAside(); err != nil {
+		return err
 	}
 	// The database comes first: whether the name is taken is decided by this file.
 	suffixes := []string{"", ".slots"}
@@ -498,6 +495,18 @@ func (t *transition) setAside() error {
 		}
 	}
 	return nil
+}
+
+// nameAside chooses a free name for the vault that is set aside.
+func (t *transition) nameAside() error {
+	base := t.paths.replaced(t.cfg.now())
+	t.aside = base
+	for n := 2; ; n++ {
+		if ok, err := durable.Exists(t.aside); err != nil || !ok {
+			return err
+		}
+		t.aside = fmt.Sprintf("%s-%d", base, n)
+	}
 }
 
 // removeAside removes the copies of a database that was not replaced after all.
@@ -517,12 +526,8 @@ func (t *transition) removeAside() {
 // The keyring is asked even if useKeyring is false. But it must answer only if the new key is
 // to be stored in it.
 func clearInterruptedRun(ctx context.Context, cfg Config, p paths, restoring, useKeyring bool) (recipients []string, missingDB bool, err error) {
-	for _, path := range sqlcipher.SideFiles(p.db) {
-		if ok, err := durable.Exists(path); err != nil {
-			return nil, false, err
-		} else if ok {
-			return nil, false, fmt.Errorf("%w: there is %q, but no %q", ErrMissing, path, filepath.Base(p.db))
-		}
+	if err := noSideFiles(p); err != nil {
+		return nil, false, err
 	}
 	file, err := readSlotsFile(p.slots)
 	if err != nil {

@@ -39,11 +39,8 @@ func (o *auditOptions) register(cmd *cobra.Command) {
 	f.IntVar(&o.limit, "limit", 0, "only the newest `N` rows")
 }
 
-// parseSince parses --since.
-func parseSince(text string, now time.Time) (time.Time, error) {
-	if text == "" {
-		return time.Time{}, nil
-	}
+// parseMoment parses the value of a flag that takes a time, or how long ago it was.
+func parseMoment(flag, text string, now time.Time) (time.Time, error) {
 	if ago, err := registry.ParseAge(text); err == nil {
 		return now.Add(-ago), nil
 	}
@@ -52,22 +49,25 @@ func parseSince(text string, now time.Time) (time.Time, error) {
 			return t, nil
 		}
 	}
-	return time.Time{}, fmt.Errorf("%w: --since must be like 90m, 36h, 7d, 2006-01-02 or 2006-01-02T15:04:05Z", vault.ErrInvalid)
+	return time.Time{}, fmt.Errorf("%w: --%s must be like 90m, 36h, 7d, 2006-01-02 or 2006-01-02T15:04:05Z", vault.ErrInvalid, flag)
 }
 
 // each calls use with each selected row, oldest first. With --limit it holds that many
 // rows in memory, else one.
 func (o *auditOptions) each(ctx context.Context, a *app, use func(vault.AuditRow) error) error {
-	since, err := parseSince(o.since, a.now())
-	if err != nil {
-		return err
+	var since time.Time
+	if o.since != "" {
+		var err error
+		if since, err = parseMoment("since", o.since, a.now()); err != nil {
+			return err
+		}
 	}
 	if o.limit < 0 {
 		return fmt.Errorf("%w: --limit must not be negative", vault.ErrInvalid)
 	}
 	var newest []vault.AuditRow // a ring buffer of --limit rows
 	picked := 0
-	err = a.withVault(ctx, func(v *vault.Vault) error {
+	err := a.withVault(ctx, func(v *vault.Vault) error {
 		return v.View(ctx, func(tx *vault.Tx) error {
 			for row, err := range tx.AuditRows(ctx, 1) {
 				if err != nil {

@@ -23,3 +23,23 @@ func TestConcerns(t *testing.T) {
 		t.Error("a signature of data concerns a node")
 	}
 }
+
+// TestRestoredBy: only the row that a restore from that vault writes makes a parting honest.
+func TestRestoredBy(t *testing.T) {
+	row := vault.AuditRow{Action: string(vault.ActionRestore), Subject: "new", Detail: "from vault old, backup 1 of 2026-01-02T15:04:05.000Z"}
+	if !restoredBy(row, "old") {
+		t.Error("the row of a restore is not taken for one")
+	}
+	for name, change := range map[string]func(r *vault.AuditRow){
+		"another vault":     func(r *vault.AuditRow) { r.Detail = "from vault older, backup 1" },
+		"the same vault":    func(r *vault.AuditRow) { r.Subject = "old" },
+		"another action":    func(r *vault.AuditRow) { r.Action = "vault.restore-refused" },
+		"a longer vault id": func(r *vault.AuditRow) { r.Detail = "from vault older, from vault old, " },
+	} {
+		forged := row
+		change(&forged)
+		if restoredBy(forged, "old") {
+			t.Errorf("%s: %+v is taken for a restore from the vault", name, forged)
+		}
+	}
+}

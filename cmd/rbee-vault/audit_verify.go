@@ -7,7 +7,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/rbee-keeper/rbee-vault/backup"
 	"github.com/rbee-keeper/rbee-vault/internal/wire"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
@@ -49,8 +48,13 @@ With exit 18, the message begins with one of these:
              this vault was used, such as an older one that was put back, or somebody
              who has the key rewrote the log from there
 
-"could not check" means that the backup does not open, is not trusted, or is a backup
-of another vault. That can be the vault from which this one was restored.`,
+Exit 3: the logs part where this vault was restored from an earlier backup of the vault
+that made BACKUP, or the other way round. The row of the restore says so, and the vaults
+have different ids. Nobody tampered, but what was done after the earlier backup is in one
+log only.
+
+"could not check" means that the backup does not open, is not trusted, or is a backup of
+a vault with which this one has nothing in common.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runAuditVerify(cmd.Context(), a, o) },
 	}
 	o.register(cmd)
@@ -58,11 +62,10 @@ of another vault. That can be the vault from which this one was restored.`,
 }
 
 func runAuditVerify(ctx context.Context, a *app, o auditVerifyOptions) error {
-	var m backup.Manifest
-	var theirs [][32]byte // the hashes of the backup's rows, from row 1 on
+	var theirs backupLog
 	if o.against != "" {
 		var err error
-		if m, _, err = verifiedBackup(ctx, a, o.readOptions, o.against, true, func(row vault.AuditRow) { theirs = append(theirs, row.Hash) }); err != nil {
+		if theirs.manifest, _, err = verifiedBackup(ctx, a, o.readOptions, o.against, theirs.add); err != nil {
 			return fmt.Errorf("could not check: %w", err)
 		}
 	}
@@ -83,7 +86,7 @@ func runAuditVerify(ctx context.Context, a *app, o auditVerifyOptions) error {
 			if o.against == "" {
 				return nil
 			}
-			return continues(ctx, tx, head, m, theirs)
+			return continues(ctx, tx, head, theirs)
 		})
 	})
 	if err != nil {
@@ -95,41 +98,8 @@ func runAuditVerify(ctx context.Context, a *app, o auditVerifyOptions) error {
 	}
 	a.ui.printf("ok: %d rows, the last with hash %s\n", j.Rows, j.Hash)
 	if o.against != "" {
+		m := theirs.manifest
 		a.ui.printf("ok: it continues backup %d of %s, which ended with row %d\n", m.Sequence, m.Created, m.AuditSeq)
 	}
 	return nil
-}
-
-// continues checks that the log continues the log in a backup. The chain of both is good.
-func continues(ctx context.Context, tx *vault.Tx, head vault.AuditHead, m backup.Manifest, theirs [][32]byte) error {
-	meta, err := tx.Meta(ctx)
-	if err != nil {
-		return err
-	}
-	if m.VaultID != meta.VaultID && m.VaultID != meta.OriginVaultID {
-		return fmt.Errorf("could not check: %w: the backup is of vault %s, this is vault %s", vault.ErrInvalid, m.VaultID, meta.VaultID)
-	}
-	var common int64 // the number of equal rows at the beginning
-	var ours vault.AuditRow
-	for row, err := range tx.AuditRows(ctx, 1) {
-		if err != nil {
-			return err
-		}
-		if ours = row; row.Seq > m.AuditSeq || row.Hash != theirs[row.Seq-1] {
-			break
-		}
-		common = row.Seq
-	}
-	switch {
-	case common == m.AuditSeq:
-		return nil
-	case common == head.Seq:
-		return fmt.Errorf("truncated: %w: the log ends with row %d, the log in the backup with row %d", vault.ErrAudit, head.Seq, m.AuditSeq)
-	case common == 0:
-		return fmt.Errorf("tampered: %w: the log and the backup have no row in common", vault.ErrAudit)
-	case m.VaultID == meta.OriginVaultID && ours.Action == string(vault.ActionRestore):
-		return fmt.Errorf("could not check: %w: this vault was restored from an earlier backup of vault %s, and has its own rows since row %d", vault.ErrInvalid, m.VaultID, ours.Seq)
-	}
-	return withHint(fmt.Errorf("parted: %w: row %d differs from the backup; up to row %d both are the same", vault.ErrAudit, common+1, common),
-		"Another copy of this vault was used from there on, or somebody who has its key rewrote the log. See what was done: rbee-vault audit list")
 }

@@ -43,12 +43,7 @@ type verifiedJSON struct {
 }
 
 func runBackupVerify(ctx context.Context, a *app, o readOptions, file string) error {
-	return verifyBackup(ctx, a, o, file, true)
-}
-
-// verifyBackup verifies a backup, and prints what it holds.
-func verifyBackup(ctx context.Context, a *app, o readOptions, file string, askVault bool) error {
-	m, source, err := verifiedBackup(ctx, a, o, file, askVault, nil)
+	m, source, err := verifiedBackup(ctx, a, o, file, nil)
 	if err != nil {
 		return err
 	}
@@ -59,9 +54,10 @@ func verifyBackup(ctx context.Context, a *app, o readOptions, file string, askVa
 	return nil
 }
 
-// verifiedBackup verifies a backup and returns its manifest, and where it is. For askVault see build.
-// auditRow, if not nil, is called with each row of the audit log in the backup.
-func verifiedBackup(ctx context.Context, a *app, o readOptions, file string, askVault bool, auditRow func(vault.AuditRow)) (m backup.Manifest, source string, err error) {
+// verifiedBackup verifies a backup and returns its manifest, and where it is. The vault in
+// place vouches for what it recorded. auditRow, if not nil, is called with each row of the
+// audit log in the backup.
+func verifiedBackup(ctx context.Context, a *app, o readOptions, file string, auditRow func(vault.AuditRow)) (m backup.Manifest, source string, err error) {
 	cfg, err := a.config(ctx)
 	if err != nil {
 		return m, "", err
@@ -74,12 +70,12 @@ func verifiedBackup(ctx context.Context, a *app, o readOptions, file string, ask
 		return m, "", err
 	}
 	defer r.Close()
-	opts, err := o.build(ctx, a, cfg, askVault)
+	opts, err := o.build(ctx, a, cfg, true)
 	if err != nil {
 		return m, r.source, err
 	}
 	opts.AuditRow = auditRow
-	m, err = backup.Verify(ctx, r, opts)
+	m, err = backup.Verify(ctx, r, wantedBackup{}.expect(opts, r))
 	return m, r.source, err
 }
 

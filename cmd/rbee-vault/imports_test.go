@@ -46,6 +46,7 @@ func TestImports(t *testing.T) {
 		"github.com/aws/":                     "backup/store_s3",
 		"github.com/mutecomm/go-sqlcipher/v4": "internal/sqlcipher/",
 		"github.com/zalando/go-keyring":       "keyring/gokeyring.go",
+		"github.com/boombuler/barcode/qr":     "cmd/rbee-vault/sheet_page.go",
 	}
 	onlyCmd := []string{"github.com/spf13/cobra", "golang.org/x/term", "charm.land/lipgloss/v2", "github.com/schollz/progressbar/v3"}
 

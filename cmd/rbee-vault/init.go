@@ -16,6 +16,7 @@ import (
 
 type initOptions struct {
 	recoveryOut string
+	sheet       string
 	recipients  []string
 	pq          bool
 	noKeyring   bool
@@ -24,6 +25,7 @@ type initOptions struct {
 func (o *initOptions) register(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&o.recoveryOut, "recovery-out", "", "write the recovery identity to the new `FILE`")
+	f.StringVar(&o.sheet, "sheet", "", "write a recovery sheet, for printing, to the new `FILE`: .txt, or .pdf, .png or .svg with a QR code")
 	f.StringArrayVar(&o.recipients, "recipient", nil, "also let the owner of this public `KEY` open the vault: age1..., ssh-ed25519 or ssh-rsa; repeatable")
 	f.BoolVar(&o.pq, "pq", false, "create a post-quantum vault: recipients are age1pq1...")
 	f.BoolVar(&o.noKeyring, "no-keyring", false, "do not store the key in the OS keyring: the vault opens with an identity only")
@@ -37,11 +39,12 @@ func newInit(a *app) *cobra.Command {
 		Long: `Create a new vault: an encrypted database. Its key is stored in the OS keyring and in
 slots. The recovery identity opens one slot, and each recipient's key another.
 
-The recovery identity is shown once, on the terminal, or written to a new file with
---recovery-out. Whoever has it can open the vault and its backups. Without it, a lost
+The recovery identity is shown once, on the terminal, or written to new files: with
+--recovery-out to an identity file of age, with --sheet to a page for printing. Whoever has it can open the vault and its backups. Without it, a lost
 keyring means a lost vault, unless there is another recipient. Keep it offline.`,
 		Example: `  rbee-vault init
   rbee-vault init --recovery-out /media/usb/recovery.txt --recipient age1...
+  rbee-vault init --sheet /media/usb/sheet.pdf
   rbee-vault init --no-keyring --no-input --recovery-out recovery.txt`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runInit(cmd.Context(), a, o) },
 	}
@@ -100,16 +103,24 @@ func runInit(ctx context.Context, a *app, o initOptions) error {
 // file or shown on the terminal, or there must be a recipient.
 func (o initOptions) build(a *app) (vault.CreateOptions, error) {
 	opts := vault.CreateOptions{Recipients: o.recipients, PostQuantum: o.pq, NoKeyring: o.noKeyring}
-	switch {
-	case o.recoveryOut != "":
-		var err error
+	page, err := newSheet(o.sheet)
+	if err != nil {
+		return opts, err
+	}
+	if page != "" {
+		opts.RecoverySheets = []vault.IdentityFile{{Path: string(page), Encode: page.recovery}}
+	}
+	if o.recoveryOut != "" {
 		if opts.RecoveryFile, err = filepath.Abs(o.recoveryOut); err != nil {
 			return opts, err
 		}
+	}
+	switch {
+	case page != "" || o.recoveryOut != "":
 	case a.interactive():
 		opts.ShowRecovery = a.showRecovery("create no vault")
 	case len(o.recipients) == 0:
-		return opts, fmt.Errorf("%w, so --recovery-out FILE or --recipient KEY is needed", errNeedsFlag)
+		return opts, fmt.Errorf("%w, so --recovery-out FILE, --sheet FILE or --recipient KEY is needed", errNeedsFlag)
 	}
 	return opts, nil
 }
@@ -125,7 +136,13 @@ func (a *app) showCreated(created vault.Created, opts vault.CreateOptions) {
 The recovery identity is in %s. It opens this vault, and every backup
 of it, when the keyring is lost. Move it offline, away from this machine. Keep the
 signer's fingerprint with it: a restore asks for the fingerprint.`, opts.RecoveryFile)
-	} else if opts.ShowRecovery == nil {
+	}
+	for _, page := range opts.RecoverySheets {
+		a.ui.info(`
+The recovery sheet is in %s. Print it, keep it in a safe, and delete the
+file: whoever has it opens this vault and every backup of it.`, page.Path)
+	}
+	if opts.RecoveryFile == "" && len(opts.RecoverySheets) == 0 && opts.ShowRecovery == nil {
 		a.ui.info(`
 There is no recovery identity: if the keyring is lost, only the recipients' keys open
 this vault.`)

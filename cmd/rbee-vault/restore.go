@@ -2,23 +2,21 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/rbee-keeper/rbee-vault/backup"
 	"github.com/rbee-keeper/rbee-vault/internal/wire"
-	"github.com/rbee-keeper/rbee-vault/keyring"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
 type restoreOptions struct {
 	readOptions
+	partOptions
+	at        string
 	replace   bool
 	noKeyring bool
 	dryRun    bool
@@ -29,14 +27,19 @@ func (o *restoreOptions) register(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.BoolVar(&o.replace, "replace", false, "replace a vault in place: it is set aside")
 	f.BoolVar(&o.noKeyring, "no-keyring", false, "do not store the new key in the OS keyring")
-	f.BoolVar(&o.dryRun, "dry-run", false, "check the backup and report, without writing anything")
+	f.BoolVar(&o.dryRun, "dry-run", false, "do everything but the last step, and report it, without changing anything")
+	f.StringVar(&o.at, "at", "", "in place of FILE: the newest recorded backup of this `TIME` or before: 2h or 3d ago, 2006-01-02 or 2006-01-02T15:04:05Z")
+	f.StringArrayVar(&o.nodes, "node", nil, "restore only the nodes with this `NAME` or glob, into the vault in place; repeatable")
+	f.BoolVar(&o.merge, "merge", false, "restore all nodes into the vault in place")
+	f.StringVar(&o.prefer, "prefer", "", "which `SIDE` a node is taken from that differs: backup or live")
+	f.BoolVar(&o.diff, "diff", false, "compare the backup with the vault in place, and change nothing")
 }
 
 func newRestore(a *app) *cobra.Command {
 	var o restoreOptions
 	cmd := &cobra.Command{
-		Use:   "restore BACKUP",
-		Short: "Create a vault from a backup",
+		Use:   "restore {BACKUP | --at TIME}",
+		Short: "Create a vault from a backup, or bring back a part of it",
 		Long: `Create a vault from a backup, at --db. The whole backup is verified before anything is put
 in place. The vault gets a new id, a new key and a new signing
 key. It keeps the recipients of the backup, so the same recovery identity opens it.
@@ -44,97 +47,130 @@ key. It keeps the recipients of the backup, so the same recovery identity opens 
 ` + backupArgument + `
 
 If there is a vault in place, nothing is restored. With --replace it is set aside as
-.replaced-<time>, and still opens with --db and that name.`,
+.replaced-<time>, and still opens with --db and that name.
+
+--node and --merge restore into the vault in place, in one transaction: nodes with their
+SSH key, host keys, key rotation, jump, note and labels. First they show what they would
+do, and ask (--yes: no question). Slots, targets and the audit log stay the vault's own.
+
+A node that the vault has with other fields is a conflict, and refused without --prefer.
+With "--prefer backup" it becomes what it is in the backup, but for its status; the SSH
+key that it used stays in the vault. With "--prefer live" it stays as it is. For --merge,
+a node or key that was removed or renamed since the backup is a conflict too. A node whose
+SSH key is being replaced does not get another key: finish the rotation first.
+
+--diff prints each field in which backup and vault differ, keys by fingerprint.`,
 		Example: `  rbee-vault restore beehives-20260102T150405Z-000007.tar.gz.age --identity recovery.txt
-  rbee-vault restore s3://fleet-backups/hive --region eu-central-1 --identity recovery.txt --signer SHA256:...`,
-		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return runRestore(cmd.Context(), a, o, args[0]) },
+  rbee-vault restore s3://fleet-backups/hive --region eu-central-1 --identity recovery.txt --signer SHA256:...
+  rbee-vault restore --at 3d --diff --identity recovery.txt
+  rbee-vault restore --at 3d --node 'hive-*' --prefer backup --identity recovery.txt`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return runRestore(cmd.Context(), a, o, args) },
 	}
 	o.register(cmd)
 	return cmd
 }
 
 type restoreJSON struct {
+	DryRun   bool            `json:"dry_run"`
+	Source   string          `json:"source"`
 	Path     string          `json:"path"`
-	VaultID  string          `json:"vault_id"`
-	KeyID    string          `json:"key_id"`
+	VaultID  *string         `json:"vault_id"` // these three are null after a dry run
+	KeyID    *string         `json:"key_id"`
+	Signer   *signerJSON     `json:"signer"`
 	Keyring  bool            `json:"keyring"`
-	Signer   signerJSON      `json:"signer"`
 	Slots    []vault.Slot    `json:"slots"`
 	LeftOut  []vault.Slot    `json:"left_out"`
 	Replaced *string         `json:"replaced"`
 	Manifest backup.Manifest `json:"manifest"`
 }
 
-func runRestore(ctx context.Context, a *app, o restoreOptions, file string) error {
+func runRestore(ctx context.Context, a *app, o restoreOptions, args []string) error {
+	if err := o.check(); err != nil {
+		return err
+	}
+	from, err := o.wanted(ctx, a, args)
+	if err != nil {
+		return err
+	}
+	if o.isPart() {
+		return restorePart(ctx, a, o, from)
+	}
+	return restoreWhole(ctx, a, o, from)
+}
+
+// restoreWhole makes a vault from the backup, or with --dry-run does as much of it as leaves
+// nothing behind.
+func restoreWhole(ctx context.Context, a *app, o restoreOptions, from wantedBackup) error {
 	cfg, err := a.config(ctx)
 	if err != nil {
 		return err
 	}
-	if o.dryRun {
-		if err := rehearseRestore(ctx, cfg, o); err != nil {
-			return restoreHint(err)
-		}
-		return verifyBackup(ctx, a, o.readOptions, file, o.replace)
-	}
-	done, err := restore(ctx, a, cfg, o, file)
+	done, source, err := restore(ctx, a, cfg, o, from)
 	if err != nil {
 		return restoreHint(err)
 	}
 	if a.json {
-		return a.ui.object(newRestoreJSON(done, o))
+		return a.ui.object(newRestoreJSON(done, source, o))
 	}
-	a.showRestored(done)
+	a.showRestored(done, o)
 	return nil
 }
 
-// restore puts the backup in place. If the backup is damaged or not trusted, the audit log
+// restore puts the backup in place, and returns where it was read. If the backup is damaged or not trusted, the audit log
 // of the vault that it should have replaced records the attempt.
-func restore(ctx context.Context, a *app, cfg vault.Config, o restoreOptions, file string) (backup.Restored, error) {
+func restore(ctx context.Context, a *app, cfg vault.Config, o restoreOptions, from wantedBackup) (done backup.Restored, source string, err error) {
 	if err := needIdentities(cfg.Identities); err != nil {
-		return backup.Restored{}, err
+		return done, "", err
 	}
-	r, err := o.openBackup(ctx, a, file)
+	r, err := o.openBackup(ctx, a, from.name)
 	if err != nil {
-		return backup.Restored{}, err
+		return done, "", err
 	}
 	defer r.Close()
-	read, err := o.build(ctx, a, cfg, o.replace)
+	read, err := o.build(ctx, a, cfg, o.replace || from.record != nil)
 	if err != nil {
-		return backup.Restored{}, err
+		return done, "", err
 	}
-	done, err := backup.Restore(ctx, cfg, r, backup.RestoreOptions{
-		ReadOptions:     read,
+	done, err = backup.Restore(ctx, cfg, r, backup.RestoreOptions{
+		ReadOptions:     from.expect(read, r),
 		NoKeyring:       o.noKeyring,
 		Replace:         o.replace,
-		ConfirmUnproven: a.confirmUnproven,
+		DryRun:          o.dryRun,
+		ConfirmUnproven: a.confirmUnproven(o.dryRun),
 	})
-	if o.replace && (errors.Is(err, backup.ErrUntrusted) || errors.Is(err, backup.ErrDamaged)) {
-		a.auditRefusedRestore(ctx, cfg, file, err)
+	if err != nil && o.replace && !o.dryRun {
+		a.auditRefusal(ctx, cfg, from.name, err)
 	}
-	return done, err
+	return done, r.source, err
 }
 
-func newRestoreJSON(done backup.Restored, o restoreOptions) restoreJSON {
-	return restoreJSON{
+func newRestoreJSON(done backup.Restored, source string, o restoreOptions) restoreJSON {
+	j := restoreJSON{
+		DryRun:   o.dryRun,
+		Source:   source,
 		Path:     done.Path,
-		VaultID:  done.VaultID,
-		KeyID:    done.KeyID.String(),
 		Keyring:  !o.noKeyring,
-		Signer:   newSignerJSON(done.Signer),
 		Slots:    done.Slots,
 		LeftOut:  notNil(done.LeftOut),
 		Replaced: wire.Nullable(done.Aside),
 		Manifest: done.Manifest,
 	}
+	if !o.dryRun {
+		keyID, signer := done.KeyID.String(), newSignerJSON(done.Signer)
+		j.VaultID, j.KeyID, j.Signer = &done.VaultID, &keyID, &signer
+	}
+	return j
 }
 
-func (a *app) showRestored(done backup.Restored) {
-	pairs := [][2]string{
-		{"vault", done.Path},
-		{"vault id", done.VaultID},
-		{"signer", vault.Fingerprint(done.Signer)},
-		{"restored", fmt.Sprintf("backup %d of vault %s: %s", done.Manifest.Sequence, done.Manifest.VaultID, countsText(done.Manifest.Counts))},
+func (a *app) showRestored(done backup.Restored, o restoreOptions) {
+	pairs := [][2]string{{"vault", done.Path}}
+	if !o.dryRun {
+		pairs = append(pairs, [2]string{"vault id", done.VaultID}, [2]string{"signer", vault.Fingerprint(done.Signer)})
+	}
+	pairs = append(pairs, [2]string{"restored", fmt.Sprintf("backup %d of vault %s, %s: %s", done.Manifest.Sequence, done.Manifest.VaultID, done.Manifest.Created, countsText(done.Manifest.Counts))})
+	if !o.noKeyring {
+		pairs = append(pairs, [2]string{"opens by", "the OS keyring"})
 	}
 	for _, s := range done.Slots {
 		pairs = append(pairs, [2]string{"opens by", slotText(s)})
@@ -146,27 +182,37 @@ func (a *app) showRestored(done backup.Restored) {
 		pairs = append(pairs, [2]string{"set aside", done.Aside})
 	}
 	a.ui.pairs(pairs)
+	if o.dryRun {
+		a.ui.info("Nothing was changed: this was a dry run. A restore would make this vault, with an id, a key and a signer of its own.")
+		return
+	}
 	a.ui.info(`
 This is a new vault with a new signer. Write the signer's fingerprint on the recovery
 sheet, or keep a new sheet: rbee-vault status --sheet FILE`)
 	a.showUnvouched(done.Slots, done.Signer)
 }
 
-// confirmUnproven asks about the recipients of a vault in place that nothing vouches for.
-func (a *app) confirmUnproven(ctx context.Context, in vault.UnprovenVault) error {
-	a.ui.warn("nothing vouches for the vault in place: %v", in.Cause)
-	if in.Recipients == nil {
-		a.ui.warn("its recipients are not known, so all recipients of the backup come back, even those that were removed later")
-	} else {
-		a.ui.warn("of the backup's recipients only these are kept, which its slots file names; anybody who can write that file could have changed them:")
-		for _, s := range in.Recipients {
-			a.ui.warn("  %s", slotText(s))
+// confirmUnproven asks about the recipients of a vault in place that nothing vouches for. A
+// dry run does not ask, but where the question could not be asked it fails too.
+func (a *app) confirmUnproven(dryRun bool) func(context.Context, vault.UnprovenVault) error {
+	return func(ctx context.Context, in vault.UnprovenVault) error {
+		a.ui.warn("nothing vouches for the vault in place: %v", in.Cause)
+		if in.Recipients == nil {
+			a.ui.warn("its recipients are not known, so all recipients of the backup come back, even those that were removed later")
+		} else {
+			a.ui.warn("of the backup's recipients only these are kept, which its slots file names; anybody who can write that file could have changed them:")
+			for _, s := range in.Recipients {
+				a.ui.warn("  %s", slotText(s))
+			}
 		}
+		if dryRun && a.interactive() {
+			return nil
+		}
+		if in.Lost {
+			return a.ui.confirm(ctx, "Restore with these recipients?")
+		}
+		return a.ui.confirm(ctx, "Set it aside as it is, and put the backup in its place?")
 	}
-	if in.Lost {
-		return a.ui.confirm(ctx, "Restore with these recipients?")
-	}
-	return a.ui.confirm(ctx, "Set it aside as it is, and put the backup in its place?")
 }
 
 // showUnvouched lists the unlock methods that do not vouch for the signer yet.
@@ -197,29 +243,6 @@ func restoreHint(err error) error {
 		return withHint(err, "Nothing was restored. On a machine without a keyring, restore to a vault that opens with an identity only: --no-keyring")
 	}
 	return err
-}
-
-// rehearseRestore returns the error that would stop a restore before it reads the backup.
-// It writes nothing.
-func rehearseRestore(ctx context.Context, cfg vault.Config, o restoreOptions) error {
-	if err := needIdentities(cfg.Identities); err != nil {
-		return err
-	}
-	_, err := os.Lstat(cfg.Path)
-	exists := err == nil
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if exists && !o.replace {
-		return fmt.Errorf("%q %w", cfg.Path, vault.ErrExists)
-	}
-	if !o.noKeyring {
-		// Look up an account that does not exist, to see whether the keyring answers.
-		if _, err := cfg.Keyring.Get(ctx, rand.Text()); err != nil && !errors.Is(err, keyring.ErrNotFound) {
-			return err
-		}
-	}
-	return nil
 }
 
 // auditRefusedRestore records in the audit log of the vault in place that somebody tried

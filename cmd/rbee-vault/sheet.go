@@ -7,17 +7,23 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
+	"github.com/rbee-keeper/rbee-vault/identity"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// sheet is the path of a signer sheet that is to be written; "" for none.
+// sheet is the path of a page to print that is to be written; "" for none. Its ending says
+// what is written: a text, or a picture of the page with a QR code.
 type sheet string
 
 // newSheet checks that the file can be created, before anything is changed.
 func newSheet(path string) (sheet, error) {
 	if path == "" {
 		return "", nil
+	}
+	if _, err := sheetEncoder(path); err != nil {
+		return "", err
 	}
 	abs, err := filepath.Abs(path)
 	if err != nil {
@@ -34,7 +40,43 @@ func newSheet(path string) (sheet, error) {
 	return sheet(abs), nil
 }
 
-// write writes the sheet, and records that in the vault.
+// sheetEncoder returns what makes a file of that name from a page. nil: the page's text is the
+// file.
+func sheetEncoder(path string) (func(page) ([]byte, error), error) {
+	switch strings.ToLower(filepath.Ext(path)) {
+	case ".txt", "":
+		return nil, nil
+	case ".pdf":
+		return page.pdf, nil
+	case ".png":
+		return page.png, nil
+	case ".svg":
+		return page.svg, nil
+	}
+	return nil, fmt.Errorf("%w: the name of a sheet ends in .txt, .pdf, .png or .svg", vault.ErrInvalid)
+}
+
+// encode returns the file with the page. groups is what stands beside the QR code, which
+// holds all of them without a space. It wipes the text where that is not the file.
+func (s sheet) encode(text []byte, groups []string) ([]byte, error) {
+	encode, err := sheetEncoder(string(s))
+	if encode == nil || err != nil {
+		return text, err
+	}
+	defer clear(text)
+	p, err := newPage(string(text), groups)
+	if err != nil {
+		return nil, err
+	}
+	return encode(p)
+}
+
+// recovery is the encodeIdentity of a recovery sheet.
+func (s sheet) recovery(_ context.Context, i vault.NewIdentity) ([]byte, error) {
+	return s.encode(i.Sheet(), identity.Groups(i.Identity))
+}
+
+// write writes a sheet that names the vault's signer, and records that in the vault.
 func (s sheet) write(ctx context.Context, a *app, v *vault.Vault) error {
 	if s == "" {
 		return nil
@@ -43,7 +85,11 @@ func (s sheet) write(ctx context.Context, a *app, v *vault.Vault) error {
 	if err != nil {
 		return err
 	}
-	if err := vault.CreateFile(string(s), vault.SignerSheet(m, slots)); err != nil {
+	data, err := s.encode(vault.SignerSheet(m, slots), []string{m.SignerFingerprint()})
+	if err != nil {
+		return err
+	}
+	if err := vault.CreateFile(string(s), data); err != nil {
 		return err
 	}
 	if err := v.RecordSheet(ctx); err != nil {

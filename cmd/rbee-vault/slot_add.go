@@ -172,7 +172,7 @@ type recoveryOptions struct {
 func (o *recoveryOptions) register(cmd *cobra.Command) {
 	labelFlag(cmd, &o.label)
 	cmd.Flags().StringVar(&o.out, "out", "", "write the identity to the new `FILE`")
-	cmd.Flags().StringVar(&o.sheet, "sheet", "", "write a recovery sheet, for printing, to the new `FILE`")
+	cmd.Flags().StringVar(&o.sheet, "sheet", "", "write a recovery sheet, for printing, to the new `FILE`: .txt, or .pdf, .png or .svg with a QR code")
 }
 
 func newSlotAddRecovery(a *app) *cobra.Command {
@@ -182,9 +182,10 @@ func newSlotAddRecovery(a *app) *cobra.Command {
 		Short: "Add another recovery identity",
 		Long: `Add a recovery identity. Whoever has it can open the vault and its backups. It is shown
 once, on the terminal, or written to new files: with --out to an identity file of age,
-with --sheet to a page for printing that has the commands for a recovery.`,
+with --sheet to a page for printing that has the commands for a recovery. In a .pdf, .png
+or .svg the page has the identity as a QR code too.`,
 		Example: `  rbee-vault slot add recovery
-  rbee-vault slot add recovery --sheet /media/usb/sheet.txt`,
+  rbee-vault slot add recovery --sheet /media/usb/sheet.pdf`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runSlotAddRecovery(cmd.Context(), a, o) },
 	}
 	o.register(cmd)
@@ -196,7 +197,10 @@ func runSlotAddRecovery(ctx context.Context, a *app, o recoveryOptions) error {
 	if err := addFile(&n, o.out, nil); err != nil {
 		return err
 	}
-	err := addFile(&n, o.sheet, func(_ context.Context, i vault.NewIdentity) ([]byte, error) { return i.Sheet(), nil })
+	page, err := newSheet(o.sheet)
+	if err == nil {
+		err = addFile(&n, string(page), page.recovery)
+	}
 	if err != nil {
 		return err
 	}

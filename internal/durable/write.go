@@ -65,9 +65,7 @@ func Copy(fsys FS, src, dst string) error {
 }
 
 func put(fsys FS, path string, write func(io.Writer) error, commit func(part, path string) error) (err error) {
-	var suffix [8]byte
-	rand.Read(suffix[:])
-	part := path + partInfix + hex.EncodeToString(suffix[:])
+	part := NewPart(path)
 	defer func() {
 		if err != nil {
 			fsys.Remove(part)
@@ -103,6 +101,13 @@ func put(fsys FS, path string, write func(io.Writer) error, commit func(part, pa
 func IsPart(path string) bool {
 	_, ok := PartOf(path)
 	return ok
+}
+
+// NewPart returns a name for an unfinished file that is to become the file at path.
+func NewPart(path string) string {
+	var suffix [8]byte
+	rand.Read(suffix[:])
+	return path + partInfix + hex.EncodeToString(suffix[:])
 }
 
 // PartOf returns the path of the file that an unfinished file was to become.
