@@ -39,12 +39,12 @@ func TestForgedPart(t *testing.T) {
 	}{
 		"nothing":                         {func(*forgery) {}, nil, nil},
 		"a node with two keys":            {replace(memberSSHKeys, `["hive-02"]`, `["hive-01"]`), ErrDamaged, nil},
-		"a node that is not there":        {replace(memberHostKeys, `"hive-01"`, `"hive-66"`), nil, nil}, // belongs to no node that is taken
+		"a node that is not there":        {replace(memberHostKeys, `"hive-01"`, `"hive-66"`), ErrDamaged, nil},
 		"nodes in another order":          {lines(memberNodes, 1, 0), ErrDamaged, nil},
 		"a node twice":                    {lines(memberNodes, 0, 0), ErrDamaged, nil},
 		"a rotation to a key not there":   {func(f *forgery) { f.rotateTo(other) }, ErrDamaged, nil},
 		"a rotation of the wrong step":    {replace(memberRotations, `"pending"`, `"switched"`), nil, registry.ErrBadRow},
-		"a host key twice":                {lines(memberHostKeys, 0, 0), nil, registry.ErrExists},
+		"a host key twice":                {lines(memberHostKeys, 0, 0), ErrDamaged, nil},
 		"a private key of another public": {func(f *forgery) { f.find("ssh_keys/1.pem").data = f.find("ssh_keys/2.pem").data }, registry.ErrInvalid, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
