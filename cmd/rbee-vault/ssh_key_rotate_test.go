@@ -392,7 +392,7 @@ func TestSSHKeyRotateAnswers(t *testing.T) {
 		"a jump refused it":       {answers{step: registry.RotationSaved, old: at("jump", hive.ErrPermission)}, removal, false},
 	} {
 		a := row.answers
-		k := keyRotator{store: &a, hosts: &a,
+		k := keyRotator{store: &a, hosts: &a, parallel: 1,
 			backup: func(context.Context) error { a.did("backup"); return nil },
 			report: func(registry.KeyRotation, error) error { return nil }}
 		failed, err := k.run(t.Context(), []string{"hive-01"})
@@ -402,7 +402,7 @@ func TestSSHKeyRotateAnswers(t *testing.T) {
 	}
 	// Without a backup the old key stays on the node.
 	a := answers{step: registry.RotationSwitched, old: refused}
-	k := keyRotator{store: &a, hosts: &a, backup: func(context.Context) error { return errFault }}
+	k := keyRotator{store: &a, hosts: &a, parallel: 1, backup: func(context.Context) error { return errFault }}
 	if _, err := k.run(t.Context(), []string{"hive-01"}); !errors.Is(err, errFault) || len(a.done) != 0 {
 		t.Errorf("%v, did %v", err, a.done)
 	}

@@ -205,7 +205,7 @@ func TestReplaceKeyUnderChanges(t *testing.T) {
 			}
 		})
 	}
-	for name, force := range map[string]string{"rk-no-shell": "ForceCommand echo no", "rk-cut": "ForceCommand echo rbee-replace-key 1"} {
+	for name, force := range map[string]string{"rk-no-shell": "ForceCommand echo no", "rk-cut": "ForceCommand echo rbee-authorized-keys 1"} {
 		server := sshdtest.Start(t, f.authorized, force)
 		f.addServer(t, name, server, ssh.KeyAlgoED25519)
 		conn, err := f.dialer().Dial(t.Context(), name)
