@@ -102,16 +102,14 @@ func TestSSHKeyRotateChild(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fault := map[string]faulttest.Fault{"before": faulttest.KillBefore, "after": faulttest.KillAfter}[job[3]]
-	rotationFleet{T: t, db: job[0], recovery: job[1]}.rotate("hive-01", &faulttest.Steps{At: at, Fault: fault})
+	rotationFleet{T: t, db: job[0], recovery: job[1]}.rotate("hive-01", &faulttest.Steps{At: at, Fault: faulttest.KillAfter})
 }
 
-// killed rotates the key of hive-01 in a child that is killed at a step.
-func (f rotationFleet) killed(steps *faulttest.Steps) {
+// killed rotates the key of hive-01 in a child that is killed after a step.
+func (f rotationFleet) killed(step int) {
 	f.Helper()
-	when := strings.TrimPrefix(string(steps.Fault), "kill ")
 	cmd := exec.Command(os.Args[0], "-test.run", "^TestSSHKeyRotateChild$")
-	cmd.Env = append(os.Environ(), fmt.Sprintf("RBEE_TEST_ROTATE=%s %s %d %s", f.db, f.recovery, steps.At, when))
+	cmd.Env = append(os.Environ(), fmt.Sprintf("RBEE_TEST_ROTATE=%s %s %d", f.db, f.recovery, step))
 	out, err := cmd.CombinedOutput()
 	if cmd.ProcessState == nil || cmd.ProcessState.String() != "signal: killed" {
 		f.Fatalf("the child was not killed: %v\n%s", err, out)
@@ -244,8 +242,8 @@ func (f faultFleet) key() (fingerprint string) {
 
 const rotationSteps = "begin authorize login switch backup save deauthorize deauthorize login end"
 
-// TestSSHKeyRotateFaults fails a run, and kills it with SIGKILL, before and after each of its
-// steps.
+// TestSSHKeyRotateFaults fails a run before and after each of its steps, and kills it with
+// SIGKILL after each, which is before the next.
 func TestSSHKeyRotateFaults(t *testing.T) {
 	f, _ := newFaultFleet(t)
 	whole := &faulttest.Steps{}
@@ -255,19 +253,17 @@ func TestSSHKeyRotateFaults(t *testing.T) {
 	}
 	f.rotated(f.db, "hive-01", f.keys, f.options, old)
 	for i, step := range whole.Names() {
-		for _, fault := range []faulttest.Fault{faulttest.FailBefore, faulttest.FailAfter, faulttest.KillBefore, faulttest.KillAfter} {
+		for _, fault := range []faulttest.Fault{faulttest.FailBefore, faulttest.FailAfter, faulttest.KillAfter} {
 			at := fmt.Sprintf("%s: step %d, %s", fault, i+1, step)
 			old, steps := f.key(), &faulttest.Steps{At: i + 1, Fault: fault}
 			if fault.Kills() {
-				f.killed(steps)
+				f.killed(i + 1)
 			} else if f.rotate("hive-01", steps) {
 				t.Errorf("%s: the run says that the node is done", at)
 			}
 			f.survives(at)
-			if fault == faulttest.KillAfter {
-				f.restores(at)
-			}
 			if fault.Kills() {
+				f.restores(at)
 				f.expect(exitOK, "accepts its new key only", "ssh-key", "rotate", "hive-01")
 			} else if !f.rotate("hive-01", &faulttest.Steps{}) {
 				t.Errorf("a rerun does not come to its end")
