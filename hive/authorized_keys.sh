@@ -50,7 +50,7 @@ main() {
 	{ parse($0) }
 	'
 	holds() { awk "$parse"'blob != "" && blob == '"$1"' { found = 1 } END { exit !found }' "$2"; }
-	count() { awk "$parse"'blob != old { n++ } END { print n + 0 }' "$1"; }
+	others() { awk "$parse"'blob == "" || (blob != old && blob != new) { n++ } END { print n + 0 }' "$1"; }
 	[ -n "$OLD" ] && [ -n "$LINE" ] || fail "the line holds no key"
 	cd || fail "there is no home directory"
 	file=.ssh/authorized_keys
@@ -94,33 +94,38 @@ main() {
 	fi
 	# Two of these at once, of two nodes with one home directory, would lose a line. A
 	# directory is a lock on NFS too. One that is older than a minute is of a script that was
-	# killed: what comes now takes a moment.
+	# killed: what comes now takes a moment. If two see that at once, one may take the lock of
+	# the other, so each looks at its copy as a whole before it is put in place.
 	lock=$file.rbee-vault
-	copy=$lock/keys
+	copy=$lock/keys.$$
 	missed=0
 	waited=0
 	until mkdir "$lock" 2>/dev/null; do
 		if [ ! -d "$lock" ]; then # it went away just now, or cannot be made
 			missed=$((missed + 1))
 			[ "$missed" -lt 10 ] || fail "no file can be made beside $file"
-		elif [ -n "$(find "$lock" -prune -mmin +1 2>/dev/null)" ]; then
-			rm -f "$copy"
-			rmdir "$lock" || fail "$lock is in the way, and cannot be removed"
+			continue
+		fi
+		waited=$((waited + 1))
+		[ "$waited" -lt 150 ] || fail "$file is being changed by somebody else, who does not end: $lock"
+		if [ -n "$(find "$lock" -prune -mmin +1 2>/dev/null)" ]; then
+			rm -f "$lock"/keys.*
+			rmdir "$lock"
 		else
-			waited=$((waited + 1))
-			[ "$waited" -lt 150 ] || fail "$file is being changed by somebody else, who does not end: $lock"
 			sleep 1
 		fi
 	done
 	locked=yes
 	before=
+	kept=0
 	if [ -e "$file" ]; then
+		kept=$(others "$file")
 		cp -p "$file" "$copy" || fail "$file cannot be copied"
 		before=$(cksum <"$copy")
 	fi
 	if [ "$what" = remove ]; then
 		awk "$parse"'blob != old { print }' "$file" >"$copy" || fail "the disk is full"
-		[ "$(count "$copy")" = "$(count "$file")" ] && ! holds old "$copy" || fail "$file cannot be copied"
+		! holds old "$copy" || fail "$file cannot be copied"
 	else
 		# Without its final newline the last key would be glued to the new one.
 		[ ! -e "$copy" ] || [ -z "$(tail -c 1 "$copy")" ] || echo >>"$copy" || fail "the disk is full"
@@ -130,11 +135,11 @@ main() {
 			awk "$parse"'blob == old && !seen[options]++ { print (options == "" ? "" : options " ") line }' "$file" >>"$copy" || fail "the disk is full"
 		fi
 	fi
-	holds new "$copy" || fail "$file cannot be copied"
 	sync "$copy" 2>/dev/null # else a power cut may leave a file without a key
 	now=
 	[ -e "$file" ] && now=$(cksum <"$file")
 	[ "$now" = "$before" ] || fail "$file was changed by somebody else meanwhile"
+	holds new "$copy" && [ "$(others "$copy")" = "$kept" ] || fail "$file cannot be copied"
 	mv -f "$copy" "$file" || fail "$file cannot be replaced"
 	unlock
 	[ "$what" = remove ] && echo "removed" || echo "added"

@@ -234,7 +234,7 @@ func TestAuthorizedKeysAtOnce(t *testing.T) {
 	a := newAccount(t, f, "at-once", old+"\n")
 	lock := a.file + ".rbee-vault"
 	long := time.Now().Add(-2 * time.Minute)
-	err := errors.Join(os.Mkdir(lock, 0o700), os.WriteFile(filepath.Join(lock, "keys"), nil, 0o600), os.Chtimes(lock, long, long))
+	err := errors.Join(os.Mkdir(lock, 0o700), os.WriteFile(filepath.Join(lock, "keys.1"), nil, 0o600), os.Chtimes(lock, long, long))
 	if err != nil {
 		t.Fatal(err)
 	}
