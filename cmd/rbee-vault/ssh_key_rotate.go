@@ -85,6 +85,9 @@ func runSSHKeyRotate(ctx context.Context, a *app, o keyRotateOptions, args []str
 		}
 		if o.all {
 			names = slices.DeleteFunc(names, func(name string) bool { return keyOf(keys, name) == nil })
+			if len(names) == 0 {
+				a.ui.info("No node uses a key in the vault.")
+			}
 		}
 		if o.dryRun {
 			return a.planKeyRotation(ctx, r, keys, names)

@@ -166,6 +166,8 @@ func (f rotationFleet) restore(file string) string {
 // TestSSHKeyRotate replaces keys on real sshds.
 func TestSSHKeyRotate(t *testing.T) {
 	f := newRotationFleet(t)
+	f.expect(exitOK, "No node uses a key", "ssh-key", "rotate", "--all")
+	f.expect(exitUsage, "--parallel", "ssh-key", "rotate", "--all", "--parallel", "0")
 	f.expect(exitOK, "", "ssh-key", "generate", "--comment", "fleet")
 	f.expect(exitOK, "", "ssh-key", "generate", "--comment", "lonely")
 	const options = `no-pty,from="127.0.0.1,::1",environment="A=b c"`
