@@ -81,7 +81,7 @@ func TestAuthorize(t *testing.T) {
 			}
 		})
 	}
-	for name, force := range map[string]string{"no-shell": "ForceCommand echo no", "cut": "ForceCommand echo rbee-authorize 1"} {
+	for name, force := range map[string]string{"no-shell": "ForceCommand echo no", "cut": "ForceCommand echo rbee-authorized-keys 1"} {
 		server := sshdtest.Start(t, f.authorized, force)
 		f.addServer(t, name, server, ssh.KeyAlgoED25519)
 		conn, err := f.dialer().Dial(t.Context(), name)

@@ -377,7 +377,7 @@ func WriteSSHConfig(w io.Writer, hosts []SSHHost, opts SSHConfigOptions) error {
 		if h.ProxyJump != "" {
 			jump = h.ProxyJump
 		}
-		fmt.Fprintf(&b, "    ProxyJump %s\n    RemoteCommand none\n    ForwardAgent no\n", jump)
+		fmt.Fprintf(&b, "    ProxyJump %s\n%s", jump, sshForEach)
 		h.writeKey(&b, agent)
 		if len(h.HostKeys) > 0 {
 			fmt.Fprintf(&b, "    HostKeyAlgorithms %s\n", strings.Join(HostKeyAlgorithms(h.HostKeys), ","))
@@ -404,6 +404,18 @@ func (h SSHHost) writeKey(b *bytes.Buffer, agent string) {
 		fmt.Fprintf(b, "    IdentityFile %s\n    IdentitiesOnly yes\n", configValue(h.SSHKeyPath))
 	}
 }
+
+// sshForEach is set for each node, so that no Host * of the operator's own configuration says
+// otherwise. A connection that another alias shares was not compared with the pins, and DNS
+// would vouch for a host key instead of them.
+const sshForEach = `    RemoteCommand none
+    PermitLocalCommand no
+    ForwardAgent no
+    ControlMaster no
+    ControlPath none
+    VerifyHostKeyDNS no
+    CanonicalizeHostname no
+`
 
 func errExpands(s string) error {
 	return fmt.Errorf("%w: %q cannot be written in ssh_config, as ssh expands ${", ErrInvalid, s)

