@@ -203,7 +203,7 @@ func (t *transition) steps(ctx context.Context, before slotsFile) error {
 }
 
 // build is step 2.
-func (t *transition) build(ctx context.Context, before slotsFile) (err error) {
+func (t *transition) build(ctx context.Context, before slotsFile) error {
 	fsys, fresh := t.cfg.fs(), t.paths.fresh
 	if _, kept := t.paths.leftovers(before); len(kept) > 0 {
 		return fmt.Errorf("%w: %q: it is in the place of the new database, and no interrupted run left it: move it to another name", ErrFileExists, kept[0])
@@ -218,7 +218,19 @@ func (t *transition) build(ctx context.Context, before slotsFile) (err error) {
 			return err
 		}
 	}
-	s, err := buildStore(t.cfg, fresh, t.key, t.meta.VaultID, t.old)
+	if err := t.makeDatabase(ctx); err != nil {
+		return err
+	}
+	if err := fsys.Sync(fresh); err != nil {
+		return err
+	}
+	return fsys.SyncDir(t.paths.dir)
+}
+
+// makeDatabase writes the new database into its empty file, and verifies it. Nothing of it is
+// flushed yet.
+func (t *transition) makeDatabase(ctx context.Context) error {
+	s, err := buildStore(t.cfg, t.paths.fresh, t.key, t.meta.VaultID, t.old)
 	if err != nil {
 		return err
 	}
@@ -238,13 +250,7 @@ func (t *transition) build(ctx context.Context, before slotsFile) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := sqlcipher.CheckNoSideFiles(fresh); err != nil {
-		return err
-	}
-	if err := fsys.Sync(fresh); err != nil {
-		return err
-	}
-	return fsys.SyncDir(t.paths.dir)
+	return sqlcipher.CheckNoSideFiles(t.paths.fresh)
 }
 
 // announce writes the slots file with an entry for the new key that has no slots yet. If a kill
