@@ -20,6 +20,8 @@ var (
 	ErrPartial = errors.New("the backup is not in every target")
 	// ErrLocked: the store holds the object under a lock, and does not delete it yet.
 	ErrLocked = errors.New("is locked by its store")
+	// ErrNotProven: the backup restores, but not to what the vault recorded when it was made.
+	ErrNotProven = errors.New("backup does not restore to what was recorded")
 	// ErrNotRecorded: the backup is complete and in place, but the vault could not
 	// record that.
 	ErrNotRecorded = errors.New("backup is written, but not recorded in the vault")

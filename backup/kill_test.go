@@ -22,6 +22,10 @@ func TestMain(m *testing.M) {
 	if arg := os.Getenv("RBEE_TEST_CHILD"); arg != "" {
 		backUpForever(arg)
 	}
+	if spec := os.Getenv("RBEE_TEST_STEPS"); spec != "" {
+		stepsChild(spec)
+		os.Exit(0)
+	}
 	os.Exit(m.Run())
 }
 

@@ -73,23 +73,31 @@ func Restore(ctx context.Context, cfg vault.Config, r io.Reader, opts RestoreOpt
 		Replace:         opts.Replace,
 		ConfirmUnproven: opts.ConfirmUnproven,
 		Fill: func(ctx context.Context, tx *vault.Tx) (vault.Backup, error) {
-			s := &stage{tx: tx}
-			var err error
-			if m, err = read(ctx, r, opts.ReadOptions, s); err != nil {
-				return vault.Backup{}, err
-			}
-			return vault.Backup{
-				Slots:         s.slots,
-				OriginVaultID: m.VaultID,
-				OriginSigner:  m.Signer,
-				Detail:        fmt.Sprintf("backup %d of %s", m.Sequence, m.Created),
-			}, nil
+			b, read, err := fill(ctx, tx, r, opts.ReadOptions)
+			m = read
+			return b, err
 		},
 	})
 	if err != nil {
 		return Restored{}, fmt.Errorf("restore backup: %w", err)
 	}
 	return Restored{RestoredVault: done, Manifest: m}, nil
+}
+
+// fill writes the rows of a backup into a new database. When it returns no error, the whole
+// backup is verified.
+func fill(ctx context.Context, tx *vault.Tx, r io.Reader, opts ReadOptions) (vault.Backup, Manifest, error) {
+	s := &stage{tx: tx}
+	m, err := read(ctx, r, opts, s)
+	if err != nil {
+		return vault.Backup{}, Manifest{}, err
+	}
+	return vault.Backup{
+		Slots:         s.slots,
+		OriginVaultID: m.VaultID,
+		OriginSigner:  m.Signer,
+		Detail:        fmt.Sprintf("backup %d of %s", m.Sequence, m.Created),
+	}, m, nil
 }
 
 // stage is the sink of Restore. It writes to the new database and collects the

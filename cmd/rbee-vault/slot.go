@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/rbee-keeper/rbee-vault/backup"
 	"github.com/rbee-keeper/rbee-vault/internal/wire"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
@@ -38,11 +39,7 @@ const maxShownRecipient = 70
 
 // slotText names a slot for a person.
 func slotText(s vault.Slot) string {
-	text := strings.TrimSpace(string(s.Kind) + " " + wire.Shorten(s.Recipient, maxShownRecipient))
-	if s.Label != "" && s.Label != string(s.Kind) {
-		text += " (" + s.Label + ")"
-	}
-	return text
+	return backup.Unlock{Kind: string(s.Kind), Label: s.Label, Recipient: s.Recipient}.String()
 }
 
 func newSlotList(a *app) *cobra.Command {
