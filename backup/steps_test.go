@@ -3,6 +3,7 @@ package backup_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,12 +20,47 @@ import (
 )
 
 // A job is run with a fault at each of its steps: calls of the file system.
-type job func(ctx context.Context, v *vault.Vault) error
+type job func(ctx context.Context, v *vault.Vault, steps *faulttest.Steps) error
 
-var jobs = map[string]job{"drill": drillNewest}
+var jobs = map[string]job{"drill": drillNewest, "prune": pruneOld}
+
+// pruneOld removes all backups but the newest.
+func pruneOld(ctx context.Context, v *vault.Vault, steps *faulttest.Steps) error {
+	opts := backup.PruneOptions{Keep: backup.Keep{Last: 1}}
+	opts.Wrap(func(s backup.Store) backup.Store { return stepStore{s, steps} })
+	plan, err := backup.PlanPrune(ctx, v, opts)
+	if err != nil {
+		return err
+	}
+	done, err := backup.Prune(ctx, v, plan, opts)
+	for _, p := range done {
+		if err == nil {
+			err = p.Err
+		}
+	}
+	return err
+}
+
+// stepStore is a store whose calls are steps.
+type stepStore struct {
+	backup.Store
+	steps *faulttest.Steps
+}
+
+func (s stepStore) Open(ctx context.Context, name, version string) (r io.ReadCloser, err error) {
+	err = s.steps.Do("open", func() (err error) {
+		r, err = s.Store.Open(ctx, name, version)
+		return err
+	})
+	return r, err
+}
+
+func (s stepStore) Remove(ctx context.Context, name, version string) error {
+	return s.steps.Do("remove", func() error { return s.Store.Remove(ctx, name, version) })
+}
 
 // drillNewest tries the newest backup out.
-func drillNewest(ctx context.Context, v *vault.Vault) error {
+func drillNewest(ctx context.Context, v *vault.Vault, _ *faulttest.Steps) error {
 	records, err := backup.List(ctx, v)
 	if err != nil {
 		return err
@@ -67,7 +103,7 @@ func runJob(ctx context.Context, name, db string, steps *faulttest.Steps) error 
 		return err
 	}
 	defer v.Close()
-	return jobs[name](ctx, v)
+	return jobs[name](ctx, v, steps)
 }
 
 func stepsChild(spec string) {
@@ -108,9 +144,9 @@ func eachStep(t *testing.T, name string, check func(t *testing.T, v *vault.Vault
 	if counted.N() < 4 {
 		t.Fatalf("only %d steps: %v", counted.N(), counted.Names())
 	}
-	db := stepsSite(t)
 	for at := 1; at <= counted.N(); at++ {
 		for _, fault := range faulttest.Faults {
+			db := stepsSite(t)
 			if fault.Kills() {
 				cmd := exec.Command(os.Args[0])
 				cmd.Env = append(os.Environ(), fmt.Sprintf("RBEE_TEST_STEPS=%s|%s|%d|%s", name, db, at, fault))
@@ -151,6 +187,26 @@ func TestDrillSteps(t *testing.T) {
 		records, err := backup.List(t.Context(), v)
 		if err != nil || len(records) != 3 || records[2].Proven.IsZero() {
 			t.Errorf("%+v, %v", records, err)
+		}
+	})
+}
+
+// TestPruneSteps: a prune that fails or is killed at any step removes nothing that is to be kept,
+// and the next one brings files and records together.
+func TestPruneSteps(t *testing.T) {
+	eachStep(t, "prune", func(t *testing.T, v *vault.Vault) {
+		files, err := filepath.Glob(filepath.Join(filepath.Dir(v.Path()), "backups", "*"))
+		if err != nil || len(files) != 1 {
+			t.Errorf("%q, %v", files, err)
+		}
+		records, err := backup.List(t.Context(), v)
+		if err != nil || len(records) != 3 {
+			t.Fatalf("%+v, %v", records, err)
+		}
+		for i, want := range []backup.FileState{backup.FileRemoved, backup.FileRemoved, backup.FileIntact} {
+			if s := records[i].State(records[i].Copies[0], true); s != want {
+				t.Errorf("backup %d is %s, want %s", i+1, s, want)
+			}
 		}
 	})
 }
