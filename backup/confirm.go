@@ -29,7 +29,7 @@ func Confirm(ctx context.Context, v *vault.Vault, opts CreateOptions) (last Reco
 	if err != nil {
 		return Record{}, false, err
 	}
-	newest := newestOf(records)
+	newest := Newest(records)
 	if newest == nil {
 		return Record{}, false, nil
 	}
@@ -85,16 +85,6 @@ func (r Record) lasts(c Copy, t Target, now time.Time) bool {
 	}
 	c.Target, c.Name = "", filepath.Join(dir, c.Name)
 	return r.State(c, false) == FilePresent
-}
-
-// newestOf returns the newest backup of which a copy was written, or nil.
-func newestOf(records []Record) *Record {
-	for i := len(records) - 1; i >= 0; i-- {
-		if records[i].Completed() {
-			return &records[i]
-		}
-	}
-	return nil
 }
 
 // MarkVerified records that a copy of a backup was read to its end and is good. known reports

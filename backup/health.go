@@ -19,6 +19,7 @@ const (
 type HealthOptions struct {
 	MaxAge      time.Duration // 0: DefaultMaxAge
 	MaxUnproven time.Duration // 0: DefaultMaxUnproven
+	Offline     bool          // ask no target
 }
 
 // ProblemKind names a problem for monitors. The names are promises.
@@ -61,8 +62,8 @@ func (h *Health) problem(kind ProblemKind, format string, args ...any) {
 	h.Problems = append(h.Problems, Problem{kind, fmt.Sprintf(format, args...)})
 }
 
-// Examine looks at the vault's backups. It asks each target of the vault what is there. A target
-// that does not say counts as no problem: the vault may have no right to list it.
+// Examine looks at the vault's backups. It asks each target of the vault what is there, unless
+// opts.Offline is set. A target that does not say counts as no problem: the vault may have no right to list it.
 func Examine(ctx context.Context, v *vault.Vault, opts HealthOptions) (Health, error) {
 	records, err := List(ctx, v)
 	if err != nil {
@@ -76,13 +77,13 @@ func Examine(ctx context.Context, v *vault.Vault, opts HealthOptions) (Health, e
 	if err != nil {
 		return Health{}, err
 	}
-	h := Health{Last: newestOf(records)}
+	h := Health{Last: Newest(records)}
 	if err := v.View(ctx, func(tx *vault.Tx) error { h.At = tx.Now(); return nil }); err != nil {
 		return Health{}, err
 	}
 	h.examineRuns(records, opts)
 	if h.Last != nil {
-		if err := h.examineCopies(ctx, v, targets); err != nil {
+		if err := h.examineCopies(ctx, v, targets, opts); err != nil {
 			return Health{}, err
 		}
 		h.examineDrills(drills, opts)
@@ -112,10 +113,10 @@ func (h *Health) examineRuns(records []Record, opts HealthOptions) {
 }
 
 // examineCopies looks for the copies of the newest backup.
-func (h *Health) examineCopies(ctx context.Context, v *vault.Vault, targets []Target) error {
+func (h *Health) examineCopies(ctx context.Context, v *vault.Vault, targets []Target, opts HealthOptions) error {
 	for _, c := range h.Last.Copies {
 		state := h.Last.State(c, false)
-		if state == FileRemote && slices.ContainsFunc(targets, func(t Target) bool { return t.Name == c.Target }) {
+		if state == FileRemote && !opts.Offline && slices.ContainsFunc(targets, func(t Target) bool { return t.Name == c.Target }) {
 			found, err := Inventory(ctx, v, c.Target)
 			if ctx.Err() != nil {
 				return ctx.Err()

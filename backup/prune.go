@@ -69,7 +69,7 @@ func PlanPrune(ctx context.Context, v *vault.Vault, opts PruneOptions) ([]Pruned
 	if err := v.View(ctx, func(tx *vault.Tx) error { now = tx.Now(); return nil }); err != nil {
 		return nil, err
 	}
-	proven := lastProven(records)
+	proven := LastProven(records)
 	var plan []Pruned
 	for _, copies := range byPlace(records) {
 		if opts.Target != "" && copies[0].Copy.Target != opts.Target {
@@ -82,7 +82,7 @@ func PlanPrune(ctx context.Context, v *vault.Vault, opts PruneOptions) ([]Pruned
 		}
 		kept := opts.choose(created)
 		for i := len(copies) - 1; i > 0; i-- { // never the newest
-			if kept[i] || copies[i].Record.Sequence == proven {
+			if kept[i] || proven != nil && copies[i].Record.Sequence == proven.Sequence {
 				continue
 			}
 			if copies[i].Result = PruneDue; copies[i].Copy.LockedUntil.After(now) {
@@ -92,17 +92,6 @@ func PlanPrune(ctx context.Context, v *vault.Vault, opts PruneOptions) ([]Pruned
 		}
 	}
 	return plan, nil
-}
-
-// lastProven returns the sequence of the backup whose restore was tried out last, or 0.
-func lastProven(records []Record) (sequence int64) {
-	var last time.Time
-	for _, r := range records {
-		if r.Proven.After(last) {
-			last, sequence = r.Proven, r.Sequence
-		}
-	}
-	return sequence
 }
 
 // place names where a copy is: the target, or the directory of a file.

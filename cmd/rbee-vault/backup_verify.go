@@ -37,7 +37,30 @@ type verifiedJSON struct {
 }
 
 func runBackupVerify(ctx context.Context, a *app, o readOptions, file string) error {
-	return verifyBackup(ctx, a, o, file, true)
+	sums := ""
+	o.seen = func(c backup.Claim) { sums = c.SumsSHA256 }
+	if err := verifyBackup(ctx, a, o, file, true); err != nil {
+		return err
+	}
+	a.recordVerified(ctx, sums)
+	return nil
+}
+
+// recordVerified has the vault in place record that its backup was read to its end and is good.
+// A vault that does not open, or has not recorded that backup, records nothing.
+func (a *app) recordVerified(ctx context.Context, sums string) {
+	cfg, err := a.config(ctx)
+	if err == nil {
+		cfg.Logger, cfg.ConfirmSigner = nil, nil
+		var v *vault.Vault
+		if v, err = vault.Open(ctx, cfg); err == nil {
+			_, err = backup.MarkVerified(ctx, v, sums)
+			v.Close()
+		}
+	}
+	if err != nil {
+		a.ui.logger().Debug("no vault records that the backup was verified", "reason", err)
+	}
 }
 
 // verifyBackup verifies a backup, and prints what it holds.
@@ -73,6 +96,12 @@ func verifiedBackup(ctx context.Context, a *app, o readOptions, file string, ask
 		return backup.Manifest{}, err
 	}
 	opts.AuditRow = auditRow
+	if trust := opts.Trust; o.seen != nil {
+		opts.Trust = func(ctx context.Context, c backup.Claim) error {
+			o.seen(c)
+			return trust(ctx, c)
+		}
+	}
 	return backup.Verify(ctx, r, opts)
 }
 
@@ -80,6 +109,7 @@ func verifiedBackup(ctx context.Context, a *app, o readOptions, file string, ask
 type readOptions struct {
 	signers         []string
 	acceptSuccessor bool
+	seen            func(backup.Claim) // is told what the backup claims, before it is trusted; nil: nobody
 }
 
 func (o *readOptions) register(cmd *cobra.Command) {

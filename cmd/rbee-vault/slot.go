@@ -92,6 +92,7 @@ func metaAndSlots(ctx context.Context, v *vault.Vault) (m vault.Meta, slots []va
 type removedJSON struct {
 	Removed vault.Slot `json:"removed"`
 	Left    []string   `json:"left_in_keyring"`
+	Opens   *string    `json:"still_opens_backups"` // "1-5, 7"; null: none
 }
 
 func newSlotRemove(a *app) *cobra.Command {
@@ -127,7 +128,11 @@ func runSlotRemove(ctx context.Context, a *app, name string) error {
 		if err != nil {
 			return err
 		}
-		if err := showRemoved(a, gone, left); err != nil {
+		opens, err := stillOpens(ctx, v, gone.Recipient)
+		if err != nil {
+			return err
+		}
+		if err := showRemoved(a, gone, left, opens); err != nil {
 			return err
 		}
 		if err := a.offerRotation(ctx, v); err != nil {
@@ -166,16 +171,20 @@ func findRemovable(ctx context.Context, v *vault.Vault, name string) (gone vault
 	return gone, vault.UnlockMethods(remaining, keyring), nil
 }
 
-// showRemoved prints what was removed; left are the keyring items that are still there.
-func showRemoved(a *app, gone vault.Slot, left []string) error {
+// showRemoved prints what was removed; left are the keyring items that are still there, and
+// opens are the backups that the removed slot's identity still opens.
+func showRemoved(a *app, gone vault.Slot, left []string, opens string) error {
 	if a.json {
-		if err := a.ui.object(removedJSON{gone, notNil(left)}); err != nil {
+		if err := a.ui.object(removedJSON{gone, notNil(left), wire.Nullable(opens)}); err != nil {
 			return err
 		}
 	}
 	a.ui.info("Removed: %s.", slotText(gone))
 	if len(left) > 0 {
 		a.ui.warn("the keyring did not answer: when it does, remove these items from it (service rbee-vault): %s", strings.Join(left, ", "))
+	}
+	if opens != "" {
+		a.ui.info("It still opens these backups: %s. Keep them away from whoever has it, or prune them.", opens)
 	}
 	a.ui.info(`The vault's key has not changed: anybody who used that unlock method may still have the
 key. To change it: rbee-vault rotate`)
