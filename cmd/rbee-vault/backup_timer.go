@@ -81,8 +81,8 @@ func runBackupTimer(ctx context.Context, a *app, o timerOptions) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	for name, text := range map[string]string{"rbee-vault-backup.service": service, "rbee-vault-backup.timer": timer} {
-		if err := a.writeUnit(ctx, filepath.Join(dir, name), []byte(text)); err != nil {
+	for _, unit := range [][2]string{{"rbee-vault-backup.service", service}, {"rbee-vault-backup.timer", timer}} {
+		if err := a.writeUnit(ctx, filepath.Join(dir, unit[0]), []byte(unit[1])); err != nil {
 			return err
 		}
 	}
