@@ -42,6 +42,9 @@ func TestInstallTimer(t *testing.T) {
 					t.Fatal(err)
 				}
 				units += string(data)
+				if info, err := os.Stat(file); err != nil || info.Mode() != 0o644 {
+					t.Errorf("%s: mode %v, %v", file, info.Mode(), err)
+				}
 			}
 			program, err := exec.LookPath("rbee-vault")
 			if err != nil {
