@@ -1,7 +1,8 @@
 // Package backup writes a vault into one encrypted file and makes a vault from
 // such a file again.
 //
-// Start from [Create], [Verify], [Restore] and [List]. [Manifest] describes a
+// Start from [Create], [Verify], [Restore] and [List]; [Prove] tries a restore out,
+// [Prune] removes old files, and [Examine] looks whether all is well. [Manifest] describes a
 // backup, and [Record] is what the vault has recorded about one.
 //
 // # File
@@ -31,6 +32,10 @@
 // [Restore] stages everything in a new database beside the target. It verifies the
 // whole file and only then puts the database in place by one rename.
 //
+// [Prove] does the same in a directory of its own, under a key that is kept nowhere.
+// What a kill leaves of it, the next one removes. [Prune] commits what it is about to
+// remove, removes it, and records that; a later run records what a kill left out.
+//
 // # Concurrency
 //
 // All functions are safe to call at once. A backup shows one moment of the vault,
@@ -39,7 +44,10 @@
 // # Audit
 //
 // Create writes the action backup.create: the subject is the sequence, the detail
-// is the target and the extra recipients. A restored vault's log continues the
+// is the target and the extra recipients. Prove writes backup.drill (the sequence, the
+// result), and Prune backup.prune before it removes anything (the place, the
+// sequences). What changes no backup is not audited: that one was verified, or
+// confirmed to hold the same as the vault. A restored vault's log continues the
 // log in the backup; package vault writes the row about the restore.
 //
 // # Compatibility
