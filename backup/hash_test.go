@@ -2,6 +2,8 @@ package backup
 
 import (
 	"context"
+	"errors"
+	"io"
 	"testing"
 	"time"
 
@@ -76,4 +78,44 @@ func hashNow(ctx context.Context, v *vault.Vault) (hash string, err error) {
 		return err
 	})
 	return hash, err
+}
+
+// TestCompareRestored: a restored vault that is not what the manifest says, or not what the vault
+// holds, proves nothing.
+func TestCompareRestored(t *testing.T) {
+	ctx := t.Context()
+	v := vaulttest.New(t)
+	c, err := Create(ctx, v, CreateOptions{Writer: io.Discard})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The vault itself stands in for what was restored from its backup.
+	for name, tt := range map[string]struct {
+		change func(*drilling)
+		want   error
+	}{
+		"nothing": {func(*drilling) {}, nil},
+		"nodes":   {func(d *drilling) { d.manifest.Counts.Nodes++ }, ErrNotProven},
+		"slots":   {func(d *drilling) { d.manifest.Counts.Slots++ }, ErrNotProven},
+		"targets": {func(d *drilling) { d.manifest.Counts.Targets++ }, ErrNotProven},
+		"head":    {func(d *drilling) { d.manifest.AuditHash = hashOf(nil) }, ErrNotProven},
+		"row":     {func(d *drilling) { d.manifest.AuditSeq++ }, ErrNotProven},
+	} {
+		d := &drilling{vault: v, manifest: c.Manifest}
+		tt.change(d)
+		if err := d.compare(ctx, v); !errors.Is(err, tt.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	d := &drilling{vault: v, record: &c.Record}
+	now, err := hashNow(ctx, v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.compareLive(ctx, now); err != nil {
+		t.Error(err)
+	}
+	if err := d.compareLive(ctx, hashOf(nil)); !errors.Is(err, ErrNotProven) {
+		t.Errorf("the rows of another vault: %v", err)
+	}
 }
