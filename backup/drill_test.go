@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -200,10 +201,10 @@ func TestProveUnrecorded(t *testing.T) {
 	}
 	foreign, _ := create(t, vaulttest.Open(t, other))
 	cancelled, cancel := context.WithCancel(t.Context())
-	cancel()
+	defer cancel()
 	for name, run := range map[string]func() (backup.Drill, error){
 		"cancelled": func() (backup.Drill, error) {
-			return backup.Prove(cancelled, v, bytes.NewReader(file), drillOptions(cfg))
+			return backup.Prove(cancelled, v, cancellingReader{bytes.NewReader(file), cancel}, drillOptions(cfg))
 		},
 		"no identity": func() (backup.Drill, error) {
 			return backup.Prove(t.Context(), v, bytes.NewReader(file), backup.DrillOptions{})
@@ -257,4 +258,15 @@ func TestProveByAnother(t *testing.T) {
 		t.Errorf("%+v, %v", d, err)
 	}
 	noRehearsal(t, cfg)
+}
+
+// cancellingReader cancels when it is first read.
+type cancellingReader struct {
+	io.Reader
+	cancel func()
+}
+
+func (r cancellingReader) Read(p []byte) (int, error) {
+	r.cancel()
+	return r.Reader.Read(p[:min(len(p), 100)])
 }

@@ -182,8 +182,16 @@ func prunePlace(ctx context.Context, v *vault.Vault, newest Pruned, here []*Prun
 	for _, p := range here {
 		p.remove(ctx, store)
 	}
-	err = v.Update(context.WithoutCancel(ctx), func(tx *vault.Tx) error {
-		for _, p := range here {
+	if err := recordGone(context.WithoutCancel(ctx), v, here); err != nil {
+		return fmt.Errorf("record what was removed: %w", err)
+	}
+	return ctx.Err()
+}
+
+// recordGone records which of the copies are gone.
+func recordGone(ctx context.Context, v *vault.Vault, copies []*Pruned) error {
+	return v.Update(ctx, func(tx *vault.Tx) error {
+		for _, p := range copies {
 			if p.Result != PruneRemoved && p.Result != PruneGone {
 				continue
 			}
@@ -194,10 +202,6 @@ func prunePlace(ctx context.Context, v *vault.Vault, newest Pruned, here []*Prun
 		}
 		return nil
 	})
-	if err != nil {
-		return fmt.Errorf("record what was removed: %w", err)
-	}
-	return ctx.Err()
 }
 
 // openPlace opens the store that holds a copy.

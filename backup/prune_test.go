@@ -206,3 +206,51 @@ func TestPruneLocked(t *testing.T) {
 type lockedStore struct{ backup.Store }
 
 func (lockedStore) Remove(context.Context, string, string) error { return backup.ErrLocked }
+
+// TestPruneCancelled: what was removed is recorded, even if the caller gave up meanwhile.
+func TestPruneCancelled(t *testing.T) {
+	_, v, dir, _ := pruneSite(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	opts := backup.PruneOptions{Keep: backup.Keep{Last: 1}}
+	opts.Wrap(func(s backup.Store) backup.Store { return cancellingStore{s, cancel} })
+	plan, err := backup.PlanPrune(ctx, v, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := backup.Prune(ctx, v, plan, opts); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	records, err := backup.List(t.Context(), v)
+	if err != nil || records[0].Copies[0].Gone.IsZero() || !records[2].Copies[0].Gone.IsZero() || filesIn(t, dir) != 2 {
+		t.Errorf("gone: %s, %s; %d files, %v", records[0].Copies[0].Gone, records[2].Copies[0].Gone, filesIn(t, dir), err)
+	}
+}
+
+// cancellingStore cancels when it has removed something.
+type cancellingStore struct {
+	backup.Store
+	cancel func()
+}
+
+func (s cancellingStore) Remove(ctx context.Context, name, version string) error {
+	defer s.cancel()
+	return s.Store.Remove(ctx, name, version)
+}
+
+// TestPruneNewest: the newest of a place stays, whatever the plan says.
+func TestPruneNewest(t *testing.T) {
+	_, v, dir, _ := pruneSite(t)
+	records, err := backup.List(t.Context(), v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var plan []backup.Pruned
+	for _, r := range records {
+		plan = append(plan, backup.Pruned{Record: r, Copy: r.Copies[0], Result: backup.PruneDue})
+	}
+	done, err := backup.Prune(t.Context(), v, plan, backup.PruneOptions{})
+	if err != nil || sequencesOf(done, backup.PruneRemoved) != "1 2 3" || filesIn(t, dir) != 1 {
+		t.Errorf("%+v, %v", done, err)
+	}
+}

@@ -125,10 +125,7 @@ func (t *transition) openRehearsal(ctx context.Context) (*Vault, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err = r.replayed; err == nil {
-		err = r.meta.checkBinding(t.key.check())
-	}
-	if err != nil {
+	if err := r.meta.checkBinding(t.key.check()); err != nil {
 		v.Close()
 		return nil, err
 	}

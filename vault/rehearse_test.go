@@ -38,7 +38,9 @@ func TestRehearse(t *testing.T) {
 	before := filesIn(t, filepath.Dir(cfg.Path))
 	failure := errors.New("no")
 	for _, want := range []error{nil, failure} {
+		var made *vault.Vault
 		err := rehearse(t.Context(), v, identity, func(restored *vault.Vault, opener *vault.Slot) error {
+			made = restored
 			if opener == nil || opener.Recipient != identity.Recipient().String() {
 				t.Errorf("opened by %+v", opener)
 			}
@@ -65,10 +67,33 @@ func TestRehearse(t *testing.T) {
 		if !errors.Is(err, want) {
 			t.Error(err)
 		}
+		if err := made.Close(); !errors.Is(err, vault.ErrClosed) {
+			t.Errorf("it is still open: %v", err)
+		}
 		after := slices.DeleteFunc(filesIn(t, filepath.Dir(cfg.Path)), func(name string) bool { return name == "beehives.db.drill.lock" })
 		if !slices.Equal(before, after) {
 			t.Errorf("%q, before %q", after, before)
 		}
+	}
+}
+
+// TestRehearseChecks: rows that do not hold together fail the rehearsal, whoever wrote them.
+func TestRehearseChecks(t *testing.T) {
+	v := vaulttest.New(t)
+	identity := newIdentity(t)
+	err := v.Rehearse(t.Context(), vault.Rehearsal{
+		Identities: []age.Identity{identity},
+		Fill: func(ctx context.Context, tx *vault.Tx) (vault.Backup, error) {
+			_, err := tx.ExecContext(ctx, `
+				INSERT INTO audit_log (seq, at, actor, via, action, digest, prev_hash, hash)
+				VALUES (1, 1, 'x', 'x', 'x', '0', zeroblob(32), zeroblob(32))`)
+			slot := vault.Slot{ID: "0123456789abcdef", Kind: vault.SlotRecipient, Recipient: identity.Recipient().String()}
+			return vault.Backup{Slots: []vault.Slot{slot}}, err
+		},
+		Use: func(context.Context, *vault.Vault, *vault.Slot) error { return nil },
+	})
+	if !errors.Is(err, vault.ErrAudit) {
+		t.Error(err)
 	}
 }
 
