@@ -125,10 +125,7 @@ func malformedIdentity(line string, number int) error {
 	case strings.ContainsAny(line, " \t"):
 		return fmt.Errorf("%w: line %d looks like an age identity, which has no spaces", ErrInvalid, number)
 	}
-	if strings.HasPrefix(line, "AGE-PLUGIN-") {
-		return fmt.Errorf("%w: line %d is a plugin's identity whose checksum fails: a character is wrong, missing or extra", ErrInvalid, number)
-	}
-	return fmt.Errorf("%w: line %d looks like an age identity: %s", ErrInvalid, number, mistake(line))
+	return fmt.Errorf("%w: line %d is an age identity whose checksum fails: a character is wrong, missing or extra", ErrInvalid, number)
 }
 
 // pluginIdentity is an identity of an age plugin. A plugin may hang, and age gives it no
