@@ -68,30 +68,25 @@ func Parse(ctx context.Context, r io.Reader, opts Options) ([]age.Identity, erro
 	return nil, err
 }
 
-// parseLines parses age identities, one per line. age's own parser does not support plugins.
+// parseLines parses age identities, one per line; one that was typed from paper may go over
+// several lines. age's own parser does not support plugins.
 func parseLines(ctx context.Context, text string, opts Options) ([]age.Identity, error) {
-	var identities []age.Identity
 	comments := commentsOf(text)
-	number := 0
-	for line := range strings.Lines(text) {
-		number++
-		line = strings.TrimSpace(line)
-		if line == "" || strings.HasPrefix(line, "#") {
-			continue
-		}
+	lines, err := identityLines(text)
+	if err != nil {
+		return nil, err
+	}
+	var identities []age.Identity
+	for _, line := range lines {
 		var id age.Identity
-		var err error
-		switch {
-		case strings.HasPrefix(line, "AGE-PLUGIN-"):
-			var p *plugin.Identity
-			if p, err = plugin.NewIdentity(line, orSilent(opts.Plugins)); err == nil {
-				id = pluginIdentity{ctx, p}
+		if strings.HasPrefix(line.text, "AGE-PLUGIN-") {
+			p, err := plugin.NewIdentity(line.text, orSilent(opts.Plugins))
+			if err != nil { // the error is not wrapped: it may contain the line
+				return nil, fmt.Errorf("%w: line %d is not the identity of a plugin: a character is wrong, missing or extra", ErrInvalid, line.number)
 			}
-		default:
-			id, err = ParseText(line)
-		}
-		if err != nil { // the error is not wrapped: it may contain the line
-			return nil, malformedIdentity(line, number)
+			id = pluginIdentity{ctx, p}
+		} else if id, err = ParseTyped(line.text); err != nil {
+			return nil, fmt.Errorf("line %d: %w", line.number, err)
 		}
 		facts := describe(id)
 		facts.Comments = comments
@@ -103,6 +98,34 @@ func parseLines(ctx context.Context, text string, opts Options) ([]age.Identity,
 	return identities, nil
 }
 
+// identityLine is an identity in a file, and the number of its first line.
+type identityLine struct {
+	text   string
+	number int
+}
+
+// identityLines divides a file into identities, and leaves out comments.
+func identityLines(text string) (lines []identityLine, err error) {
+	number, open := 0, false // open: the next line may belong to the last identity
+	for line := range strings.Lines(text) {
+		number++
+		line = strings.TrimSpace(line)
+		switch {
+		case line == "" || strings.HasPrefix(line, "#"):
+			open = false
+		case looksTyped(line):
+			lines, open = append(lines, identityLine{line, number}), true
+		case strings.HasPrefix(line, "AGE-PLUGIN-"):
+			lines, open = append(lines, identityLine{line, number}), false
+		case open:
+			lines[len(lines)-1].text += line
+		default:
+			return nil, fmt.Errorf("%w: not an age identity file", ErrInvalid)
+		}
+	}
+	return lines, nil
+}
+
 func commentsOf(text string) string {
 	var b strings.Builder
 	for line := range strings.Lines(text) {
@@ -111,21 +134,6 @@ func commentsOf(text string) string {
 		}
 	}
 	return b.String()
-}
-
-// malformedIdentity says what is wrong with a line and contains nothing of it. An identity that
-// was typed from paper has a checksum, which shows typing errors.
-func malformedIdentity(line string, number int) error {
-	upper := strings.ToUpper(line)
-	switch {
-	case !strings.HasPrefix(upper, "AGE-SECRET-KEY-") && !strings.HasPrefix(upper, "AGE-PLUGIN-"):
-		return fmt.Errorf("%w: not an age identity file", ErrInvalid)
-	case line != upper:
-		return fmt.Errorf("%w: line %d looks like an age identity, which has only capital letters", ErrInvalid, number)
-	case strings.ContainsAny(line, " \t"):
-		return fmt.Errorf("%w: line %d looks like an age identity, which has no spaces", ErrInvalid, number)
-	}
-	return fmt.Errorf("%w: line %d is an age identity whose checksum fails: a character is wrong, missing or extra", ErrInvalid, number)
 }
 
 // pluginIdentity is an identity of an age plugin. A plugin may hang, and age gives it no

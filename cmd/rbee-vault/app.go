@@ -154,7 +154,7 @@ func (a *app) registerFlags(cmd *cobra.Command) {
 
 // secretText matches a private key or a part of one: an identity of age or of a plugin,
 // PEM, and the beginning of every OpenSSH key.
-var secretText = regexp.MustCompile(`(?i)age-secret-key-(pq-)?1[0-9a-z]{6}|age-plugin-[0-9a-z+._-]+-1[0-9a-z]{6}|-----BEGIN [A-Z0-9 ]*PRIVATE KEY|b3BlbnNzaC1rZXktdjE`)
+var secretText = regexp.MustCompile(`(?i)age-secret-key-(pq-)?1\s?[0-9a-z]{4}|age-plugin-[0-9a-z+._-]+-1[0-9a-z]{6}|-----BEGIN [A-Z0-9 ]*PRIVATE KEY|b3BlbnNzaC1rZXktdjE`)
 
 // isSecret reports whether a text holds a private key, where a path or a public key was
 // expected. No message may quote such a text.
