@@ -1,7 +1,7 @@
 # What the tests and the demo use of Debian. Installed only where it is missing.
 BUILD = gcc libc6-dev
 STOCK = age jq openssh-client openssl sqlite3
-TEST  = $(BUILD) $(STOCK) dbus git gnome-keyring keepassxc libsecret-tools openssh-server systemd
+TEST  = $(BUILD) $(STOCK) dbus git gnome-keyring keepassxc libsecret-tools openssh-server rustc strace systemd
 
 .PHONY: build build-openssl demo test bench bench-openssl fuzz
 
@@ -24,9 +24,10 @@ test: ## everything, with the real parts
 	@scripts/install $(TEST)
 	go test -race -shuffle=on -parallel 8 -timeout 60m ./... # many tests wait for the disk
 
-bench: ## ratios to a plaintext registry, in one run
+bench: ## ratios to a plaintext registry, and to OpenSSH, in one run
 	@scripts/install $(TEST)
 	go test -run '^$$' -bench . ./bench
+	go test -run '^$$' -bench 'Sign|SSH' ./agent ./cmd/rbee-vault # beside OpenSSH
 
 bench-openssl: ## the same, with OpenSSL's cryptography
 	@scripts/install $(TEST) libssl-dev

@@ -20,6 +20,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/rbee-keeper/rbee-vault/internal/unixsocket"
 	"github.com/rbee-keeper/rbee-vault/registry"
 	"github.com/rbee-keeper/rbee-vault/vault"
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
@@ -157,7 +158,7 @@ func (f fleet) start(t testing.TB, configure func(*Config)) running {
 	s, err := New(cfg)
 	check(t, err)
 	socket := filepath.Join(shortDir(t), "agent")
-	l, err := Listen(socket)
+	l, err := unixsocket.Listen(socket)
 	check(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"golang.org/x/crypto/ssh"
@@ -9,30 +10,33 @@ import (
 	"github.com/rbee-keeper/rbee-vault/registry"
 )
 
-// auditor writes the audit rows of signatures. While a transaction commits, those that
-// wait collect, and one transaction serves them all.
+// auditor has signatures made when their audit rows are written. While a transaction commits,
+// those that wait collect, and one transaction serves them all.
 type auditor struct {
+	keys *registry.KeyCache
 	turn chan struct{} // held by the one that commits
 
 	mu      sync.Mutex // guards waiting
 	waiting []*entry
 }
 
-// entry is a signature that waits for its audit row.
+// entry is a request that waits for its audit row.
 type entry struct {
-	signature registry.Signature
-	done      chan struct{} // closed when the rest is set
-	signer    ssh.MultiAlgorithmSigner
-	err       error
+	request registry.SignatureRequest
+	done    chan struct{} // closed when the rest is set
+	pending registry.PendingSignature
+	err     error
 }
 
-func newAuditor() *auditor { return &auditor{turn: make(chan struct{}, 1)} }
+func newAuditor(keys *registry.KeyCache) *auditor {
+	return &auditor{keys: keys, turn: make(chan struct{}, 1)}
+}
 
-// audit returns the signer of a signature when its audit row is on the disk. All that
-// wait together use the same vault, because each keeps it open meanwhile. If ctx ends
-// first, the row may still be written.
-func (a *auditor) audit(ctx context.Context, r *registry.Registry, s registry.Signature) (ssh.MultiAlgorithmSigner, error) {
-	e := &entry{signature: s, done: make(chan struct{})}
+// sign returns a signature whose audit row is on the disk. All that wait together use the
+// same vault, because each keeps it open meanwhile.
+// When it returns, nobody uses the request any more.
+func (a *auditor) sign(ctx context.Context, r *registry.Registry, request registry.SignatureRequest) (*ssh.Signature, error) {
+	e := &entry{request: request, done: make(chan struct{})}
 	a.mu.Lock()
 	a.waiting = append(a.waiting, e)
 	a.mu.Unlock()
@@ -43,15 +47,26 @@ func (a *auditor) audit(ctx context.Context, r *registry.Registry, s registry.Si
 		<-e.done // by this commit or the one before
 	case <-e.done:
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		if a.leave(e) {
+			return nil, ctx.Err()
+		}
+		<-e.done // the request is in use
 	}
-	switch {
-	case e.err != nil:
+	if e.err != nil {
 		return nil, e.err
-	case e.signer == nil:
-		return nil, registry.ErrNotFound
 	}
-	return e.signer, nil
+	return e.pending()
+}
+
+// leave takes a request back, unless a transaction has it.
+func (a *auditor) leave(e *entry) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	i := slices.Index(a.waiting, e)
+	if i >= 0 {
+		a.waiting = slices.Delete(a.waiting, i, i+1)
+	}
+	return i >= 0
 }
 
 // commit writes the rows of all that wait. The caller holds the turn.
@@ -63,14 +78,14 @@ func (a *auditor) commit(ctx context.Context, r *registry.Registry) {
 	if len(batch) == 0 {
 		return
 	}
-	list := make([]registry.Signature, len(batch))
+	list := make([]registry.SignatureRequest, len(batch))
 	for i, e := range batch {
-		list[i] = e.signature
+		list[i] = e.request
 	}
-	signers, err := r.AuditSignatures(ctx, list)
+	pending, err := r.Sign(ctx, a.keys, list)
 	for i, e := range batch {
 		if e.err = err; err == nil {
-			e.signer = signers[i]
+			e.pending = pending[i]
 		}
 		close(e.done)
 	}

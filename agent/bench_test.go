@@ -78,9 +78,9 @@ func benchSign(b *testing.B, socket string, clients int, host ssh.Signer, key ss
 	b.ReportMetric(float64(b.N)/time.Since(begin).Seconds(), "signatures/s")
 }
 
-// startOpenSSHAgent starts an ssh-agent with all keys of the registry, and returns its
-// socket.
-func startOpenSSHAgent(b *testing.B, f fleet) string {
+// startOpenSSHAgent starts an ssh-agent with all keys of the registry, which ssh-add adds with
+// these options, and returns its socket.
+func startOpenSSHAgent(b testing.TB, f fleet, options ...string) string {
 	socket := filepath.Join(shortDir(b), "openssh")
 	cmd := exec.Command("ssh-agent", "-D", "-a", socket)
 	check(b, cmd.Start())
@@ -99,7 +99,7 @@ func startOpenSSHAgent(b *testing.B, f fleet) string {
 	for _, k := range list {
 		private, err := f.ExportSSHKey(b.Context(), k.Fingerprint, "test")
 		check(b, err)
-		add := exec.Command("ssh-add", "-q", "-")
+		add := exec.Command("ssh-add", append(options, "-q", "-")...)
 		add.Env = append(os.Environ(), "SSH_AUTH_SOCK="+socket)
 		add.Stdin = bytes.NewReader(private)
 		if out, err := add.CombinedOutput(); err != nil {

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/rbee-keeper/rbee-vault/internal/unixsocket"
 )
 
 // TestPins: a bound connection lists and uses the keys of the nodes for which this host's
@@ -48,7 +50,7 @@ func TestPins(t *testing.T) {
 			}
 		}
 	}
-	peer := fmt.Sprint("; ", peer{pid: pid(), program: program(pid())})
+	peer := fmt.Sprint("; ", unixsocket.Peer{PID: pid(), Program: executable(t)})
 	want := []string{
 		`login to hive-01; user "ops"` + peer, `login to hive-02; user "ops"` + peer, `login to hive-03; user "ops"` + peer,
 	}

@@ -9,12 +9,14 @@ import (
 	"net"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/rbee-keeper/rbee-vault/internal/unixsocket"
 )
 
 // connection is one client's connection, with what it has bound.
 type connection struct {
 	server *Server
-	peer   peer
+	peer   unixsocket.Peer
 	binds  binds
 }
 
@@ -90,7 +92,11 @@ func (c *connection) lock(ctx context.Context, message byte, passphrase []byte) 
 		return errors.New("a connection with a bind does not lock and unlock")
 	}
 	if message == msgLock {
-		return c.server.lock.close(ctx, passphrase)
+		err := c.server.lock.close(ctx, passphrase)
+		if err == nil {
+			c.server.keys.Forget()
+		}
+		return err
 	}
 	return c.server.lock.unlock(ctx, passphrase)
 }

@@ -23,8 +23,11 @@
 // # Keys
 //
 // Keys, nodes and pins are those of the registry at the moment of the request, whichever
-// process changed them. A private key is unsealed for one signature and wiped. Clients
-// cannot add or remove keys. RSA signs with SHA-2 only.
+// process changed them. A private key that signed stays in memory, parsed, for a minute at
+// most ([registry.KeyCache]); it signs only while its row is the same, which each signature
+// compares. It is dropped when the agent is locked, when the vault is closed, as for a
+// rotation, and when Serve returns. Clients cannot add or remove keys. RSA signs with SHA-2
+// only.
 //
 // A client locks the agent with a passphrase, and it may lock itself when it was idle. A
 // locked agent lists and signs nothing. After a wrong passphrase the next attempt waits.
@@ -32,7 +35,8 @@
 // # Audit
 //
 // Each signature has its row in the audit log before it leaves: key, nodes, user, and the
-// process that asked. What was refused is in the log of the program, with its cause.
+// process that asked. The transaction that writes the row also sees that the key may be used,
+// and the signature is made while it commits. What was refused is in the log of the program, with its cause.
 //
 // # Concurrency
 //

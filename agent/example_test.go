@@ -12,6 +12,7 @@ import (
 	sshagent "golang.org/x/crypto/ssh/agent"
 
 	"github.com/rbee-keeper/rbee-vault/agent"
+	"github.com/rbee-keeper/rbee-vault/internal/unixsocket"
 	"github.com/rbee-keeper/rbee-vault/registry"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
@@ -50,7 +51,7 @@ func Example() {
 		log.Fatal(err)
 	}
 	socket := filepath.Join(dir, "agent")
-	l, err := agent.Listen(socket)
+	l, err := unixsocket.Listen(socket)
 	if err != nil {
 		log.Fatal(err)
 	}

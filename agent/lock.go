@@ -88,11 +88,15 @@ func (l *lock) settle() {
 	}
 }
 
-// used notes that something was signed.
-func (l *lock) used() {
+// used notes that something was signed, or returns errLocked: then it may not leave.
+func (l *lock) used() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.by != nil {
+		return errLocked
+	}
 	l.last = l.now()
+	return nil
 }
 
 // close locks the agent until it is unlocked with the passphrase.

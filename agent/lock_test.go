@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rbee-keeper/rbee-vault/registry"
 	"golang.org/x/crypto/ssh"
 )
 
@@ -64,12 +65,18 @@ func TestLock(t *testing.T) {
 		}
 	}
 	want(true, "at first")
+	if a.Server.keys.Len() != 1 {
+		t.Error("the key was not kept for the next signature")
+	}
 	if other.unlocks("planted") || other.locks("") {
 		t.Error("unlocked what was not locked, or locked with no passphrase")
 	}
 	want(true, "still")
 	if !other.locks("planted") {
 		t.Fatal("not locked")
+	}
+	if a.Server.keys.Len() != 0 {
+		t.Error("a locked agent keeps a private key")
 	}
 	want(false, "locked")
 	if other.locks("second") {
@@ -158,5 +165,27 @@ func TestIdleLock(t *testing.T) {
 	}
 	if _, err := New(Config{Registry: Lend(f.Registry), IdleLock: time.Minute}); err == nil {
 		t.Error("an idle lock that nobody could unlock")
+	}
+}
+
+// TestLockedMeanwhile: a signature that was made while the agent was locked does not leave,
+// and its key is not kept.
+func TestLockedMeanwhile(t *testing.T) {
+	f := newFleet(t)
+	host := newSigner(t)
+	f.addNode(t, "hive-01", host.PublicKey())
+	key := f.addKey(t, "a", "hive-01")
+	var s *Server
+	a := f.start(t, func(c *Config) {
+		c.Registry = func(ctx context.Context, use func(*registry.Registry) error) error {
+			defer func() { check(t, s.lock.close(ctx, []byte("planted"))) }()
+			return use(f.Registry)
+		}
+	})
+	s = a.Server
+	c := a.dial(t)
+	c.bind(host, "s1", 0)
+	if c.sign(key, login("s1", key, nil).data(), 0) || len(f.signed(t)) != 1 || s.keys.Len() != 0 {
+		t.Errorf("a signature left a locked agent, or %d rows, %d keys", len(f.signed(t)), s.keys.Len())
 	}
 }

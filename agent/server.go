@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/rbee-keeper/rbee-vault/internal/unixsocket"
 	"github.com/rbee-keeper/rbee-vault/registry"
 )
 
@@ -67,6 +68,7 @@ func (c Config) now() func() time.Time {
 type Server struct {
 	cfg     Config
 	uid     int
+	keys    registry.KeyCache
 	auditor *auditor
 	lock    lock
 }
@@ -76,7 +78,8 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Registry == nil {
 		return nil, errors.New("new agent: no registry")
 	}
-	s := &Server{cfg: cfg, uid: os.Getuid(), auditor: newAuditor()}
+	s := &Server{cfg: cfg, uid: os.Getuid()}
+	s.auditor = newAuditor(&s.keys)
 	s.lock = lock{now: cfg.now(), sleep: sleep, attempt: make(chan struct{}, 1)}
 	s.lock.last = s.lock.now()
 	if cfg.IdleLock > 0 {
@@ -85,6 +88,7 @@ func New(cfg Config) (*Server, error) {
 			return nil, fmt.Errorf("new agent: idle lock: %w", err)
 		}
 		s.lock.idle, s.lock.own = cfg.IdleLock, own
+		s.keys.Lifetime = min(cfg.IdleLock, time.Minute)
 	}
 	s.cfg.Passphrase = nil
 	return s, nil
@@ -97,6 +101,7 @@ func New(cfg Config) (*Server, error) {
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
+	defer s.keys.Forget()
 	defer running.Wait()
 	defer cancel()
 	running.Go(func() {
@@ -163,17 +168,17 @@ func (s *Server) serveConn(ctx context.Context, conn net.Conn) {
 }
 
 // admit returns who made a connection, or an error where it is not our own user.
-func (s *Server) admit(conn net.Conn) (peer, error) {
-	unix, ok := conn.(*net.UnixConn)
+func (s *Server) admit(conn net.Conn) (unixsocket.Peer, error) {
+	c, ok := conn.(*net.UnixConn)
 	if !ok {
-		return peer{}, errors.New("it is not over a unix socket")
+		return unixsocket.Peer{}, errors.New("it is not over a unix socket")
 	}
-	p, err := peerOf(unix)
+	p, err := unixsocket.PeerOf(c)
 	if err != nil {
-		return peer{}, err
+		return unixsocket.Peer{}, err
 	}
-	if p.uid != s.uid {
-		return peer{}, fmt.Errorf("uid %d is not ours", p.uid)
+	if p.UID != s.uid {
+		return unixsocket.Peer{}, fmt.Errorf("uid %d is not ours", p.UID)
 	}
 	return p, nil
 }

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/rbee-keeper/rbee-vault/internal/unixsocket"
 	"github.com/rbee-keeper/rbee-vault/registry"
 	"github.com/rbee-keeper/rbee-vault/vault"
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
@@ -152,7 +153,7 @@ func TestPeer(t *testing.T) {
 		served bool
 	}{"ours": {os.Getuid(), true}, "another's": {os.Getuid() + 1, false}} {
 		s.uid = row.uid
-		l, err := Listen(shortDir(t) + "/agent")
+		l, err := unixsocket.Listen(shortDir(t) + "/agent")
 		check(t, err)
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
@@ -285,19 +286,19 @@ func TestLimit(t *testing.T) {
 func TestGroup(t *testing.T) {
 	f := newFleet(t)
 	key := f.addKey(t, "a")
-	au := newAuditor()
+	au := newAuditor(&registry.KeyCache{})
 	au.turn <- struct{}{} // a commit is under way
 	var wg sync.WaitGroup
 	for range 20 {
 		wg.Go(func() {
-			if _, err := au.audit(t.Context(), f.Registry, registry.Signature{Fingerprint: ssh.FingerprintSHA256(key), Namespace: "git"}); err != nil {
+			if _, err := au.sign(t.Context(), f.Registry, fileRequest(ssh.FingerprintSHA256(key))); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 	var gone error
 	wg.Go(func() {
-		_, gone = au.audit(t.Context(), f.Registry, registry.Signature{Fingerprint: "SHA256:gone"})
+		_, gone = au.sign(t.Context(), f.Registry, fileRequest("SHA256:gone"))
 	})
 	for waiting := 0; waiting < 21; runtime.Gosched() {
 		au.mu.Lock()
@@ -306,7 +307,7 @@ func TestGroup(t *testing.T) {
 	}
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := au.audit(cancelled, f.Registry, registry.Signature{Fingerprint: "SHA256:late"}); !errors.Is(err, context.Canceled) {
+	if _, err := au.sign(cancelled, f.Registry, fileRequest("SHA256:late")); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v, want the context's end", err)
 	}
 	<-au.turn
@@ -317,4 +318,8 @@ func TestGroup(t *testing.T) {
 	if rows, instants := f.signatureRows(t); rows != 20 || instants != 1 {
 		t.Errorf("%d rows, of %d instants", rows, instants)
 	}
+}
+
+func fileRequest(fingerprint string) registry.SignatureRequest {
+	return registry.SignatureRequest{Signature: registry.Signature{Fingerprint: fingerprint, Namespace: "git"}, Data: []byte("data")}
 }

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
@@ -68,52 +67,48 @@ func (c *connection) sign(ctx context.Context, request signRequest) ([]byte, err
 	if err := c.server.lock.open(); err != nil {
 		return nil, err
 	}
-	algorithm, err := signatureAlgorithm(request.Key, request.Flags)
+	wanted, err := c.wanted(request)
 	if err != nil {
 		return nil, err
 	}
-	wanted, err := c.wanted(request, algorithm)
-	if err != nil {
-		return nil, err
-	}
-	var confirmed []string
 	if c.server.cfg.Confirm != nil {
-		if confirmed, err = c.confirm(ctx, wanted, request.Key); err != nil {
+		if wanted.Nodes, err = c.confirm(ctx, wanted.Signature, request.Key); err != nil {
 			return nil, err
 		}
 	}
 	var signature *ssh.Signature
 	err = c.server.cfg.Registry(ctx, func(r *registry.Registry) (err error) {
-		if wanted.Nodes, err = c.usable(ctx, r, request.Key); err != nil {
-			return err
-		}
-		if c.server.cfg.Confirm != nil && !slices.Equal(wanted.Nodes, confirmed) {
-			return errors.New("the key's nodes changed while the question was asked")
-		}
-		signer, err := c.server.auditor.audit(ctx, r, wanted)
-		if err != nil {
-			return err
-		}
-		signature, err = signer.SignWithAlgorithm(rand.Reader, request.Data, algorithm)
+		signature, err = c.server.auditor.sign(ctx, r, wanted)
 		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("sign with %q: %w", wanted.Fingerprint, err)
 	}
-	c.server.lock.used()
+	if err := c.server.lock.used(); err != nil { // it was locked meanwhile
+		c.server.keys.Forget()
+		return nil, err
+	}
 	return ssh.Marshal(signResponse{ssh.Marshal(signature)}), nil
 }
 
 // wanted returns what a request asks for, without its nodes: a login to the bound host, or
-// without a bind a file. Anything else is an error.
-func (c *connection) wanted(request signRequest, algorithm string) (s registry.Signature, err error) {
-	s = registry.Signature{Fingerprint: fingerprint(request.Key), Peer: c.peer.String()}
-	if host, ok := c.binds.host(); ok {
-		s.User, err = checkLogin(request.Data, request.Key, algorithm, host)
-	} else if c.binds.none() {
-		s.Namespace, err = parseSSHSIG(request.Data)
-	} else {
+// without a bind the signature of a file by a key that is allowed. Anything else is an error.
+func (c *connection) wanted(request signRequest) (s registry.SignatureRequest, err error) {
+	s.Fingerprint, s.Peer, s.Data = fingerprint(request.Key), c.peer.String(), request.Data
+	if s.Algorithm, err = signatureAlgorithm(request.Key, request.Flags); err != nil {
+		return s, err
+	}
+	host, bound := c.binds.host()
+	switch {
+	case bound:
+		s.HostKey = host.plain
+		s.User, err = checkLogin(request.Data, request.Key, s.Algorithm, host)
+	case !c.binds.none():
 		err = errors.New("this connection has a refused bind, or one for forwarding")
+	default:
+		if s.Namespace, err = parseSSHSIG(request.Data); err == nil && !slices.Contains(c.server.cfg.AllowUnbound, s.Fingerprint) {
+			err = errNoKey
+		}
 	}
 	return s, err
 }

@@ -16,6 +16,14 @@ import (
 
 func pid() int { return os.Getpid() }
 
+// executable is the file that this test runs.
+func executable(t testing.TB) string {
+	t.Helper()
+	path, err := os.Executable()
+	check(t, err)
+	return path
+}
+
 type lockMessage struct {
 	Passphrase []byte `sshtype:"22"`
 }

@@ -29,7 +29,7 @@ func Confirm(ctx context.Context, v *vault.Vault, opts CreateOptions) (last Reco
 	if err != nil {
 		return Record{}, false, err
 	}
-	newest := Newest(records)
+	newest := NewestRecord(records)
 	if newest == nil {
 		return Record{}, false, nil
 	}

@@ -403,6 +403,12 @@ func objectName(created time.Time, sequence int64) string {
 	return fileName(created, sequence) + "-" + hex.EncodeToString(unique[:]) + fileSuffix
 }
 
+// The parts of a default name: beehives-20260102T150405Z-000007.
+const (
+	namePrefix = "beehives-"
+	nameTime   = "20060102T150405Z"
+)
+
 func fileName(created time.Time, sequence int64) string {
-	return fmt.Sprintf("beehives-%s-%06d", created.Format("20060102T150405Z"), sequence)
+	return fmt.Sprintf("%s%s-%06d", namePrefix, created.Format(nameTime), sequence)
 }

@@ -1,8 +1,8 @@
 // Package backup writes a vault into one encrypted file and makes a vault from
 // such a file again.
 //
-// Start from [Create], [Verify], [Restore] and [List]; [Prove] tries a restore out,
-// [Prune] removes old files, and [Examine] looks whether all is well. [Manifest] describes a
+// Start from [Create], [Verify], [Restore], [List] and [AddTarget]; [Prove] tries a restore
+// out, [Prune] removes old files, and [Examine] looks whether all is well. [Manifest] describes a
 // backup, and [Record] is what the vault has recorded about one.
 //
 // # File
@@ -14,6 +14,19 @@
 // `ssh-keygen -Y verify` checks the signature of SHA256SUMS. The member README.txt
 // explains this. The function layout has the table of all members in their order.
 //
+// # Targets
+//
+// A [Target] is a directory or a prefix in a bucket; its [Store] keeps the files. An
+// object is written by one request that never replaces another and needs no right
+// but to write: there is no index and no lock beside it. Its name has 16 random hex
+// digits, recorded before: if the answer to a request is lost, and the next one is
+// told that the object exists, then it is ours. Nothing that a store says is trusted:
+// names and times are hints, and reading lists versions, so that a delete marker hides
+// nothing. [CheckTarget] tries what must not work.
+//
+// Without a credential of its own, a bucket is reached with that of the machine, as the
+// AWS tools find it: environment, profile, the instance's role.
+//
 // # Trust
 //
 // age proves nothing about who wrote a file: anyone who knows the recipients can
@@ -23,11 +36,12 @@
 //
 // # Durability
 //
-// [Create] takes a sequence number in one transaction, reads the vault in a
-// second and writes the file under a temporary name. It flushes the file, gives it
-// its name, flushes the directory, and records in a third transaction that the
-// backup is complete. A crash leaves no file under the name, or a whole one. The
-// record may still say "not completed" then.
+// [Create] takes a sequence number in one transaction, with the copies' names, and
+// reads the vault in a second into a file without a name. That is copied to each
+// place, at once and outside any transaction: in a directory it is flushed, given its
+// name, and the directory flushed. A third transaction records which copies are there.
+// A crash leaves no file under a name, or a whole one. The record may still say "not
+// completed" then.
 //
 // [Restore] stages everything in a new database beside the target. It verifies the
 // whole file and only then puts the database in place by one rename.

@@ -22,6 +22,14 @@ var (
 	ErrLocked = errors.New("is locked by its store")
 	// ErrNotProven: the backup restores, but not to what the vault recorded when it was made.
 	ErrNotProven = errors.New("backup does not restore to what was recorded")
+	// ErrUnreachable: the store does not answer, or not as it should.
+	ErrUnreachable = errors.New("store cannot be reached")
+	// ErrDenied: the store does not let the credential do that, or there is none.
+	ErrDenied = errors.New("store denies access")
+	// ErrUnsupported: the store cannot do what the target asks of it.
+	ErrUnsupported = errors.New("store does not support this")
+	// ErrStoreFull: the store has no space.
+	ErrStoreFull = errors.New("store is full")
 	// ErrNotRecorded: the backup is complete and in place, but the vault could not
 	// record that.
 	ErrNotRecorded = errors.New("backup is written, but not recorded in the vault")

@@ -77,7 +77,7 @@ func Examine(ctx context.Context, v *vault.Vault, opts HealthOptions) (Health, e
 	if err != nil {
 		return Health{}, err
 	}
-	h := Health{Last: Newest(records)}
+	h := Health{Last: NewestRecord(records)}
 	if err := v.View(ctx, func(tx *vault.Tx) error { h.At = tx.Now(); return nil }); err != nil {
 		return Health{}, err
 	}
@@ -117,7 +117,7 @@ func (h *Health) examineCopies(ctx context.Context, v *vault.Vault, targets []Ta
 	for _, c := range h.Last.Copies {
 		state := h.Last.State(c, false)
 		if state == FileRemote && !opts.Offline && slices.ContainsFunc(targets, func(t Target) bool { return t.Name == c.Target }) {
-			found, err := Inventory(ctx, v, c.Target)
+			found, err := Inventory(ctx, v, c.Target, nil)
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}

@@ -150,7 +150,7 @@ func eachFile(t *testing.T, dir string, do func(path string) error) {
 func TestInventory(t *testing.T) {
 	v, dirs := twoTargets(t)
 	look := func() (states string) {
-		found, err := backup.Inventory(t.Context(), v, "second")
+		found, err := backup.Inventory(t.Context(), v, "second", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -179,7 +179,7 @@ func TestInventory(t *testing.T) {
 	if got := look(); got != "0 unknown, 2 missing" {
 		t.Error(got)
 	}
-	if _, err := backup.Inventory(t.Context(), v, "nothing"); !errors.Is(err, registry.ErrNotFound) {
+	if _, err := backup.Inventory(t.Context(), v, "nothing", nil); !errors.Is(err, registry.ErrNotFound) {
 		t.Error(err)
 	}
 }

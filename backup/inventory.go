@@ -18,11 +18,14 @@ type Found struct {
 }
 
 // Inventory lists what is in a target, and what should be: by sequence, what the vault has not
-// recorded first. Nothing that the target says is proven.
-func Inventory(ctx context.Context, v *vault.Vault, target string) ([]Found, error) {
-	store, err := OpenTarget(ctx, v, target)
-	if err != nil {
-		return nil, err
+// recorded first. Nothing that the target says is proven. store is the target's, opened by
+// another credential than the vault's; nil: by the vault's.
+func Inventory(ctx context.Context, v *vault.Vault, target string, store Store) ([]Found, error) {
+	if store == nil {
+		var err error
+		if store, err = OpenTarget(ctx, v, target); err != nil {
+			return nil, err
+		}
 	}
 	records, err := List(ctx, v)
 	if err != nil {

@@ -86,6 +86,7 @@ var tables = map[string]string{
 	"slots":            memberSlots,
 	"signers":          memberSigners,
 	"vault_meta":       memberManifest, // without the signing key: a restored vault makes its own
+	"node_changes":     "",             // for handles that are open
 	// What was done with the backups of the old vault. A restored vault begins its own.
 	"backups":           "",
 	"backup_recipients": "",

@@ -24,6 +24,8 @@ const ActionPrune vault.UrgentAction = "backup.prune"
 type PruneOptions struct {
 	Keep
 	Target string // only in this target; "": everywhere
+	// Store is Target's, opened by another credential than the vault's. Nil: the vault's.
+	Store Store
 
 	store func(Store) Store // wraps each place's store in tests; nil: no
 }
@@ -156,7 +158,10 @@ func Prune(ctx context.Context, v *vault.Vault, plan []Pruned, opts PruneOptions
 
 // prunePlace removes copies from one place.
 func prunePlace(ctx context.Context, v *vault.Vault, newest Pruned, here []*Pruned, opts PruneOptions) error {
-	store, err := openPlace(ctx, v, newest.Copy)
+	store, err := opts.Store, error(nil)
+	if store == nil {
+		store, err = openPlace(ctx, v, newest.Copy)
+	}
 	if err == nil && opts.store != nil {
 		store = opts.store(store)
 	}

@@ -58,9 +58,9 @@ func List(ctx context.Context, v *vault.Vault) ([]Record, error) {
 	return records, nil
 }
 
-// Newest returns the newest of the records of which a copy was written, or nil. They are in the
+// NewestRecord returns the newest of the records of which a copy was written, or nil. They are in the
 // order of [List].
-func Newest(records []Record) *Record {
+func NewestRecord(records []Record) *Record {
 	for i := len(records) - 1; i >= 0; i-- {
 		if records[i].Completed() {
 			return &records[i]

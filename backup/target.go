@@ -2,6 +2,8 @@ package backup
 
 import (
 	"fmt"
+	"net"
+	"net/url"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -16,8 +18,8 @@ type Target struct {
 	Name string
 	URL  string // dir:/PATH, file:///PATH or s3://BUCKET/PREFIX
 
-	// Of a bucket. Without an endpoint it is Amazon's.
-	Endpoint  string
+	// Of a bucket. Without an endpoint it is Amazon's, or the one that $AWS_ENDPOINT_URL names.
+	Endpoint  string // https://HOST:PORT; http:// for this machine alone
 	Region    string
 	Profile   string // of the machine's own credentials; "": the usual ones
 	AccessKey string // "": the machine's own credentials
@@ -101,9 +103,9 @@ func (t Target) Validate() error {
 		}
 		return nil
 	}
-	bucket, _, ok := t.bucket()
+	bucket, prefix, ok := t.bucket()
 	switch {
-	case !ok || bucket == "":
+	case !ok || !bucketName.MatchString(bucket) || !cleanPrefix(prefix):
 		return fmt.Errorf("%w: the target %s: use dir:/PATH or s3://BUCKET/PREFIX", vault.ErrInvalid, t.Name)
 	case t.Retain < 0:
 		return fmt.Errorf("%w: the target %s: the retention is negative", vault.ErrInvalid, t.Name)
@@ -112,7 +114,56 @@ func (t Target) Validate() error {
 	case t.AccessKey == "" && len(t.Secret) > 0, t.AccessKey != "" && len(t.Secret) == 0:
 		return fmt.Errorf("%w: the target %s: an access key and its secret go together", vault.ErrInvalid, t.Name)
 	}
+	return t.checkEndpoint()
+}
+
+var bucketName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]{1,62}$`)
+
+// cleanPrefix reports whether a prefix means the same to every store.
+func cleanPrefix(prefix string) bool {
+	if prefix == "" {
+		return true
+	}
+	for part := range strings.SplitSeq(strings.TrimSuffix(prefix, "/"), "/") {
+		if part == "" || part == "." || part == ".." {
+			return false
+		}
+	}
+	return !strings.ContainsFunc(prefix, func(r rune) bool { return wire.Control(r) || r == '?' || r == '\\' })
+}
+
+func (t Target) checkEndpoint() error {
+	if t.Endpoint == "" {
+		return nil
+	}
+	u, err := url.Parse(t.Endpoint)
+	switch { // the address itself is not quoted: it may hold a password
+	case err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Scheme != "https" && u.Scheme != "http":
+		return fmt.Errorf("%w: the target %s: its endpoint is not as in https://s3.example.org", vault.ErrInvalid, t.Name)
+	case u.Scheme == "http" && !loopback(u.Hostname()):
+		return fmt.Errorf("%w: the target %s: its endpoint must have TLS (https://)", vault.ErrInvalid, t.Name)
+	}
 	return nil
+}
+
+// loopback reports whether a host is this machine.
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// IsTargetName reports whether a target can have the name.
+func IsTargetName(name string) bool { return targetName.MatchString(name) }
+
+// IsObjectName reports whether a backup in a target can have the name.
+func IsObjectName(name string) bool {
+	return strings.HasSuffix(name, fileSuffix) && checkObjectName(name) == nil
+}
+
+// Bucket reports whether the target is in a bucket.
+func (t Target) Bucket() bool {
+	_, _, ok := t.bucket()
+	return ok
 }
 
 // directory returns the path of a directory's address.

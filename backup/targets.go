@@ -69,14 +69,23 @@ func Targets(ctx context.Context, v *vault.Vault) ([]Target, error) {
 	return targets, nil
 }
 
-// OpenTarget returns the store of one of the vault's targets. An unknown name:
-// [registry.ErrNotFound].
+// OpenTarget returns the store of one of the vault's targets. It does not yet reach out to
+// it. An unknown name: [registry.ErrNotFound].
 func OpenTarget(ctx context.Context, v *vault.Vault, name string) (store Store, err error) {
 	err = v.View(ctx, func(tx *vault.Tx) error {
 		store, err = openTarget(ctx, tx, name)
 		return err
 	})
 	return store, err
+}
+
+// OpenStore returns the store of a target that no vault needs to know. It does not yet
+// reach out to it.
+func OpenStore(ctx context.Context, t Target) (Store, error) {
+	if err := t.Validate(); err != nil {
+		return nil, err
+	}
+	return openStore(ctx, t)
 }
 
 func openTarget(ctx context.Context, tx *vault.Tx, name string) (Store, error) {
@@ -86,7 +95,11 @@ func openTarget(ctx context.Context, tx *vault.Tx, name string) (Store, error) {
 		}
 		defer clear(t.Secret)
 		if t.Name == name {
-			return openStore(ctx, t)
+			s, err := openStore(ctx, t)
+			if err != nil {
+				return failedStore{err}, nil
+			}
+			return s, nil
 		}
 	}
 	return nil, fmt.Errorf("the target %s: %w", name, registry.ErrNotFound)

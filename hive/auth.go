@@ -73,6 +73,12 @@ type cachedSigner struct {
 // signer returns the signer of the node's key in the vault, or [registry.ErrNotFound]. The
 // audit row is committed before it signs.
 func (d *Dialer) signer(ctx context.Context, node string) (ssh.Signer, error) {
+	if draft := d.draft(node); draft != nil {
+		if draft.Signer == nil {
+			return nil, registry.ErrNotFound
+		}
+		return draft.Signer, nil
+	}
 	key, err := d.Registry.NodeSSHKey(ctx, node)
 	if err != nil {
 		return nil, err

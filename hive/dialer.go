@@ -28,9 +28,27 @@ type Dialer struct {
 	Timeout time.Duration
 	// Agent is asked for a key where a node has none of its own. Nil: nobody is.
 	Agent agent.Agent
+	// Draft is taken for the node of its name. Nil: every node is in the registry.
+	Draft *Draft
 
 	limits  limiter
 	signers signerCache
+}
+
+// Draft is a node that is not in the registry yet: a login decides whether it will be. The
+// nodes that it is reached through are in the registry.
+type Draft struct {
+	Node     registry.Node
+	Signer   ssh.Signer      // of the key that it will use in the vault; nil: none
+	HostKeys []ssh.PublicKey // that will be pinned
+}
+
+// draft returns the draft of that name, or nil.
+func (d *Dialer) draft(name string) *Draft {
+	if d.Draft != nil && d.Draft.Node.Name == name {
+		return d.Draft
+	}
+	return nil
 }
 
 func (d *Dialer) timeout() time.Duration {
@@ -140,7 +158,7 @@ func (d *Dialer) route(ctx context.Context, name string) ([]registry.Node, error
 		if len(route) > registry.MaxJumps {
 			return nil, &Error{Node: name, Err: ErrJumpLoop}
 		}
-		n, err := d.Registry.GetNode(ctx, at)
+		n, err := d.node(ctx, at)
 		if err != nil && at != name && ctx.Err() == nil {
 			err = &Error{Node: at, Err: err}
 		}
@@ -152,6 +170,13 @@ func (d *Dialer) route(ctx context.Context, name string) ([]registry.Node, error
 	}
 	slices.Reverse(route)
 	return route, nil
+}
+
+func (d *Dialer) node(ctx context.Context, name string) (registry.Node, error) {
+	if draft := d.draft(name); draft != nil {
+		return draft.Node, nil
+	}
+	return d.Registry.GetNode(ctx, name)
 }
 
 // address is where a node's sshd listens.

@@ -12,6 +12,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -212,9 +213,10 @@ func ecdsaKey(t testing.TB) ssh.PublicKey {
 
 // serveSSH is an SSH server in the process, for what sshd does not do for root: it tells
 // a command of a signal. exec gets the command, and a channel of the signals; it returns
-// the exit status.
-func serveSSH(t *testing.T, exec func(out io.Writer, signals <-chan string) uint32) (host, port string, key ssh.PublicKey) {
+// the exit status. read counts the bytes that the server reads.
+func serveSSH(t *testing.T, exec func(out io.Writer, signals <-chan string) uint32) (host, port string, key ssh.PublicKey, read *atomic.Int64) {
 	t.Helper()
+	read = &atomic.Int64{}
 	_, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -226,7 +228,7 @@ func serveSSH(t *testing.T, exec func(out io.Writer, signals <-chan string) uint
 	config := &ssh.ServerConfig{PublicKeyCallback: func(ssh.ConnMetadata, ssh.PublicKey) (*ssh.Permissions, error) { return nil, nil }}
 	config.AddHostKey(signer)
 	host, port = serve(t, func(conn net.Conn, _ int) {
-		_, channels, requests, err := ssh.NewServerConn(conn, config)
+		_, channels, requests, err := ssh.NewServerConn(countedConn{conn, read}, config)
 		if err != nil {
 			return
 		}
@@ -255,5 +257,5 @@ func serveSSH(t *testing.T, exec func(out io.Writer, signals <-chan string) uint
 			}
 		}
 	})
-	return host, port, signer.PublicKey()
+	return host, port, signer.PublicKey(), read
 }

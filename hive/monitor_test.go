@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net"
+	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -121,17 +122,37 @@ func TestMonitorKeepsConnections(t *testing.T) {
 	changes, stop := monitored(t, f.dialer(), hive.MonitorOptions{Interval: 50 * time.Millisecond})
 	defer stop()
 	want(t, changes, "hive-01", registry.StatusOnline)
+	wantNoWrite(t, f, &read, 1000) // some twenty keepalives
+	if logins.Load() != 1 {
+		t.Errorf("%d logins", logins.Load())
+	}
+}
+
+// wantNoWrite sees that nothing is written while the servers read so many bytes.
+func wantNoWrite(t *testing.T, f fleet, read *atomic.Int64, bytes int64) {
+	t.Helper()
 	before, err := f.Vault().Revision(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	for seen := read.Load(); read.Load() < seen+1000; { // some twenty keepalives
-		runtime.Gosched()
+	for seen := read.Load(); read.Load() < seen+bytes; time.Sleep(time.Millisecond) {
+		if t.Context().Err() != nil {
+			t.Fatal("nobody sends keepalives")
+		}
 	}
-	after, err := f.Vault().Revision(t.Context())
-	if err != nil || after != before || logins.Load() != 1 {
-		t.Errorf("%d logins, revision %v, then %v, %v", logins.Load(), before, after, err)
+	if after, err := f.Vault().Revision(t.Context()); err != nil || after != before {
+		t.Errorf("revision %v, then %v, %v", before, after, err)
 	}
+}
+
+// openFiles returns how many descriptors the process has.
+func openFiles(t *testing.T) int {
+	t.Helper()
+	list, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(list)
 }
 
 // countedConn counts what is read.
@@ -147,13 +168,14 @@ func (c countedConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// TestMonitorMany watches a thousand nodes over TCP, and leaves nothing behind.
+// TestMonitorMany watches a thousand nodes over TCP. Goroutines and descriptors are bounded,
+// nothing is written without a change, and nothing is left behind.
 func TestMonitorMany(t *testing.T) {
 	f := newFleet(t)
-	host, port, key := serveSSH(t, nil)
+	host, port, key, read := serveSSH(t, nil)
 	const nodes = 1000
 	f.addMany(t, nodes, host, port, key)
-	before := runtime.NumGoroutine()
+	before, files := runtime.NumGoroutine(), openFiles(t)
 	changes, stop := monitored(t, f.dialer(), hive.MonitorOptions{Interval: time.Second})
 	online := map[string]bool{}
 	for len(online) < nodes {
@@ -166,10 +188,19 @@ func TestMonitorMany(t *testing.T) {
 			t.Fatalf("%d nodes are online", len(online))
 		}
 	}
+	// A node has a goroutine, and a connection has five on each side, in this process both: of
+	// the client and the server, and of the test.
+	if n := runtime.NumGoroutine() - before; n > 13*nodes {
+		t.Errorf("%d goroutines more for %d nodes", n, nodes)
+	}
+	if n := openFiles(t) - files; n > 2*nodes+16 { // both ends of a connection; and the database
+		t.Errorf("%d descriptors more for %d nodes", n, nodes)
+	}
+	wantNoWrite(t, f, read, 20*nodes)
 	stop()
-	for deadline := time.Now().Add(time.Minute); runtime.NumGoroutine() > before+10; { // the server's own end behind the monitor's
+	for deadline := time.Now().Add(time.Minute); runtime.NumGoroutine() > before+10 || openFiles(t) > files+16; { // the server's own end behind the monitor's
 		if time.Now().After(deadline) {
-			t.Fatalf("%d goroutines, there were %d", runtime.NumGoroutine(), before)
+			t.Fatalf("%d goroutines and %d descriptors, there were %d and %d", runtime.NumGoroutine(), openFiles(t), before, files)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}

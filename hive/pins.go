@@ -13,6 +13,9 @@ import (
 type pins []ssh.PublicKey
 
 func (d *Dialer) pins(ctx context.Context, node string) (pins, error) {
+	if draft := d.draft(node); draft != nil {
+		return draft.HostKeys, nil
+	}
 	keys, err := d.Registry.ListHostKeys(ctx, node)
 	if err != nil {
 		return nil, err

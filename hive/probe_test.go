@@ -246,3 +246,32 @@ func TestAuditOfProbes(t *testing.T) {
 		t.Errorf("%d rows, %v", uses, err)
 	}
 }
+
+// TestDialsAtOnce counts the logins to many addresses that are under way at once.
+func TestDialsAtOnce(t *testing.T) {
+	f := newFleet(t)
+	var now atomic.Int32
+	for n := range 100 {
+		host, port := serve(t, func(conn net.Conn, _ int) {
+			now.Add(1)
+			defer now.Add(-1)
+			io.Copy(io.Discard, conn)
+		})
+		f.add(t, fmt.Sprint("hive-", n), host, port, "ops")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	d := f.dialer()
+	var wg sync.WaitGroup
+	for n := range 100 {
+		wg.Go(func() { d.Probe(ctx, fmt.Sprint("hive-", n)) })
+	}
+	for deadline := time.Now().Add(20 * time.Second); now.Load() < 64 && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+	}
+	time.Sleep(200 * time.Millisecond) // for more, which there must not be
+	if n := now.Load(); n != 64 {
+		t.Errorf("%d logins at once, want 64", n)
+	}
+	cancel()
+	wg.Wait()
+}

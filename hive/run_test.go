@@ -55,7 +55,7 @@ func (s started) Write(p []byte) (int, error) {
 func TestRunInterrupted(t *testing.T) {
 	f := newFleet(t)
 	f.addServer(t, "goes-on", sshdtest.Start(t, f.authorized), ssh.KeyAlgoED25519)
-	host, port, key := serveSSH(t, func(out io.Writer, signals <-chan string) uint32 {
+	host, port, key, _ := serveSSH(t, func(out io.Writer, signals <-chan string) uint32 {
 		io.WriteString(out, "on")
 		if <-signals == "INT" {
 			return 7

@@ -83,7 +83,7 @@
 //	ssh-key.export-refused a program refused to export the private key
 //	ssh-key.rotate         the rotation of a node's key begins, takes a step, or ends
 //	ssh-key.use            Signer or KeySigner is about to return a signer for a node
-//	ssh-key.sign           a signature is about to be made; AuditSignatures
+//	ssh-key.sign           a signature is about to be made; Sign
 //	host-key.trust         a host key is pinned; the detail names the replaced ones
 //	host-key.forget        host keys of a node are removed
 //

@@ -174,10 +174,10 @@ func TestChangesOfDetails(t *testing.T) {
 		"value": func(n *Node) { n.Labels["rack"] = "4" },
 		"label": func(n *Node) { delete(n.Labels, "spare") },
 	} {
-		after := richNode()
+		rich, after := richNode(), richNode()
 		change(&after)
 		count := 0
-		for range changesBetween([]Node{richNode()}, []Node{after}) {
+		for range (Snapshot{[]*Node{&after}}).Since(Snapshot{[]*Node{&rich}}) {
 			count++
 		}
 		if count != 1 {

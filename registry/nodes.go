@@ -95,52 +95,36 @@ func (r *Registry) AddNode(ctx context.Context, n Node) error {
 
 // GetNode returns the node of exactly that name, or ErrNotFound.
 func (r *Registry) GetNode(ctx context.Context, name string) (Node, error) {
-	revision, err := r.revision(ctx)
-	if err == nil {
-		if n, ok := r.cache.node(revision, name); ok {
-			return n, nil
-		}
-	}
-	var n Node
-	if err == nil {
-		err = r.v.View(ctx, func(tx *vault.Tx) (err error) {
-			n, err = selectNode(ctx, tx, name)
-			return err
-		})
-	}
+	n, err := r.getNode(ctx, name)
 	if err != nil {
 		return Node{}, fmt.Errorf("get node %q: %w", name, err)
 	}
-	r.cache.keep(revision, n)
 	return n, nil
+}
+
+func (r *Registry) getNode(ctx context.Context, name string) (n Node, err error) {
+	revision, err := r.refresh(ctx)
+	if err != nil {
+		return Node{}, err
+	}
+	if n, ok := r.cache.node(revision, name); ok {
+		return n, nil
+	}
+	err = r.v.View(ctx, func(tx *vault.Tx) (err error) {
+		n, err = selectNode(ctx, tx, name)
+		return err
+	})
+	if err == nil {
+		r.cache.keep(revision, n)
+	}
+	return n, err
 }
 
 // ListNodes returns all nodes by name, in binary order. If any row is not valid, the
 // error is ErrBadRow and names the row.
 func (r *Registry) ListNodes(ctx context.Context) ([]Node, error) {
-	revision, err := r.revision(ctx)
-	if err == nil {
-		if list, ok := r.cache.list(revision); ok {
-			return list, nil
-		}
-	}
-	var list []Node
-	if err == nil {
-		err = r.v.View(ctx, func(tx *vault.Tx) error {
-			for n, err := range selectNodes(ctx, tx) {
-				if err != nil {
-					return err
-				}
-				list = append(list, n)
-			}
-			return nil
-		})
-	}
-	if err != nil {
-		return nil, fmt.Errorf("list nodes: %w", err)
-	}
-	r.cache.keepAll(revision, list)
-	return list, nil
+	s, err := r.Snapshot(ctx)
+	return s.Nodes(), err
 }
 
 // UpdateNode calls change with the node and stores the result, in one write

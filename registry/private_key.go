@@ -30,6 +30,9 @@ type PrivateKey struct {
 // Fingerprint returns SHA256:..., as ssh-keygen prints it.
 func (k *PrivateKey) Fingerprint() string { return ssh.FingerprintSHA256(k.public) }
 
+// Signer returns a signer of the key. It holds the key in memory, also after Wipe.
+func (k *PrivateKey) Signer() (ssh.Signer, error) { return ssh.ParsePrivateKey(k.pem) }
+
 // Wipe overwrites the private key. Copies that the runtime made may stay in memory.
 func (k *PrivateKey) Wipe() { clear(k.pem) }
 

@@ -74,12 +74,14 @@ func Open(ctx context.Context, cfg vault.Config) (*Registry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open registry: %w", err)
 	}
-	return &Registry{v: v, owned: true}, nil
+	r := New(v)
+	r.owned = true
+	return r, nil
 }
 
 // New returns a Registry over an open vault. The caller closes the vault.
 func New(v *vault.Vault) *Registry {
-	return &Registry{v: v}
+	return &Registry{v: v, cache: nodeCache{refreshing: make(chan struct{}, 1)}}
 }
 
 // Vault returns the vault that holds the registry.

@@ -2,11 +2,13 @@ package registry
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
+	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 
@@ -60,79 +62,103 @@ func (r *Registry) HostSSHKeys(ctx context.Context, hostKey ssh.PublicKey) ([]SS
 	return keys, nil
 }
 
-// AuditSignatures writes an audit row for each signature, all in one transaction. When it
-// returns without an error the rows are on the disk, and the signatures may be made: it
-// returns a signer for each, in their order, or nil where the vault no longer has the key.
-// After an error there are no rows, except after [vault.ErrUnknownOutcome].
-//
-// Of several signatures with one key, the first that is made unseals the private key for
-// all. So a signer is for these signatures: the caller does not keep it.
-func (r *Registry) AuditSignatures(ctx context.Context, list []Signature) ([]ssh.MultiAlgorithmSigner, error) {
-	signers := make([]ssh.MultiAlgorithmSigner, len(list))
+// SignatureRequest is a signature that a program asks for.
+type SignatureRequest struct {
+	// Signature is for the audit log. Nodes of a login are those that somebody confirmed; nil:
+	// nobody was asked.
+	Signature
+	// HostKey is that of the host that is logged in to. Nil: the data is not a login.
+	HostKey   ssh.PublicKey
+	Data      []byte
+	Algorithm string
+}
+
+// PendingSignature waits until the signature is made, and returns it. The error is
+// ErrNotFound where the vault does not have the key, or no node that uses it has this host
+// key pinned.
+type PendingSignature func() (*ssh.Signature, error)
+
+// errNodesChanged: not the confirmed nodes use the key and have the host key pinned.
+var errNodesChanged = errors.New("the nodes of the key are others than those confirmed")
+
+// Sign writes an audit row for each signature that is allowed, all in one transaction, and
+// makes the signatures while it commits. Nobody gets one before the rows are on the disk. It
+// returns the signatures in the order of the requests; the caller waits for each, and does
+// not change the requests before. After an error there are no rows and no signatures, except
+// after [vault.ErrUnknownOutcome]: then there may be rows.
+func (r *Registry) Sign(ctx context.Context, keys *KeyCache, list []SignatureRequest) ([]PendingSignature, error) {
+	pending := make([]PendingSignature, len(list))
+	var running sync.WaitGroup
 	err := r.v.Update(ctx, func(tx *vault.Tx) error {
-		used := map[string]*sharedSigner{} // by fingerprint
-		for i, s := range list {
-			signer, known := used[s.Fingerprint]
-			if !known {
-				var err error
-				if signer, err = r.markUsed(ctx, tx, s.Fingerprint); err != nil && !errors.Is(err, ErrNotFound) {
-					return fmt.Errorf("SSH key %q: %w", s.Fingerprint, err)
-				}
-				used[s.Fingerprint] = signer
+		for i, request := range list {
+			signer, err := r.admit(ctx, tx, keys, request)
+			if refused := errors.Is(err, ErrNotFound) || errors.Is(err, errNodesChanged); err != nil && !refused {
+				return fmt.Errorf("SSH key %q: %w", request.Fingerprint, err)
 			}
-			if signer == nil {
+			if err != nil {
+				pending[i] = func() (*ssh.Signature, error) { return nil, err }
 				continue
 			}
-			if err := tx.Audit(ctx, vault.Event{Action: ActionSignSSHKey, Subject: s.Fingerprint, Detail: s.Detail()}); err != nil {
-				return err
-			}
-			signers[i] = signer
+			pending[i] = startSignature(&running, signer, request)
 		}
 		return nil
 	})
 	if err != nil {
+		running.Wait()
 		return nil, fmt.Errorf("audit signatures: %w", err)
 	}
-	return signers, nil
+	return pending, nil
 }
 
-// markUsed stores that a key is used now, and returns its signer. It returns nil with
-// ErrNotFound where there is no such key.
-func (r *Registry) markUsed(ctx context.Context, tx *vault.Tx, fingerprint string) (*sharedSigner, error) {
-	key, err := selectSSHKey(ctx, tx, fingerprint)
+// admit sees that a request is allowed, and writes its audit row. It returns the key, which
+// is to be parsed yet.
+func (r *Registry) admit(ctx context.Context, tx *vault.Tx, keys *KeyCache, request SignatureRequest) (func() (ssh.Signer, error), error) {
+	s := request.Signature
+	if request.HostKey != nil {
+		nodes, err := selectHostSSHKeyNodes(ctx, tx, s.Fingerprint, publicKeyLine(request.HostKey))
+		switch {
+		case err != nil:
+			return nil, err
+		case len(nodes) == 0:
+			return nil, ErrNotFound
+		case s.Nodes != nil && !slices.Equal(s.Nodes, nodes):
+			return nil, errNodesChanged
+		}
+		s.Nodes = nodes
+	}
+	sealed, used, err := selectSigningKey(ctx, tx, s.Fingerprint)
 	if err != nil {
 		return nil, err
 	}
-	public, err := parsePublicKey(key.Type, key.PublicKey)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrBadRow, err)
+	if age := tx.Now().Sub(used); age.Abs() >= usedLag {
+		if err := updateSSHKeyUsed(ctx, tx, s.Fingerprint, tx.Now()); err != nil {
+			return nil, err
+		}
 	}
-	if err := updateSSHKeyUsed(ctx, tx, fingerprint, tx.Now()); err != nil {
+	if err := tx.Audit(ctx, vault.Event{Action: ActionSignSSHKey, Subject: s.Fingerprint, Detail: s.Detail()}); err != nil {
 		return nil, err
 	}
-	sealed := &sealedSigner{r, fingerprint, public}
-	return &sharedSigner{sealed, sync.OnceValues(sealed.unseal)}, nil
+	return keys.signer(ctx, r.v, tx, s.Fingerprint, sealed)
 }
 
-// sharedSigner is a sealedSigner that unseals the key once: parsing an RSA key takes as
-// long as a signature.
-type sharedSigner struct {
-	*sealedSigner
-	unseal func() (ssh.Signer, error)
-}
+// usedLag is how far the time of a key's last use may be behind. The audit log has the time
+// of each signature, and a row less to write makes signatures faster.
+const usedLag = time.Minute
 
-var _ ssh.MultiAlgorithmSigner = (*sharedSigner)(nil)
-
-// Sign implements [ssh.Signer].
-func (s *sharedSigner) Sign(rand io.Reader, data []byte) (*ssh.Signature, error) {
-	return s.SignWithAlgorithm(rand, data, "")
-}
-
-// SignWithAlgorithm implements [ssh.AlgorithmSigner].
-func (s *sharedSigner) SignWithAlgorithm(rand io.Reader, data []byte, algorithm string) (*ssh.Signature, error) {
-	signer, err := s.unseal()
-	if err != nil {
-		return nil, err
+// startSignature makes a signature in a goroutine of its own.
+func startSignature(running *sync.WaitGroup, key func() (ssh.Signer, error), request SignatureRequest) PendingSignature {
+	var signature *ssh.Signature
+	var err error
+	done := make(chan struct{})
+	running.Go(func() {
+		defer close(done)
+		var signer ssh.Signer
+		if signer, err = key(); err == nil {
+			signature, err = signWith(signer, rand.Reader, request.Data, request.Algorithm)
+		}
+	})
+	return func() (*ssh.Signature, error) {
+		<-done
+		return signature, err
 	}
-	return signWith(signer, rand, data, algorithm)
 }

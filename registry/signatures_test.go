@@ -2,7 +2,8 @@ package registry
 
 import (
 	"context"
-	"crypto/rand"
+	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -67,55 +68,130 @@ func hostKey(t testing.TB) ssh.PublicKey {
 	return k.public
 }
 
-// TestAuditSignatures: the rows stand before a signer is returned, a key that is gone has
-// none, and the rest of the list is not concerned.
-func TestAuditSignatures(t *testing.T) {
-	r := newRegistry(t)
-	ctx := t.Context()
-	key, err := r.GenerateSSHKey(ctx, "ed25519", "")
+// signing is a registry with a node, its host key, and its SSH key.
+type signing struct {
+	*Registry
+	keys KeyCache
+	host ssh.PublicKey
+	key  SSHKey
+}
+
+func newSigning(t *testing.T) *signing {
+	t.Helper()
+	s := &signing{Registry: newRegistry(t), host: hostKey(t)}
+	n := testNode()
+	n.Name = "hive-01"
+	check(t, s.CreateNode(t.Context(), n))
+	_, err := s.TrustHostKey(t.Context(), n.Name, s.host)
 	check(t, err)
-	before := len(events(t, r))
-	list := []Signature{
-		{Fingerprint: key.Fingerprint, Nodes: []string{"hive-01", "hive-02"}, User: "ops", Peer: "pid 7 (/usr/bin/ssh)"},
-		{Fingerprint: "SHA256:gone", Nodes: []string{"hive-01"}, User: "ops", Peer: "pid 7"},
-		{Fingerprint: key.Fingerprint, Namespace: "git", Peer: "pid 8"},
-	}
-	signers, err := r.AuditSignatures(ctx, list)
+	s.key, err = s.GenerateSSHKey(t.Context(), "ed25519", "", n.Name)
 	check(t, err)
-	want := []event{
-		{string(ActionSignSSHKey), key.Fingerprint, `login to hive-01, hive-02; user "ops"; pid 7 (/usr/bin/ssh)`},
-		{string(ActionSignSSHKey), key.Fingerprint, `data of namespace "git"; pid 8`},
+	return s
+}
+
+// login asks for a login to the host, as confirmed for these nodes.
+func (s *signing) login(host ssh.PublicKey, confirmed ...string) SignatureRequest {
+	return SignatureRequest{
+		Signature: Signature{Fingerprint: s.key.Fingerprint, Nodes: confirmed, User: "ops", Peer: "pid 7 (/usr/bin/ssh)"},
+		HostKey:   host, Data: []byte("data"), Algorithm: ssh.KeyAlgoED25519,
 	}
-	if diff := cmp.Diff(want, events(t, r)[before:]); diff != "" {
+}
+
+// sign returns why a login to the host is not signed.
+func (s *signing) sign(t *testing.T) error {
+	t.Helper()
+	pending, err := s.Sign(t.Context(), &s.keys, []SignatureRequest{s.login(s.host)})
+	if err != nil {
+		return err
+	}
+	_, err = pending[0]()
+	return err
+}
+
+// TestSign: what is refused has no row and no signature, and does not concern the rest of
+// the list.
+func TestSign(t *testing.T) {
+	s := newSigning(t)
+	before := len(events(t, s.Registry))
+	file := SignatureRequest{Signature: Signature{Fingerprint: s.key.Fingerprint, Namespace: "git", Peer: "pid 8"}, Data: []byte("file")}
+	gone := file
+	gone.Fingerprint = "SHA256:gone"
+	list := []SignatureRequest{
+		s.login(s.host), gone, s.login(hostKey(t)), s.login(s.host, "hive-01"), s.login(s.host, "hive-01", "hive-02"), file,
+	}
+	pending, err := s.Sign(t.Context(), &s.keys, list)
+	check(t, err)
+	public, err := parsePublicKey(s.key.Type, s.key.PublicKey)
+	check(t, err)
+	for i, want := range []error{nil, ErrNotFound, ErrNotFound, nil, errNodesChanged, nil} {
+		signature, err := pending[i]()
+		if !errors.Is(err, want) || (signature == nil) != (want != nil) {
+			t.Errorf("request %d: %v, want %v", i, err, want)
+		}
+		if signature != nil {
+			check(t, public.Verify(list[i].Data, signature))
+		}
+	}
+	login := event{string(ActionSignSSHKey), s.key.Fingerprint, `login to hive-01; user "ops"; pid 7 (/usr/bin/ssh)`}
+	want := []event{login, login, {string(ActionSignSSHKey), s.key.Fingerprint, `data of namespace "git"; pid 8`}}
+	if diff := cmp.Diff(want, events(t, s.Registry)[before:]); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
-	if len(signers) != 3 || signers[0] == nil || signers[1] != nil || signers[2] == nil {
-		t.Fatalf("signers %v", signers)
-	}
-	sig, err := signers[2].SignWithAlgorithm(rand.Reader, []byte("data"), ssh.KeyAlgoED25519)
-	check(t, err)
-	check(t, signers[2].PublicKey().Verify([]byte("data"), sig))
-	keys, err := r.ListSSHKeys(ctx)
-	check(t, err)
-	if age := time.Since(keys[0].Used); age > time.Hour {
-		t.Errorf("last used at %v", keys[0].Used)
-	}
+	check(t, s.Vault().View(t.Context(), func(tx *vault.Tx) error { _, err := tx.VerifyAudit(t.Context()); return err }))
+}
 
-	cancelled, cancel := context.WithCancel(ctx)
-	cancel()
-	if signers, err := r.AuditSignatures(cancelled, list); err == nil || signers != nil {
-		t.Errorf("%v, %v", signers, err)
+// cutContext ends when it was asked for a value so often: an audit row asks for its actor.
+type cutContext struct {
+	context.Context
+	cancel context.CancelFunc
+	left   int
+}
+
+func (c *cutContext) Value(key any) any {
+	if fmt.Sprintf("%T", key) == "vault.actorKey" {
+		if c.left--; c.left == 0 {
+			c.cancel()
+		}
 	}
-	if n := len(events(t, r)); n != before+2 {
-		t.Errorf("%d rows after an error, want %d", n, before+2)
+	return c.Context.Value(key)
+}
+
+// TestSignNotCommitted: where the rows are not committed, nobody gets a signature.
+func TestSignNotCommitted(t *testing.T) {
+	s := newSigning(t)
+	before := len(events(t, s.Registry))
+	inner, cancel := context.WithCancel(t.Context())
+	ctx := &cutContext{inner, cancel, 2} // the first row is written, and its signature begun
+	pending, err := s.Sign(ctx, &s.keys, []SignatureRequest{s.login(s.host), s.login(s.host)})
+	if !errors.Is(err, context.Canceled) || pending != nil || s.keys.Len() != 1 {
+		t.Errorf("%d signatures, %v; %d keys", len(pending), err, s.keys.Len())
 	}
-	later, err := r.AuditSignatures(ctx, list[:1])
-	check(t, err)
-	check(t, r.RemoveSSHKey(ctx, key.Fingerprint, true))
-	if _, err := later[0].Sign(rand.Reader, []byte("data")); err == nil {
-		t.Error("a key that was removed still signs")
+	if n := len(events(t, s.Registry)); n != before {
+		t.Errorf("%d rows, want %d", n, before)
 	}
-	check(t, r.Vault().View(ctx, func(tx *vault.Tx) error { _, err := tx.VerifyAudit(ctx); return err }))
+}
+
+// TestSignUsed: the time of the last use follows, and not with each signature.
+func TestSignUsed(t *testing.T) {
+	s := newSigning(t)
+	used := func() time.Time {
+		k, err := s.SSHKey(t.Context(), s.key.Fingerprint)
+		check(t, err)
+		return k.Used
+	}
+	check(t, s.sign(t))
+	first := used()
+	check(t, s.sign(t))
+	if age := time.Since(first); age > time.Hour || !used().Equal(first) {
+		t.Errorf("last used at %v, then at %v", first, used())
+	}
+	check(t, s.v.Update(t.Context(), func(tx *vault.Tx) error {
+		return updateSSHKeyUsed(t.Context(), tx, s.key.Fingerprint, tx.Now().Add(-usedLag))
+	}))
+	check(t, s.sign(t))
+	if used().Before(first) {
+		t.Errorf("last used at %v", used())
+	}
 }
 
 // BenchmarkHostSSHKeys has a fleet of which every node uses one key, as an agent's request

@@ -32,7 +32,7 @@ type SSHKey struct {
 	PublicKey   string    // public key line without a comment
 	Comment     string    // may be empty
 	Created     time.Time // whole milliseconds, UTC
-	Used        time.Time // when the private key was last used; zero: never
+	Used        time.Time // when the private key was last used; zero: never; an agent's signatures count once a minute
 	Nodes       []string  // names of the nodes that use it, sorted
 }
 

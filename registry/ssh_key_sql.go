@@ -121,6 +121,22 @@ func selectSealedSSHKey(ctx context.Context, tx *vault.Tx, fingerprint string) (
 	return sealed, err
 }
 
+// selectSigningKey returns the sealed private key, and when it was last used; the zero time:
+// never. It returns ErrNotFound where there is no such key.
+func selectSigningKey(ctx context.Context, tx *vault.Tx, fingerprint string) (sealed []byte, used time.Time, err error) {
+	var at sql.NullInt64
+	err = tx.QueryRowContext(ctx, `SELECT private_key, used FROM ssh_keys WHERE fingerprint = ?`, fingerprint).Scan(&sealed, &at)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return nil, time.Time{}, ErrNotFound
+	case err != nil:
+		return nil, time.Time{}, err
+	case at.Valid:
+		used = time.UnixMilli(at.Int64)
+	}
+	return sealed, used, nil
+}
+
 // selectNodeSSHKey returns the fingerprint of a node's key, or "".
 func selectNodeSSHKey(ctx context.Context, tx *vault.Tx, name string) (string, error) {
 	var fingerprint string
@@ -157,7 +173,21 @@ func selectHostSSHKeys(ctx context.Context, tx *vault.Tx, hostKey string) ([]SSH
 
 // selectSSHKeyNodes returns the names of the nodes that use the key.
 func selectSSHKeyNodes(ctx context.Context, tx *vault.Tx, fingerprint string) ([]string, error) {
-	rows, err := tx.QueryContext(ctx, `SELECT node_name FROM beehive_ssh_keys WHERE fingerprint = ? ORDER BY node_name`, fingerprint)
+	return selectNames(ctx, tx, `SELECT node_name FROM beehive_ssh_keys WHERE fingerprint = ? ORDER BY node_name`, fingerprint)
+}
+
+// selectHostSSHKeyNodes returns the names of the nodes that use the key and have the host
+// key pinned.
+func selectHostSSHKeyNodes(ctx context.Context, tx *vault.Tx, fingerprint, hostKey string) ([]string, error) {
+	return selectNames(ctx, tx, `SELECT node_name
+	FROM beehive_ssh_keys
+	WHERE fingerprint = ? AND node_name IN (SELECT node_name FROM host_keys WHERE public_key = ?)
+	ORDER BY node_name`, fingerprint, hostKey)
+}
+
+// selectNames returns the rows of a query of one column of text.
+func selectNames(ctx context.Context, tx *vault.Tx, query string, args ...any) ([]string, error) {
+	rows, err := tx.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, err
 	}

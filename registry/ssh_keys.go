@@ -300,12 +300,7 @@ func (s *sealedSigner) unseal() (ssh.Signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer clear(private)
-	signer, err := ssh.ParsePrivateKey(private)
-	if err != nil {
-		return nil, fmt.Errorf("%w: SSH key %q is not a private key", ErrBadRow, s.fingerprint)
-	}
-	return signer, nil
+	return parseSigner(s.fingerprint, private)
 }
 
 // signWith signs by the algorithm, or with "" by the key's own.

@@ -30,11 +30,10 @@ func (r *Registry) Watch(ctx context.Context) iter.Seq2[Change, error] {
 	return func(yield func(Change, error) bool) {
 		fail := func(err error) { yield(Change{}, fmt.Errorf("watch nodes: %w", err)) }
 		revision, err := r.v.Revision(ctx)
-		if err != nil {
-			fail(err)
-			return
+		var before Snapshot
+		if err == nil {
+			before, err = r.Snapshot(ctx)
 		}
-		before, err := r.ListNodes(ctx)
 		if err != nil {
 			fail(err)
 			return
@@ -52,15 +51,15 @@ func (r *Registry) Watch(ctx context.Context) iter.Seq2[Change, error] {
 			if err == nil && now == revision {
 				continue
 			}
-			var after []Node
+			var after Snapshot
 			if err == nil {
-				after, err = r.ListNodes(ctx)
+				after, err = r.Snapshot(ctx)
 			}
 			if err != nil {
 				fail(err)
 				return
 			}
-			for c := range changesBetween(before, after) {
+			for c := range after.Since(before) {
 				if !yield(c, nil) {
 					return
 				}
@@ -82,30 +81,4 @@ func (c Change) clone() Change {
 		c.After = &n
 	}
 	return c
-}
-
-// changesBetween compares two lists, which are sorted by name.
-func changesBetween(before, after []Node) iter.Seq[Change] {
-	return func(yield func(Change) bool) {
-		for len(before)+len(after) > 0 {
-			var c Change
-			switch {
-			case len(after) == 0 || len(before) > 0 && before[0].Name < after[0].Name:
-				c = Change{Name: before[0].Name, Before: &before[0]}
-				before = before[1:]
-			case len(before) == 0 || after[0].Name < before[0].Name:
-				c = Change{Name: after[0].Name, After: &after[0]}
-				after = after[1:]
-			default:
-				c = Change{Name: after[0].Name, Before: &before[0], After: &after[0]}
-				before, after = before[1:], after[1:]
-				if sameNode(*c.Before, *c.After) {
-					continue
-				}
-			}
-			if !yield(c.clone()) {
-				return
-			}
-		}
-	}
 }

@@ -9,10 +9,10 @@ import (
 // TestWatchSharesNothing: when a caller modifies a change, neither the next comparison nor
 // another caller sees that.
 func TestWatchSharesNothing(t *testing.T) {
-	before := []Node{richNode()}
-	after := []Node{richNode().normalized()}
-	after[0].SSHUser = "other"
-	for c := range changesBetween(before, after) {
+	n, changed := richNode(), richNode().normalized()
+	changed.SSHUser = "other"
+	before, after := []*Node{&n}, []*Node{&changed}
+	for c := range (Snapshot{after}).Since(Snapshot{before}) {
 		for _, n := range []*Node{c.Before, c.After} {
 			n.Name = "changed"
 			n.Backends[0] = "changed"
@@ -21,11 +21,11 @@ func TestWatchSharesNothing(t *testing.T) {
 		}
 	}
 	want := richNode()
-	if diff := cmp.Diff(want, before[0]); diff != "" {
+	if diff := cmp.Diff(want, *before[0]); diff != "" {
 		t.Errorf("before (-want +got):\n%s", diff)
 	}
 	want.SSHUser = "other"
-	if diff := cmp.Diff(want, after[0]); diff != "" {
+	if diff := cmp.Diff(want, *after[0]); diff != "" {
 		t.Errorf("after (-want +got):\n%s", diff)
 	}
 }

@@ -10,7 +10,8 @@ import (
 // What a rotation copies from the old database. Its connection sees that database as "old".
 
 // notCopied are the tables that a transition writes itself.
-const notCopied = `'vault_meta', 'slots'`
+// Changes of nodes are for handles that are open, and no handle has the new database open.
+const notCopied = `'vault_meta', 'slots', 'node_changes'`
 
 // sealedColumn is a column with sealed values. Each is bound to the row's name.
 type sealedColumn struct {
@@ -45,6 +46,35 @@ func copyRows(ctx context.Context, tx *Tx, from sealer) error {
 	for _, c := range sealedColumns {
 		if err := resealColumn(ctx, tx, from, c); err != nil {
 			return fmt.Errorf("seal %s again: %w", c.table, err)
+		}
+	}
+	return nil
+}
+
+// withoutTriggers runs fill while the schema has no triggers: they note changes, and there is
+// nobody yet whom these would tell something. (Those of the content digest are the
+// connection's own, and stay.)
+func (tx *Tx) withoutTriggers(ctx context.Context, fill func() error) error {
+	const triggers = ` FROM main.sqlite_master WHERE type = 'trigger' ORDER BY rowid`
+	names, err := selectTexts(ctx, tx, `SELECT name`+triggers)
+	if err != nil {
+		return err
+	}
+	statements, err := selectTexts(ctx, tx, `SELECT sql`+triggers)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if _, err := tx.ExecContext(ctx, `DROP TRIGGER main.`+quoteName(name)); err != nil {
+			return err
+		}
+	}
+	if err := fill(); err != nil {
+		return err
+	}
+	for _, statement := range statements {
+		if _, err := tx.ExecContext(ctx, statement); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -10,6 +10,10 @@ type Revision struct {
 	data  int64 // SQLite's data_version, of one connection
 }
 
+// Continues reports whether b is a later revision of the same database: there was no
+// transition in between.
+func (a Revision) Continues(b Revision) bool { return a.epoch == b.epoch && a.data <= b.data }
+
 // Before reports whether a is the earlier revision.
 func (a Revision) Before(b Revision) bool {
 	return a.epoch < b.epoch || a.epoch == b.epoch && a.data < b.data

@@ -269,7 +269,11 @@ func (t *transition) announce(entries []entry) error {
 
 // fillAll writes what every new vault has, and calls fill for the rest.
 func (t *transition) fillAll(ctx context.Context, tx *Tx) error {
-	event, err := t.fill(ctx, tx)
+	var event Event
+	err := tx.withoutTriggers(ctx, func() (err error) {
+		event, err = t.fill(ctx, tx)
+		return err
+	})
 	if err != nil {
 		return err
 	}

@@ -41,6 +41,7 @@ type Vault struct {
 
 	mu             sync.Mutex // guards what follows
 	closed         bool
+	onClose        []func()
 	unsettled      error       // why nothing may change the vault
 	slotsSeen      os.FileInfo // of the slots file at the last comparison
 	anchorProgress anchorProgress
@@ -185,6 +186,14 @@ func (v *Vault) update(ctx context.Context, fn func(tx *Tx) error) error {
 	return nil
 }
 
+// OnClose makes Close call fn, when nobody uses the vault any more and before it wipes the
+// keys: for what a caller keeps in memory of the vault's secrets. fn must not call the Vault.
+func (v *Vault) OnClose(fn func()) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.onClose = append(v.onClose, fn)
+}
+
 // Close closes the vault and wipes its keys. It waits until every running View, Update and
 // rotation has ended. Calls that begin later, and a second Close, return [ErrClosed]. SQLite
 // checkpoints the write-ahead log when the last connection closes.
@@ -208,7 +217,11 @@ func (v *Vault) Close() error {
 	}
 	v.mu.Lock()
 	v.closed = true
+	forget := v.onClose
 	v.mu.Unlock()
+	for _, fn := range forget {
+		fn()
+	}
 	// SQLite's checkpoint at the last close has the database to itself. So closing without the
 	// write lock is safe, if another process holds it or if this one wrote nothing.
 	held := false

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rbee-keeper/rbee-vault/agent"
+	"github.com/rbee-keeper/rbee-vault/internal/unixsocket"
 	"github.com/rbee-keeper/rbee-vault/internal/wire"
 	"github.com/rbee-keeper/rbee-vault/registry"
 )
@@ -77,21 +78,25 @@ func (o *socketOptions) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&o.socket, "socket", "", "the agent's socket `PATH` (default $XDG_RUNTIME_DIR/rbee-vault/agent.sock)")
 }
 
-func (o socketOptions) path() (string, error) {
-	if o.socket != "" {
-		return filepath.Abs(o.socket)
+func (o socketOptions) path() (string, error) { return socketPath(o.socket, "agent.sock") }
+
+// socketPath is the path that the operator gave, or the one with this name in the directory
+// for the user's sockets.
+func socketPath(given, name string) (string, error) {
+	if given != "" {
+		return filepath.Abs(given)
 	}
 	dir := os.Getenv("XDG_RUNTIME_DIR")
 	if !filepath.IsAbs(dir) {
 		return "", usagef("$XDG_RUNTIME_DIR is not set, so --socket PATH is needed")
 	}
-	return filepath.Join(dir, "rbee-vault", "agent.sock"), nil
+	return filepath.Join(dir, "rbee-vault", name), nil
 }
 
 // listen returns the socket that the service manager passes, or makes one.
 func (o socketOptions) listen() (*net.UnixListener, error) {
 	if o.socket == "" {
-		if l, err := agent.Inherited(os.Getenv); l != nil || err != nil {
+		if l, err := unixsocket.Inherited(os.Getenv); l != nil || err != nil {
 			return l, err
 		}
 	}
@@ -99,7 +104,7 @@ func (o socketOptions) listen() (*net.UnixListener, error) {
 	if err != nil {
 		return nil, err
 	}
-	return agent.Listen(path)
+	return unixsocket.Listen(path)
 }
 
 type agentJSON struct {
@@ -144,9 +149,9 @@ func runAgent(ctx context.Context, a *app, o agentOptions) error {
 }
 
 // serveAgent serves until ctx ends, which is no error.
-func serveAgent(ctx context.Context, a *app, s *session, l *net.UnixListener, cfg agent.Config, unbound []string) error {
-	cfg.Registry = s.lend
-	err := s.lend(ctx, func(r *registry.Registry) error {
+func serveAgent(ctx context.Context, a *app, s *registry.Session, l *net.UnixListener, cfg agent.Config, unbound []string) error {
+	cfg.Registry = s.Use
+	err := s.Use(ctx, func(r *registry.Registry) error {
 		for _, name := range unbound {
 			k, err := findSSHKey(ctx, r, name)
 			if err != nil {

@@ -21,13 +21,13 @@ import (
 
 // hives is a vault without a keyring, and a runtime directory of its own.
 type hives struct {
-	t       *testing.T
+	t       testing.TB
 	env     []string
 	runtime string // $XDG_RUNTIME_DIR
 	home    string // where ~ is, without the vault's files in it
 }
 
-func newHives(t *testing.T) *hives {
+func newHives(t testing.TB) *hives {
 	t.Helper()
 	env, recovery := keylessVault(t)
 	h := &hives{t: t}
@@ -127,7 +127,7 @@ func TestAgent(t *testing.T) {
 	}
 	h.wantLogin(pinned, true)
 	h.wantLogin(stranger, false)
-	h.expect(exitExists, "another agent answers", "agent")
+	h.expect(exitExists, "another process answers", "agent")
 	var status agentStatusJSON
 	if err := json.Unmarshal([]byte(h.must("agent", "status", "--json")), &status); err != nil {
 		t.Fatal(err)
@@ -189,7 +189,7 @@ func TestAgentPassphrase(t *testing.T) {
 	}
 }
 
-func waitFor(t *testing.T, what string, is func() bool) {
+func waitFor(t testing.TB, what string, is func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); !is(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {

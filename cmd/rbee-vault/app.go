@@ -47,6 +47,7 @@ type app struct {
 	offers     []vault.Offer // the identities, once config has read them
 	stdinTaken string        // the flag or argument that reads standard input
 	passphrase []byte        // the passphrase in passphraseFile, once it was read
+	unattended bool          // the vault was opened, and no plugin asks when it is opened again
 }
 
 // run runs the command line and returns the exit code.
@@ -118,6 +119,7 @@ Begin with "rbee-vault init", then "rbee-vault node add".`,
 		newExec(a),
 		newSSH(a),
 		newAgent(a),
+		newServe(a),
 		newBackup(a),
 		newRestore(a),
 		newSlot(a),

@@ -62,7 +62,7 @@ func runAuditVerify(ctx context.Context, a *app, o auditVerifyOptions) error {
 	var theirs [][32]byte // the hashes of the backup's rows, from row 1 on
 	if o.against != "" {
 		var err error
-		if m, err = verifiedBackup(ctx, a, o.readOptions, o.against, true, func(row vault.AuditRow) { theirs = append(theirs, row.Hash) }); err != nil {
+		if m, _, err = verifiedBackup(ctx, a, o.readOptions, o.against, true, func(row vault.AuditRow) { theirs = append(theirs, row.Hash) }); err != nil {
 			return fmt.Errorf("could not check: %w", err)
 		}
 	}

@@ -45,8 +45,8 @@ It goes to every target: rbee-vault backup target add`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runBackup(cmd.Context(), a, o) },
 	}
 	o.register(cmd)
-	cmd.AddCommand(newBackupCreate(a), newBackupList(a), newBackupVerify(a), newBackupDrill(a), newBackupPrune(a),
-		newBackupStatus(a), newBackupRecipients(a), newBackupTimer(a))
+	cmd.AddCommand(newBackupCreate(a), newBackupList(a), newBackupVerify(a), newBackupTarget(a), newBackupDrill(a),
+		newBackupPrune(a), newBackupStatus(a), newBackupRecipients(a), newBackupTimer(a))
 	return cmd
 }
 

@@ -33,14 +33,15 @@ func (o *drillOptions) register(cmd *cobra.Command) {
 func newBackupDrill(a *app) *cobra.Command {
 	var o drillOptions
 	cmd := &cobra.Command{
-		Use:   "drill [SEQUENCE|COPY|FILE]",
+		Use:   "drill [SEQUENCE|COPY|BACKUP]",
 		Short: "Try a restore out, and keep a signed receipt",
 		Long: `Restore a backup into a throwaway vault beside the database, open it, check everything in
 it, and compare it with what the vault recorded when the backup was made; with the vault
 itself too, if nothing has changed since. The throwaway vault is encrypted under a key
 that is kept nowhere, and is removed. Nothing else changes.
 
-It is the newest backup, or one by its number or copy in "backup list", or any FILE. It
+It is the newest backup, or one by its number or copy in "backup list", or any BACKUP that
+"restore" takes. It
 opens with --identity, or with --sheet by what you type from paper: a mistake is pointed
 at. The vault signs a receipt, and "status", "doctor" and "backup list" tell it.`,
 		Example: `  rbee-vault backup drill --sheet
@@ -103,7 +104,8 @@ func runBackupDrill(ctx context.Context, a *app, o drillOptions, name string) er
 		return err
 	}
 	defer v.Close()
-	sequence, r, err := a.openDrilled(ctx, v, name)
+	o.vault = v
+	sequence, r, err := o.open(ctx, a, name)
 	if err != nil {
 		return err
 	}
@@ -160,14 +162,14 @@ func openBeside(ctx context.Context, cfg vault.Config, identities []age.Identity
 	return v, err
 }
 
-// openDrilled opens the backup that the operator named: one that the vault recorded, or a file.
-// sequence is 0 for a file.
-func (a *app) openDrilled(ctx context.Context, v *vault.Vault, name string) (sequence int64, r io.ReadCloser, err error) {
-	records, err := backup.List(ctx, v)
+// open opens the backup that the operator named: one that the vault recorded, or any that a
+// restore takes, for which sequence is 0.
+func (o drillOptions) open(ctx context.Context, a *app, name string) (sequence int64, r io.ReadCloser, err error) {
+	records, err := backup.List(ctx, o.vault)
 	if err != nil {
 		return 0, nil, err
 	}
-	record := backup.Newest(records)
+	record := backup.NewestRecord(records)
 	if name == "" && record == nil {
 		return 0, nil, withHint(fmt.Errorf("%w: there is no backup yet", vault.ErrInvalid), "Make one: rbee-vault backup")
 	}
@@ -175,10 +177,10 @@ func (a *app) openDrilled(ctx context.Context, v *vault.Vault, name string) (seq
 		record = namedRecord(records, name)
 	}
 	if record == nil {
-		r, err = a.openBackup(ctx, name)
+		r, err = o.openBackup(ctx, a, name)
 		return 0, r, err
 	}
-	r, err = record.Open(ctx, v)
+	r, err = record.Open(ctx, o.vault)
 	return record.Sequence, r, withHint(err, "Try another backup out (`rbee-vault backup list` lists them), or make a new one: rbee-vault backup")
 }
 

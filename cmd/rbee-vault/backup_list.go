@@ -21,7 +21,7 @@ type backupListOptions struct {
 
 func (o *backupListOptions) register(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&o.check, "check", false, "read the files and compare their hashes, not only their sizes")
-	cmd.Flags().StringVar(&o.target, "target", "", "list what is in this target: its `NAME`")
+	cmd.Flags().StringVar(&o.target, "target", "", "list what is in this target: its `NAME`, or its address, to read it by the credential in the environment")
 }
 
 func newBackupList(a *app) *cobra.Command {
@@ -146,7 +146,11 @@ func newFoundJSON(f backup.Found) foundJSON {
 func runTargetList(ctx context.Context, a *app, target string) error {
 	var found []backup.Found
 	err := a.withVault(ctx, func(v *vault.Vault) (err error) {
-		found, err = backup.Inventory(ctx, v, target)
+		name, store, err := chooseTarget(ctx, v, target)
+		if err != nil {
+			return err
+		}
+		found, err = backup.Inventory(ctx, v, name, store)
 		return err
 	})
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -27,7 +28,7 @@ func (o *pruneOptions) register(cmd *cobra.Command) {
 	f.IntVar(&o.keep.Weekly, "keep-weekly", 0, "keep the newest of each of the last `N` weeks that have one")
 	f.IntVar(&o.keep.Monthly, "keep-monthly", 0, "keep the newest of each of the last `N` months that have one")
 	f.StringVar(&o.within, "keep-within", "", "keep all that are at most this `AGE` older than the newest, such as 30d")
-	f.StringVar(&o.target, "target", "", "prune only this target: its `NAME` (default: every target and directory)")
+	f.StringVar(&o.target, "target", "", "prune only this target: its `NAME`, or its address, to prune it by the credential in the environment (default: every target and directory)")
 	f.BoolVar(&o.dryRun, "dry-run", false, "show what would be removed, and remove nothing")
 }
 
@@ -76,7 +77,7 @@ func newPrunedJSON(p backup.Pruned) prunedJSON {
 }
 
 func runBackupPrune(ctx context.Context, a *app, o pruneOptions) (err error) {
-	opts := backup.PruneOptions{Keep: o.keep, Target: o.target}
+	opts := backup.PruneOptions{Keep: o.keep}
 	if o.within != "" {
 		if opts.Within, err = registry.ParseAge(o.within); err != nil {
 			return fmt.Errorf("--keep-within: %w", err)
@@ -86,6 +87,10 @@ func runBackupPrune(ctx context.Context, a *app, o pruneOptions) (err error) {
 		return usagef("which backups are to be kept? For example: --keep-last 30")
 	}
 	return a.withVault(ctx, func(v *vault.Vault) error {
+		var err error
+		if opts.Target, opts.Store, err = chooseTarget(ctx, v, o.target); err != nil {
+			return err
+		}
 		plan, err := backup.PlanPrune(ctx, v, opts)
 		if err != nil {
 			return err
@@ -118,6 +123,26 @@ func runBackupPrune(ctx context.Context, a *app, o pruneOptions) (err error) {
 		}
 		return err
 	})
+}
+
+// chooseTarget finds the target that the operator named. By a bucket's address it is opened with
+// the credential that this machine finds, in place of the vault's, which may only write.
+func chooseTarget(ctx context.Context, v *vault.Vault, arg string) (name string, store backup.Store, err error) {
+	if !isBucketURL(arg) {
+		return arg, nil, nil
+	}
+	targets, err := backup.Targets(ctx, v)
+	if err != nil {
+		return "", nil, err
+	}
+	for _, t := range targets {
+		if strings.TrimRight(t.URL, "/") == strings.TrimRight(arg, "/") {
+			t.Profile, t.AccessKey = "", ""
+			store, err = backup.OpenStore(ctx, t)
+			return t.Name, store, err
+		}
+	}
+	return "", nil, fmt.Errorf("%w: no target of the vault has the address %q", registry.ErrNotFound, arg)
 }
 
 // showPruned prints what is to become of copies, or what became of them.

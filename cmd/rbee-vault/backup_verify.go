@@ -4,24 +4,29 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 
 	"filippo.io/age"
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"github.com/rbee-keeper/rbee-vault/backup"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
+// backupArgument explains the argument of the commands that read a backup.
+const backupArgument = `BACKUP is a file or '-', an object of one of the vault's targets (NAME/OBJECT), or NAME for the
+newest one there. Without the vault it is s3://BUCKET/PREFIX, or s3://BUCKET/PREFIX/OBJECT; the
+credential is the machine's own, as the AWS tools find it. ?versionId=ID after an object
+chooses a version of it.`
+
 func newBackupVerify(a *app) *cobra.Command {
 	var o readOptions
 	cmd := &cobra.Command{
-		Use:   "verify FILE",
+		Use:   "verify BACKUP",
 		Short: "Check a backup as a restore does, without writing anything",
 		Long: `Check a whole backup: encryption, signature, signer, checksums, counts, and the hash
-chain of the audit log. FILE may be '-'. The backup opens with --identity.
+chain of the audit log. The backup opens with --identity.
+
+` + backupArgument + `
 
 It is trusted if the vault in place has recorded it, or if --signer names its signer.`,
 		Args: cobra.ExactArgs(1),
@@ -34,6 +39,7 @@ It is trusted if the vault in place has recorded it, or if --signer names its si
 type verifiedJSON struct {
 	Manifest backup.Manifest `json:"manifest"`
 	Signer   string          `json:"signer"`
+	Source   string          `json:"source"`
 }
 
 func runBackupVerify(ctx context.Context, a *app, o readOptions, file string) error {
@@ -65,35 +71,35 @@ func (a *app) recordVerified(ctx context.Context, sums string) {
 
 // verifyBackup verifies a backup, and prints what it holds.
 func verifyBackup(ctx context.Context, a *app, o readOptions, file string, askVault bool) error {
-	m, err := verifiedBackup(ctx, a, o, file, askVault, nil)
+	m, source, err := verifiedBackup(ctx, a, o, file, askVault, nil)
 	if err != nil {
 		return err
 	}
 	if a.json {
-		return a.ui.object(verifiedJSON{m, m.SignerFingerprint()})
+		return a.ui.object(verifiedJSON{m, m.SignerFingerprint(), source})
 	}
 	a.ui.printf("ok: backup %d of vault %s, %s: %s\n", m.Sequence, m.VaultID, m.Created, countsText(m.Counts))
 	return nil
 }
 
-// verifiedBackup verifies a backup and returns its manifest. For askVault see build.
+// verifiedBackup verifies a backup and returns its manifest, and where it is. For askVault see build.
 // auditRow, if not nil, is called with each row of the audit log in the backup.
-func verifiedBackup(ctx context.Context, a *app, o readOptions, file string, askVault bool, auditRow func(vault.AuditRow)) (backup.Manifest, error) {
+func verifiedBackup(ctx context.Context, a *app, o readOptions, file string, askVault bool, auditRow func(vault.AuditRow)) (m backup.Manifest, source string, err error) {
 	cfg, err := a.config(ctx)
 	if err != nil {
-		return backup.Manifest{}, err
+		return m, "", err
 	}
 	if err := needIdentities(cfg.Identities); err != nil {
-		return backup.Manifest{}, err
+		return m, "", err
 	}
-	r, err := a.openBackup(ctx, file)
+	r, err := o.openBackup(ctx, a, file)
 	if err != nil {
-		return backup.Manifest{}, err
+		return m, "", err
 	}
 	defer r.Close()
 	opts, err := o.build(ctx, a, cfg, askVault)
 	if err != nil {
-		return backup.Manifest{}, err
+		return m, r.source, err
 	}
 	opts.AuditRow = auditRow
 	if trust := opts.Trust; o.seen != nil {
@@ -102,17 +108,21 @@ func verifiedBackup(ctx context.Context, a *app, o readOptions, file string, ask
 			return trust(ctx, c)
 		}
 	}
-	return backup.Verify(ctx, r, opts)
+	m, err = backup.Verify(ctx, r, opts)
+	return m, r.source, err
 }
 
 // readOptions are the flags of every command that reads a backup.
 type readOptions struct {
+	storeOptions
 	signers         []string
 	acceptSuccessor bool
+	vault           *vault.Vault       // the one in place, if it is open; nil: it is opened where it is needed
 	seen            func(backup.Claim) // is told what the backup claims, before it is trusted; nil: nobody
 }
 
 func (o *readOptions) register(cmd *cobra.Command) {
+	o.storeOptions.register(cmd)
 	cmd.Flags().StringArrayVar(&o.signers, "signer", nil, "trust a backup whose signer has this `FINGERPRINT` (SHA256:... from the sheet, or the file of the sheet); repeatable")
 	cmd.Flags().BoolVar(&o.acceptSuccessor, "accept-successor", false, "also trust a signer that the one given certified, directly or through others")
 }
@@ -195,20 +205,6 @@ func needIdentities(identities []age.Identity) error {
 	}
 	return withHint(fmt.Errorf("%w: a backup opens with an identity only", vault.ErrNoUnlockMethod),
 		"Give the recovery identity or a recipient's: --identity FILE. A passphrase opens the vault that was backed up, not the backup.")
-}
-
-// openBackup opens the file, or standard input. A pipe is read to its end first, so that
-// the vault in place is not locked while the data comes in.
-func (a *app) openBackup(ctx context.Context, file string) (io.ReadCloser, error) {
-	if f, ok := a.stdin.(*os.File); ok && file == "-" && term.IsTerminal(int(f.Fd())) {
-		return nil, fmt.Errorf("%w: standard input is a terminal, not a backup", vault.ErrInvalid)
-	}
-	in, err := a.openArgument(ctx, file, "the backup")
-	if err != nil || in.regular {
-		return in, err
-	}
-	defer in.Close()
-	return spool(in)
 }
 
 func countsText(c backup.Counts) string {

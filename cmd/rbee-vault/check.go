@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -28,7 +27,7 @@ attacker on the network can be. A key that changed is never accepted here.
 
 --discover also asks each machine what it has, and stores its backends and devices.
 --watch checks again and again, prints only changes after the first time, and ends with
-Ctrl-C (exit 130). It keeps the vault open, so a rotation has to wait for it.
+Ctrl-C (exit 130). A rotation by another process does not have to wait for its end.
 
 The exit code is 3 if a node is not online, or could not be asked what it has.`,
 		Example: `  rbee-vault check
@@ -44,13 +43,12 @@ The exit code is 3 if a node is not online, or could not be asked what it has.`,
 
 type checkOptions struct {
 	selectOptions
-	timeout   time.Duration
-	discover  bool
-	watch     bool
-	interval  time.Duration
-	noSave    bool
-	pins      []string // fingerprints that may be pinned at first contact
-	acceptNew bool
+	contactOptions
+	timeout  time.Duration
+	discover bool
+	watch    bool
+	interval time.Duration
+	noSave   bool
 
 	given func(flag string) bool // reports whether a flag was given
 }
@@ -64,15 +62,12 @@ func (o *checkOptions) register(cmd *cobra.Command) {
 	f.BoolVar(&o.watch, "watch", false, "check again and again until Ctrl-C, and print changes")
 	f.DurationVar(&o.interval, "interval", 30*time.Second, "time between two checks of --watch")
 	f.BoolVar(&o.noSave, "no-save", false, "store nothing in the registry, and pin no key")
-	f.StringArrayVar(&o.pins, "pin", nil, "at first contact, pin the host key with this `FINGERPRINT`; repeatable")
-	f.BoolVar(&o.acceptNew, "accept-new", false, "at first contact, pin any host key without a comparison")
+	o.contactOptions.register(cmd)
 }
 
 func (o checkOptions) check() error {
-	for _, fingerprint := range o.pins {
-		if _, err := checkFingerprint(fingerprint); err != nil {
-			return fmt.Errorf("--pin: %w", err)
-		}
+	if err := o.contactOptions.check(); err != nil {
+		return err
 	}
 	switch {
 	case o.timeout <= 0:
@@ -95,8 +90,12 @@ func runCheck(ctx context.Context, a *app, o checkOptions, args []string) error 
 	if err != nil {
 		return err
 	}
-	return a.withRegistry(ctx, func(r *registry.Registry) error {
-		nodes, err := selection.nodes(ctx, a, r)
+	return a.withSession(ctx, func(s *registry.Session) error {
+		var nodes []registry.Node
+		err := s.Use(ctx, func(r *registry.Registry) (err error) {
+			nodes, err = selection.nodes(ctx, a, r)
+			return err
+		})
 		if err != nil {
 			return err
 		}
@@ -106,7 +105,7 @@ func runCheck(ctx context.Context, a *app, o checkOptions, args []string) error 
 			}
 			return nil
 		}
-		c := newChecker(a, o, r, &hive.Dialer{Registry: r, Timeout: o.timeout}, nodes)
+		c := newChecker(a, o, sessionStore{s}, &sessionDialer{session: s, timeout: o.timeout}, nodes)
 		if o.watch {
 			return c.watch(ctx)
 		}

@@ -34,12 +34,22 @@ type checkStore interface {
 
 var _ checkStore = (*registry.Registry)(nil)
 
+// nodeDialer connects to nodes by their names.
+type nodeDialer interface {
+	DialProbe(ctx context.Context, name string) (*hive.Conn, hive.Result, error)
+}
+
+var (
+	_ nodeDialer = (*hive.Dialer)(nil)
+	_ nodeDialer = (*sessionDialer)(nil)
+)
+
 // checker checks nodes, one round after the other.
 type checker struct {
 	app    *app
 	opts   checkOptions
 	store  checkStore
-	dialer *hive.Dialer
+	dialer nodeDialer
 
 	names    []string                   // of the nodes
 	statuses map[string]registry.Status // that the nodes have
@@ -47,7 +57,7 @@ type checker struct {
 	asked    map[string]bool            // nodes whose first contact was decided
 }
 
-func newChecker(a *app, o checkOptions, store checkStore, d *hive.Dialer, nodes []registry.Node) *checker {
+func newChecker(a *app, o checkOptions, store checkStore, d nodeDialer, nodes []registry.Node) *checker {
 	c := &checker{
 		app: a, opts: o, store: store, dialer: d,
 		statuses: map[string]registry.Status{}, last: map[string]checked{}, asked: map[string]bool{},
@@ -271,7 +281,7 @@ func (c *checker) meet(ctx context.Context, results []checked) (met []string, er
 			continue
 		}
 		c.asked[r.At] = true
-		yes, err := c.accept(ctx, r)
+		yes, err := c.opts.accept(ctx, c.app, r.Node, r.At, r.Key)
 		if err != nil {
 			return nil, err
 		}
@@ -290,31 +300,6 @@ func (c *checker) meet(ctx context.Context, results []checked) (met []string, er
 		c.app.ui.info("%s: %s %s is pinned", name, accepted[name][0].Type(), ssh.FingerprintSHA256(accepted[name][0]))
 	}
 	return met, nil
-}
-
-// accept decides about the host key of a first contact. --yes does not answer the
-// question: nothing vouches for the key.
-func (c *checker) accept(ctx context.Context, r checked) (bool, error) {
-	fingerprint := ssh.FingerprintSHA256(r.Key)
-	switch {
-	case c.opts.acceptNew:
-		return true, nil
-	case len(c.opts.pins) > 0:
-		return slices.Contains(c.opts.pins, fingerprint), nil
-	case !c.app.interactive() || c.app.json:
-		return false, nil
-	}
-	way := ""
-	if r.At != r.Node {
-		way = ", on the way to " + r.Node
-	}
-	c.app.ui.say(`
-First contact with %s%s. It presents this host key, for which nothing vouches yet:
-
-    %s %s
-
-On the machine itself: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub`, r.At, way, r.Key.Type(), fingerprint)
-	return c.app.ui.askYes(ctx, "Is it the same key, and shall it be pinned?")
 }
 
 // save stores what the round showed, in one transaction for all states.

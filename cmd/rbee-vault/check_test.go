@@ -10,7 +10,8 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"strconv"
+	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -34,30 +35,35 @@ func (b *batches) UpdateStates(ctx context.Context, states []registry.State) (re
 	return b.Registry.UpdateStates(ctx, states)
 }
 
-// TestCheckHundredNodes: one check finds a hundred nodes behind four servers online, pins
-// their keys, and stores all states in one batch.
+// TestCheckHundredNodes: one check finds a hundred nodes, each at an address of its own of ten
+// servers, online, pins their keys, and stores all states in one batch. No
+// connection and no goroutine is left behind.
 func TestCheckHundredNodes(t *testing.T) {
 	store := &batches{Registry: registry.New(vaulttest.New(t))}
 	key, err := store.GenerateSSHKey(t.Context(), "ed25519", "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var servers []sshdtest.Server
-	for range 4 {
-		servers = append(servers, sshdtest.Start(t, key.PublicKey))
+	const count, servers = 100, 10 // an sshd listens at 16 addresses at most
+	port := freePort(t)
+	var hosts []string // addresses that nothing else listens at
+	for i := range count {
+		hosts = append(hosts, fmt.Sprintf("127.1.0.%d", i+1))
 	}
-	const count = 100
+	var s sshdtest.Server
+	for listen := range slices.Chunk(hosts, count/servers) {
+		options := []string{"MaxStartups 200"}
+		for _, host := range listen {
+			options = append(options, fmt.Sprintf("ListenAddress %s:%d", host, port))
+		}
+		s = sshdtest.Start(t, key.PublicKey, options...)
+	}
 	var names []string
 	for i := range count {
-		s := servers[i%len(servers)]
-		port, err := strconv.ParseUint(s.Port, 10, 16)
-		if err != nil {
-			t.Fatal(err)
-		}
 		name := fmt.Sprintf("hive-%03d", i)
 		names = append(names, name)
 		err = store.CreateNode(t.Context(), registry.Node{
-			Name: name, SSHHost: s.Host, SSHPort: uint16(port), SSHUser: s.User,
+			Name: name, SSHHost: hosts[i], SSHPort: port, SSHUser: s.User,
 			GitRepoURL: "https://example.org/rbee.git", GitBranch: "main", InstallPath: "/opt/rbee",
 		})
 		if err != nil {
@@ -74,11 +80,15 @@ func TestCheckHundredNodes(t *testing.T) {
 	var out, errs bytes.Buffer
 	a := &app{json: true, noInput: true}
 	a.ui = newUI(t.Context(), a, &out, &errs)
-	o := checkOptions{timeout: time.Minute, acceptNew: true}
+	o := checkOptions{timeout: time.Minute, contactOptions: contactOptions{acceptNew: true}}
 	c := newChecker(a, o, store, &hive.Dialer{Registry: store.Registry, Timeout: o.timeout}, nodes)
+	before, goroutines := openFiles(t), runtime.NumGoroutine()
 	if err := c.once(t.Context()); err != nil {
 		t.Errorf("%v\n%s", err, errs.String())
 	}
+	waitFor(t, "connections to end", func() bool {
+		return openFiles(t) <= before+16 && runtime.NumGoroutine() <= goroutines+16 // the database
+	})
 	if err := a.ui.flush(); err != nil {
 		t.Fatal(err)
 	}
@@ -104,6 +114,26 @@ func TestCheckHundredNodes(t *testing.T) {
 			t.Errorf("%s: %s, %s", n.Name, n.Status, n.LastConnected)
 		}
 	}
+}
+
+// freePort returns a port that nobody listens on.
+func freePort(t *testing.T) uint16 {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return uint16(l.Addr().(*net.TCPAddr).Port)
+}
+
+// openFiles returns how many descriptors the process has.
+func openFiles(t *testing.T) int {
+	list, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Error(err)
+	}
+	return len(list)
 }
 
 // checkFleet makes a vault with nodes for the servers. They use one key.

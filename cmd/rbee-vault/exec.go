@@ -68,19 +68,23 @@ func runExec(ctx context.Context, a *app, o execOptions, args []string, dash int
 		return err
 	}
 	command := strings.Join(args[dash:], " ")
-	return a.withRegistry(ctx, func(r *registry.Registry) error {
-		names, err := selection.names(ctx, a, r)
+	return a.withSession(ctx, func(s *registry.Session) error {
+		var names []string
+		err := s.Use(ctx, func(r *registry.Registry) (err error) {
+			names, err = selection.names(ctx, a, r)
+			return err
+		})
 		if err != nil {
 			return err
 		}
-		d := &hive.Dialer{Registry: r, Timeout: o.loginTimeout}
+		d := &sessionDialer{session: s, timeout: o.loginTimeout}
 		return execAll(ctx, a, d, o, names, command)
 	})
 }
 
 // execAll runs the command on the nodes, some at a time. One that fails does not keep it
 // from the others.
-func execAll(ctx context.Context, a *app, d *hive.Dialer, o execOptions, names []string, command string) error {
+func execAll(ctx context.Context, a *app, d nodeDialer, o execOptions, names []string, command string) error {
 	out := &nodeOutput{ui: a.ui, json: a.json}
 	for _, name := range names {
 		out.width = max(out.width, len(name))
@@ -113,7 +117,7 @@ type execution struct {
 	err      error
 }
 
-func execOne(ctx context.Context, d *hive.Dialer, o execOptions, out *nodeOutput, name, command string) execution {
+func execOne(ctx context.Context, d nodeDialer, o execOptions, out *nodeOutput, name, command string) execution {
 	e := execution{node: name, stdout: out.writer(name, false), stderr: out.writer(name, true)}
 	conn, result, err := d.DialProbe(ctx, name)
 	if err == nil {

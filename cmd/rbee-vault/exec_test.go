@@ -65,7 +65,7 @@ func TestExec(t *testing.T) {
 	}
 }
 
-func fingerprintOf(t *testing.T, public string) string {
+func fingerprintOf(t testing.TB, public string) string {
 	t.Helper()
 	out, err := exec.Command("ssh-keygen", "-lf", public).Output()
 	if err != nil {

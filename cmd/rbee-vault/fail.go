@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"io/fs"
 
-	"github.com/rbee-keeper/rbee-vault/agent"
 	"github.com/rbee-keeper/rbee-vault/backup"
 	"github.com/rbee-keeper/rbee-vault/hive"
+	"github.com/rbee-keeper/rbee-vault/internal/unixsocket"
 	"github.com/rbee-keeper/rbee-vault/keyring"
 	"github.com/rbee-keeper/rbee-vault/registry"
 	"github.com/rbee-keeper/rbee-vault/vault"
@@ -60,8 +60,13 @@ var failures = []failure{
 	{errNeedsFlag, exitUsage, "needs_flag", ""},
 	{errPartial, exitPartial, "partial", ""},
 	{errFindings, exitPartial, "findings", ""},
-	{backup.ErrPartial, exitPartial, "partial", "The copies that were written are good. The next backup tries every target again."},
+	{backup.ErrPartial, exitPartial, "partial", "The copies that were written are good. What a target lacks: rbee-vault backup target check NAME. The next backup tries every target again."},
 	{backup.ErrNotRecorded, exitPartial, "not_recorded", "The backup is good, but `rbee-vault backup list` does not list it."},
+	{backup.ErrUnreachable, exitError, "unreachable", "Is the network up, and is the endpoint right? Try again later: rbee-vault backup target check NAME"},
+	{backup.ErrDenied, exitError, "store_denied", "Give the target a credential that may write there, or correct the machine's AWS configuration. To change a target, remove it and add it again."},
+	{backup.ErrUnsupported, exitInvalid, "unsupported", ""},
+	{backup.ErrStoreFull, exitError, "store_full", ""},
+	{backup.ErrLocked, exitInvalid, "object_locked", "It can be deleted when its lock has ended."},
 	{vault.ErrUnknownOutcome, exitError, "unknown_outcome", "Check whether the change was made before you try again: rbee-vault audit list"},
 	{vault.ErrNewer, exitNewer, "newer_version", "Install the rbee-vault that wrote it, or a later one."},
 	{vault.ErrUnvouched, exitUntrusted, "unvouched", "Compare the fingerprint with your sheet. If it is the same, give it: --signer SHA256:..., or --signer and the sheet's file"},
@@ -86,7 +91,7 @@ var failures = []failure{
 	{backup.ErrExists, exitExists, "exists", "Choose another name: a backup never replaces a file."},
 	{registry.ErrExists, exitExists, "exists", ""},
 	{vault.ErrNoVault, exitNoVault, "no_vault", "Create a vault: rbee-vault init. Or restore a backup: rbee-vault restore FILE"},
-	{agent.ErrInUse, exitExists, "agent_in_use", "One agent is enough. To look at it: rbee-vault agent status. For a second one: --socket PATH"},
+	{unixsocket.ErrInUse, exitExists, "agent_in_use", "One agent is enough. To look at it: rbee-vault agent status. For a second one: --socket PATH"},
 	{vault.ErrLocked, exitLocked, "locked", "Wait until the other process is done, or wait longer for it: --wait 1m"},
 	{vault.ErrAlreadyOpen, exitLocked, "already_open", "The file belongs to the vault that this command has open. Choose another file."},
 	{vault.ErrUnsettled, exitError, "unsettled", "Free disk space or fix the directory's permissions, and try again."},
@@ -149,6 +154,9 @@ func classify(err error) failure {
 	}
 	return failure{err, exitError, "error", hint(err, "")}
 }
+
+// failureHint returns the next step after an error that is only a part of what failed.
+func failureHint(err error) string { return classify(err).hint }
 
 // exitStatus is that of a program which ran in place of the command, and has said itself
 // what failed. It is not 0.

@@ -147,3 +147,28 @@ func TestSystemdAgent(t *testing.T) {
 	// The scale goes from 0 (no rights) to 100; much of it is only for the system's manager.
 	analyze("--user", "security", "--offline=true", "--threshold=61", files[1])
 }
+
+// TestServeUnits: systemd finds no error in the units of the HTTP interface, and they give it
+// few rights.
+func TestServeUnits(t *testing.T) {
+	dir := t.TempDir()
+	var files []string
+	for _, name := range []string{"rbee-vault-serve.socket", "rbee-vault-serve.service"} {
+		data, err := os.ReadFile(filepath.Join(filepath.Dir(unit), name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		data = bytes.Replace(data, []byte("ExecStart=/usr/local/bin/rbee-vault --no-input serve"), []byte("ExecStart=/bin/true"), 1)
+		files = append(files, filepath.Join(dir, name))
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if out, err := exec.Command("systemd-analyze", append([]string{"verify"}, files...)...).CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("verify: %v: %s", err, out)
+	}
+	// The scale goes from 0 (no rights) to 100.
+	if out, err := exec.Command("systemd-analyze", "security", "--offline=true", "--threshold=20", files[1]).CombinedOutput(); err != nil {
+		t.Errorf("security: %v: %s", err, out)
+	}
+}

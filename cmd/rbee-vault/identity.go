@@ -89,7 +89,13 @@ const maxPassphrase = 1024
 
 // readPassphrase reads a passphrase from a file that has one line. The caller wipes it.
 func (a *app) readPassphrase(ctx context.Context, source string) ([]byte, error) {
-	r, err := a.openSecret(ctx, source, "--passphrase-file -")
+	return a.readLine(ctx, source, "--passphrase-file", "a passphrase file")
+}
+
+// readLine reads a secret from a file that has one line. flag and what name it in errors.
+// The caller wipes it.
+func (a *app) readLine(ctx context.Context, source, flag, what string) ([]byte, error) {
+	r, err := a.openSecret(ctx, source, flag+" -")
 	if err != nil {
 		return nil, err
 	}
@@ -97,14 +103,14 @@ func (a *app) readPassphrase(ctx context.Context, source string) ([]byte, error)
 	data, err := io.ReadAll(io.LimitReader(r, maxPassphrase+2))
 	if err != nil {
 		clear(data)
-		return nil, fmt.Errorf("read passphrase: %w", err)
+		return nil, fmt.Errorf("read %s: %w", what, err)
 	}
-	passphrase := bytes.TrimSuffix(bytes.TrimSuffix(data, []byte("\n")), []byte("\r"))
-	if len(passphrase) == 0 || len(passphrase) > maxPassphrase || bytes.ContainsRune(passphrase, '\n') {
+	line := bytes.TrimSuffix(bytes.TrimSuffix(data, []byte("\n")), []byte("\r"))
+	if len(line) == 0 || len(line) > maxPassphrase || bytes.ContainsRune(line, '\n') {
 		clear(data)
-		return nil, fmt.Errorf("%w: a passphrase file holds one line of 1 to %d bytes", vault.ErrInvalid, maxPassphrase)
+		return nil, fmt.Errorf("%w: %s holds one line of 1 to %d bytes", vault.ErrInvalid, what, maxPassphrase)
 	}
-	return passphrase, nil
+	return line, nil
 }
 
 // askPassphrase is the [identity.PassphraseFunc] of the command: it reads
@@ -151,13 +157,13 @@ func (a *app) plugins() *plugin.ClientUI {
 		// An identity keeps this, and may be used again when nobody is to be asked.
 		request, confirm := ui.RequestValue, ui.Confirm
 		ui.RequestValue = func(name, prompt string, secret bool) (string, error) {
-			if a.noInput {
+			if a.unattended {
 				return "", errNeedsFlag
 			}
 			return request(name, prompt, secret)
 		}
 		ui.Confirm = func(name, prompt, yes, no string) (bool, error) {
-			if a.noInput {
+			if a.unattended {
 				return false, errNeedsFlag
 			}
 			return confirm(name, prompt, yes, no)

@@ -20,7 +20,7 @@ import (
 
 // process is a running command.
 type process struct {
-	t      *testing.T
+	t      testing.TB
 	cmd    *exec.Cmd
 	stderr bytes.Buffer
 	done   chan struct{}
@@ -28,7 +28,7 @@ type process struct {
 
 // startProcess starts the command with these ends of pipes as its standard input and
 // output; nil for none.
-func startProcess(t *testing.T, env []string, stdin, stdout *os.File, args ...string) *process {
+func startProcess(t testing.TB, env []string, stdin, stdout *os.File, args ...string) *process {
 	t.Helper()
 	p := &process{t: t, cmd: exec.Command("rbee-vault", args...), done: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), env...)

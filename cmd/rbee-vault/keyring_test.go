@@ -12,7 +12,7 @@ import (
 )
 
 // command runs rbee-vault with --no-input and returns its exit code and output.
-func command(t *testing.T, env []string, args ...string) (code int, stdout, stderr string) {
+func command(t testing.TB, env []string, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	exe, err := exec.LookPath("rbee-vault")
 	if err != nil {

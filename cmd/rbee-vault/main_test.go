@@ -84,6 +84,7 @@ func runScripts(t *testing.T, dir string, env []string) {
 			"flip":      flip,
 			"substdout": substdout,
 			"sshd":      startSSHD,
+			"s3":        s3Server,
 		},
 	})
 }

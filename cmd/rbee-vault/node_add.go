@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/crypto/ssh"
 
 	"github.com/rbee-keeper/rbee-vault/registry"
 )
@@ -13,11 +14,13 @@ import (
 type nodeAddOptions struct {
 	nodeOptions
 	keyOptions
+	proveOptions
 }
 
 func (o *nodeAddOptions) register(cmd *cobra.Command) {
 	o.nodeOptions.register(cmd)
 	o.keyOptions.register(cmd)
+	o.proveOptions.register(cmd)
 }
 
 // keyOptions are the flags that give a new node an SSH key of the vault.
@@ -39,11 +42,20 @@ func (o *keyOptions) register(cmd *cobra.Command) {
 func newNodeAdd(a *app) *cobra.Command {
 	var o nodeAddOptions
 	cmd := &cobra.Command{
-		Use:     "add NAME",
-		Short:   "Add a node",
-		Example: `  rbee-vault node add hive-01 --ssh-host hive-01.example.org --ssh-user ops --git-repo https://example.org/rbee.git --install-path /opt/rbee --backend cuda=2`,
-		Args:    cobra.ExactArgs(1),
-		RunE:    func(cmd *cobra.Command, args []string) error { return runNodeAdd(cmd.Context(), a, o, args[0]) },
+		Use:   "add NAME",
+		Short: "Add a node",
+		Long: `Add a node. With --check it is logged in to first, by the key that it will use, and added
+only if it is online. With --install it is logged in to by the access that you have now (the
+private key that --ssh-key names, your own SSH agent, or with --password a password); then
+it is added, and its key of the vault is put into authorized_keys there.
+
+At first contact the fingerprint of its host key is shown, and you are asked whether to pin
+it. Without a terminal, --pin names the fingerprint to accept; --accept-new trusts whatever
+answers first, which an attacker on the network can be.`,
+		Example: `  rbee-vault node add hive-01 --ssh-host hive-01.example.org --ssh-user ops --git-repo https://example.org/rbee.git --install-path /opt/rbee --backend cuda=2
+  rbee-vault node add hive-02 --ssh-host 192.0.2.2 --ssh-user ops --git-repo https://example.org/rbee.git --install-path /opt/rbee --generate-key --install`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return runNodeAdd(cmd.Context(), a, o, args[0]) },
 	}
 	o.register(cmd)
 	return cmd
@@ -58,14 +70,14 @@ func (o nodeAddOptions) check() error {
 	}
 	var keys []string
 	for _, flag := range []string{"ssh-key", "import-key", "generate-key", "use-key"} {
-		if o.given(flag) {
+		if o.given(flag) && !(flag == "ssh-key" && o.install) { // there it is the operator's own access
 			keys = append(keys, "--"+flag)
 		}
 	}
 	if len(keys) > 1 {
 		return usagef("a node uses one key: give one of %s", strings.Join(keys, " and "))
 	}
-	return nil
+	return o.proveOptions.validate(o.importKey != "" || o.generate || o.use != "", o.generate)
 }
 
 func runNodeAdd(ctx context.Context, a *app, o nodeAddOptions, name string) error {
@@ -88,18 +100,30 @@ func runNodeAdd(ctx context.Context, a *app, o nodeAddOptions, name string) erro
 		defer key.Wipe()
 		choice.Import = key
 	}
-	var fingerprint string
-	err := a.withRegistry(ctx, func(r *registry.Registry) error {
-		if o.use != "" {
-			k, err := findSSHKey(ctx, r, o.use)
-			if err != nil {
-				return err
-			}
-			choice.Use = k.Fingerprint
-		}
+	in := &installer{app: a}
+	defer in.closeAgent()
+	if o.password {
 		var err error
-		fingerprint, err = r.CreateNodeWithKey(ctx, n, choice)
-		return err
+		if in.password, err = a.ui.askSecret(ctx, "Password on the node: "); err != nil {
+			return err
+		}
+		defer clear(in.password)
+	}
+	var fingerprint string
+	err := a.withRegistry(ctx, func(r *registry.Registry) (err error) {
+		signer, err := o.signer(ctx, r, name, &choice)
+		if err != nil {
+			return err
+		}
+		proof, err := o.prove(ctx, a, r, n, signer, in)
+		if err != nil {
+			return err
+		}
+		if fingerprint, err = r.CreateNodeWithKey(ctx, n, choice); err != nil {
+			return err
+		}
+		a.ui.info("added %s", name)
+		return o.finish(ctx, a, r, n, proof, in)
 	})
 	if errors.Is(err, registry.ErrExists) {
 		return withHint(err, "To change that node: rbee-vault node update %s ...", name)
@@ -107,9 +131,29 @@ func runNodeAdd(ctx context.Context, a *app, o nodeAddOptions, name string) erro
 	if err != nil {
 		return err
 	}
-	a.ui.info("added %s", name)
-	if o.generate {
+	if o.generate && !o.install {
 		a.ui.info("To print its SSH public key for authorized_keys on the node: rbee-vault ssh-key show %s", fingerprint)
 	}
 	return nil
+}
+
+// signer finds the key that the node will use, which choice then names, and returns its
+// signer for --check. It is nil without a key, and where nobody logs in with it yet.
+func (o nodeAddOptions) signer(ctx context.Context, r *registry.Registry, node string, choice *registry.KeyChoice) (ssh.Signer, error) {
+	if o.use != "" {
+		k, err := findSSHKey(ctx, r, o.use)
+		if err != nil {
+			return nil, err
+		}
+		choice.Use = k.Fingerprint
+	}
+	switch {
+	case !o.proveOptions.check:
+		return nil, nil
+	case choice.Import != nil:
+		return choice.Import.Signer()
+	case choice.Use != "":
+		return r.KeySigner(ctx, choice.Use, node)
+	}
+	return nil, nil
 }

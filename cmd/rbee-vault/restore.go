@@ -35,17 +35,20 @@ func (o *restoreOptions) register(cmd *cobra.Command) {
 func newRestore(a *app) *cobra.Command {
 	var o restoreOptions
 	cmd := &cobra.Command{
-		Use:   "restore FILE",
+		Use:   "restore BACKUP",
 		Short: "Create a vault from a backup",
-		Long: `Create a vault from a backup, at --db. FILE may be '-'. The whole backup is verified
-before anything is put in place. The vault gets a new id, a new key and a new signing
+		Long: `Create a vault from a backup, at --db. The whole backup is verified before anything is put
+in place. The vault gets a new id, a new key and a new signing
 key. It keeps the recipients of the backup, so the same recovery identity opens it.
+
+` + backupArgument + `
 
 If there is a vault in place, nothing is restored. With --replace it is set aside as
 .replaced-<time>, and still opens with --db and that name.`,
-		Example: `  rbee-vault restore beehives-20260102T150405Z-000007.tar.gz.age --identity recovery.txt`,
-		Args:    cobra.ExactArgs(1),
-		RunE:    func(cmd *cobra.Command, args []string) error { return runRestore(cmd.Context(), a, o, args[0]) },
+		Example: `  rbee-vault restore beehives-20260102T150405Z-000007.tar.gz.age --identity recovery.txt
+  rbee-vault restore s3://fleet-backups/hive --region eu-central-1 --identity recovery.txt --signer SHA256:...`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return runRestore(cmd.Context(), a, o, args[0]) },
 	}
 	o.register(cmd)
 	return cmd
@@ -91,7 +94,7 @@ func restore(ctx context.Context, a *app, cfg vault.Config, o restoreOptions, fi
 	if err := needIdentities(cfg.Identities); err != nil {
 		return backup.Restored{}, err
 	}
-	r, err := a.openBackup(ctx, file)
+	r, err := o.openBackup(ctx, a, file)
 	if err != nil {
 		return backup.Restored{}, err
 	}

@@ -3,27 +3,16 @@ package main
 import (
 	"bytes"
 	"context"
-	"sync"
 
 	"github.com/rbee-keeper/rbee-vault/keyring"
 	"github.com/rbee-keeper/rbee-vault/registry"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// session is the registry of a vault that stays open for long. It gives way to a rotation
-// by another process, and then opens the vault again without a question.
-type session struct {
-	*vault.Session
-
-	mu       sync.Mutex // guards what follows
-	vault    *vault.Vault
-	registry *registry.Registry // in that vault
-}
-
 // openSession opens the vault, and may ask for a passphrase or a PIN. When it opens the
 // vault again, nobody is asked: the identities and passphrases of the first time are
 // kept. The caller closes the session.
-func (a *app) openSession(ctx context.Context) (*session, error) {
+func (a *app) openSession(ctx context.Context) (*registry.Session, error) {
 	cfg, err := a.config(ctx)
 	if err != nil {
 		return nil, err
@@ -55,28 +44,22 @@ func (a *app) openSession(ctx context.Context) (*session, error) {
 		case err == nil && !opened:
 			// What was accepted was accepted for this one.
 			opened, cfg.ConfirmSigner, cfg.AcceptRollback = true, nil, false
-			a.noInput = true // for plugins too
+			a.unattended = true
 		}
 		return v, err
 	}
-	s, err := vault.NewSession(ctx, open)
+	return registry.NewSession(ctx, open)
+}
+
+// withSession opens the vault, runs fn and closes it.
+func (a *app) withSession(ctx context.Context, fn func(*registry.Session) error) error {
+	s, err := a.openSession(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return &session{Session: s}, nil
-}
-
-// lend is an [agent.Lender].
-func (s *session) lend(ctx context.Context, use func(*registry.Registry) error) error {
-	return s.Use(ctx, func(v *vault.Vault) error { return use(s.of(v)) })
-}
-
-// of returns the one registry of a vault: it has a cache.
-func (s *session) of(v *vault.Vault) *registry.Registry {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.vault != v {
-		s.vault, s.registry = v, registry.New(v)
+	err = fn(s)
+	if e := s.Close(); err == nil {
+		err = e
 	}
-	return s.registry
+	return err
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rbee-keeper/rbee-vault/agent"
+	"github.com/rbee-keeper/rbee-vault/internal/unixsocket"
 	"github.com/rbee-keeper/rbee-vault/registry"
 )
 
@@ -92,7 +93,7 @@ func runSSH(ctx context.Context, a *app, args []string) error {
 		}
 	}()
 	var hops []hop
-	err = s.lend(ctx, func(r *registry.Registry) (err error) {
+	err = s.Use(ctx, func(r *registry.Registry) (err error) {
 		hops, err = hopsTo(ctx, r, p.node)
 		return err
 	})
@@ -113,7 +114,7 @@ func runSSH(ctx context.Context, a *app, args []string) error {
 
 // withAgent serves an agent of the vault's keys while fn runs, at a socket in a private
 // directory, which is removed behind it.
-func withAgent(ctx context.Context, a *app, s *session, fn func(dir, socket string) error) (err error) {
+func withAgent(ctx context.Context, a *app, s *registry.Session, fn func(dir, socket string) error) (err error) {
 	dir, err := sshDir(os.Getenv)
 	if err != nil {
 		return err
@@ -123,11 +124,11 @@ func withAgent(ctx context.Context, a *app, s *session, fn func(dir, socket stri
 			err = e
 		}
 	}()
-	l, err := agent.Listen(filepath.Join(dir, "agent.sock"))
+	l, err := unixsocket.Listen(filepath.Join(dir, "agent.sock"))
 	if err != nil {
 		return err
 	}
-	server, err := agent.New(agent.Config{Registry: s.lend, Logger: a.ui.logger()})
+	server, err := agent.New(agent.Config{Registry: s.Use, Logger: a.ui.logger()})
 	if err != nil {
 		l.Close()
 		return err

@@ -85,7 +85,7 @@ func (h *hives) expectSSH(code int, says string, args ...string) {
 }
 
 // oneHive is a fleet of one node, hive-01, that is pinned and has a key.
-func oneHive(t *testing.T, options ...string) (*hives, sshdtest.Server) {
+func oneHive(t testing.TB, options ...string) (*hives, sshdtest.Server) {
 	t.Helper()
 	h := newHives(t)
 	h.must("ssh-key", "generate", "--comment", "rbee@test")
@@ -159,7 +159,7 @@ func TestSSHCommand(t *testing.T) {
 }
 
 // knownHosts writes a known_hosts file with the host key of a server.
-func knownHosts(t *testing.T, address string, s sshdtest.Server) string {
+func knownHosts(t testing.TB, address string, s sshdtest.Server) string {
 	t.Helper()
 	public, err := os.ReadFile(s.PublicFiles[0])
 	file := filepath.Join(t.TempDir(), "known_hosts")

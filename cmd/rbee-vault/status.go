@@ -126,7 +126,7 @@ func readStatus(ctx context.Context, v *vault.Vault) (status, error) {
 	if err != nil {
 		return status{}, err
 	}
-	s.last = backup.Newest(records)
+	s.last = backup.NewestRecord(records)
 	if r := backup.LastProven(records); r != nil {
 		s.proven = r.Proven
 	}

@@ -183,7 +183,7 @@ func (c *console) screen() string {
 }
 
 // keylessVault creates a vault that opens with a recovery identity only.
-func keylessVault(t *testing.T) (env []string, recovery string) {
+func keylessVault(t testing.TB) (env []string, recovery string) {
 	t.Helper()
 	home := t.TempDir()
 	env = []string{"HOME=" + home, "DBUS_SESSION_BUS_ADDRESS="}

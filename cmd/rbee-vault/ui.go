@@ -14,11 +14,12 @@ import (
 
 	"charm.land/lipgloss/v2"
 	"charm.land/lipgloss/v2/table"
+	"github.com/schollz/progressbar/v3"
+	"golang.org/x/term"
+
 	"github.com/rbee-keeper/rbee-vault/identity"
 	"github.com/rbee-keeper/rbee-vault/internal/wire"
 	"github.com/rbee-keeper/rbee-vault/vault"
-	"github.com/schollz/progressbar/v3"
-	"golang.org/x/term"
 )
 
 // ui prints all that a person or a script sees. Data goes to standard output, everything

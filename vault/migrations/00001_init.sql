@@ -36,6 +36,45 @@ CREATE TABLE node_labels (
     PRIMARY KEY (node_name, key)
 );
 
+-- Which nodes changed, newest last: a reader that keeps nodes in memory reads only these again.
+-- The oldest rows go; who is further behind reads everything.
+CREATE TABLE node_changes (
+    seq INTEGER PRIMARY KEY,
+    node_name TEXT NOT NULL
+);
+
+-- +goose StatementBegin
+CREATE TRIGGER node_changes_bound AFTER INSERT ON node_changes WHEN NEW.seq % 1024 = 0
+BEGIN DELETE FROM node_changes WHERE seq <= NEW.seq - 8192; END;
+
+CREATE TRIGGER beehives_inserted AFTER INSERT ON beehives
+BEGIN INSERT INTO node_changes (node_name) VALUES (NEW.node_name); END;
+
+CREATE TRIGGER beehives_updated AFTER UPDATE ON beehives
+BEGIN INSERT INTO node_changes (node_name) SELECT OLD.node_name UNION SELECT NEW.node_name; END;
+
+CREATE TRIGGER beehives_deleted AFTER DELETE ON beehives
+BEGIN INSERT INTO node_changes (node_name) VALUES (OLD.node_name); END;
+
+CREATE TRIGGER node_details_inserted AFTER INSERT ON node_details
+BEGIN INSERT INTO node_changes (node_name) VALUES (NEW.node_name); END;
+
+CREATE TRIGGER node_details_updated AFTER UPDATE ON node_details
+BEGIN INSERT INTO node_changes (node_name) SELECT OLD.node_name UNION SELECT NEW.node_name; END;
+
+CREATE TRIGGER node_details_deleted AFTER DELETE ON node_details
+BEGIN INSERT INTO node_changes (node_name) VALUES (OLD.node_name); END;
+
+CREATE TRIGGER node_labels_inserted AFTER INSERT ON node_labels
+BEGIN INSERT INTO node_changes (node_name) VALUES (NEW.node_name); END;
+
+CREATE TRIGGER node_labels_updated AFTER UPDATE ON node_labels
+BEGIN INSERT INTO node_changes (node_name) SELECT OLD.node_name UNION SELECT NEW.node_name; END;
+
+CREATE TRIGGER node_labels_deleted AFTER DELETE ON node_labels
+BEGIN INSERT INTO node_changes (node_name) VALUES (OLD.node_name); END;
+-- +goose StatementEnd
+
 -- Below, times are Unix milliseconds and binary values stored as text are
 -- lower-case hex.
 

@@ -1,4 +1,4 @@
-package agent
+package unixsocket
 
 import (
 	"fmt"
@@ -10,11 +10,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// peerOf asks the kernel who made the connection.
-func peerOf(conn *net.UnixConn) (peer, error) {
+// PeerOf asks the kernel who made the connection.
+func PeerOf(conn *net.UnixConn) (Peer, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
-		return peer{}, err
+		return Peer{}, err
 	}
 	var cred *unix.Ucred
 	var failed error
@@ -25,9 +25,9 @@ func peerOf(conn *net.UnixConn) (peer, error) {
 		err = failed
 	}
 	if err != nil {
-		return peer{}, fmt.Errorf("credentials of the peer: %w", err)
+		return Peer{}, fmt.Errorf("credentials of the peer: %w", err)
 	}
-	return peer{uid: int(cred.Uid), pid: int(cred.Pid), program: program(int(cred.Pid))}, nil
+	return Peer{UID: int(cred.Uid), PID: int(cred.Pid), Program: program(int(cred.Pid))}, nil
 }
 
 // program returns the file that a process runs, or its name where the file may not be

@@ -1,4 +1,4 @@
-package agent
+package unixsocket
 
 import (
 	"errors"
@@ -12,23 +12,33 @@ import (
 )
 
 // ErrInUse: somebody answers at the socket already.
-var ErrInUse = errors.New("another agent answers at the socket")
+var ErrInUse = errors.New("another process answers at the socket")
 
 // Listen makes the socket at path for our user alone: 0600, in a directory of 0700, which
 // it makes where it is missing. It replaces a socket that nobody answers at. One that
 // somebody does answer at is [ErrInUse]; a file of another kind, or a directory that is
 // open to others, is an error. Closing the listener removes the socket.
 func Listen(path string) (*net.UnixListener, error) {
-	l, err := listen(path)
+	return listenAs(path, 0o700, 0o600)
+}
+
+// ListenToAll is Listen for a socket that every user of the machine can connect to: 0666, in
+// a directory of 0755. The caller asks each peer who it is; see [PeerOf].
+func ListenToAll(path string) (*net.UnixListener, error) {
+	return listenAs(path, 0o755, 0o666)
+}
+
+func listenAs(path string, dirMode, mode fs.FileMode) (*net.UnixListener, error) {
+	l, err := listen(path, dirMode, mode)
 	if err != nil {
 		return nil, fmt.Errorf("listen at %q: %w", path, err)
 	}
 	return l, nil
 }
 
-func listen(path string) (*net.UnixListener, error) {
+func listen(path string, dirMode, mode fs.FileMode) (*net.UnixListener, error) {
 	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := os.MkdirAll(dir, dirMode); err != nil {
 		return nil, err
 	}
 	d, err := os.OpenFile(dir, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
@@ -40,7 +50,7 @@ func listen(path string) (*net.UnixListener, error) {
 	if err != nil {
 		return nil, err
 	}
-	if info.Mode().Perm()&0o077 != 0 || info.Sys().(*syscall.Stat_t).Uid != uint32(os.Getuid()) {
+	if info.Mode().Perm()&^dirMode != 0 || info.Sys().(*syscall.Stat_t).Uid != uint32(os.Getuid()) {
 		return nil, fmt.Errorf("the directory %q is not ours alone", dir)
 	}
 	// Two that begin at the same time would each remove the other's socket.
@@ -54,8 +64,8 @@ func listen(path string) (*net.UnixListener, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Until here the directory kept others out.
-	if err := os.Chmod(path, 0o600); err != nil {
+	// Until here the umask or the directory kept others out.
+	if err := os.Chmod(path, mode); err != nil {
 		l.Close()
 		return nil, err
 	}
