@@ -95,7 +95,7 @@ func TestConfirm(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			v, dirs := twoTargets(t)
-			if err := backup.AddTarget(t.Context(), v, backup.Target{Name: "bucket", URL: "s3://b/p", Retain: 30 * 24 * time.Hour}); err != nil {
+			if err := backup.AddTarget(t.Context(), v, backup.Target{Name: "bucket", URL: "s3://backups/p", Retain: 30 * 24 * time.Hour}); err != nil {
 				t.Fatal(err)
 			}
 			if _, confirmed, err := backup.Confirm(t.Context(), v, tt.opts); err != nil || confirmed {
