@@ -181,7 +181,7 @@ func (o drillOptions) open(ctx context.Context, a *app, name string) (sequence i
 		return 0, r, err
 	}
 	r, err = record.Open(ctx, o.vault)
-	return record.Sequence, r, withHint(err, "Try another backup out (`rbee-vault backup list` lists them), or make a new one: rbee-vault backup")
+	return record.Sequence, r, withHint(err, "If its target lets the vault only write, read it by another credential: rbee-vault backup drill s3://BUCKET/PREFIX. Or try another one out: rbee-vault backup list")
 }
 
 // namedRecord returns the record that the operator named by its sequence or by one of its copies,
