@@ -153,6 +153,7 @@ func eachStep(t *testing.T, name string, check func(t *testing.T, v *vault.Vault
 				if out, err := cmd.CombinedOutput(); err == nil {
 					t.Fatalf("step %d was not reached: %s", at, out)
 				}
+				noFileHolds(t, filepath.Dir(db), "hive-01.example.org")
 			} else {
 				runJob(t.Context(), name, db, &faulttest.Steps{At: at, Fault: fault})
 			}
