@@ -40,10 +40,9 @@ it, and compare it with what the vault recorded when the backup was made; with t
 itself too, if nothing has changed since. The throwaway vault is encrypted under a key
 that is kept nowhere, and is removed. Nothing else changes.
 
-It is the newest backup, or one by its number or copy in "backup list", or any BACKUP that
-"restore" takes. It
-opens with --identity, or with --sheet by what you type from paper: a mistake is pointed
-at. The vault signs a receipt, and "status", "doctor" and "backup list" tell it.`,
+It is the newest backup, one by its number or copy in "backup list", or any BACKUP that
+"restore" takes. It opens with --identity, or with --sheet by what you type from paper,
+where a mistake is pointed at. The vault signs a receipt, and "status", "doctor" and "backup list" tell it.`,
 		Example: `  rbee-vault backup drill --sheet
   rbee-vault backup drill 7 --identity recovery.txt --receipt drill.json`,
 		Args: cobra.MaximumNArgs(1),
