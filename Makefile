@@ -1,9 +1,9 @@
 # What the tests and the demo use of Debian. Installed only where it is missing.
 BUILD = gcc libc6-dev
 STOCK = age jq openssh-client openssl sqlite3
-TEST  = $(BUILD) $(STOCK) dbus git gnome-keyring keepassxc libsecret-tools openssh-server rustc strace systemd
+TEST  = $(BUILD) $(STOCK) bash-completion dbus fish git gnome-keyring keepassxc libsecret-tools openssh-server rsync rustc strace systemd zsh
 
-.PHONY: build build-openssl demo test bench bench-openssl fuzz
+.PHONY: build build-openssl install dist demo test bench bench-openssl fuzz
 
 build: ## the command, in ./rbee-vault
 	@scripts/install $(BUILD)
@@ -15,6 +15,17 @@ OPENSSL = CGO_CFLAGS="-g -O2 -include $(CURDIR)/scripts/openssl.h" CGO_LDFLAGS=-
 build-openssl: ## the same, with OpenSSL's cryptography: faster where much is decrypted
 	@scripts/install $(BUILD) libssl-dev
 	$(OPENSSL) go build -o rbee-vault ./cmd/rbee-vault
+
+PREFIX = /usr/local
+
+install: build ## the command and the link for scp -S, under PREFIX
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install -m 755 rbee-vault $(DESTDIR)$(PREFIX)/bin/rbee-vault
+	ln -sf rbee-vault $(DESTDIR)$(PREFIX)/bin/rbee-vault-ssh
+
+dist: ## packages, in dist/; for arm64 too where its cross compiler is installed
+	@scripts/install $(BUILD) git jq libssl-dev openssh-client
+	@scripts/dist
 
 demo: ## the first minute of README.md, in a throwaway directory
 	@scripts/install $(BUILD) $(STOCK)

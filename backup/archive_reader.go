@@ -5,8 +5,11 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
+
+	"filippo.io/age/plugin"
 
 	"github.com/rbee-keeper/rbee-vault/registry"
 	"github.com/rbee-keeper/rbee-vault/vault"
@@ -22,22 +25,32 @@ const (
 	maxKnownHost = 32 << 10 // one line of known_hosts
 )
 
+// maxNodeInKey is the longest name of a node in a line of ssh_keys.jsonl, with its quotes and
+// comma.
+const maxNodeInKey = 64 + 3
+
 // maxSigners limits the lines of signers.jsonl: one for each rotation.
 const maxSigners = 10_000
+
+// maxSlots limits the lines of slots.jsonl.
+const maxSlots = 10_000
 
 // archiveReader reads and verifies the tar archive.
 type archiveReader struct {
 	tar   *tar.Reader
 	trust func(context.Context, Claim) error
 	to    sink
+	// plugins is what plugin recipients of the slots are parsed with.
+	plugins *plugin.ClientUI
 
 	sums         []byte // SHA256SUMS
 	signature    []byte // of sums
 	manifestJSON []byte
 	manifest     Manifest
 	signers      []vault.Signer
-	jumps        map[string]string // by name of each node, until they are checked
+	index        *index
 	keys         []registry.SSHKey
+	slots        []vault.Slot
 	head         vault.AuditHead // after the last audit row read
 	counts       Counts          // of what was read
 }
@@ -173,6 +186,7 @@ func (a *archiveReader) trustSigner(ctx context.Context) error {
 			claim.Predecessors = append(claim.Predecessors, vault.Fingerprint(line))
 		}
 	}
+	a.index = newIndex(m.Counts)
 	return asSinkError(a.trust(ctx, claim))
 }
 
@@ -181,34 +195,35 @@ func (a *archiveReader) skipReadme(_ context.Context, r io.Reader) error {
 }
 
 func (a *archiveReader) readNodes(ctx context.Context, r io.Reader) error {
-	a.jumps = map[string]string{}
 	return readLines(r, &a.counts.Nodes, a.manifest.Counts.Nodes, func(n registry.Node) error {
-		a.jumps[n.Name] = n.ProxyJump
+		if err := a.index.addNode(n); err != nil {
+			return err
+		}
 		return asSinkError(a.to.node(ctx, n))
 	})
 }
 
-// checkJumps sees that each node is reached through nodes that are there: a node may jump
-// through one that follows it.
 func (a *archiveReader) checkJumps(context.Context) error {
-	if err := registry.CheckJumps(a.jumps); err != nil {
+	a.index.end()
+	if err := a.index.checkJumps(); err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrDamaged, memberNodes, err)
 	}
-	a.jumps = nil
 	return nil
 }
 
 // readSSHKeys keeps the keys: each goes to the sink with its private key.
 func (a *archiveReader) readSSHKeys(_ context.Context, r io.Reader) error {
-	return readLines(r, &a.counts.SSHKeys, a.manifest.Counts.SSHKeys, func(k registry.SSHKey) error {
+	longest := maxLine + a.counts.Nodes*maxNodeInKey
+	return readLongLines(r, longest, &a.counts.SSHKeys, a.manifest.Counts.SSHKeys, func(k registry.SSHKey) error {
 		a.keys = append(a.keys, k)
-		return nil
+		return a.index.addSSHKey(k)
 	})
 }
 
 // checkKeys checks that there is a key for each private key that SHA256SUMS
 // lists.
 func (a *archiveReader) checkKeys(listed int) error {
+	a.index.end()
 	if len(a.keys) != listed {
 		return fmt.Errorf("%w: %s has %d keys, %s lists %d", ErrDamaged, memberSSHKeys, len(a.keys), memberSums, listed)
 	}
@@ -222,17 +237,26 @@ func (a *archiveReader) readPrivateKey(ctx context.Context, r io.Reader, i int) 
 	if err != nil {
 		return err
 	}
+	if err := a.keys[i].Matches(private); err != nil {
+		return err
+	}
 	return asSinkError(a.to.sshKey(ctx, a.keys[i], private))
 }
 
 func (a *archiveReader) readRotations(ctx context.Context, r io.Reader) error {
 	return readLines(r, &a.counts.Rotations, a.manifest.Counts.Rotations, func(k registry.KeyRotation) error {
+		if err := a.index.addRotation(k); err != nil {
+			return err
+		}
 		return asSinkError(a.to.keyRotation(ctx, k))
 	})
 }
 
 func (a *archiveReader) readHostKeys(ctx context.Context, r io.Reader) error {
 	return readLines(r, &a.counts.HostKeys, a.manifest.Counts.HostKeys, func(k registry.HostKey) error {
+		if err := a.index.addHostKey(k); err != nil {
+			return err
+		}
 		return asSinkError(a.to.hostKey(ctx, k))
 	})
 }
@@ -242,12 +266,17 @@ func (a *archiveReader) skipKnownHosts(_ context.Context, r io.Reader) error {
 }
 
 func (a *archiveReader) readTargets(ctx context.Context, r io.Reader) error {
+	before := ""
 	return readLines(r, &a.counts.Targets, a.manifest.Counts.Targets, func(j targetJSON) error {
 		t, err := j.target()
 		if err != nil {
 			return err
 		}
 		defer clear(t.Secret)
+		if t.Name <= before {
+			return fmt.Errorf("%w: the target %q is out of order, or there twice", ErrDamaged, t.Name)
+		}
+		before = t.Name
 		return asSinkError(a.to.target(ctx, t))
 	})
 }
@@ -262,10 +291,27 @@ func (a *archiveReader) readAuditLog(ctx context.Context, r io.Reader) error {
 	})
 }
 
-func (a *archiveReader) readSlots(ctx context.Context, r io.Reader) error {
-	return readLines(r, &a.counts.Slots, a.manifest.Counts.Slots, func(s vault.Slot) error {
-		return asSinkError(a.to.slot(ctx, s))
+func (a *archiveReader) readSlots(_ context.Context, r io.Reader) error {
+	return readLines(r, &a.counts.Slots, min(a.manifest.Counts.Slots, maxSlots), func(s vault.Slot) error {
+		a.slots = append(a.slots, s)
+		return nil
 	})
+}
+
+// checkSlots checks that a vault may have these slots.
+func (a *archiveReader) checkSlots(ctx context.Context) error {
+	if err := vault.ValidateSlots(ctx, a.slots, a.plugins); errors.Is(err, vault.ErrPlugin) {
+		return asSinkError(err) // it says nothing about the file
+	} else if err != nil {
+		return fmt.Errorf("%s: %w", memberSlots, err)
+	}
+	return asSinkError(a.to.slots(ctx, a.slots))
+}
+
+// endMember is the end of a member whose rows the index has seen.
+func (a *archiveReader) endMember(context.Context) error {
+	a.index.end()
+	return nil
 }
 
 // discardUpTo reads a member whose content is not used. The limit is on the

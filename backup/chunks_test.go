@@ -28,7 +28,7 @@ func bigFleet(t testing.TB, nodes int) (vault.Config, *vault.Vault) {
 			rand.Read(noise)
 			n := node(fmt.Sprintf("hive-%06d", i))
 			n.InstallPath = "/opt/" + hex.EncodeToString(noise)
-			if err := registry.InsertNode(t.Context(), tx, n); err != nil {
+			if err := registry.InsertNodes(t.Context(), tx, n); err != nil {
 				return err
 			}
 		}

@@ -75,7 +75,7 @@ func Create(ctx context.Context, v *vault.Vault, opts CreateOptions) (Created, e
 	if err != nil {
 		return Created{}, fmt.Errorf("begin backup: %w", err)
 	}
-	file, err := newSpool(filepath.Dir(v.Path()))
+	file, err := unnamedFile(filepath.Dir(v.Path()))
 	if err != nil {
 		return Created{}, err
 	}
@@ -166,12 +166,13 @@ func (n *newBackup) write(ctx context.Context, v *vault.Vault, o CreateOptions, 
 		if err := n.describe(ctx, tx, o); err != nil {
 			return err
 		}
-		a, err := measureArchive(ctx, tx, n.Record, o)
+		a, err := newArchive(ctx, tx, filepath.Dir(v.Path()), n.Record, o)
 		if err != nil {
 			return err
 		}
+		defer a.close()
 		file := newMeasure(w)
-		if err := a.stream(ctx, file); err != nil {
+		if err := a.stream(file); err != nil {
 			return err
 		}
 		m = a.manifest

@@ -93,21 +93,58 @@ func (w cancelAtFlush) Flush() error {
 	return nil
 }
 
-// TestSecondReadingDiffers: a member that differs from what was measured is not written
-// as if nothing had happened.
-func TestSecondReadingDiffers(t *testing.T) {
-	ctx := t.Context()
-	v := vaulttest.Open(t, vaulttest.Config(t))
-	err := v.View(ctx, func(tx *vault.Tx) error {
-		a, err := measureArchive(ctx, tx, Record{Sequence: 1, Created: tx.Now()}, CreateOptions{})
-		if err != nil {
-			return err
-		}
-		last := &a.members[len(a.members)-1]
-		last.hash = hashOf([]byte("another page"))
-		return a.stream(ctx, new(bytes.Buffer))
+// TestAuditLogOfABackup: a vault whose audit log is broken makes no backup, which could not be
+// restored.
+func TestAuditLogOfABackup(t *testing.T) {
+	v := vaulttest.New(t)
+	err := v.Update(t.Context(), func(tx *vault.Tx) error {
+		_, err := tx.ExecContext(t.Context(), `UPDATE audit_log SET actor = 'another' WHERE seq = 1`)
+		return err
 	})
-	if !errors.Is(err, vault.ErrDamaged) {
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Create(t.Context(), v, CreateOptions{Writer: new(bytes.Buffer)}); !errors.Is(err, vault.ErrAudit) {
+		t.Errorf("%v, want ErrAudit", err)
+	}
+}
+
+// TestReadingsDiffer: a page that is replaced between two readings of one backup is noticed.
+func TestReadingsDiffer(t *testing.T) {
+	v := vaulttest.New(t)
+	r := registry.New(v)
+	n := registry.Node{Name: "hive-01", SSHHost: "h", SSHPort: 22, SSHUser: "ops", GitRepoURL: "https://example.org/r.git", GitBranch: "main", InstallPath: "/opt"}
+	signer, _ := fixedSigner(t)
+	err := r.CreateNode(t.Context(), n)
+	if err == nil {
+		_, err = r.TrustHostKey(t.Context(), n.Name, signer.PublicKey())
+	}
+	if err == nil {
+		_, err = r.GenerateSSHKey(t.Context(), "ed25519", "", n.Name)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = v.View(t.Context(), func(tx *vault.Tx) error {
+		a := &archiveWriter{tx: tx, addresses: newHashSet(1)}
+		if err := a.writeKnownHosts(t.Context(), io.Discard); !errors.Is(err, vault.ErrDamaged) {
+			t.Errorf("a node that was not there before: %v", err)
+		}
+		a.addresses.add(n.Name, "another")
+		if err := a.writeKnownHosts(t.Context(), io.Discard); !errors.Is(err, vault.ErrDamaged) {
+			t.Errorf("another address than before: %v", err)
+		}
+		a.addresses.add(n.Name, n.KnownHostsAddress())
+		if err := a.writeKnownHosts(t.Context(), io.Discard); err != nil {
+			t.Error(err)
+		}
+		a.manifest.Counts.SSHKeys = 2
+		if err := a.writeSSHKeys(t.Context(), io.Discard); !errors.Is(err, vault.ErrDamaged) {
+			t.Errorf("one key less than was counted: %v", err)
+		}
+		return nil
+	})
+	if err != nil {
 		t.Error(err)
 	}
 }

@@ -52,7 +52,8 @@
 //
 // # Concurrency
 //
-// All functions are safe to call at once. A backup shows one moment of the vault,
+// All functions are safe to call at once. Memory does not grow with the rows, but for
+// 8 bytes a node. A backup shows one moment of the vault,
 // and writers need not wait for it.
 //
 // # Audit

@@ -8,6 +8,8 @@ import (
 	"io"
 	"time"
 
+	"filippo.io/age/plugin"
+
 	"github.com/rbee-keeper/rbee-vault/identity"
 	"github.com/rbee-keeper/rbee-vault/registry"
 	"github.com/rbee-keeper/rbee-vault/vault"
@@ -24,6 +26,8 @@ type DrillOptions struct {
 	ReadOptions
 	// Sequence is the backup that the file should be. Zero: any.
 	Sequence int64
+	// Plugins is as in [vault.Config].
+	Plugins *plugin.ClientUI
 	// Program is the name and version of the program, for the receipt.
 	Program string
 }
@@ -106,7 +110,7 @@ func (d *drilling) run(ctx context.Context, r io.Reader) error {
 	return d.vault.Rehearse(ctx, vault.Rehearsal{
 		Identities: d.opts.Identities,
 		Fill: func(ctx context.Context, tx *vault.Tx) (b vault.Backup, err error) {
-			b, d.manifest, err = fill(ctx, tx, r, read)
+			b, d.manifest, err = fill(ctx, tx, r, read, d.opts.Plugins)
 			return b, err
 		},
 		Use: func(ctx context.Context, restored *vault.Vault, opener *vault.Slot) error {
@@ -151,7 +155,7 @@ func (d *drilling) compare(ctx context.Context, restored *vault.Vault) error {
 		if counts, err = newCounts(ctx, tx, vault.AuditHead{}); err != nil {
 			return err
 		}
-		if content, err = hashContent(ctx, tx); err != nil {
+		if content, err = hashContent(ctx, tx, counts); err != nil {
 			return err
 		}
 		if last, err = auditRow(ctx, tx, d.manifest.AuditSeq); err != nil {
@@ -235,16 +239,10 @@ func (d *drilling) compareLive(ctx context.Context, configuration string) error 
 }
 
 // hashContent computes [Record.ContentHash] for the vault at the moment of the transaction.
-func hashContent(ctx context.Context, tx *vault.Tx) (string, error) {
-	a := &archiveWriter{tx: tx}
-	for k, err := range registry.EachSSHKey(ctx, tx) {
-		if err != nil {
-			return "", err
-		}
-		a.fingerprints = append(a.fingerprints, k.Fingerprint)
-	}
+func hashContent(ctx context.Context, tx *vault.Tx, counts Counts) (string, error) {
+	a := newArchiveWriter(tx, Manifest{Counts: counts}, nil)
 	var content []sum
-	for _, m := range layout(len(a.fingerprints)) {
+	for _, m := range layout(int(counts.SSHKeys)) {
 		if !m.content {
 			continue
 		}
@@ -261,11 +259,11 @@ func hashContent(ctx context.Context, tx *vault.Tx) (string, error) {
 // configuration have the same. States, such as the time of the last contact, do not count.
 func hashConfiguration(ctx context.Context, tx *vault.Tx) (string, error) {
 	m := newMeasure(io.Discard)
-	a := &archiveWriter{tx: tx}
+	lines, a := lineWriter{w: m}, newArchiveWriter(tx, Manifest{}, nil)
 	for n, err := range registry.EachNode(ctx, tx) {
 		n.Status, n.LastConnected = registry.StatusUnknown, time.Time{}
 		if err == nil {
-			err = writeLine(m, n)
+			err = lines.write(n)
 		}
 		if err != nil {
 			return "", err
@@ -274,7 +272,7 @@ func hashConfiguration(ctx context.Context, tx *vault.Tx) (string, error) {
 	for k, err := range registry.EachSSHKey(ctx, tx) {
 		k.Used = time.Time{}
 		if err == nil {
-			err = writeLine(m, k)
+			err = lines.write(k)
 		}
 		if err != nil {
 			return "", err
@@ -289,7 +287,7 @@ func hashConfiguration(ctx context.Context, tx *vault.Tx) (string, error) {
 	for k, err := range registry.EachHostKey(ctx, tx) {
 		k.FirstSeen, k.LastSeen = time.Time{}, time.Time{}
 		if err == nil {
-			err = writeLine(m, k)
+			err = lines.write(k)
 		}
 		if err != nil {
 			return "", err

@@ -46,7 +46,7 @@ func TestHashConfiguration(t *testing.T) {
 		{"comment", exec(`UPDATE ssh_keys SET comment = 'x'`), true},
 		{"host key", func() error {
 			return v.Update(ctx, func(tx *vault.Tx) error {
-				if err := registry.InsertHostKey(ctx, tx, pin); err != nil {
+				if err := registry.InsertHostKeys(ctx, tx, pin); err != nil {
 					return err
 				}
 				return tx.Audit(ctx, vault.Event{Action: vault.Action("test")})

@@ -59,6 +59,10 @@ type Counts struct {
 	Slots     int64 `json:"slots"`
 }
 
+func (c Counts) total() int64 {
+	return c.Signers + c.Nodes + c.SSHKeys + c.Rotations + c.HostKeys + c.AuditLog + c.Slots
+}
+
 // SignerFingerprint returns the signer's fingerprint, "SHA256:...", as on the
 // recovery sheet.
 func (m Manifest) SignerFingerprint() string { return vault.Fingerprint(m.Signer) }

@@ -32,8 +32,7 @@ type member struct {
 	// content: the member counts for [Record.ContentHash]. The others differ
 	// between two backups of the same registry.
 	content bool
-	// write writes the member. It is called twice in one transaction and must
-	// write the same bytes each time.
+	// write writes the member.
 	write func(*archiveWriter, context.Context, io.Writer) error
 	// read reads the member. Its sum is compared afterwards: until then, what
 	// was read may be forged.
@@ -62,12 +61,12 @@ func layout(keys int) []member {
 		})
 	}
 	return append(members, []member{
-		{name: memberRotations, content: true, write: (*archiveWriter).writeRotations, read: (*archiveReader).readRotations},
-		{name: memberHostKeys, content: true, write: (*archiveWriter).writeHostKeys, read: (*archiveReader).readHostKeys},
+		{name: memberRotations, content: true, write: (*archiveWriter).writeRotations, read: (*archiveReader).readRotations, verified: (*archiveReader).endMember},
+		{name: memberHostKeys, content: true, write: (*archiveWriter).writeHostKeys, read: (*archiveReader).readHostKeys, verified: (*archiveReader).endMember},
 		{name: memberKnownHosts, content: true, write: (*archiveWriter).writeKnownHosts, read: (*archiveReader).skipKnownHosts},
 		{name: memberTargets, content: true, write: (*archiveWriter).writeTargets, read: (*archiveReader).readTargets},
 		{name: memberAuditLog, write: (*archiveWriter).writeAuditLog, read: (*archiveReader).readAuditLog},
-		{name: memberSlots, content: true, write: (*archiveWriter).writeSlots, read: (*archiveReader).readSlots},
+		{name: memberSlots, content: true, write: (*archiveWriter).writeSlots, read: (*archiveReader).readSlots, verified: (*archiveReader).checkSlots},
 	}...)
 }
 

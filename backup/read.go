@@ -3,7 +3,6 @@ package backup
 import (
 	"archive/tar"
 	"bufio"
-	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +10,8 @@ import (
 	"slices"
 
 	"filippo.io/age"
+	"filippo.io/age/plugin"
+	"github.com/klauspost/compress/gzip"
 
 	"github.com/rbee-keeper/rbee-vault/identity"
 	"github.com/rbee-keeper/rbee-vault/registry"
@@ -70,22 +71,23 @@ type sink interface {
 	hostKey(ctx context.Context, k registry.HostKey) error
 	target(ctx context.Context, t Target) error
 	auditRow(ctx context.Context, r vault.AuditRow) error
-	slot(ctx context.Context, s vault.Slot) error
+	slots(ctx context.Context, slots []vault.Slot) error
 }
 
 // read reads and verifies a whole backup: the encryption to its end, the
 // signature and its signer, the order and the hash of every member, the counts,
-// and the audit chain. It returns no error only when all of them are right.
-func read(ctx context.Context, r io.Reader, opts ReadOptions, to sink) (Manifest, error) {
+// the rows with what they refer to, and the audit chain. It returns no error only when all of
+// them are right. So Verify refuses what Restore refuses.
+func read(ctx context.Context, r io.Reader, opts ReadOptions, plugins *plugin.ClientUI, to sink) (Manifest, error) {
 	if len(opts.Identities) == 0 {
 		return Manifest{}, fmt.Errorf("%w: no identity is given", vault.ErrNoUnlockMethod)
 	}
 	if opts.Trust == nil {
 		opts.Trust = TrustSigners()
 	}
-	decrypted, err := age.Decrypt(contextReader{ctx, r}, opts.Identities...)
+	decrypted, err := decrypt(ctx, r, opts.Identities)
 	if err != nil {
-		return Manifest{}, decryptError(ctx, err, opts.Identities)
+		return Manifest{}, err
 	}
 	plain := bufio.NewReader(decrypted)
 	zipped, err := gzip.NewReader(plain)
@@ -93,7 +95,7 @@ func read(ctx context.Context, r io.Reader, opts ReadOptions, to sink) (Manifest
 		return Manifest{}, damaged(ctx, err)
 	}
 	zipped.Multistream(false) // one stream; bytes after it are found below
-	a := &archiveReader{tar: tar.NewReader(zipped), trust: opts.Trust, to: to}
+	a := &archiveReader{tar: tar.NewReader(zipped), trust: opts.Trust, to: to, plugins: plugins}
 	m, err := a.read(ctx)
 	if err != nil {
 		return Manifest{}, damaged(ctx, err)
@@ -108,6 +110,40 @@ func read(ctx context.Context, r io.Reader, opts ReadOptions, to sink) (Manifest
 		}
 	}
 	return m, nil
+}
+
+// maxHead limits what is read before the file is decrypted, in bytes: age keeps all of a file's
+// header in memory. The longest stanza of a recipient has 2 kB.
+const maxHead = 1 << 20
+
+// headLimit refuses to read more than left bytes. If left is negative, there is no limit.
+type headLimit struct {
+	r    io.Reader
+	left int
+}
+
+// Read implements [io.Reader].
+func (h *headLimit) Read(p []byte) (int, error) {
+	if h.left < 0 {
+		return h.r.Read(p)
+	}
+	if h.left == 0 {
+		return 0, tooLong(maxHead)
+	}
+	n, err := h.r.Read(p[:min(len(p), h.left)])
+	h.left -= n
+	return n, err
+}
+
+// decrypt returns the content of an age file.
+func decrypt(ctx context.Context, r io.Reader, identities []age.Identity) (io.Reader, error) {
+	file := &headLimit{r: contextReader{ctx, r}, left: maxHead}
+	decrypted, err := age.Decrypt(file, identities...)
+	if err != nil {
+		return nil, decryptError(ctx, err, identities)
+	}
+	file.left = -1
+	return decrypted, nil
 }
 
 // contextReader returns the error of its context when that has ended.

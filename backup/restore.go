@@ -5,7 +5,8 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/rbee-keeper/rbee-vault/identity"
+	"filippo.io/age/plugin"
+
 	"github.com/rbee-keeper/rbee-vault/registry"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
@@ -16,34 +17,30 @@ import (
 // Errors: [ErrDamaged], [ErrUntrusted], [vault.ErrNoUnlockMethod] without an identity,
 // [vault.ErrWrongKey], [vault.ErrNewer], and the errors of opts.Trust.
 func Verify(ctx context.Context, r io.Reader, opts ReadOptions) (Manifest, error) {
-	m, err := read(ctx, r, opts, discard{opts.AuditRow})
+	m, err := read(ctx, r, opts, nil, discard{opts.AuditRow})
 	if err != nil {
 		return Manifest{}, fmt.Errorf("verify backup: %w", err)
 	}
 	return m, nil
 }
 
-// discard is the sink of Verify. It refuses what a restore would refuse, and keeps
-// nothing.
+// discard is the sink of Verify. It keeps nothing.
 type discard struct{ row func(vault.AuditRow) }
 
-func (discard) node(_ context.Context, n registry.Node) error { return n.Validate() }
-func (discard) sshKey(_ context.Context, k registry.SSHKey, private []byte) error {
-	return k.Matches(private)
-}
-func (discard) keyRotation(_ context.Context, k registry.KeyRotation) error { return k.Validate() }
-func (discard) hostKey(_ context.Context, k registry.HostKey) error         { return k.Validate() }
-func (discard) target(context.Context, Target) error                        { return nil }
+var _ sink = discard{}
+
+func (discard) node(context.Context, registry.Node) error               { return nil }
+func (discard) sshKey(context.Context, registry.SSHKey, []byte) error   { return nil }
+func (discard) keyRotation(context.Context, registry.KeyRotation) error { return nil }
+func (discard) hostKey(context.Context, registry.HostKey) error         { return nil }
+func (discard) target(context.Context, Target) error                    { return nil }
 func (d discard) auditRow(_ context.Context, r vault.AuditRow) error {
 	if d.row != nil {
 		d.row(r)
 	}
 	return nil
 }
-func (discard) slot(_ context.Context, s vault.Slot) error {
-	_, err := identity.ParseRecipient(s.Recipient, nil)
-	return err
-}
+func (discard) slots(context.Context, []vault.Slot) error { return nil }
 
 // RestoreOptions says how a vault is made from a backup.
 type RestoreOptions struct {
@@ -73,7 +70,7 @@ func Restore(ctx context.Context, cfg vault.Config, r io.Reader, opts RestoreOpt
 		Replace:         opts.Replace,
 		ConfirmUnproven: opts.ConfirmUnproven,
 		Fill: func(ctx context.Context, tx *vault.Tx) (vault.Backup, error) {
-			b, read, err := fill(ctx, tx, r, opts.ReadOptions)
+			b, read, err := fill(ctx, tx, r, opts.ReadOptions, cfg.Plugins)
 			m = read
 			return b, err
 		},
@@ -86,52 +83,19 @@ func Restore(ctx context.Context, cfg vault.Config, r io.Reader, opts RestoreOpt
 
 // fill writes the rows of a backup into a new database. When it returns no error, the whole
 // backup is verified.
-func fill(ctx context.Context, tx *vault.Tx, r io.Reader, opts ReadOptions) (vault.Backup, Manifest, error) {
-	s := &stage{tx: tx}
-	m, err := read(ctx, r, opts, s)
+func fill(ctx context.Context, tx *vault.Tx, r io.Reader, opts ReadOptions, plugins *plugin.ClientUI) (b vault.Backup, m Manifest, err error) {
+	s := newStage(ctx, tx)
+	err = s.fill(func() (err error) {
+		m, err = read(ctx, r, opts, plugins, s)
+		return err
+	})
 	if err != nil {
 		return vault.Backup{}, Manifest{}, err
 	}
 	return vault.Backup{
-		Slots:         s.slots,
+		Slots:         s.kept,
 		OriginVaultID: m.VaultID,
 		OriginSigner:  m.Signer,
 		Detail:        fmt.Sprintf("backup %d of %s", m.Sequence, m.Created),
 	}, m, nil
-}
-
-// stage is the sink of Restore. It writes to the new database and collects the
-// slots.
-type stage struct {
-	tx    *vault.Tx
-	slots []vault.Slot
-}
-
-func (s *stage) node(ctx context.Context, n registry.Node) error {
-	return registry.InsertNode(ctx, s.tx, n)
-}
-
-func (s *stage) sshKey(ctx context.Context, k registry.SSHKey, private []byte) error {
-	return registry.InsertSSHKey(ctx, s.tx, k, private)
-}
-
-func (s *stage) keyRotation(ctx context.Context, k registry.KeyRotation) error {
-	return registry.InsertKeyRotation(ctx, s.tx, k)
-}
-
-func (s *stage) hostKey(ctx context.Context, k registry.HostKey) error {
-	return registry.InsertHostKey(ctx, s.tx, k)
-}
-
-func (s *stage) target(ctx context.Context, t Target) error {
-	return insertTarget(ctx, s.tx, t)
-}
-
-func (s *stage) auditRow(ctx context.Context, r vault.AuditRow) error {
-	return s.tx.AppendAuditRow(ctx, r)
-}
-
-func (s *stage) slot(_ context.Context, slot vault.Slot) error {
-	s.slots = append(s.slots, slot)
-	return nil
 }

@@ -66,6 +66,12 @@ func (t Target) json() targetJSON {
 	}
 }
 
+// UnmarshalJSON implements [json.Unmarshaler], without fields that it does not know.
+func (j *targetJSON) UnmarshalJSON(data []byte) error {
+	type plain targetJSON
+	return wire.Unmarshal(data, (*plain)(j))
+}
+
 func (j targetJSON) target() (Target, error) {
 	created, err := wire.ParseTime(j.Created)
 	t := Target{

@@ -2,7 +2,10 @@ package bench
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
+	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -19,6 +22,17 @@ import (
 var scratch string // a directory for the programs that the benchmarks build
 
 func TestMain(m *testing.M) {
+	flag.Parse()
+	if *memoryChild != "" {
+		err := runMemoryChild(context.Background(), *memoryChild)
+		peak, e := peakMemory()
+		if err := errors.Join(err, e); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		fmt.Println(peak)
+		return
+	}
 	var err error
 	if scratch, err = os.MkdirTemp("", "bench"); err != nil {
 		panic(err)

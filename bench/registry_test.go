@@ -59,7 +59,7 @@ func openOurs(tb testing.TB, cfg vault.Config, nodes []registry.Node) *ours {
 	r := registry.New(vaulttest.Open(tb, cfg))
 	err := r.Vault().Update(tb.Context(), func(tx *vault.Tx) error {
 		for _, n := range nodes {
-			if err := registry.InsertNode(tb.Context(), tx, n); err != nil {
+			if err := registry.InsertNodes(tb.Context(), tx, n); err != nil {
 				return err
 			}
 		}

@@ -150,21 +150,11 @@ func (p pluginIdentity) Unwrap(stanzas []*age.Stanza) ([]byte, error) {
 	if err := p.ctx.Err(); err != nil {
 		return nil, err // for the next slot the plugin is not started again
 	}
-	type result struct {
-		fileKey []byte
-		err     error
+	fileKey, err := Await(p.ctx, func() ([]byte, error) { return p.Identity.Unwrap(stanzas) })
+	if ended := p.ctx.Err(); ended != nil && errors.Is(err, ended) {
+		return nil, fmt.Errorf("age-plugin-%s: %w", p.Name(), err)
 	}
-	done := make(chan result, 1)
-	go func() {
-		fileKey, err := p.Identity.Unwrap(stanzas)
-		done <- result{fileKey, err}
-	}()
-	select {
-	case r := <-done:
-		return r.fileKey, r.err
-	case <-p.ctx.Done():
-		return nil, fmt.Errorf("age-plugin-%s: %w", p.Name(), p.ctx.Err())
-	}
+	return fileKey, err
 }
 
 // openIdentityFile asks for the passphrase of an encrypted identity file.
@@ -409,4 +399,10 @@ func Unopened(identities []age.Identity) error {
 		}
 	}
 	return nil
+}
+
+// UsesPlugin reports whether an identity starts an age plugin, which may ask a person.
+func UsesPlugin(id age.Identity) bool {
+	_, ok := id.(pluginIdentity)
+	return ok
 }

@@ -81,33 +81,37 @@ func await(ctx context.Context, f func(context.Context) (string, error)) (string
 }
 
 // ask runs one operation of the keyring library between two probes of the keyring. The first
-// probe keeps the library from being called when it would run programs, hang or prompt. The
-// second probe finds the cause of an error to which the library gives no type.
-func (k *Keyring) ask(ctx context.Context, operation func() error) error {
+// probe keeps the library from being called when it would run programs, hang or prompt; the
+// operation may use its connection. The second probe finds the cause of an error to which the
+// library gives no type.
+func (k *Keyring) ask(ctx context.Context, operation func(*secretService) error) error {
 	if err := ctx.Err(); err != nil {
 		return err // an abandoned call ends here
 	}
-	locked, err := probe(ctx)
+	s, err := probe(ctx)
 	if err != nil {
 		return err
 	}
+	defer s.close()
 	interactive := k.interactive && mayPrompt(ctx)
-	if locked && !interactive {
+	if s.locked && !interactive {
 		return ErrLocked
 	}
 
-	err = operation()
+	err = operation(s)
 	var untyped untypedError
 	if !errors.As(err, &untyped) {
 		return err
 	}
-	locked, err = probe(ctx)
-	switch {
-	case err != nil:
+	after, err := probe(ctx)
+	if err != nil {
 		return err
-	case locked && interactive:
+	}
+	defer after.close()
+	switch {
+	case after.locked && interactive:
 		return ErrDismissed
-	case locked:
+	case after.locked:
 		return ErrLocked
 	default:
 		return fmt.Errorf("%w: %s", ErrUnavailable, untyped)

@@ -3,6 +3,7 @@ package keyring_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -86,6 +87,13 @@ func TestFaults(t *testing.T) {
 				_, err := keyring.New(row.cfg).Get(t.Context(), account)
 				check("Get", err, row.get)
 			})
+			within(t, soon, func() {
+				values, err := keyring.New(row.cfg).GetAll(t.Context(), account, account)
+				if row.get == keyring.ErrNotFound && err == nil && slices.Equal(values, []string{"", ""}) {
+					err = keyring.ErrNotFound
+				}
+				check("GetAll", err, row.get)
+			})
 			within(t, soon, func() { check("Set", keyring.New(row.cfg).Set(t.Context(), account, value), row.set) })
 			within(t, soon, func() { check("Delete", keyring.New(row.cfg).Delete(t.Context(), account), row.delete) })
 		})
@@ -100,6 +108,24 @@ func TestPlantedValueIsReturned(t *testing.T) {
 	wantValue(t, k, keyringtest.PlantedValue)
 	fake.Plant("anything\nat all")
 	wantValue(t, k, "anything\nat all")
+}
+
+// A keyring that does not give several values at once is asked for one after the other.
+func TestGetAll(t *testing.T) {
+	session := keyringtest.StartBus(t)
+	for name, mode := range map[string]keyringtest.Mode{"honest": keyringtest.Honest, "withholding": keyringtest.Withholding} {
+		t.Run(name, func(t *testing.T) {
+			fake := keyringtest.StartFake(t, session.Address(), mode)
+			defer fake.Stop()
+			k := keyring.New(keyring.Config{Timeout: long})
+			mustSet(t, k, account, value)
+			mustSet(t, k, "other", "another value")
+			got, err := k.GetAll(t.Context(), "other", "none", account)
+			if want := []string{"another value", "", value}; err != nil || !slices.Equal(got, want) {
+				t.Errorf("%q, %v, want %q", got, err, want)
+			}
+		})
+	}
 }
 
 // A deadline finishes its Keyring and no other one.

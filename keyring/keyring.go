@@ -82,21 +82,36 @@ func (k *Keyring) Get(ctx context.Context, account string) (string, error) {
 func (k *Keyring) GetAll(ctx context.Context, accounts ...string) ([]string, error) {
 	var values []string
 	_, err := k.call(ctx, func(ctx context.Context) (string, error) {
-		found := make([]string, len(accounts))
-		err := k.ask(ctx, func() (err error) {
-			for i, a := range accounts {
-				found[i], err = storeGet(k.service, a)
-				if err != nil && !errors.Is(err, ErrNotFound) {
-					return fmt.Errorf("item %q: %w", a, err)
-				}
-			}
-			return nil
+		var found []string
+		err := k.ask(ctx, func(s *secretService) (err error) {
+			found, err = k.getAll(ctx, s, accounts)
+			return err
 		})
 		values = found
 		return "", err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("get keyring items: %w", err)
+	}
+	return values, nil
+}
+
+func (k *Keyring) getAll(ctx context.Context, s *secretService, accounts []string) ([]string, error) {
+	if !s.locked {
+		if values, ok := getValues(ctx, s, k.service, accounts); ok {
+			return values, nil
+		}
+	}
+	values := make([]string, len(accounts))
+	for i, a := range accounts {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		value, err := storeGet(k.service, a)
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return nil, fmt.Errorf("item %q: %w", a, err)
+		}
+		values[i] = value
 	}
 	return values, nil
 }
@@ -119,10 +134,10 @@ func (k *Keyring) Set(ctx context.Context, account, value string) error {
 }
 
 func (k *Keyring) set(ctx context.Context, account, value string) error {
-	err := k.ask(ctx, func() error {
+	err := k.ask(ctx, func(s *secretService) error {
 		// An existing item gets a new secret instead of being replaced: some keyrings ask
 		// before an item is replaced, but none asks before a secret is set.
-		updated, err := updateItem(ctx, k.service, account, value)
+		updated, err := updateItem(ctx, s, k.service, account, value)
 		if errors.Is(err, ErrLocked) && k.interactive && mayPrompt(ctx) {
 			err = nil // the library will ask, and somebody may answer
 		}
@@ -160,7 +175,7 @@ func (k *Keyring) Delete(ctx context.Context, account string) error {
 }
 
 func (k *Keyring) delete(ctx context.Context, account string) error {
-	err := k.ask(ctx, func() error { return storeDelete(k.service, account) })
+	err := k.ask(ctx, func(*secretService) error { return storeDelete(k.service, account) })
 	if errors.Is(err, ErrNotFound) {
 		return nil
 	}
@@ -179,7 +194,7 @@ func (k *Keyring) delete(ctx context.Context, account string) error {
 }
 
 func (k *Keyring) get(ctx context.Context, account string) (value string, err error) {
-	err = k.ask(ctx, func() error {
+	err = k.ask(ctx, func(*secretService) error {
 		value, err = storeGet(k.service, account)
 		return err
 	})

@@ -25,36 +25,64 @@ const (
 	defaultAlias dbus.ObjectPath = "/org/freedesktop/secrets/aliases/default"
 )
 
-// probe asks the Secret Service whether the collection that the keyring library will use is
-// locked. Its connection ends with ctx. Errors: ErrNoBus, ErrNoProvider, ErrNoCollection; if
-// ctx ends, any of them.
-func probe(ctx context.Context) (locked bool, err error) {
+// secretService is a connection to the Secret Service. It ends with the context of probe. The
+// caller closes it.
+type secretService struct {
+	conn       *dbus.Conn
+	collection dbus.ObjectPath // that the keyring library uses
+	locked     bool            // whether it is locked
+}
+
+// probe connects to the Secret Service and asks for the collection that the keyring library will
+// use. Errors: ErrNoBus, ErrNoProvider, ErrNoCollection; if ctx ends, any of them.
+func probe(ctx context.Context) (s *secretService, err error) {
 	conn, err := connect(ctx)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
-	defer conn.Close()
+	defer func() {
+		if err != nil {
+			conn.Close()
+		}
+	}()
 	if _, err := owner(ctx, conn); err != nil {
-		return false, err
+		return nil, err
 	}
-
-	collection, err := collectionPath(ctx, conn)
-	if err != nil {
-		return false, err
+	s = &secretService{conn: conn}
+	if s.collection, err = collectionPath(ctx, conn); err != nil {
+		return nil, err
 	}
-
 	var property dbus.Variant
-	err = conn.Object(secretsName, collection).
-		CallWithContext(ctx, getProperty, 0, secretsColl, "Locked").Store(&property)
-	if err != nil {
-		return false, fmt.Errorf("%w: %s", ErrNoCollection, errorText(err))
+	if err := answer(s.call(ctx, s.collection, getProperty, secretsColl, "Locked"), &property); err != nil {
+		return nil, fmt.Errorf("%w: %s", ErrNoCollection, errorText(err))
 	}
 	locked, ok := property.Value().(bool)
 	if !ok {
-		return false, fmt.Errorf("%w: Locked is not a boolean", ErrNoCollection)
+		return nil, fmt.Errorf("%w: Locked is not a boolean", ErrNoCollection)
 	}
-	return locked, nil
+	s.locked = locked
+	return s, nil
 }
+
+// close ends the connection, and with it the sessions.
+func (s *secretService) close() { s.conn.Close() }
+
+// call sends a call without waiting for the answer.
+func (s *secretService) call(ctx context.Context, object dbus.ObjectPath, method string, args ...any) *dbus.Call {
+	return s.conn.Object(secretsName, object).GoWithContext(ctx, method, 0, nil, args...)
+}
+
+// openSession opens a session in which values are not encrypted.
+func (s *secretService) openSession(ctx context.Context) *dbus.Call {
+	return s.call(ctx, secretsPath, secretsService+".OpenSession", "plain", dbus.MakeVariant(""))
+}
+
+func (s *secretService) searchItems(ctx context.Context, service, account string) *dbus.Call {
+	return s.call(ctx, s.collection, secretsColl+".SearchItems", map[string]string{"username": account, "service": service})
+}
+
+// answer waits for the answer to a call and stores its results.
+func answer(c *dbus.Call, results ...any) error { return (<-c.Done).Store(results...) }
 
 // collectionPath returns the collection that the keyring library uses: the one named login, or
 // else the default one, by its alias. It never creates one. All errors are ErrNoCollection.

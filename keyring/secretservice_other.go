@@ -7,9 +7,13 @@ import (
 	"runtime"
 )
 
+type secretService struct{ locked bool }
+
+func (*secretService) close() {}
+
 // probe has nothing to ask: the login unlocks the Keychain and the Credential Manager, and they
 // do not say in advance whether they would prompt.
-func probe(context.Context) (locked bool, err error) { return false, nil }
+func probe(context.Context) (*secretService, error) { return &secretService{}, nil }
 
 func providerName(context.Context) (string, error) {
 	switch runtime.GOOS {
@@ -23,6 +27,13 @@ func providerName(context.Context) (string, error) {
 }
 
 // updateItem does nothing: these keyrings replace an item without asking.
-func updateItem(context.Context, string, string, string) (bool, error) { return false, nil }
+func updateItem(context.Context, *secretService, string, string, string) (bool, error) {
+	return false, nil
+}
+
+// getValues leaves it to the library.
+func getValues(context.Context, *secretService, string, []string) ([]string, bool) {
+	return nil, false
+}
 
 func errorText(err error) string { return err.Error() }

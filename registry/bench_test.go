@@ -14,7 +14,7 @@ func benchRegistry(b *testing.B, nodes int) *Registry {
 		for i := range nodes {
 			n := testNode()
 			n.Name = fmt.Sprintf("hive-%05d", i)
-			if err := InsertNode(ctx, tx, n); err != nil {
+			if err := InsertNodes(ctx, tx, n); err != nil {
 				return err
 			}
 		}

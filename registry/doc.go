@@ -3,7 +3,7 @@
 //
 // Start from [Registry]. [Open] opens a vault with its registry, and [New] takes a
 // vault that the caller has opened. The values are [Node], [SSHKey] and [HostKey].
-// The functions that take a [vault.Tx], such as [EachNode] and [InsertNode], work
+// The functions that take a [vault.Tx], such as [EachNode] and [InsertNodes], work
 // inside a transaction of the caller. Package backup uses them.
 //
 // Other formats are read into an [ImportSet] or written from nodes: [ReadLegacy],

@@ -46,44 +46,58 @@ func (k HostKey) Validate() error {
 	return nil
 }
 
-type hostKeyJSON struct {
-	Node      string `json:"node"`
-	Type      string `json:"type"`
-	PublicKey string `json:"public_key"`
-	FirstSeen string `json:"first_seen"`
-	LastSeen  string `json:"last_seen"`
-}
-
 // MarshalJSON returns the key on one line, with its fields in a fixed order.
-func (k HostKey) MarshalJSON() ([]byte, error) {
-	return wire.MarshalTexts(hostKeyJSON{
-		Node:      k.Node,
-		Type:      k.Type,
-		PublicKey: k.PublicKey,
-		FirstSeen: wire.FormatTime(k.FirstSeen),
-		LastSeen:  wire.FormatTime(k.LastSeen),
-	}, k.Node, k.Type, k.PublicKey)
+func (k HostKey) MarshalJSON() ([]byte, error) { return k.AppendJSON(nil) }
+
+// AppendJSON appends what MarshalJSON returns.
+func (k HostKey) AppendJSON(buf []byte) ([]byte, error) {
+	l := wire.NewLine(buf)
+	l.Text("node", k.Node)
+	l.Text("type", k.Type)
+	l.Text("public_key", k.PublicKey)
+	l.Time("first_seen", k.FirstSeen)
+	l.Time("last_seen", k.LastSeen)
+	return l.End()
 }
 
 // UnmarshalJSON reads what MarshalJSON writes and validates it. Every field is
 // required. Errors are ErrInvalid; k is then unchanged.
 func (k *HostKey) UnmarshalJSON(data []byte) error {
-	var got HostKey
-	err := wire.UnmarshalObject(data, []wire.Field{
-		{Name: "node", Value: &got.Node, Required: true},
-		{Name: "type", Value: &got.Type, Required: true},
-		{Name: "public_key", Value: &got.PublicKey, Required: true},
-		{Name: "first_seen", Value: &got.FirstSeen, Required: true},
-		{Name: "last_seen", Value: &got.LastSeen, Required: true},
-	})
-	if err != nil {
-		return err
+	got, ok := scanHostKey(string(data))
+	if !ok {
+		got = HostKey{}
+		err := wire.UnmarshalObject(data, []wire.Field{
+			{Name: "node", Value: &got.Node, Required: true},
+			{Name: "type", Value: &got.Type, Required: true},
+			{Name: "public_key", Value: &got.PublicKey, Required: true},
+			{Name: "first_seen", Value: &got.FirstSeen, Required: true},
+			{Name: "last_seen", Value: &got.LastSeen, Required: true},
+		})
+		if err != nil {
+			return err
+		}
 	}
 	if err := got.Validate(); err != nil {
 		return err
 	}
 	*k = got
 	return nil
+}
+
+// scanHostKey parses the form that MarshalJSON writes.
+func scanHostKey(line string) (k HostKey, ok bool) {
+	s := wire.NewScan(line)
+	s.Literal(`"node":`)
+	k.Node = s.Text()
+	s.Literal(`,"type":`)
+	k.Type = s.Text()
+	s.Literal(`,"public_key":`)
+	k.PublicKey = s.Text()
+	s.Literal(`,"first_seen":`)
+	k.FirstSeen = s.Time()
+	s.Literal(`,"last_seen":`)
+	k.LastSeen = s.Time()
+	return k, s.End()
 }
 
 // nodeHostKeys returns a node's host keys, validated.
@@ -122,18 +136,23 @@ func EachHostKey(ctx context.Context, tx *vault.Tx) iter.Seq2[HostKey, error] {
 	}
 }
 
-// InsertHostKey stores a host key of a backup. The error is ErrNotFound when the
-// node is missing, ErrExists when the node has this key. It writes no audit row.
-func InsertHostKey(ctx context.Context, tx *vault.Tx, k HostKey) error {
-	err := k.Validate()
-	if err == nil {
-		err = requireNode(ctx, tx, k.Node)
+// InsertHostKeys stores host keys of a backup. The error is ErrNotFound when a node is
+// missing, ErrExists when a node has a key already. It writes no audit row. After an error the
+// transaction must not be committed.
+func InsertHostKeys(ctx context.Context, tx *vault.Tx, keys ...HostKey) error {
+	known := "" // the node that was there last: the keys of a node follow each other
+	for _, k := range keys {
+		err := k.Validate()
+		if err == nil && k.Node != known {
+			err = requireNode(ctx, tx, k.Node)
+		}
+		if err != nil {
+			return fmt.Errorf("insert host key of node %q: %w", k.Node, err)
+		}
+		known = k.Node
 	}
-	if err == nil {
-		err = insertHostKey(ctx, tx, k)
-	}
-	if err != nil {
-		return fmt.Errorf("insert host key of node %q: %w", k.Node, err)
+	if err := insertHostKeys(ctx, tx, keys); err != nil {
+		return fmt.Errorf("insert host keys of nodes %q to %q: %w", keys[0].Node, keys[len(keys)-1].Node, err)
 	}
 	return nil
 }

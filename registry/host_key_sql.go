@@ -86,29 +86,80 @@ func selectHostKeys(ctx context.Context, tx *vault.Tx, query string, args ...any
 	}
 }
 
+// selectKnownHosts yields all host keys, each with the address of its node. It does not
+// validate them.
+func selectKnownHosts(ctx context.Context, tx *vault.Tx) iter.Seq2[KnownHost, error] {
+	return func(yield func(KnownHost, error) bool) {
+		rows, err := tx.QueryContext(ctx, `SELECT`+hostKeyColumns+`,
+		ssh_host,
+		ssh_port,
+		`+tx.Checked("host_keys", "host_keys")+`
+	FROM host_keys
+	JOIN beehives USING (node_name)
+	ORDER BY node_name, type, public_key`)
+		if err != nil {
+			yield(KnownHost{}, err)
+			return
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var (
+				k           HostKey
+				first, last int64
+				node        Node
+				checked     []byte
+			)
+			err := rows.Scan(
+				&k.Node,
+				&k.Type,
+				&k.PublicKey,
+				&first,
+				&last,
+				&node.SSHHost,
+				&node.SSHPort,
+				&checked,
+			)
+			if err != nil {
+				yield(KnownHost{}, fmt.Errorf("%w: host key of node %.80q: %w", ErrBadRow, k.Node, err))
+				return
+			}
+			tx.CountRow("host_keys", checked)
+			k.FirstSeen, k.LastSeen = time.UnixMilli(first).UTC(), time.UnixMilli(last).UTC()
+			if !yield(KnownHost{k, node.KnownHostsAddress()}, nil) {
+				return
+			}
+		}
+		if err := rows.Err(); err != nil {
+			yield(KnownHost{}, err)
+		}
+	}
+}
+
 func countNodeHostKeys(ctx context.Context, tx *vault.Tx, name string) (int, error) {
 	var n int
 	err := tx.QueryRowContext(ctx, `SELECT count(*) FROM host_keys WHERE node_name = ?`, name).Scan(&n)
 	return n, err
 }
 
-// insertHostKey returns ErrExists, and inserts nothing, where the node has the key.
-func insertHostKey(ctx context.Context, tx *vault.Tx, k HostKey) error {
-	res, err := tx.ExecContext(ctx, `INSERT INTO host_keys (
-		node_name,
-		type,
-		public_key,
-		first_seen,
-		last_seen
-	) VALUES (?, ?, ?, ?, ?)
-	ON CONFLICT (node_name, public_key) DO NOTHING`,
-		k.Node,
-		k.Type,
-		k.PublicKey,
-		k.FirstSeen.UnixMilli(),
-		k.LastSeen.UnixMilli(),
-	)
-	return expectRow(res, err, ErrExists)
+// insertHostKeys returns ErrExists where a node has one of the keys. It does not ask whether
+// the nodes exist: a foreign key does.
+func insertHostKeys(ctx context.Context, tx *vault.Tx, keys []HostKey) error {
+	args := make([]any, 0, len(keys)*5)
+	for _, k := range keys {
+		args = append(args,
+			k.Node,
+			k.Type,
+			k.PublicKey,
+			k.FirstSeen.UnixMilli(),
+			k.LastSeen.UnixMilli(),
+		)
+	}
+	inserted, err := tx.InsertRows(ctx, "host_keys", []string{"node_name", "type", "public_key", "first_seen", "last_seen"},
+		"ON CONFLICT (node_name, public_key) DO NOTHING", args)
+	if err == nil && inserted != int64(len(keys)) {
+		err = ErrExists
+	}
+	return err
 }
 
 // updateHostKeySeen stores LastSeen of a pinned key, unless a later time is stored.

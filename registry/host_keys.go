@@ -100,27 +100,44 @@ func trustHostKey(ctx context.Context, tx *vault.Tx, node string, key ssh.Public
 	if err != nil {
 		return false, err
 	}
-	if slices.ContainsFunc(pinned, func(old HostKey) bool { return old.PublicKey == k.PublicKey }) {
+	known, old, err := comparePins(pinned, k, replaces)
+	switch {
+	case err != nil:
+		return false, err
+	case known:
 		return false, updateHostKeySeen(ctx, tx, k)
 	}
 	var changes []string
-	for _, old := range pinned {
-		switch {
-		case old.Type != k.Type:
-			continue
-		case !slices.Contains(replaces, vault.Fingerprint(old.PublicKey)):
-			return false, fmt.Errorf("%w: %s of type %s is pinned, %s was given", ErrHostKeyChanged, vault.Fingerprint(old.PublicKey), k.Type, vault.Fingerprint(k.PublicKey))
-		}
+	for _, old := range old {
 		changes = append(changes, "replaces "+vault.Fingerprint(old.PublicKey))
 		if err := deleteHostKey(ctx, tx, old); err != nil {
 			return false, err
 		}
 	}
-	if err := insertHostKey(ctx, tx, k); err != nil {
+	if err := insertHostKeys(ctx, tx, []HostKey{k}); err != nil {
 		return false, err
 	}
 	detail := strings.Join(append([]string{k.Type + " " + vault.Fingerprint(k.PublicKey)}, changes...), "; ")
 	return true, tx.Audit(ctx, vault.Event{Action: ActionTrustHostKey, Subject: node, Detail: detail})
+}
+
+// comparePins reports whether a host key is pinned already. If it is not, old has the pinned
+// keys that it replaces: those of its type. One whose fingerprint is not in replaces is
+// ErrHostKeyChanged.
+func comparePins(pinned []HostKey, k HostKey, replaces []string) (known bool, old []HostKey, err error) {
+	if slices.ContainsFunc(pinned, func(p HostKey) bool { return p.PublicKey == k.PublicKey }) {
+		return true, nil, nil
+	}
+	for _, p := range pinned {
+		switch {
+		case p.Type != k.Type:
+			continue
+		case !slices.Contains(replaces, vault.Fingerprint(p.PublicKey)):
+			return false, nil, fmt.Errorf("%w: %s of type %s is pinned, %s was given", ErrHostKeyChanged, vault.Fingerprint(p.PublicKey), k.Type, vault.Fingerprint(k.PublicKey))
+		}
+		old = append(old, p)
+	}
+	return false, old, nil
 }
 
 // ForgetHostKeys removes pinned host keys of the nodes, in one transaction, and

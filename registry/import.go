@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/crypto/ssh"
+
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
@@ -19,7 +21,7 @@ type Problem struct {
 
 // ImportSet is what was read from a file and can be imported.
 type ImportSet struct {
-	Nodes    []Node    // to be imported
+	Nodes    []Node    // to be imported; they may share lists and maps
 	Skipped  []Problem // rows that are not valid nodes: the first hundred
 	Warnings []Problem // what could not be read of a node: the first hundred
 	// More counts the problems beyond the first hundred.
@@ -30,6 +32,9 @@ type ImportSet struct {
 	// Keys are private keys by the name of a node. Import stores each key with its
 	// node, which then uses it. The caller wipes them.
 	Keys map[string]*PrivateKey
+	// HostKeys are host keys by the name of a node. Import pins them with the node. Where
+	// another key of the type is pinned, the import fails: ErrHostKeyChanged.
+	HostKeys map[string][]ssh.PublicKey
 }
 
 // MaxImport is the most rows that one import takes, including skipped rows.
@@ -74,6 +79,9 @@ type ImportOptions struct {
 	Source string
 	// Replace replaces a node of the same name, as AddNode does.
 	Replace bool
+	// SkipExisting leaves a node of the same name, and its key, as they are. It excludes
+	// Replace.
+	SkipExisting bool
 	// DryRun returns the report and changes nothing.
 	DryRun bool
 }
@@ -84,14 +92,16 @@ type ImportReport struct {
 	Added     []string
 	Replaced  []string
 	Unchanged []string  // stored already, with the same values
+	Existing  []string  // left as they are by SkipExisting, whatever their values
 	Skipped   []Problem // those of the set, then invalid and repeated nodes: the first hundred
 	Warnings  []Problem // those of the set
 	More      More      // problems beyond the first hundred
 	Keys      []string  // nodes that now use their key of the set
+	HostKeys  []string  // nodes whose host keys of the set are now pinned
 }
 
-// Import adds the nodes of a set in one transaction. Without Replace, the whole
-// import fails where any name exists: the error is ErrExists and lists these names. A node
+// Import adds the nodes of a set in one transaction. Without Replace or SkipExisting, the
+// whole import fails where any name exists: the error is ErrExists and lists these names. A node
 // may jump through one that follows in the set. It is skipped where it jumps through a node
 // that is neither there nor in the set, in a circle, or through too many.
 // After any error nothing is imported and the report is empty. Where nothing
@@ -102,15 +112,19 @@ func (r *Registry) Import(ctx context.Context, set ImportSet, opts ImportOptions
 		plan   importPlan
 		err    error
 	)
-	if opts.DryRun || opts.Replace {
+	if opts.Replace && opts.SkipExisting {
+		return ImportReport{}, fmt.Errorf("import nodes: %w: Replace and SkipExisting exclude each other", ErrInvalid)
+	}
+	look := opts.DryRun || opts.Replace || opts.SkipExisting
+	if look {
 		err = r.v.View(ctx, func(tx *vault.Tx) (err error) {
 			report, plan, err = planImport(ctx, tx, set, opts)
 			return err
 		})
 	}
-	// With Replace, a look without the write lock comes first: often nothing changes.
-	// Without it, a node that exists is an error, so there is a change to write.
-	if err == nil && !opts.DryRun && !(opts.Replace && plan.empty()) {
+	// With Replace or SkipExisting, a look without the write lock comes first: often nothing
+	// changes. Without them, a node that exists is an error, so there is a change to write.
+	if err == nil && !opts.DryRun && !(look && plan.empty()) {
 		err = r.v.Update(ctx, func(tx *vault.Tx) (err error) {
 			report, err = importNodes(ctx, tx, set, opts)
 			return err
@@ -126,13 +140,29 @@ func (r *Registry) Import(ctx context.Context, set ImportSet, opts ImportOptions
 type importPlan struct {
 	nodes []importWrite
 	keys  []string // nodes that have a key in the set and do not use it yet
+	pins  []importPin
 }
 
-func (p importPlan) empty() bool { return len(p.nodes)+len(p.keys) == 0 }
+// importPin is a host key to be pinned.
+type importPin struct {
+	node string
+	key  ssh.PublicKey
+}
 
-// importWrite is a node to be written. It replaces old, if old has a name.
+func (p importPlan) empty() bool { return len(p.nodes)+len(p.keys)+len(p.pins) == 0 }
+
+// importWrite is a node to be written. It replaces old.
 type importWrite struct {
-	node, old Node
+	node *Node
+	old  *Node // nil: there is none
+}
+
+// before returns the node as it is stored, or one without a name.
+func (w importWrite) before() Node {
+	if w.old == nil {
+		return Node{}
+	}
+	return *w.old
 }
 
 func importNodes(ctx context.Context, tx *vault.Tx, set ImportSet, opts ImportOptions) (ImportReport, error) {
@@ -141,10 +171,10 @@ func importNodes(ctx context.Context, tx *vault.Tx, set ImportSet, opts ImportOp
 		return report, err
 	}
 	for _, w := range plan.nodes {
-		if w.old.Name == "" {
-			err = createNode(ctx, tx, w.node)
+		if w.old == nil {
+			err = createNode(ctx, tx, *w.node)
 		} else {
-			err = replaceNode(ctx, tx, w.old, w.node, ActionUpdateNode)
+			err = replaceNode(ctx, tx, *w.old, *w.node, ActionUpdateNode)
 		}
 		if err != nil {
 			return ImportReport{}, fmt.Errorf("node %q: %w", w.node.Name, err)
@@ -155,10 +185,21 @@ func importNodes(ctx context.Context, tx *vault.Tx, set ImportSet, opts ImportOp
 			return ImportReport{}, fmt.Errorf("SSH key of node %q: %w", name, err)
 		}
 	}
+	for _, p := range plan.pins {
+		if _, err := trustHostKey(ctx, tx, p.node, p.key, nil); err != nil {
+			return ImportReport{}, fmt.Errorf("host key of node %q: %w", p.node, err)
+		}
+	}
 	detail := fmt.Sprintf("added %d; replaced %d; unchanged %d; skipped %d",
 		len(report.Added), len(report.Replaced), len(report.Unchanged), len(report.Skipped)+report.More.Skipped)
+	if len(report.Existing) > 0 {
+		detail += fmt.Sprintf("; existing %d", len(report.Existing))
+	}
 	if len(plan.keys) > 0 {
 		detail += fmt.Sprintf("; keys %d", len(plan.keys))
+	}
+	if len(plan.pins) > 0 {
+		detail += fmt.Sprintf("; host keys %d", len(plan.pins))
 	}
 	return report, tx.Audit(ctx, vault.Event{Action: ActionImportNodes, Subject: opts.Source, Detail: detail})
 }
@@ -182,15 +223,18 @@ func planImport(ctx context.Context, tx *vault.Tx, set ImportSet, opts ImportOpt
 			continue
 		case err != nil:
 			return ImportReport{}, importPlan{}, err
+		case opts.SkipExisting:
+			report.Existing = append(report.Existing, n.Name)
+			continue
 		case !opts.Replace:
 			taken = append(taken, strconv.Quote(n.Name))
 			continue
 		}
-		n = n.withState(old)
+		merged := n.withState(old)
 		if set.TwelveFields {
-			n = n.withDetails(old)
+			merged = merged.withDetails(old)
 		}
-		writes = append(writes, importWrite{node: n, old: old})
+		writes = append(writes, importWrite{node: &merged, old: &old})
 	}
 	if len(taken) > 0 {
 		return ImportReport{}, importPlan{}, fmt.Errorf("%s: %w", strings.Join(taken, ", "), ErrExists)
@@ -204,9 +248,9 @@ func planImport(ctx context.Context, tx *vault.Tx, set ImportSet, opts ImportOpt
 	for _, w := range writes {
 		names = append(names, w.node.Name)
 		switch {
-		case w.old.Name == "":
+		case w.old == nil:
 			report.Added = append(report.Added, w.node.Name)
-		case sameNode(w.old, w.node):
+		case sameNode(*w.old, *w.node):
 			report.Unchanged = append(report.Unchanged, w.node.Name)
 			continue
 		default:
@@ -215,6 +259,9 @@ func planImport(ctx context.Context, tx *vault.Tx, set ImportSet, opts ImportOpt
 		plan.nodes = append(plan.nodes, w)
 	}
 	if report.Keys, plan.keys, err = planImportKeys(ctx, tx, set, names); err != nil {
+		return ImportReport{}, importPlan{}, err
+	}
+	if report.HostKeys, plan.pins, err = planImportPins(ctx, tx, set, names); err != nil {
 		return ImportReport{}, importPlan{}, err
 	}
 	return report, plan, nil
@@ -260,8 +307,9 @@ func skipBadJumps(ctx context.Context, tx *vault.Tx, writes []importWrite, repor
 			report.Skipped, report.More.Skipped = addProblem(report.Skipped, report.More.Skipped, Problem{w.node.Name, jumpError(w.node.Name, w.node.Name, rule).Error()})
 		}
 		for _, w := range bad { // as it is stored, or not at all
-			exists[w.node.Name] = w.old.Name != ""
-			ways.set(w.node.Name, w.old.ProxyJump)
+			old := w.before()
+			exists[w.node.Name] = old.Name != ""
+			ways.set(w.node.Name, old.ProxyJump)
 			again = true
 		}
 		writes = kept
@@ -269,7 +317,7 @@ func skipBadJumps(ctx context.Context, tx *vault.Tx, writes []importWrite, repor
 	// What is left may still make the way to a node too long that is not in the set.
 	var changed []string
 	for _, w := range writes {
-		changed = append(changed, changedJumps(w.old, w.node)...)
+		changed = append(changed, changedJumps(w.before(), *w.node)...)
 	}
 	return writes, ways.check("", changed)
 }
@@ -294,16 +342,44 @@ func planImportKeys(ctx context.Context, tx *vault.Tx, set ImportSet, names []st
 	return all, unused, nil
 }
 
-// importable returns the nodes of the set, normalized. Nodes that are not valid,
+// planImportPins returns which of the nodes have host keys in the set, and which of these
+// keys are not pinned yet.
+func planImportPins(ctx context.Context, tx *vault.Tx, set ImportSet, names []string) (all []string, pins []importPin, err error) {
+	for _, name := range names {
+		keys := set.HostKeys[name]
+		if len(keys) == 0 {
+			continue
+		}
+		all = append(all, name)
+		pinned, err := selectNodeHostKeys(ctx, tx, name)
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, key := range keys {
+			known, _, err := comparePins(pinned, HostKey{Node: name, Type: key.Type(), PublicKey: publicKeyLine(key)}, nil)
+			if err != nil {
+				return nil, nil, fmt.Errorf("host key of node %q: %w", name, err)
+			}
+			if !known {
+				pins = append(pins, importPin{name, key})
+			}
+		}
+	}
+	return all, pins, nil
+}
+
+// importable returns the nodes of the set, normalized; they share memory with the set. Nodes that are not valid,
 // or whose name came before, go to the skipped ones of the report.
-func importable(set ImportSet, report *ImportReport) []Node {
+func importable(set ImportSet, report *ImportReport) []*Node {
 	skip := func(p Problem) {
 		report.Skipped, report.More.Skipped = addProblem(report.Skipped, report.More.Skipped, p)
 	}
-	var nodes []Node
+	nodes := make([]*Node, 0, len(set.Nodes))
 	seen := make(map[string]bool, len(set.Nodes))
-	for i, n := range set.Nodes {
-		n = n.normalized()
+	for i := range set.Nodes {
+		given := &set.Nodes[i]
+		n := *given
+		n.normalize()
 		if err := n.validate(); err != nil {
 			skip(Problem{rowName(n.Name, fmt.Sprintf("node %d", i+1)), err.Error()})
 			continue
@@ -313,7 +389,11 @@ func importable(set ImportSet, report *ImportReport) []Node {
 			continue
 		}
 		seen[n.Name] = true
-		nodes = append(nodes, n)
+		if sameNode(*given, n) && given.LastConnected == n.LastConnected {
+			nodes = append(nodes, given) // there may be very many
+		} else {
+			nodes = append(nodes, &n)
+		}
 	}
 	return nodes
 }

@@ -132,3 +132,29 @@ func TestImportOfNothingNew(t *testing.T) {
 		t.Error("something was written")
 	}
 }
+
+// TestImportSkipExisting: an existing node keeps its values and its key, and an import of
+// existing nodes alone writes nothing.
+func TestImportSkipExisting(t *testing.T) {
+	r := newRegistry(t)
+	check(t, r.AddNode(t.Context(), testNode()))
+	other := testNode()
+	other.SSHHost, other.ProxyJump = "elsewhere.example.org", ""
+	beyond := bareNode("hive-02")
+	beyond.ProxyJump = "hive-01"
+	set := ImportSet{Nodes: []Node{other, beyond}}
+	opts := ImportOptions{Source: "f", SkipExisting: true}
+	wantReport(t, r, set, opts, ImportReport{Added: []string{"hive-02"}, Existing: []string{"hive-01"}})
+	wantNode(t, r, testNode())
+	wantEvents(t, r, 1,
+		event{"node.add", "hive-02", describeNode(beyond)},
+		event{"node.import", "f", "added 1; replaced 0; unchanged 0; skipped 0; existing 1"},
+	)
+	wantReport(t, r, set, opts, ImportReport{Existing: []string{"hive-01", "hive-02"}})
+	wantEvents(t, r, 3)
+
+	opts.Replace = true
+	if _, err := r.Import(t.Context(), set, opts); !errors.Is(err, ErrInvalid) {
+		t.Errorf("Replace and SkipExisting: %v", err)
+	}
+}

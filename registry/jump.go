@@ -127,24 +127,6 @@ func checkJumps(ctx context.Context, tx *vault.Tx, self string, changed []string
 	return stored.check(self, changed)
 }
 
-// CheckJumps checks the jumps of a whole registry, given for every node; "" is none. The
-// error is a *FieldError and names the node.
-func CheckJumps(all map[string]string) error {
-	for name, jump := range all {
-		if jump == "" {
-			continue
-		}
-		rule := jumps(all).rule(name)
-		if _, ok := all[jump]; !ok {
-			rule = ruleJumpMissing
-		}
-		if rule != "" {
-			return jumpError("", name, rule)
-		}
-	}
-	return nil
-}
-
 // Jumps returns the jumps of all nodes that have one: by the name of a node, the node that
 // it is reached through.
 func (r *Registry) Jumps(ctx context.Context) (map[string]string, error) {

@@ -301,27 +301,11 @@ func TestImportOfTwelveFields(t *testing.T) {
 	wantRows(t, r, 0, 0)
 }
 
-func TestCheckJumps(t *testing.T) {
-	for name, all := range map[string]map[string]string{
-		"missing": {"a": "b"},
-		"itself":  {"a": "a"},
-		"circle":  {"a": "b", "b": "c", "c": "a"},
-		"too long": {"0": "", "1": "0", "2": "1", "3": "2", "4": "3", "5": "4", "6": "5", "7": "6", "8": "7",
-			"9": "8"},
-	} {
-		if err := CheckJumps(all); !errors.Is(err, ErrInvalid) {
-			t.Errorf("%s: %v, want ErrInvalid", name, err)
-		}
-	}
-	check(t, CheckJumps(map[string]string{"0": "", "1": "0", "2": "1", "3": "2", "4": "3", "5": "4", "6": "5", "7": "6", "8": "7", "a": "0"}))
-	check(t, CheckJumps(nil))
-}
-
 // TestInsertNodeInAnyOrder: a restore inserts nodes by name.
 func TestInsertNodeInAnyOrder(t *testing.T) {
 	r := newRegistry(t)
 	update(t, r, func(ctx context.Context, tx *vault.Tx) error {
-		return errors.Join(InsertNode(ctx, tx, richNode()), InsertNode(ctx, tx, bareNode("hive-02")))
+		return errors.Join(InsertNodes(ctx, tx, richNode()), InsertNodes(ctx, tx, bareNode("hive-02")))
 	})
 	wantListed(t, r, richNode())
 }

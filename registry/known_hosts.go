@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"io"
+	"iter"
 	"maps"
 	"net"
 	"net/netip"
@@ -21,26 +22,48 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// knownHostsAddress returns a node's address as known_hosts has it.
-func knownHostsAddress(n Node) string {
+// KnownHostsAddress returns a node's address as known_hosts has it.
+func (n Node) KnownHostsAddress() string {
 	return knownhosts.Normalize(net.JoinHostPort(canonicalHost(n.SSHHost), strconv.Itoa(int(n.SSHPort))))
 }
 
-// WriteKnownHosts writes the pinned host keys as a known_hosts file of OpenSSH. The
-// comment of each line is the node's name.
-func WriteKnownHosts(ctx context.Context, tx *vault.Tx, w io.Writer) error {
-	addresses := map[string]string{}
-	for n, err := range EachNode(ctx, tx) {
-		if err != nil {
-			return err
+// KnownHost is a pinned host key with its node's address.
+type KnownHost struct {
+	HostKey
+	Address string // as known_hosts has it
+}
+
+// Line returns the line of a known_hosts file of OpenSSH, with its end. The comment is the
+// node's name.
+func (k KnownHost) Line() string { return k.Address + " " + k.PublicKey + " " + k.Node + "\n" }
+
+// EachKnownHost yields all host keys in the order of [EachHostKey]. It stops after an error.
+func EachKnownHost(ctx context.Context, tx *vault.Tx) iter.Seq2[KnownHost, error] {
+	return func(yield func(KnownHost, error) bool) {
+		for k, err := range selectKnownHosts(ctx, tx) {
+			if err == nil {
+				if bad := k.Validate(); bad != nil {
+					err = errBadHostKey(k.HostKey, bad)
+				}
+			}
+			if err != nil {
+				yield(KnownHost{}, fmt.Errorf("read host keys: %w", err))
+				return
+			}
+			if !yield(k, nil) {
+				return
+			}
 		}
-		addresses[n.Name] = knownHostsAddress(n)
 	}
-	for k, err := range EachHostKey(ctx, tx) {
+}
+
+// WriteKnownHosts writes the pinned host keys as a known_hosts file of OpenSSH.
+func WriteKnownHosts(ctx context.Context, tx *vault.Tx, w io.Writer) error {
+	for k, err := range EachKnownHost(ctx, tx) {
 		if err != nil {
 			return err
 		}
-		if _, err := fmt.Fprintf(w, "%s %s %s\n", addresses[k.Node], k.PublicKey, k.Node); err != nil {
+		if _, err := io.WriteString(w, k.Line()); err != nil {
 			return err
 		}
 	}
@@ -71,6 +94,16 @@ const (
 //
 // A file of more than 64 MB is ErrInvalid.
 func ReadKnownHosts(r io.Reader, nodes []Node) (KnownHosts, error) {
+	return readKnownHosts(r, nodes, false)
+}
+
+// ReadExactKnownHosts is [ReadKnownHosts], but a line that matches a node only by a pattern
+// is skipped and reported too: its key need not be that of this node alone.
+func ReadExactKnownHosts(r io.Reader, nodes []Node) (KnownHosts, error) {
+	return readKnownHosts(r, nodes, true)
+}
+
+func readKnownHosts(r io.Reader, nodes []Node, exact bool) (KnownHosts, error) {
 	found := KnownHosts{Keys: map[string][]ssh.PublicKey{}}
 	var entries []knownHostEntry
 	revoked := map[string]bool{} // public keys in wire format
@@ -89,7 +122,7 @@ func ReadKnownHosts(r io.Reader, nodes []Node) (KnownHosts, error) {
 		}
 	}
 	for _, n := range nodes {
-		found.add(n, entries, revoked)
+		found.add(n, entries, revoked, exact)
 	}
 	return found, nil
 }
@@ -99,7 +132,7 @@ func (found *KnownHosts) skip(p Problem) {
 }
 
 // add looks a node up in the entries.
-func (found *KnownHosts) add(n Node, entries []knownHostEntry, revoked map[string]bool) {
+func (found *KnownHosts) add(n Node, entries []knownHostEntry, revoked map[string]bool, exact bool) {
 	byType := map[string][]ssh.PublicKey{}
 	forms := addressForms(n)
 	for _, e := range entries {
@@ -113,6 +146,8 @@ func (found *KnownHosts) add(n Node, entries []knownHostEntry, revoked map[strin
 			found.skip(Problem{where, "a certificate authority cannot be pinned"})
 		case revoked[string(e.key.Marshal())]:
 			found.skip(Problem{where, "the file revokes this key"})
+		case exact && !e.names(forms[0]):
+			found.skip(Problem{where, "a pattern is not an exact entry for the node"})
 		case !slices.ContainsFunc(byType[kind], same):
 			byType[kind] = append(byType[kind], e.key)
 		}
@@ -221,6 +256,19 @@ func (e knownHostEntry) matches(forms []string) bool {
 		found = true
 	}
 	return found
+}
+
+// names reports whether an entry that matches the address has it in full.
+func (e knownHostEntry) names(address string) bool {
+	if e.hash != nil {
+		return true
+	}
+	for pattern := range strings.SplitSeq(e.hosts, ",") {
+		if canonicalPattern(asciiLower(pattern)) == address {
+			return true
+		}
+	}
+	return false
 }
 
 // addressForms returns all forms in which known_hosts may have a node's address. The

@@ -54,6 +54,14 @@ type Node struct {
 // normalized returns n in the form in which it is stored and returned. The result
 // shares no memory with n.
 func (n Node) normalized() Node {
+	n.Devices, n.Labels = maps.Clone(n.Devices), maps.Clone(n.Labels)
+	n.Backends = slices.Clone(n.Backends)
+	n.normalize()
+	return n
+}
+
+// normalize is normalized for a node that shares no memory.
+func (n *Node) normalize() {
 	n.SSHHost = canonicalHost(n.SSHHost)
 	if n.Status == "" {
 		n.Status = StatusUnknown
@@ -62,14 +70,21 @@ func (n Node) normalized() Node {
 		n.LastConnected = time.Unix(n.LastConnected.Unix(), 0).UTC()
 	}
 	n.Backends = normalizeBackends(n.Backends)
-	n.Devices = maps.Clone(n.Devices)
-	if n.Labels = maps.Clone(n.Labels); len(n.Labels) == 0 {
+	if len(n.Labels) == 0 {
 		n.Labels = nil
 	}
-	return n
 }
 
+// normalizeBackends returns the names sorted, each once. Where they are, that is the same
+// slice.
 func normalizeBackends(names []string) []string {
+	sorted := true
+	for i := 1; i < len(names); i++ {
+		sorted = sorted && names[i-1] < names[i]
+	}
+	if sorted {
+		return names
+	}
 	names = slices.Clone(names)
 	slices.Sort(names)
 	return slices.Compact(names)

@@ -269,3 +269,28 @@ func FuzzNodeJSON(f *testing.F) {
 		}
 	})
 }
+
+// TestKeysOnlyInLines: the fingerprints in JSON lines are ignored by an import, and refused
+// in the JSON of a node.
+func TestKeysOnlyInLines(t *testing.T) {
+	line, err := testNode().MarshalJSON()
+	check(t, err)
+	for keys, want := range map[string]bool{
+		`,"ssh_key":"SHA256:x","host_keys":["SHA256:y"]}`: true,
+		`,"ssh_key":null,"host_keys":[]}`:                 true,
+		`,"ssh_key":7}`:                                   false,
+		`,"host_keys":"SHA256:y"}`:                        false,
+		`,"ssh_key":null,"ssh_key":null}`:                 false,
+		`,"ssh_keys":null}`:                               false,
+	} {
+		text := strings.TrimSuffix(string(line), "}") + keys
+		set, err := ReadNDJSON(strings.NewReader(text))
+		check(t, err)
+		if taken := len(set.Nodes) == 1 && len(set.Skipped) == 0; taken != want {
+			t.Errorf("%s: %v", keys, set)
+		}
+		if err := new(Node).UnmarshalJSON([]byte(text)); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%s as a node: %v", keys, err)
+		}
+	}
+}

@@ -13,7 +13,7 @@ import (
 
 func rowOf(n Node) *nodeRow {
 	row := newNodeRow()
-	copy(row.values[:], nodeArgs(n))
+	copy(row.values[:], appendNodeArgs(nil, n))
 	return row
 }
 

@@ -158,8 +158,8 @@ func nodeExists(ctx context.Context, tx *vault.Tx, name string) (bool, error) {
 	return err == nil, err
 }
 
-// nodeArgs returns the values of nodeColumns of a normalized node.
-func nodeArgs(n Node) []any {
+// appendNodeArgs appends the values of nodeColumns of a normalized node.
+func appendNodeArgs(args []any, n Node) []any {
 	var keyPath, lastConnected, backends, devices any // NULL
 	if n.SSHKeyPath != "" {
 		keyPath = n.SSHKeyPath
@@ -173,7 +173,7 @@ func nodeArgs(n Node) []any {
 	if n.Devices != nil {
 		devices = formatDevices(n.Devices)
 	}
-	return []any{
+	return append(args,
 		n.Name,
 		n.SSHHost,
 		int64(n.SSHPort),
@@ -186,24 +186,34 @@ func nodeArgs(n Node) []any {
 		string(n.Status),
 		backends,
 		devices,
-	}
+	)
 }
 
-// insertNode returns ErrExists, and inserts nothing, where the name exists. The node that
-// it jumps through may follow.
+// insertNode is insertNodes for one node.
 func insertNode(ctx context.Context, tx *vault.Tx, n Node) error {
-	res, err := tx.ExecContext(ctx, `INSERT INTO beehives (`+nodeColumns+`
-	) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-	ON CONFLICT (node_name) DO NOTHING`, nodeArgs(n)...)
-	if err := expectRow(res, err, ErrExists); err != nil {
+	return insertNodes(ctx, tx, []Node{n})
+}
+
+// insertNodes returns ErrExists where a name exists. The nodes that they jump through may
+// follow.
+func insertNodes(ctx context.Context, tx *vault.Tx, nodes []Node) error {
+	args := make([]any, 0, len(nodes)*columnCount)
+	for _, n := range nodes {
+		args = appendNodeArgs(args, n)
+	}
+	inserted, err := tx.InsertRows(ctx, "beehives", nodeFields[:], "ON CONFLICT (node_name) DO NOTHING", args)
+	if err == nil && inserted != int64(len(nodes)) {
+		err = ErrExists
+	}
+	if err != nil {
 		return err
 	}
-	return replaceDetails(ctx, tx, Node{}, n)
+	return insertDetails(ctx, tx, nodes)
 }
 
 // updateNode writes every column but the name, and what differs from old beside the row.
 func updateNode(ctx context.Context, tx *vault.Tx, old, n Node) error {
-	args := append(nodeArgs(n)[colName+1:], n.Name) // the name stands in WHERE
+	args := append(appendNodeArgs(nil, n)[colName+1:], n.Name) // the name stands in WHERE
 	res, err := tx.ExecContext(ctx, `UPDATE beehives SET
 		ssh_host = ?,
 		ssh_port = ?,

@@ -69,7 +69,7 @@ func TestAddNodeKeepsKeys(t *testing.T) {
 	check(t, r.AddNode(t.Context(), bareNode("hive-01")))
 	key, private := newSSHKey(t, "hive-01")
 	update(t, r, func(ctx context.Context, tx *vault.Tx) error {
-		return errors.Join(InsertSSHKey(ctx, tx, key, private), InsertHostKey(ctx, tx, newHostKey(t, "hive-01")))
+		return errors.Join(InsertSSHKey(ctx, tx, key, private), InsertHostKeys(ctx, tx, newHostKey(t, "hive-01")))
 	})
 	check(t, r.AddNode(t.Context(), testNode()))
 	wantTotals(t, r, Totals{Nodes: 1, SSHKeys: 1, HostKeys: 1})
@@ -198,7 +198,7 @@ func TestRenameNode(t *testing.T) {
 	key, private := newSSHKey(t, "hive-01")
 	hostKey := newHostKey(t, "hive-01")
 	update(t, r, func(ctx context.Context, tx *vault.Tx) error {
-		return errors.Join(InsertSSHKey(ctx, tx, key, private), InsertHostKey(ctx, tx, hostKey))
+		return errors.Join(InsertSSHKey(ctx, tx, key, private), InsertHostKeys(ctx, tx, hostKey))
 	})
 
 	check(t, r.RenameNode(t.Context(), "hive-01", "hive-03"))
@@ -230,9 +230,9 @@ func TestRemoveNode(t *testing.T) {
 		return errors.Join(
 			InsertSSHKey(ctx, tx, shared, private),
 			InsertSSHKey(ctx, tx, spare, sparePrivate),
-			InsertHostKey(ctx, tx, newHostKey(t, "hive-01")),
-			InsertHostKey(ctx, tx, newHostKey(t, "hive-01")),
-			InsertHostKey(ctx, tx, newHostKey(t, "hive-02")),
+			InsertHostKeys(ctx, tx, newHostKey(t, "hive-01")),
+			InsertHostKeys(ctx, tx, newHostKey(t, "hive-01")),
+			InsertHostKeys(ctx, tx, newHostKey(t, "hive-02")),
 		)
 	})
 	remove := func(name string, want bool) {

@@ -201,6 +201,19 @@ func (s Selector) Names() (names []string, ok bool) {
 	return names, len(names) > 0 && len(s.conditions) == 0
 }
 
+// Unmatched returns the first pattern that no node matches, or "".
+func (s Selector) Unmatched(nodes []Node) string {
+	for _, p := range s.patterns {
+		if !slices.ContainsFunc(nodes, func(n Node) bool {
+			ok, _ := path.Match(p, n.Name)
+			return ok
+		}) {
+			return p
+		}
+	}
+	return ""
+}
+
 // Select returns the nodes that the selector picks, in their order. A pattern that
 // matches no node is ErrNotFound. Conditions that hold for no node are not an error.
 func (s Selector) Select(nodes []Node, now time.Time) ([]Node, error) {

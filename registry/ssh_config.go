@@ -207,10 +207,11 @@ func splitConfigLine(line string) (keyword string, args []string) {
 }
 
 // ParseSSHValues reads the output of `ssh -G NAME`. It returns n with the address, the
-// port, the user, the host that it jumps through, and the first identity file that exists.
-// lost describes the settings that a node cannot have; a jump through several hosts, or
+// port, the user, the host that it jumps through, and the first identity file that exists;
+// n.Name is the alias, for the tokens in an identity file. lost describes the settings that a node cannot have; a jump through several hosts, or
 // with a user or port of its own, is one of them.
 func ParseSSHValues(r io.Reader, n Node, home string) (_ Node, lost []string, err error) {
+	var identities []string
 	s := bufio.NewScanner(r)
 	s.Buffer(nil, maxConfigLine)
 	for s.Scan() {
@@ -238,17 +239,72 @@ func ParseSSHValues(r io.Reader, n Node, home string) (_ Node, lost []string, er
 				lost = append(lost, fmt.Sprintf("its ProxyJump is not carried over, as it is not one alias: %.200q", value))
 			}
 		case "identityfile":
-			if strings.Contains(value, "%") {
-				lost = append(lost, fmt.Sprintf("its IdentityFile is not carried over, as ssh expands what is in it: %.200q", value))
-				continue
-			}
-			path := ExpandPath(home, value)
-			if _, err := os.Stat(path); err == nil && n.SSHKeyPath == "" && filepath.IsAbs(path) {
-				n.SSHKeyPath = path
-			}
+			identities = append(identities, value)
+		}
+	}
+	for _, value := range identities { // after the values that their tokens stand for
+		path, ok := expandTokens(value, n, home)
+		if !ok {
+			lost = append(lost, fmt.Sprintf("its IdentityFile is not carried over, as only ssh knows what it stands for: %.200q", value))
+			continue
+		}
+		if _, err := os.Stat(path); err == nil && n.SSHKeyPath == "" && filepath.IsAbs(path) {
+			n.SSHKeyPath = path
 		}
 	}
 	return n, lost, s.Err()
+}
+
+// expandTokens expands ~ and the tokens %h, %n, %p, %r, %d and %% of a path, as ssh
+// does for the node. It reports false where there is anything else that ssh expands.
+func expandTokens(value string, n Node, home string) (path string, ok bool) {
+	if sshExpands(value) || strings.HasPrefix(value, "~") && value != "~" && !strings.HasPrefix(value, "~/") {
+		return "", false
+	}
+	tokens := map[byte]string{
+		'h': n.SSHHost,
+		'n': n.Name,
+		'p': strconv.Itoa(int(n.SSHPort)),
+		'r': n.SSHUser,
+		'd': home,
+		'%': "%",
+	}
+	var b strings.Builder
+	for i := 0; i < len(value); i++ {
+		if value[i] != '%' {
+			b.WriteByte(value[i])
+			continue
+		}
+		i++
+		if i == len(value) || tokens[value[i]] == "" {
+			return "", false
+		}
+		b.WriteString(tokens[value[i]])
+	}
+	return ExpandPath(home, b.String()), true
+}
+
+// ParseSSHKnownHosts reads the output of `ssh -G NAME` and returns the files that
+// UserKnownHostsFile names. n is what [ParseSSHValues] returned. A file whose path only ssh
+// can expand is in lost.
+func ParseSSHKnownHosts(r io.Reader, n Node, home string) (files, lost []string, err error) {
+	s := bufio.NewScanner(r)
+	s.Buffer(nil, maxConfigLine)
+	for s.Scan() {
+		value, ok := strings.CutPrefix(s.Text(), "userknownhostsfile ")
+		if !ok || value == "none" {
+			continue
+		}
+		for _, value := range strings.Fields(value) {
+			file, ok := expandTokens(value, n, home)
+			if !ok || !filepath.IsAbs(file) {
+				lost = append(lost, fmt.Sprintf("its UserKnownHostsFile is not read, as only ssh knows what it stands for: %.200q", value))
+				continue
+			}
+			files = append(files, file)
+		}
+	}
+	return files, lost, s.Err()
 }
 
 // notCarried are the settings of ssh that a node cannot have, but may need to be

@@ -149,11 +149,12 @@ func TestWhatSSHKnowsAndANodeDoesNot(t *testing.T) {
 	home := t.TempDir()
 	file := filepath.Join(home, "config")
 	text := "Host jump\n ProxyJump bastion\nHost jumps\n ProxyJump a,b\nHost user\n ProxyJump ops@bastion\nHost command\n ProxyCommand nc %h %p\nHost alias\n HostKeyAlias other\nHost cert\n CertificateFile ~/.ssh/id-cert.pub\n" +
-		"Host token\n IdentityFile ~/.ssh/%h\nHost plain\n ProxyJump none\n IdentityFile ~/.ssh/id\n"
+		"Host token\n IdentityFile ~/.ssh/%u\nHost end\n IdentityFile /k/%\nHost variable\n IdentityFile ${HOME}/k\nHost other\n IdentityFile ~nobody/k\nHost plain\n ProxyJump none\n IdentityFile ~/.ssh/id\n"
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for name, want := range map[string]string{"jump": "", "jumps": "ProxyJump", "user": "ProxyJump", "command": "ProxyCommand", "alias": "HostKeyAlias", "cert": "CertificateFile", "token": "IdentityFile", "plain": ""} {
+	for name, want := range map[string]string{"jump": "", "jumps": "ProxyJump", "user": "ProxyJump", "command": "ProxyCommand", "alias": "HostKeyAlias", "cert": "CertificateFile", "token": "IdentityFile", "end": "IdentityFile", "variable": "IdentityFile", "other": "IdentityFile",
+		"plain": ""} {
 		out, err := exec.Command("ssh", "-G", "-F", file, name).Output()
 		if err != nil {
 			t.Fatal(err)
@@ -164,6 +165,35 @@ func TestWhatSSHKnowsAndANodeDoesNot(t *testing.T) {
 		}
 		if err != nil || want == "" && len(lost) > 0 || want != "" && (len(lost) != 1 || !strings.Contains(lost[0], want)) {
 			t.Errorf("%s: %q, %v", name, lost, err)
+		}
+	}
+}
+
+// TestIdentityFileTokens: the tokens of an IdentityFile stand for what ssh puts there.
+func TestIdentityFileTokens(t *testing.T) {
+	home := t.TempDir()
+	for value, want := range map[string]string{
+		"~/id":                    "id",
+		"~/%h-%n-%p-%r":           "h.example.org-hive-01-2222-ops",
+		"%d/100%%":                "100%",
+		"%d/%%h":                  "%h",
+		filepath.Join(home, "%n"): "hive-01",
+	} {
+		want = filepath.Join(home, want)
+		file := filepath.Join(home, "config")
+		text := "Host hive-01\n HostName H.example.org\n User ops\n Port 2222\n IdentityFile /nowhere/%h\n IdentityFile " + value + "\n"
+		for path, content := range map[string]string{file: text, want: "key"} {
+			if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		out, err := exec.Command("ssh", "-G", "-F", file, "hive-01").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, lost, err := registry.ParseSSHValues(bytes.NewReader(out), keyNode("hive-01"), home)
+		if err != nil || len(lost) > 0 || n.SSHKeyPath != want {
+			t.Errorf("%s: %q, %q, %v; want %q", value, n.SSHKeyPath, lost, err, want)
 		}
 	}
 }

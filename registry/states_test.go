@@ -16,7 +16,7 @@ func TestUpdateStates(t *testing.T) {
 	ctx := t.Context()
 	err := r.Vault().Update(ctx, func(tx *vault.Tx) error {
 		for i := range 1000 {
-			if err := registry.InsertNode(ctx, tx, keyNode(fmt.Sprintf("hive-%04d", i))); err != nil {
+			if err := registry.InsertNodes(ctx, tx, keyNode(fmt.Sprintf("hive-%04d", i))); err != nil {
 				return err
 			}
 		}

@@ -51,16 +51,18 @@ func EachNode(ctx context.Context, tx *vault.Tx) iter.Seq2[Node, error] {
 	}
 }
 
-// InsertNode stores a node of a backup with its state. A name that exists is ErrExists.
-// It writes no audit row.
-func InsertNode(ctx context.Context, tx *vault.Tx, n Node) error {
-	n = n.normalized()
-	err := n.validate()
-	if err == nil {
-		err = insertNode(ctx, tx, n)
+// InsertNodes stores nodes of a backup with their state. A name that exists is ErrExists.
+// It writes no audit row. After an error the transaction must not be committed.
+func InsertNodes(ctx context.Context, tx *vault.Tx, nodes ...Node) error {
+	stored := make([]Node, len(nodes))
+	for i, n := range nodes {
+		stored[i] = n.normalized()
+		if err := stored[i].validate(); err != nil {
+			return fmt.Errorf("insert node %q: %w", n.Name, err)
+		}
 	}
-	if err != nil {
-		return fmt.Errorf("insert node %q: %w", n.Name, err)
+	if err := insertNodes(ctx, tx, stored); err != nil {
+		return fmt.Errorf("insert nodes %q to %q: %w", nodes[0].Name, nodes[len(nodes)-1].Name, err)
 	}
 	return nil
 }

@@ -80,7 +80,7 @@ func TestTransfer(t *testing.T) {
 	update(t, from, func(ctx context.Context, tx *vault.Tx) error {
 		err := errors.Join(InsertSSHKey(ctx, tx, shared, sharedPEM), InsertSSHKey(ctx, tx, spare, sparePEM))
 		for _, k := range hostKeys {
-			err = errors.Join(err, InsertHostKey(ctx, tx, k))
+			err = errors.Join(err, InsertHostKeys(ctx, tx, k))
 		}
 		return err
 	})
@@ -91,7 +91,7 @@ func TestTransfer(t *testing.T) {
 			ctx := t.Context()
 			for n, err := range EachNode(ctx, in) {
 				if err == nil {
-					err = InsertNode(ctx, out, viaJSON(t, n))
+					err = InsertNodes(ctx, out, viaJSON(t, n))
 				}
 				if err != nil {
 					return err
@@ -111,7 +111,7 @@ func TestTransfer(t *testing.T) {
 			}
 			for k, err := range EachHostKey(ctx, in) {
 				if err == nil {
-					err = InsertHostKey(ctx, out, viaJSON(t, k))
+					err = InsertHostKeys(ctx, out, viaJSON(t, k))
 				}
 				if err != nil {
 					return err
@@ -229,7 +229,7 @@ func TestInsertRefuses(t *testing.T) {
 	key, private := newSSHKey(t, "hive-01")
 	hostKey := newHostKey(t, "hive-01")
 	update(t, r, func(ctx context.Context, tx *vault.Tx) error {
-		return errors.Join(InsertSSHKey(ctx, tx, key, private), InsertHostKey(ctx, tx, hostKey))
+		return errors.Join(InsertSSHKey(ctx, tx, key, private), InsertHostKeys(ctx, tx, hostKey))
 	})
 	other, otherPEM := newSSHKey(t)
 	with := func(change func(k *SSHKey)) SSHKey {
@@ -245,13 +245,15 @@ func TestInsertRefuses(t *testing.T) {
 		insert func(ctx context.Context, tx *vault.Tx) error
 		want   error
 	}{
-		"node again":     {func(ctx context.Context, tx *vault.Tx) error { return InsertNode(ctx, tx, testNode()) }, ErrExists},
-		"invalid node":   {func(ctx context.Context, tx *vault.Tx) error { return InsertNode(ctx, tx, Node{Name: "hive-03"}) }, ErrInvalid},
-		"host key again": {func(ctx context.Context, tx *vault.Tx) error { return InsertHostKey(ctx, tx, hostKey) }, ErrExists},
+		"node again":     {func(ctx context.Context, tx *vault.Tx) error { return InsertNodes(ctx, tx, testNode()) }, ErrExists},
+		"invalid node":   {func(ctx context.Context, tx *vault.Tx) error { return InsertNodes(ctx, tx, Node{Name: "hive-03"}) }, ErrInvalid},
+		"host key again": {func(ctx context.Context, tx *vault.Tx) error { return InsertHostKeys(ctx, tx, hostKey) }, ErrExists},
 		"host key without node": {func(ctx context.Context, tx *vault.Tx) error {
-			return InsertHostKey(ctx, tx, newHostKey(t, "hive-09"))
+			return InsertHostKeys(ctx, tx, newHostKey(t, "hive-09"))
 		}, ErrNotFound},
-		"invalid host key": {func(ctx context.Context, tx *vault.Tx) error { return InsertHostKey(ctx, tx, HostKey{Node: "hive-01"}) }, ErrInvalid},
+		"invalid host key": {func(ctx context.Context, tx *vault.Tx) error {
+			return InsertHostKeys(ctx, tx, HostKey{Node: "hive-01"})
+		}, ErrInvalid},
 		"key again": {func(ctx context.Context, tx *vault.Tx) error {
 			k := key
 			k.Nodes = []string{"hive-02"}
@@ -296,7 +298,7 @@ func TestEachStopsAtBadRow(t *testing.T) {
 	check(t, r.AddNode(t.Context(), bareNode("hive-01")))
 	key, private := newSSHKey(t, "hive-01")
 	update(t, r, func(ctx context.Context, tx *vault.Tx) error {
-		return errors.Join(InsertSSHKey(ctx, tx, key, private), InsertHostKey(ctx, tx, newHostKey(t, "hive-01")))
+		return errors.Join(InsertSSHKey(ctx, tx, key, private), InsertHostKeys(ctx, tx, newHostKey(t, "hive-01")))
 	})
 	execSQL(t, r, `UPDATE beehives SET status = 'reachable'`)
 	execSQL(t, r, `UPDATE ssh_keys SET comment = char(27)`)

@@ -40,3 +40,12 @@ const (
 	ActionRemoveSlot     UrgentAction = "slot.remove"
 	ActionStoreVouch     UrgentAction = "slot.vouch" // a slot vouches for the signer from now on
 )
+
+// urgency says how soon the anchor must follow an audit row.
+type urgency int
+
+const (
+	urgencyNone urgency = iota // there is no audit row
+	urgencySoon                // within a minute
+	urgencyNow
+)

@@ -65,16 +65,6 @@ func auditText(s string, max int) string {
 	return s
 }
 
-// checkText refuses a row with texts that no vault writes. On a terminal such a row could show
-// more than itself, and a later vault could not store it.
-func (r AuditRow) checkText() error {
-	if r.Actor != auditText(r.Actor, maxActor) || r.Via != auditText(r.Via, maxActor) || r.Action != auditText(r.Action, maxAction) ||
-		r.Subject != auditText(r.Subject, maxSubject) || r.Detail != auditText(r.Detail, maxDetail) {
-		return fmt.Errorf("%w: a text of audit row %d is too long or has control characters", ErrInvalid, r.Seq)
-	}
-	return nil
-}
-
 // The longest texts of an audit row, in bytes.
 const (
 	maxActor   = 256

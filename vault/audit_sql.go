@@ -7,35 +7,39 @@ import (
 	"fmt"
 	"iter"
 	"time"
-
-	"github.com/rbee-keeper/rbee-vault/internal/wire"
 )
 
-func insertAuditRow(ctx context.Context, tx *Tx, r AuditRow) error {
-	_, err := tx.ExecContext(ctx, `
-		INSERT INTO audit_log (
-			seq,
-			at,
-			actor,
-			via,
-			action,
-			subject,
-			detail,
-			digest,
-			prev_hash,
-			hash
-		) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		r.Seq,
-		r.At.UnixMilli(),
-		r.Actor,
-		r.Via,
-		r.Action,
-		wire.Nullable(r.Subject),
-		wire.Nullable(r.Detail),
-		r.Digest,
-		r.PrevHash[:],
-		r.Hash[:],
-	)
+var auditColumns = []string{
+	"seq",
+	"at",
+	"actor",
+	"via",
+	"action",
+	"subject",
+	"detail",
+	"digest",
+	"prev_hash",
+	"hash",
+}
+
+func insertAuditRows(ctx context.Context, tx *Tx, rows ...AuditRow) error {
+	args := make([]any, 0, len(rows)*len(auditColumns))
+	for i := range rows {
+		r := &rows[i]
+		args = append(args,
+			r.Seq,
+			r.At.UnixMilli(),
+			r.Actor,
+			r.Via,
+			r.Action,
+			anyText(r.Subject),
+			anyText(r.Detail),
+			r.Digest,
+			r.PrevHash[:],
+			r.Hash[:],
+		)
+	}
+	_, err := tx.InsertRows(ctx, "audit_log", auditColumns, "", args)
 	return err
 }
 
@@ -98,7 +102,7 @@ func selectAuditRows(ctx context.Context, tx *Tx, from int64) iter.Seq2[AuditRow
 		}
 		defer rows.Close()
 		for rows.Next() {
-			r, err := scanAuditRow(rows)
+			r, err := auditRowOf(rows)
 			if !yield(r, err) || err != nil {
 				return
 			}
@@ -109,7 +113,7 @@ func selectAuditRows(ctx context.Context, tx *Tx, from int64) iter.Seq2[AuditRow
 	}
 }
 
-func scanAuditRow(rows *sql.Rows) (AuditRow, error) {
+func auditRowOf(rows *sql.Rows) (AuditRow, error) {
 	var r AuditRow
 	var at int64
 	var subject, detail sql.NullString

@@ -202,8 +202,8 @@ func TestAuditTampering(t *testing.T) {
 	}
 }
 
-// TestAppendAuditRow: each row of a restored log must continue the log.
-func TestAppendAuditRow(t *testing.T) {
+// TestAppendAuditRows: each row of a restored log must continue the log.
+func TestAppendAuditRows(t *testing.T) {
 	from, to := auditedVault(t), vaulttest.New(t)
 	ctx := t.Context()
 	var rows []vault.AuditRow
@@ -223,15 +223,15 @@ func TestAppendAuditRow(t *testing.T) {
 		if _, err := tx.ExecContext(ctx, `DELETE FROM audit_log`); err != nil {
 			return err
 		}
-		if err := tx.AppendAuditRow(ctx, rows[1]); !errors.Is(err, vault.ErrAudit) {
+		if err := tx.AppendAuditRows(ctx, rows[1]); !errors.Is(err, vault.ErrAudit) {
 			t.Errorf("the second row first: %v, want ErrAudit", err)
 		}
 		for _, r := range rows {
-			if err := tx.AppendAuditRow(ctx, r); err != nil {
+			if err := tx.AppendAuditRows(ctx, r); err != nil {
 				return err
 			}
 		}
-		if err := tx.AppendAuditRow(ctx, rows[len(rows)-1]); !errors.Is(err, vault.ErrAudit) {
+		if err := tx.AppendAuditRows(ctx, rows[len(rows)-1]); !errors.Is(err, vault.ErrAudit) {
 			t.Errorf("a row twice: %v, want ErrAudit", err)
 		}
 		// The row's digest belongs to this vault.

@@ -47,17 +47,9 @@ type Created struct {
 // no database, [ErrInvalid], [ErrInsecure], [ErrLocked], an error of package keyring. After any
 // of them there is no vault.
 func Create(ctx context.Context, cfg Config, opts CreateOptions) (Created, error) {
-	class := identity.Classic
-	if opts.PostQuantum {
-		class = identity.PostQuantum
-	}
-	slots, err := identity.Await(ctx, func() ([]Slot, error) { return parseRecipients(opts.Recipients, class, cfg.Plugins) })
+	slots, err := opts.parse(ctx, cfg)
 	if err != nil {
 		return Created{}, err
-	}
-	recoverable := opts.RecoveryFile != "" || opts.ShowRecovery != nil
-	if len(slots) == 0 && !recoverable {
-		return Created{}, fmt.Errorf("%w: a vault needs a recovery identity or a recipient: without one, losing the keyring loses the vault", ErrInvalid)
 	}
 	p, err := newVaultPaths(cfg.Path)
 	if err == nil && opts.RecoveryFile != "" {
@@ -86,13 +78,13 @@ func Create(ctx context.Context, cfg Config, opts CreateOptions) (Created, error
 		return Created{}, err
 	}
 
-	t.meta.Class = class
+	t.meta.Class = opts.class()
 	t.vouchKeys = vouchKeys(cfg.Identities)
 	for _, s := range slots {
 		t.slots = append(t.slots, newSlot(s, t.meta.Created))
 	}
 	var recovery NewIdentity
-	if recoverable {
+	if opts.recoverable() {
 		if recovery, err = t.addRecovery(opts, interrupted); err != nil {
 			return Created{}, err
 		}
@@ -106,6 +98,25 @@ func Create(ctx context.Context, cfg Config, opts CreateOptions) (Created, error
 	made := t.created()
 	made.RecoveryRecipient = recovery.Recipient
 	return made, nil
+}
+
+func (o CreateOptions) class() identity.Class {
+	if o.PostQuantum {
+		return identity.PostQuantum
+	}
+	return identity.Classic
+}
+
+// recoverable reports whether a recovery identity is to be made.
+func (o CreateOptions) recoverable() bool { return o.RecoveryFile != "" || o.ShowRecovery != nil }
+
+// parse returns the slots of the recipients. There must be one, or a recovery identity.
+func (o CreateOptions) parse(ctx context.Context, cfg Config) ([]Slot, error) {
+	slots, err := identity.Await(ctx, func() ([]Slot, error) { return parseRecipients(o.Recipients, o.class(), cfg.Plugins) })
+	if err == nil && len(slots) == 0 && !o.recoverable() {
+		err = fmt.Errorf("%w: a vault needs a recovery identity or a recipient: without one, losing the keyring loses the vault", ErrInvalid)
+	}
+	return slots, err
 }
 
 // preparePlace makes and checks the directory of a new vault. Before anything is made, it
@@ -191,13 +202,4 @@ func makeRecovery(class identity.Class, file string, interrupted []string) (r Ne
 	}
 	r, err = newIdentity(class)
 	return r, false, err
-}
-
-// checkDir checks that the directory of a file exists, before anything is made.
-func checkDir(dir string) error {
-	ok, err := durable.Exists(dir)
-	if err == nil && !ok {
-		err = fmt.Errorf("directory %q: %w", dir, fs.ErrNotExist)
-	}
-	return err
 }

@@ -1,7 +1,6 @@
 package vault
 
 import (
-	"context"
 	"crypto/hmac"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -58,18 +57,34 @@ func (d digest) String() string {
 
 // parseDigest parses what String returns. The error for anything else is [ErrInvalid].
 func parseDigest(s string) (digest, error) {
-	var d digest
-	fields := strings.Split(s, ":")
-	if len(fields) == 4 {
-		d.content.count, _ = strconv.ParseInt(fields[0], 10, 64)
-		parseHex(d.content.sum[:], fields[1])
-		d.slots.count, _ = strconv.ParseInt(fields[2], 10, 64)
-		parseHex(d.slots.sum[:], fields[3])
-	}
-	if d.String() != s {
+	content, slots, ok := cutRowSets(s)
+	c, ok1 := parseRowSet(content)
+	d, ok2 := parseRowSet(slots)
+	if !ok || !ok1 || !ok2 {
 		return digest{}, fmt.Errorf("%w: not a digest", ErrInvalid)
 	}
-	return d, nil
+	return digest{c, d}, nil
+}
+
+// cutRowSets cuts a digest behind the second of its four fields.
+func cutRowSets(s string) (content, slots string, ok bool) {
+	first := strings.IndexByte(s, ':')
+	second := strings.IndexByte(s[first+1:], ':')
+	if first < 0 || second < 0 {
+		return "", "", false
+	}
+	at := first + 1 + second
+	return s[:at], s[at+1:], true
+}
+
+func parseRowSet(s string) (set rowSet, ok bool) {
+	count, sum, _ := strings.Cut(s, ":")
+	n, err := strconv.ParseInt(count, 10, 64)
+	if err != nil || strconv.FormatInt(n, 10) != count || !parseHex(set.sum[:], sum) {
+		return rowSet{}, false
+	}
+	set.count = n
+	return set, true
 }
 
 // rowHasher computes the HMAC of rows under a key. Only one goroutine may use it.
@@ -124,95 +139,9 @@ var contentTables = []digestedTable{
 
 var slotsTable = digestedTable{name: "slots"}
 
-// contentCheck checks rows that are read in a transaction to be stored elsewhere, as in a
-// backup. They must be those of the newest audit row. Each row is counted by the same statement
-// that reads it, so that no other page can be put in place between two reads.
-type contentCheck struct {
-	want    digest
-	columns columns
-	hasher  *rowHasher
-	sums    map[string]rowSet   // by table, of the last read
-	earlier map[string][]rowSet // of earlier reads
-}
+func quoteText(text string) string { return "'" + strings.ReplaceAll(text, "'", "''") + "'" }
 
-// BeginCheck begins a check of all rows of the registry and of the signers that this
-// transaction reads. It ends with [Tx.EndCheck].
-func (tx *Tx) BeginCheck(ctx context.Context) error {
-	want, err := tx.auditedDigest(ctx)
-	if err != nil {
-		return err
-	}
-	c, err := tx.selectColumns(ctx)
-	if err != nil {
-		return err
-	}
-	tx.check = &contentCheck{
-		want:    want,
-		columns: c,
-		hasher:  tx.sealer.rowHasher(),
-		sums:    map[string]rowSet{},
-		earlier: map[string][]rowSet{},
-	}
-	return nil
-}
-
-// auditedDigest returns the digest in the newest audit row.
-func (tx *Tx) auditedDigest(ctx context.Context) (digest, error) {
-	head, last, err := selectAuditHead(ctx, tx)
-	if err != nil {
-		return digest{}, fmt.Errorf("read audit head: %w", err)
-	}
-	d, err := parseDigest(last)
-	if err != nil {
-		return digest{}, fmt.Errorf("%w: row %d: %w", ErrAudit, head.Seq, err)
-	}
-	return d, nil
-}
-
-// Checked returns an SQL expression for a query that reads all rows of a table. alias is the
-// table's alias in the query. The query selects the expression too, and passes its value for
-// each row to [Tx.CountRow]. Without a check the expression is NULL.
-func (tx *Tx) Checked(table, alias string) string {
-	if tx.check == nil {
-		return "NULL"
-	}
-	if sum, ok := tx.check.sums[table]; ok {
-		tx.check.earlier[table] = append(tx.check.earlier[table], sum)
-	}
-	tx.check.sums[table] = rowSet{}
-	for _, t := range contentTables {
-		if t.name == table {
-			return tx.check.columns.rowText(t, alias)
-		}
-	}
-	panic("the digest does not cover the table " + table)
-}
-
-// CountRow counts a row that was read. text is the value of [Tx.Checked].
-func (tx *Tx) CountRow(table string, text []byte) {
-	if tx.check != nil && text != nil {
-		sum := tx.check.sums[table]
-		sum.move(1, tx.check.hasher.hash(text))
-		tx.check.sums[table] = sum
-	}
-}
-
-// EndCheck compares the rows that were read with the newest audit row. Each table must have
-// been read completely. The error matches [ErrRollback].
-func (tx *Tx) EndCheck() error {
-	c := tx.check
-	tx.check = nil
-	var seen rowSet
-	for _, t := range contentTables {
-		seen = seen.plus(c.sums[t.name])
-		for _, sum := range c.earlier[t.name] {
-			if sum != c.sums[t.name] {
-				return fmt.Errorf("%w: two reads of %s differ", ErrRollback, t.name)
-			}
-		}
-	}
-	return compareContent(seen, c.want.content)
-}
+func quoteName(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
 
 func compareContent(seen, want rowSet) error {
 	if seen != want {
@@ -221,51 +150,10 @@ func compareContent(seen, want rowSet) error {
 	return nil
 }
 
-// VerifyContent reads every row that the digest covers and compares them with the newest audit
-// row. The error matches [ErrRollback]. It reads the tables and not their indexes; see
-// [Vault.CheckPages] for those.
-func (tx *Tx) VerifyContent(ctx context.Context) error {
-	want, err := tx.auditedDigest(ctx)
-	if err != nil {
-		return err
-	}
-	now, err := tx.computeDigest(ctx)
-	if err != nil {
-		return err
-	}
-	if now.slots != want.slots {
-		return errOldRows("slots", now.slots, want.slots)
-	}
-	return compareContent(now.content, want.content)
-}
-
 // errOldRows is the error for rows that are not those of the newest audit row.
 func errOldRows(what string, seen, want rowSet) error {
 	if seen.count != want.count {
 		return fmt.Errorf("%w: its %s are not those of the newest audit row: %d rows, not %d; older pages of the file were put back", ErrRollback, what, seen.count, want.count)
 	}
 	return fmt.Errorf("%w: its %s are not those of the newest audit row: older pages of the file were put back", ErrRollback, what)
-}
-
-// checkUnlocking compares the slots and what vault_meta says about the unlock methods with the
-// newest audit row. The error matches [ErrRollback].
-func (tx *Tx) checkUnlocking(ctx context.Context, m Meta, slots []Slot) error {
-	want, err := tx.auditedDigest(ctx)
-	if err != nil {
-		return err
-	}
-	version, err := tx.schemaVersion(ctx)
-	if err != nil {
-		return err
-	}
-	var seen rowSet
-	h := tx.sealer.rowHasher()
-	for _, s := range slots {
-		seen.move(1, h.hash(s.rowText()))
-	}
-	seen.move(1, h.hash(m.unlockingText(version)))
-	if seen != want.slots {
-		return errOldRows("slots", seen, want.slots)
-	}
-	return nil
 }

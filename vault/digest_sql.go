@@ -68,8 +68,6 @@ func (c columns) rowText(t digestedTable, alias string) string {
 	return "printf(" + quoteText(format) + args + ")" + nullable.String()
 }
 
-func quoteText(text string) string { return "'" + strings.ReplaceAll(text, "'", "''") + "'" }
-
 func (tx *Tx) selectColumns(ctx context.Context) (columns, error) {
 	rows, err := tx.QueryContext(ctx, columnsQuery)
 	if err != nil {
@@ -200,10 +198,13 @@ func anyText(s string) any {
 	return s
 }
 
+// schemaVersion returns the schema's version. No transaction changes it after it was read.
 func (tx *Tx) schemaVersion(ctx context.Context) (int64, error) {
-	var version int64
-	err := tx.QueryRowContext(ctx, `PRAGMA user_version`).Scan(&version)
-	return version, err
+	if tx.schema != 0 {
+		return tx.schema, nil
+	}
+	err := tx.QueryRowContext(ctx, `PRAGMA user_version`).Scan(&tx.schema)
+	return tx.schema, err
 }
 
 // triggers returns the statements with which the write connection maintains the digest. They

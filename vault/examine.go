@@ -130,19 +130,19 @@ func Examine(ctx context.Context, cfg Config, opts ExamineOptions) ([]Finding, e
 	}
 	defer v.Close()
 	found = append(found, v.examineSlotsFile(before), okay(CheckOpen, "by %s", v.source))
-	m, slots, err := v.metaAndSlots(ctx)
+	r, err := v.readAudited(ctx)
 	if err != nil {
 		return append(found, failed(CheckSlots, "", err)), nil
 	}
-	found = append(found, cfg.examineUnlockMethods(ctx, newEntry(m, slots, v.key.check(), stateCurrent), opts.Offers)...)
-	found = append(found, v.examineAnchor(ctx, m)...)
-	found = append(found, v.examineKeyAge(m))
+	found = append(found, cfg.examineUnlockMethods(ctx, newEntry(r.meta, r.slots, v.key.check(), stateCurrent), opts.Offers)...)
+	found = append(found, v.examineAnchor(ctx, r)...)
+	found = append(found, v.examineKeyAge(r.meta))
 	found = append(found, v.examineContent(ctx)...)
 	if opts.Use != nil {
 		found = append(found, opts.Use(v)...)
 	}
 	found = append(found, p.examineLeftovers()...)
-	return append(found, v.examineOrphans(ctx, m)...), nil
+	return append(found, v.examineOrphans(ctx, r.meta)...), nil
 }
 
 // examineContent reads every page and every row.
@@ -213,29 +213,12 @@ func (c Config) examineUnlockMethods(ctx context.Context, e entry, offers []Offe
 	}
 	openedBy := map[string][]string{}
 	for _, o := range offers {
-		opens := false
-		var broken error
-		for _, s := range e.Slots {
-			k, err := s.unwrap(o.Identities...)
-			switch _, none := errors.AsType[*age.NoIdentityMatchError](err); {
-			case err == nil && k.id == e.KeyID && k.check() == e.Check:
-				k.wipe()
-				openedBy[s.ID] = append(openedBy[s.ID], o.Name)
-				opens = true
-			case err == nil:
-				broken = fmt.Errorf("%w: slot %s holds another key", ErrDamaged, s.ID)
-			case !none:
-				broken = fmt.Errorf("slot %s: %w", s.ID, err)
-			}
+		opened, err := o.open(e)
+		for _, id := range opened {
+			openedBy[id] = append(openedBy[id], o.Name)
 		}
-		locked := identity.Unopened(o.Identities)
-		switch {
-		case locked != nil && !opens:
-			found = append(found, failed(CheckOffered, "", fmt.Errorf("%s: %w", o.Name, locked)))
-		case broken != nil && !opens:
-			found = append(found, failed(CheckOffered, "", fmt.Errorf("%s: %w: %w", o.Name, ErrWrongKey, broken)))
-		case !opens:
-			found = append(found, failed(CheckOffered, "", fmt.Errorf("%s: %w: it opens none of the %d slots", o.Name, ErrWrongKey, len(e.Slots))))
+		if err != nil {
+			found = append(found, failed(CheckOffered, "", fmt.Errorf("%s: %w", o.Name, err)))
 		}
 	}
 	if c.ByPassphrase && len(offers) == 0 && len(e.passphraseSlots()) > 0 { // else the passphrase is that of an identity
@@ -263,6 +246,34 @@ func (c Config) examineUnlockMethods(ctx context.Context, e entry, offers []Offe
 		}
 	}
 	return found
+}
+
+// open returns the ids of the entry's slots that the offer opens. The error says why there are
+// none.
+func (o Offer) open(e entry) (opened []string, _ error) {
+	var broken error
+	for _, s := range e.Slots {
+		k, err := s.unwrap(o.Identities...)
+		switch _, none := errors.AsType[*age.NoIdentityMatchError](err); {
+		case err == nil && k.id == e.KeyID && k.check() == e.Check:
+			k.wipe()
+			opened = append(opened, s.ID)
+		case err == nil:
+			broken = fmt.Errorf("%w: slot %s holds another key", ErrDamaged, s.ID)
+		case !none:
+			broken = fmt.Errorf("slot %s: %w", s.ID, err)
+		}
+	}
+	if len(opened) > 0 {
+		return opened, nil
+	}
+	if locked := identity.Unopened(o.Identities); locked != nil {
+		return nil, locked
+	}
+	if broken != nil {
+		return nil, fmt.Errorf("%w: %w", ErrWrongKey, broken)
+	}
+	return nil, fmt.Errorf("%w: it opens none of the %d slots", ErrWrongKey, len(e.Slots))
 }
 
 // inspect checks what a slot shows without its secret.
@@ -337,11 +348,11 @@ func (c Config) examineKeyringItem(ctx context.Context, e entry) Finding {
 }
 
 // examineAnchor compares the anchor, even if the vault was not opened by the keyring.
-func (v *Vault) examineAnchor(ctx context.Context, m Meta) []Finding {
-	if !m.Keyring || v.readOnly || v.cfg.Keyring == nil {
+func (v *Vault) examineAnchor(ctx context.Context, r reading) []Finding {
+	if !r.meta.Keyring || v.readOnly || v.cfg.Keyring == nil {
 		return nil
 	}
-	err := v.compareAnchor(ctx, m)
+	err := v.compareAnchor(ctx, r)
 	v.mu.Lock()
 	missing := v.anchorProgress.missing
 	v.mu.Unlock()

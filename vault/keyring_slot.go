@@ -57,11 +57,11 @@ func (v *Vault) enterAndCompareAnchor(ctx context.Context) error {
 			return err
 		}
 		defer v.leave()
-		m, _, err := v.metaAndSlots(ctx)
+		r, err := v.readAudited(ctx)
 		if err != nil {
 			return err
 		}
-		return v.compareAnchor(ctx, m)
+		return v.compareAnchor(ctx, r)
 	}()
 	if errors.Is(err, ErrRollback) {
 		return v.acceptRollback(ctx)

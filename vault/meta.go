@@ -1,7 +1,6 @@
 package vault
 
 import (
-	"context"
 	"fmt"
 	"time"
 
@@ -33,11 +32,16 @@ type Meta struct {
 // SignerFingerprint returns the fingerprint of Signer, "SHA256:...".
 func (m Meta) SignerFingerprint() string { return Fingerprint(m.Signer) }
 
-// Meta returns what the vault stores about itself.
-func (tx *Tx) Meta(ctx context.Context) (Meta, error) {
-	m, err := selectMeta(ctx, tx)
-	if err != nil {
-		return Meta{}, fmt.Errorf("read vault_meta: %w", err)
+// boundText is the text that a binding signs. It says that the key belongs to the vault.
+func boundText(m Meta, check string) []byte {
+	return []byte(m.VaultID + "\n" + m.KeyID.String() + "\n" + check + "\n")
+}
+
+// checkBinding checks that the vault's signer signed the key's binding. The error matches
+// [ErrDamaged].
+func (m Meta) checkBinding(check string) error {
+	if err := VerifySignature(boundText(m, check), []byte(m.binding), m.Signer, bindingNamespace); err != nil {
+		return fmt.Errorf("%w: its signer did not sign its key: %w", ErrDamaged, err)
 	}
-	return m, nil
+	return nil
 }

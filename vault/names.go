@@ -1,11 +1,8 @@
 package vault
 
 import (
-	"fmt"
-	"os"
 	"path/filepath"
 	"regexp"
-	"strings"
 
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
 )
@@ -58,91 +55,4 @@ func reserved(path string) (owner string, kind fileKind) {
 		}
 	}
 	return path, notReserved
-}
-
-// of lists the files of a kind that belong to the database.
-func (p paths) of(kind fileKind) []string {
-	return p.beside(func(path string) bool {
-		owner, k := reserved(path)
-		return owner == p.db && k == kind
-	})
-}
-
-// parts lists the unfinished writes of the vault's own files, and of their files. An unfinished
-// write of another file beside them, such as a backup, is not listed.
-func (p paths) parts() []string {
-	return p.beside(func(path string) bool {
-		owner, kind := reserved(path)
-		return kind == partFile && owner != p.db && p.owns(owner)
-	})
-}
-
-// owns reports whether the file is the database, or belongs to it, directly or through other
-// files.
-func (p paths) owns(path string) bool {
-	for {
-		owner, kind := reserved(path)
-		if path == p.db || kind == notReserved {
-			return path == p.db
-		}
-		path = owner
-	}
-}
-
-// beside lists the matching files in the database's directory.
-func (p paths) beside(fits func(path string) bool) []string {
-	entries, err := os.ReadDir(p.dir)
-	if err != nil {
-		return nil
-	}
-	prefix := filepath.Base(p.db)
-	var found []string
-	for _, e := range entries {
-		path := filepath.Join(p.dir, e.Name())
-		if strings.HasPrefix(e.Name(), prefix) && fits(path) {
-			found = append(found, path)
-		}
-	}
-	return found
-}
-
-// setAside reports whether a transition or a migration set this database aside. Then it is
-// opened only for reading.
-func (p paths) setAside() bool {
-	_, kind := reserved(p.db)
-	return kind == beforeDatabase || kind == replacedVault
-}
-
-// checkName refuses a database whose name is reserved: the vault that owns the name would treat
-// the database as its own file. A database that was set aside is allowed, but not for a new
-// vault.
-func (p paths) checkName(isNew bool) error {
-	owner, kind := reserved(p.db)
-	if kind == notReserved || p.setAside() && !isNew {
-		return nil
-	}
-	return fmt.Errorf("%w: the name %q is reserved for a file of the vault %q: choose another name", ErrInvalid, p.db, filepath.Base(owner))
-}
-
-// CheckOutput refuses a path at which a new file would be taken for a vault's own: a reserved
-// name, such as "x.new" or "x.slots", and the path of the database db itself. The error matches
-// [ErrInvalid].
-func CheckOutput(path, db string) error {
-	out, err := resolve(path)
-	if err != nil {
-		return err
-	}
-	if owner, kind := reserved(out); kind != notReserved {
-		return fmt.Errorf("%w: the name %q is reserved for a file of the vault %q: choose another name", ErrInvalid, path, filepath.Base(owner))
-	}
-	if db == "" {
-		return nil
-	}
-	if db, err = resolve(db); err != nil {
-		return err
-	}
-	if out == db {
-		return fmt.Errorf("%w: %q is the vault itself: choose another name", ErrInvalid, path)
-	}
-	return nil
 }

@@ -1,13 +1,10 @@
 package vault
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
@@ -94,80 +91,37 @@ func (p paths) foreignSlots(now time.Time) string {
 
 func (p paths) replaced(now time.Time) string { return p.db + ".replaced-" + now.Format(fileTime) }
 
-// InsecureError says which file others can read or change, and which command fixes it. It
-// matches [ErrInsecure].
-type InsecureError struct {
-	Path string
-	Rule string // what is wrong
-	Fix  string // a shell command
-}
-
-func (e *InsecureError) Error() string { return fmt.Sprintf("%s %s", e.Path, e.Rule) }
-
-// Unwrap returns [ErrInsecure].
-func (e *InsecureError) Unwrap() error { return ErrInsecure }
-
-// CheckPrivate returns an [*InsecureError] for a file or directory that its group or the world
-// can read or write, or that another user owns. If there is no file, it returns nil.
-func CheckPrivate(path string) error {
-	info, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	} else if err != nil {
-		return fmt.Errorf("examine %q: %w", path, err)
-	}
-	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) != os.Geteuid() {
-		fix := fmt.Sprintf("sudo chown %d %s", os.Geteuid(), wire.Quote(path))
-		if os.Geteuid() == 0 {
-			fix = fmt.Sprintf("sudo -u '#%d' rbee-vault ...", st.Uid)
-		}
-		return &InsecureError{Path: path, Rule: fmt.Sprintf("belongs to user %d, not to you (%d)", st.Uid, os.Geteuid()), Fix: fix}
-	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		want := "600"
-		if info.IsDir() {
-			want = "700"
-		}
-		return &InsecureError{Path: path, Rule: fmt.Sprintf("is open to others (mode %04o)", mode), Fix: fmt.Sprintf("chmod %s %s", want, wire.Quote(path))}
-	}
-	return nil
-}
-
-// CreateFile writes a secret into a new file of mode 0600. The file is complete and flushed to
-// the disk, or it does not exist. It returns [ErrFileExists] if the path is taken, and
-// [ErrInvalid] for a name that is reserved for a vault's own files.
-func CreateFile(path string, data []byte) error {
-	if err := CheckOutput(path, ""); err != nil {
-		return err
-	}
-	return IdentityFile{Path: path}.put(durable.OS{}, data)
-}
-
-// ReplaceFile is [CreateFile] for a path that may be taken: what is there is replaced by one
-// rename. If it returns an error, it is unchanged, or the flush of the directory failed.
-func ReplaceFile(path string, data []byte) error {
-	if err := CheckOutput(path, ""); err != nil {
-		return err
-	}
-	return durable.Replace(durable.OS{}, path, data)
-}
-
-// checkPrivate checks the directory and every existing file of a vault.
-func (p paths) checkPrivate() error {
-	for _, path := range append([]string{p.dir, p.db, p.slots, p.lock, p.write, p.turn, p.anchor, p.fresh}, sqlcipher.SideFiles(p.db)...) {
-		if err := CheckPrivate(path); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // checkPlace refuses places in which the locks do not protect the database. One is a database
 // with a second name: under that name a program uses other locks and another log. The other,
 // for writing, is a file system that other machines also write to.
 func (p paths) checkPlace(cfg Config) error {
-	// A second name of our own is left by an interrupted link. The own names are read first: if
-	// a link is being made meanwhile, it does not count as somebody else's.
+	if info, err := os.Stat(p.db); err == nil && durable.Links(info) > 1 {
+		if err := p.checkNames(); err != nil {
+			return err
+		}
+	}
+	if cfg.AllowNetworkFS || p.setAside() {
+		return nil
+	}
+	networkFS := cfg.networkFS
+	if networkFS == nil {
+		networkFS = durable.NetworkFS
+	}
+	name, err := networkFS(p.dir)
+	if err != nil {
+		return fmt.Errorf("examine file system: %w", err)
+	}
+	if name != "" {
+		return fmt.Errorf("%w: %q is on %s, where the locks of two machines may not see each other", ErrNetworkFS, p.dir, name)
+	}
+	return nil
+}
+
+// checkNames refuses a database with a second name that is not our own, left by an interrupted
+// link.
+func (p paths) checkNames() error {
+	// The own names are read first: if a link is being made meanwhile, it does not count as
+	// somebody else's.
 	var own []os.FileInfo
 	for _, path := range p.beside(func(path string) bool {
 		owner, kind := reserved(path)
@@ -192,37 +146,102 @@ func (p paths) checkPlace(cfg Config) error {
 			}
 		}
 	}
-	if cfg.AllowNetworkFS || p.setAside() {
+	return nil
+}
+
+// of lists the files of a kind that belong to the database.
+func (p paths) of(kind fileKind) []string {
+	return p.beside(func(path string) bool {
+		owner, k := reserved(path)
+		return owner == p.db && k == kind
+	})
+}
+
+// parts lists the unfinished writes of the vault's own files, and of their files. An unfinished
+// write of another file beside them, such as a backup, is not listed.
+func (p paths) parts() []string {
+	return p.beside(func(path string) bool {
+		owner, kind := reserved(path)
+		return kind == partFile && owner != p.db && p.owns(owner)
+	})
+}
+
+// owns reports whether the file is the database, or belongs to it, directly or through other
+// files.
+func (p paths) owns(path string) bool {
+	for {
+		owner, kind := reserved(path)
+		if path == p.db || kind == notReserved {
+			return path == p.db
+		}
+		path = owner
+	}
+}
+
+// beside lists the matching files in the database's directory.
+func (p paths) beside(fits func(path string) bool) []string {
+	entries, err := os.ReadDir(p.dir)
+	if err != nil {
 		return nil
 	}
-	networkFS := cfg.networkFS
-	if networkFS == nil {
-		networkFS = durable.NetworkFS
+	prefix := filepath.Base(p.db)
+	var found []string
+	for _, e := range entries {
+		path := filepath.Join(p.dir, e.Name())
+		if strings.HasPrefix(e.Name(), prefix) && fits(path) {
+			found = append(found, path)
+		}
 	}
-	name, err := networkFS(p.dir)
+	return found
+}
+
+// setAside reports whether a transition or a migration set this database aside. Then it is
+// opened only for reading.
+func (p paths) setAside() bool {
+	_, kind := reserved(p.db)
+	return kind == beforeDatabase || kind == replacedVault
+}
+
+// checkName refuses a database whose name is reserved: the vault that owns the name would treat
+// the database as its own file. A database that was set aside is allowed, but not for a new
+// vault.
+func (p paths) checkName(isNew bool) error {
+	owner, kind := reserved(p.db)
+	if kind == notReserved || p.setAside() && !isNew {
+		return nil
+	}
+	return fmt.Errorf("%w: the name %q is reserved for a file of the vault %q: choose another name", ErrInvalid, p.db, filepath.Base(owner))
+}
+
+// CheckOutput refuses a path at which a new file would be taken for a vault's own: a reserved
+// name, such as "x.new" or "x.slots", and the path of the database db itself. The error matches
+// [ErrInvalid].
+func CheckOutput(path, db string) error {
+	out, err := resolve(path)
 	if err != nil {
-		return fmt.Errorf("examine file system: %w", err)
+		return err
 	}
-	if name != "" {
-		return fmt.Errorf("%w: %q is on %s, where the locks of two machines may not see each other", ErrNetworkFS, p.dir, name)
+	if owner, kind := reserved(out); kind != notReserved {
+		return fmt.Errorf("%w: the name %q is reserved for a file of the vault %q: choose another name", ErrInvalid, path, filepath.Base(owner))
+	}
+	if db == "" {
+		return nil
+	}
+	if db, err = resolve(db); err != nil {
+		return err
+	}
+	if out == db {
+		return fmt.Errorf("%w: %q is the vault itself: choose another name", ErrInvalid, path)
 	}
 	return nil
 }
 
-// makeDir creates a directory that only its owner can enter, and flushes it. If the directory
-// exists, it is checked.
-func makeDir(fsys durable.FS, dir string) error {
-	ok, err := durable.Exists(dir)
-	if err != nil {
-		return fmt.Errorf("examine %q: %w", dir, err)
-	}
-	if !ok {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return fmt.Errorf("create directory: %w", err)
-		}
-		if err := fsys.SyncDir(filepath.Dir(dir)); err != nil {
-			return fmt.Errorf("flush directory: %w", err)
+// checkPrivate checks the directory and every existing file of a vault.
+func (p paths) checkPrivate() error {
+	for _, path := range append([]string{p.dir, p.db, p.slots, p.lock, p.write, p.turn, p.anchor, p.fresh}, sqlcipher.SideFiles(p.db)...) {
+		if err := CheckPrivate(path); err != nil {
+			return err
 		}
 	}
-	return CheckPrivate(dir)
+	return nil
 }

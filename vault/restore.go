@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"filippo.io/age/plugin"
+
 	"github.com/rbee-keeper/rbee-vault/identity"
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
 	"github.com/rbee-keeper/rbee-vault/keyring"
@@ -138,8 +139,7 @@ func (t *transition) fillFrom(ctx context.Context, tx *Tx, fill func(context.Con
 			return Event{}, nil, err
 		}
 	}
-	slots := slices.Clone(t.slots)
-	if t.meta.Class, err = identity.Await(ctx, func() (identity.Class, error) { return classOf(slots, t.cfg.Plugins) }); err != nil {
+	if t.meta.Class, err = classOfSlots(ctx, t.slots, t.cfg.Plugins); err != nil {
 		return Event{}, nil, err
 	}
 	detail := fmt.Sprintf("from vault %s, %s", b.OriginVaultID, b.Detail)
@@ -348,23 +348,45 @@ func stillThere(backup, current []Slot) (kept, leftOut []Slot, err error) {
 	return kept, leftOut, nil
 }
 
-// classOf returns the class of the slots' recipients, which must all have the same one.
-func classOf(slots []Slot, ui *plugin.ClientUI) (identity.Class, error) {
+// ValidateSlots checks that a vault may have these slots: one is a recovery or recipient slot, none
+// comes twice, and the recipients can be parsed and have one class. The error matches
+// [ErrInvalid] or [ErrPlugin].
+func ValidateSlots(ctx context.Context, slots []Slot, ui *plugin.ClientUI) error {
+	seen := map[string]bool{}
+	for _, s := range slots {
+		if seen[s.ID] || seen[s.Recipient] {
+			return fmt.Errorf("%w: slot %s comes twice", ErrInvalid, s.ID)
+		}
+		seen[s.ID], seen[s.Recipient] = true, true
+	}
+	if !slices.ContainsFunc(slots, Slot.Durable) {
+		return fmt.Errorf("%w: there is no recovery or recipient slot, but a vault needs one", ErrInvalid)
+	}
+	_, err := classOfSlots(ctx, slots, ui)
+	return err
+}
+
+// classOfSlots returns the class of the slots' recipients, which must all have the same one. It
+// works on a copy, because a plugin that hangs is abandoned while it uses it.
+func classOfSlots(ctx context.Context, slots []Slot, ui *plugin.ClientUI) (identity.Class, error) {
+	slots = slices.Clone(slots)
 	if len(slots) == 0 {
 		return "", fmt.Errorf("%w: the backup has no recipients, but a vault needs one", ErrInvalid)
 	}
-	r, err := identity.ParseRecipient(slots[0].Recipient, ui)
-	if err != nil {
-		return "", err
-	}
-	class, err := identity.ClassOf(r)
-	if err != nil {
-		return "", err
-	}
-	for _, s := range slots[1:] {
-		if err := identity.CheckClass(s.Recipient, class, ui); err != nil {
+	return identity.Await(ctx, func() (identity.Class, error) {
+		r, err := identity.ParseRecipient(slots[0].Recipient, ui)
+		if err != nil {
 			return "", err
 		}
-	}
-	return class, nil
+		class, err := identity.ClassOf(r)
+		if err != nil {
+			return "", err
+		}
+		for _, s := range slots[1:] {
+			if err := identity.CheckClass(s.Recipient, class, ui); err != nil {
+				return "", err
+			}
+		}
+		return class, nil
+	})
 }

@@ -128,10 +128,6 @@ func (v *Vault) acquireAll(ctx context.Context) error {
 	return nil
 }
 
-// lastTry is how long to try for the exclusive lock without really waiting: for a first
-// attempt, or after the time to wait is over.
-const lastTry = 50 * time.Millisecond
-
 // heldError says that another process has the vault open.
 type heldError struct{ error }
 
@@ -201,7 +197,7 @@ func (v *Vault) planRotation(ctx context.Context) (plan rotationPlan, err error)
 		if err := t.probeKeyring(ctx); err != nil {
 			return plan, err
 		}
-		if err := v.compareAnchor(ctx, m); err != nil && !(v.cfg.AcceptRollback && errors.Is(err, ErrRollback)) {
+		if err := v.compareAnchor(ctx, r); err != nil && !(v.cfg.AcceptRollback && errors.Is(err, ErrRollback)) {
 			return plan, err
 		}
 	}
@@ -373,7 +369,11 @@ func (t *transition) rotate(ctx context.Context, key *Key, seen anchor) error {
 // database, its slots file and the anchor, as an open does. And it checks that the database has
 // not gone back since the rotation was planned.
 func (t *transition) examineOld(ctx context.Context, v *Vault, seen anchor) (Meta, []Slot, error) {
-	r, err := v.prove(ctx)
+	file, err := readSlotsFile(v.paths.slots)
+	if err != nil {
+		return Meta{}, nil, err
+	}
+	r, err := v.prove(ctx, file)
 	if err == nil {
 		err = r.replayed
 	}
@@ -392,7 +392,7 @@ func (t *transition) examineOld(ctx context.Context, v *Vault, seen anchor) (Met
 	if m.Keyring {
 		v.source = FromKeyring // so that compare reads the anchor
 	}
-	file, s, err := v.compare(ctx, r)
+	s, err := v.compare(ctx, r)
 	if err != nil {
 		return Meta{}, nil, err
 	}

@@ -1,7 +1,6 @@
 package vault
 
 import (
-	"context"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
@@ -79,17 +78,4 @@ func (s sealer) open(kind SealedKind, name string, sealed []byte) ([]byte, error
 		return nil, fmt.Errorf("%w: %w", ErrDamaged, errSealed)
 	}
 	return plaintext, nil
-}
-
-// Seal encrypts a column value. Only this vault can open it, for the same kind and name, a key's fingerprint
-// or a target's name.
-func (tx *Tx) Seal(_ context.Context, kind SealedKind, name string, plaintext []byte) ([]byte, error) {
-	return tx.sealer.seal(kind, name, plaintext)
-}
-
-// Unseal decrypts what [Tx.Seal] returned for the same kind and name, a key's fingerprint
-// or a target's name. Otherwise the
-// error matches [ErrDamaged]. The caller wipes the result.
-func (tx *Tx) Unseal(_ context.Context, kind SealedKind, name string, sealed []byte) ([]byte, error) {
-	return tx.sealer.open(kind, name, sealed)
 }

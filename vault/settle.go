@@ -5,12 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
-	"github.com/rbee-keeper/rbee-vault/internal/sqlcipher"
 )
 
 // Settling makes everything beside the database agree with the database. It runs after each
@@ -40,56 +38,50 @@ func (v *Vault) settleIfNeeded(ctx context.Context, r reading) error {
 		return nil
 	}
 	defer v.followAnchor(ctx)
-	file, s, err := v.compare(ctx, r)
+	s, err := v.compare(ctx, r)
 	if errors.Is(err, ErrRollback) {
-		// Or the slots were changed between the reading of the table and of the file. settle
-		// reads both under the write lock.
+		// settle reads table and file again, under the write lock.
 		return v.locked(ctx, func() error { return v.settle(ctx) })
 	}
 	if err != nil {
 		return err
 	}
-	left, kept := v.paths.leftovers(file)
+	left, kept := v.paths.leftovers(r.file)
 	for _, path := range kept {
 		v.cfg.log().Warn("a file is in the place of a new database, and no interrupted run left it: move it to another name", "path", path)
 	}
-	if s.accepted == nil && len(left) == 0 && bytes.Equal(file.data, renderSlotsFile([]entry{s.current})) {
+	if s.accepted == nil && len(left) == 0 && bytes.Equal(r.file.data, renderSlotsFile([]entry{s.current})) {
 		return nil
 	}
 	return v.locked(ctx, func() error { return v.settle(ctx) })
 }
 
-// compare reads the slots file and the anchor, compares them with what was read of the vault,
-// and judges the entries of the file. If it returns an error, nothing was written.
-func (v *Vault) compare(ctx context.Context, r reading) (slotsFile, settlement, error) {
+// compare reads the anchor, compares it and the slots file with what was read of the vault, and
+// judges the entries of the file. If it returns an error, nothing was written.
+func (v *Vault) compare(ctx context.Context, r reading) (settlement, error) {
 	m := r.meta
 	if m.KeyID != v.key.id {
-		return slotsFile{}, settlement{}, fmt.Errorf("%w: it begins with key id %s, but its content names key id %s", ErrDamaged, v.key.id, m.KeyID)
+		return settlement{}, fmt.Errorf("%w: it begins with key id %s, but its content names key id %s", ErrDamaged, v.key.id, m.KeyID)
 	}
-	info, _ := os.Stat(v.paths.slots) // before the file is read, so that a later change is noticed
 	v.mu.Lock()
-	v.slotsSeen = info
+	v.slotsSeen = r.file.info
 	v.mu.Unlock()
-	file, err := readSlotsFile(v.paths.slots)
-	if err != nil {
-		return slotsFile{}, settlement{}, err
-	}
 	s := settlement{current: newEntry(m, r.slots, v.key.check(), stateCurrent)}
 	if r.replayed != nil {
 		if err := v.rollback(&s, r.replayed); err != nil {
-			return file, s, err
+			return s, err
 		}
 	}
 	if v.source == FromKeyring {
-		err := v.compareAnchor(ctx, m)
+		err := v.compareAnchor(ctx, r)
 		if errors.Is(err, ErrRollback) {
 			err = v.rollback(&s, err)
 		}
 		if err != nil {
-			return file, s, err
+			return s, err
 		}
 	}
-	return file, s, v.judge(file, &s)
+	return s, v.judge(r.file, &s)
 }
 
 // slotsFileStale reports whether the slots file lacks the entry that the table gives. If the
@@ -104,63 +96,56 @@ func (v *Vault) slotsFileStale(ctx context.Context) bool {
 	if now, err := os.Stat(v.paths.slots); err == nil && seen != nil && os.SameFile(seen, now) && seen.Size() == now.Size() && seen.ModTime().Equal(now.ModTime()) {
 		return false
 	}
-	r, err := v.read(ctx)
+	r, err := v.readAll(ctx)
 	if err != nil {
 		return false // the next open reports it
 	}
-	file, s, err := v.compare(ctx, r)
+	s, err := v.compare(ctx, r)
 	if err != nil {
 		return false
 	}
-	e := file.find(s.current.KeyID)
+	e := r.file.find(s.current.KeyID)
 	return e == nil || !bytes.Equal(renderSlotsFile([]entry{*e}), renderSlotsFile([]entry{s.current}))
-}
-
-// metaAndSlots reads both in one snapshot. If the slots are not those of the newest audit row,
-// it returns [ErrRollback].
-func (v *Vault) metaAndSlots(ctx context.Context) (Meta, []Slot, error) {
-	r, err := v.read(ctx)
-	if err == nil {
-		err = r.replayed
-	}
-	return r.meta, r.slots, err
 }
 
 // judge decides about every entry of the file, before anything is written.
 func (v *Vault) judge(file slotsFile, s *settlement) error {
 	current := s.current
+	older := func(cause string) error {
+		s.foreign = true // if the operator accepts it
+		return v.rollback(s, fmt.Errorf("%w: %s", ErrRollback, cause))
+	}
 	own := file.find(current.KeyID)
 	if file.present() && own == nil {
 		s.foreign = true // it belongs to another database: nothing in it is swept
 	}
 	if own != nil && own.SlotsSeq > current.SlotsSeq {
-		err := fmt.Errorf("%w: the slots file has seen change %d of the slots, the database only %d", ErrRollback, own.SlotsSeq, current.SlotsSeq)
-		if err := v.rollback(s, err); err != nil {
+		if err := older(fmt.Sprintf("the slots file has seen change %d of the slots, the database only %d", own.SlotsSeq, current.SlotsSeq)); err != nil {
 			return err
 		}
-		s.foreign = true
 	}
 	for _, e := range file.entries {
+		ours := e.VaultID == current.VaultID
+		sweep := false
 		switch {
 		case e.KeyID == current.KeyID:
-		case e.State == stateCurrent && e.VaultID == current.VaultID && e.Generation >= current.Generation:
-			err := fmt.Errorf("%w: the slots file names generation %d of its key, made %s, the database has generation %d, made %s", ErrRollback, e.Generation, e.Created, current.Generation, current.Created)
-			if err := v.rollback(s, err); err != nil {
-				return err
-			}
-			s.foreign = true
-		case e.State == stateCurrent && e.VaultID != current.VaultID:
+		case e.State == statePending: // its key was never used
+			sweep = true
+		case e.State == stateReplaced: // a restore always makes a new vault id, so a vault of this id was not replaced
+			sweep = e.Keyring && !ours
+		case !ours:
 			s.foreign = true
 			v.cfg.log().Warn("the slots file names another vault: it is copied aside", "vault_id", e.VaultID)
-		case e.State == stateReplaced && (!e.Keyring || e.VaultID == current.VaultID):
-			// Dropped. A restore always makes a new vault id, so the vault of this id was not
-			// replaced.
-		default: // pending: its key was never used; current, ours and lower: a rotation replaced it; replaced
+		case e.Generation < current.Generation: // a rotation replaced its key
+			sweep = true
+		default:
+			if err := older(fmt.Sprintf("the slots file names generation %d of its key, made %s, the database has generation %d, made %s", e.Generation, e.Created, current.Generation, current.Created)); err != nil {
+				return err
+			}
+		}
+		if sweep && own != nil {
 			s.swept = append(s.swept, e)
 		}
-	}
-	if own == nil {
-		s.swept = nil
 	}
 	return nil
 }
@@ -178,11 +163,11 @@ func (v *Vault) rollback(s *settlement, cause error) error {
 // later open, with a warning. But while the slots file cannot be written, nothing may change
 // the vault.
 func (v *Vault) settle(ctx context.Context) error {
-	r, err := v.read(ctx) // again, now under the lock
+	r, err := v.readAll(ctx) // again, now under the lock
 	if err != nil {
 		return err
 	}
-	file, s, err := v.compare(ctx, r)
+	s, err := v.compare(ctx, r)
 	if err != nil {
 		return err
 	}
@@ -192,14 +177,14 @@ func (v *Vault) settle(ctx context.Context) error {
 		}
 		v.acceptAnchor()
 	}
-	if err := v.writeCurrent(file, s); err != nil {
+	if err := v.writeCurrent(r.file, s); err != nil {
 		v.setUnsettled(err)
 		v.cfg.log().Warn("the slots file cannot be written: nothing may change the vault until it can", "error", err)
 		return nil
 	}
 	v.setUnsettled(nil)
 	waiting := v.sweepKeys(ctx, s)
-	if err := v.paths.removeLeftovers(v.cfg.fs(), file); err != nil {
+	if err := v.paths.removeLeftovers(v.cfg.fs(), r.file); err != nil {
 		v.cfg.log().Warn("what an interrupted run left behind cannot be removed", "error", err)
 		waiting = s.swept // they are the proof that the leftovers are ours
 	}
@@ -334,82 +319,4 @@ func (v *Vault) removeBefore(id KeyID) {
 			v.cfg.log().Warn("a copy that a migration set aside cannot be removed", "error", err)
 		}
 	}
-}
-
-// beforeCopies lists the copies under a key that migrations set aside. Each is followed by its
-// slots file.
-func (p paths) beforeCopies(id KeyID) []string {
-	var found []string
-	for _, path := range p.of(beforeDatabase) {
-		if of, err := peekKeyID(path); err == nil && of == id {
-			found = append(found, path, path+".slots")
-		}
-	}
-	return found
-}
-
-// leftovers lists what an interrupted run left: the database that it was building, and
-// unfinished writes. If the file at that place was not left by an interrupted run, it may be
-// somebody's database: it is kept, with SQLite's files beside it.
-func (p paths) leftovers(file slotsFile) (left, kept []string) {
-	var building []string
-	for _, path := range append(sqlcipher.SideFiles(p.fresh), p.fresh) { // the database last: it shows what the others are
-		if ok, err := durable.Exists(path); ok || err != nil {
-			building = append(building, path)
-		}
-	}
-	if p.unfinished(file) {
-		return append(p.parts(), building...), nil
-	}
-	return p.parts(), building
-}
-
-// unfinished reports whether an interrupted run left the file at the place of the new database.
-// Its content decides: it is empty, or it begins with a key id that has a pending entry in the
-// slots file. It may also be a second name of the database in place, left by an interrupted
-// commit.
-func (p paths) unfinished(file slotsFile) bool {
-	info, err := os.Lstat(p.fresh)
-	if err != nil || !info.Mode().IsRegular() {
-		return false
-	}
-	if info.Size() == 0 {
-		return true
-	}
-	if db, err := os.Stat(p.db); err == nil && os.SameFile(db, info) {
-		return true
-	}
-	if durable.Links(info) > 1 {
-		return false // it was put in place, and later moved away
-	}
-	var id KeyID
-	err = sqlcipher.Unclaimed(info, func() error {
-		f, err := os.Open(p.fresh)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		_, err = io.ReadFull(f, id[:])
-		return err
-	})
-	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return false
-	}
-	if id == (KeyID{}) {
-		return true // a power cut: nothing of its content had reached the disk
-	}
-	e := file.find(id)
-	return e != nil && e.State == statePending
-}
-
-// removeLeftovers removes them. The caller holds the write lock, so nobody else is building or
-// writing.
-func (p paths) removeLeftovers(fsys durable.FS, file slotsFile) error {
-	left, _ := p.leftovers(file)
-	for _, path := range left {
-		if err := durable.RemoveIfExists(fsys, path); err != nil {
-			return err
-		}
-	}
-	return fsys.SyncDir(p.dir)
 }

@@ -2,7 +2,6 @@ package vault
 
 import (
 	"bytes"
-	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/pem"
@@ -12,8 +11,9 @@ import (
 	"time"
 
 	"github.com/hiddeco/sshsig"
-	"github.com/rbee-keeper/rbee-vault/internal/wire"
 	"golang.org/x/crypto/ssh"
+
+	"github.com/rbee-keeper/rbee-vault/internal/wire"
 )
 
 // Signer is a key that signs or signed for the vault: its backups, the binding of its database
@@ -120,20 +120,6 @@ func certifiedText(vaultID, publicKey string) []byte {
 	return []byte(vaultID + "\n" + publicKey + "\n")
 }
 
-// boundText is the text that a binding signs. It says that the key belongs to the vault.
-func boundText(m Meta, check string) []byte {
-	return []byte(m.VaultID + "\n" + m.KeyID.String() + "\n" + check + "\n")
-}
-
-// checkBinding checks that the vault's signer signed the key's binding. The error matches
-// [ErrDamaged].
-func (m Meta) checkBinding(check string) error {
-	if err := VerifySignature(boundText(m, check), []byte(m.binding), m.Signer, bindingNamespace); err != nil {
-		return fmt.Errorf("%w: its signer did not sign its key: %w", ErrDamaged, err)
-	}
-	return nil
-}
-
 // Predecessors returns public key lines, oldest first. They are the newest signer, which is the
 // last, and those from which an unbroken chain of certificates leads to it. signers are in the
 // order of their generations.
@@ -150,34 +136,6 @@ func Predecessors(vaultID string, signers []Signer) []string {
 		}
 	}
 	return lines
-}
-
-// Signers returns the vault's signers by generation. The last one is the current signer.
-func (tx *Tx) Signers(ctx context.Context) ([]Signer, error) {
-	signers, err := selectSigners(ctx, tx)
-	if err != nil {
-		return nil, fmt.Errorf("read signers: %w", err)
-	}
-	return signers, nil
-}
-
-// RecordSheet records that a sheet or an identity file with the current signer was handed out.
-func (v *Vault) RecordSheet(ctx context.Context) error {
-	return v.Update(ctx, func(tx *Tx) error { return updateSheet(ctx, tx) })
-}
-
-// Signer returns the key that signs this vault's backups.
-func (tx *Tx) Signer(ctx context.Context) (ssh.Signer, error) {
-	m, err := tx.Meta(ctx)
-	if err != nil {
-		return nil, err
-	}
-	privatePEM, err := tx.Unseal(ctx, SealedSigningKey, m.SignerFingerprint(), m.signingKey)
-	if err != nil {
-		return nil, fmt.Errorf("unseal signing key: %w", err)
-	}
-	defer wipe(privatePEM)
-	return parseSigningKey(privatePEM)
 }
 
 type signerJSON struct {

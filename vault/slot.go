@@ -6,10 +6,12 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"filippo.io/age"
 	"filippo.io/age/plugin"
+
 	"github.com/rbee-keeper/rbee-vault/identity"
 	"github.com/rbee-keeper/rbee-vault/internal/wire"
 )
@@ -147,17 +149,6 @@ func unwrapByPassphrase(ctx context.Context, slots []Slot, passphrase []byte) (*
 	return nil, opener{}, failed
 }
 
-// passphraseSlots returns the slots that a passphrase opens.
-func (e *entry) passphraseSlots() []Slot {
-	var slots []Slot
-	for _, s := range e.Slots {
-		if s.Kind == SlotPassphrase {
-			slots = append(slots, s)
-		}
-	}
-	return slots
-}
-
 type slotJSON struct {
 	ID        string   `json:"id"`
 	Kind      SlotKind `json:"kind"`
@@ -234,4 +225,45 @@ func parseRecipients(recipients []string, class identity.Class, ui *plugin.Clien
 		slots = append(slots, Slot{Kind: SlotRecipient, Label: auditText(label, maxLabel), Recipient: recipient})
 	}
 	return slots, nil
+}
+
+// opener is the identity that opened the vault, and its slot.
+type opener struct {
+	slot     Slot
+	identity age.Identity
+}
+
+// text describes a slot for the audit log.
+func (s Slot) text() string {
+	text := string(s.Kind) + " " + identity.Short(s.Recipient)
+	if s.Label != "" {
+		text += " " + s.Label
+	}
+	return text
+}
+
+// FindSlot finds the slot that a person named: by its id, by the first four or more digits of
+// the id, or by its label. The error matches [ErrNoSlot], or [ErrInvalid] if several slots
+// match.
+func FindSlot(slots []Slot, name string) (Slot, error) {
+	var found []Slot
+	for _, s := range slots {
+		if s.ID == name {
+			return s, nil
+		}
+		if s.Label == name && name != "" || len(name) >= 4 && strings.HasPrefix(s.ID, name) {
+			found = append(found, s)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return Slot{}, fmt.Errorf("%w: %q", ErrNoSlot, name)
+	case 1:
+		return found[0], nil
+	}
+	var ids []string
+	for _, s := range found {
+		ids = append(ids, s.ID)
+	}
+	return Slot{}, fmt.Errorf("%w: %q matches %d slots: give one of the ids %s", ErrInvalid, name, len(found), strings.Join(ids, ", "))
 }

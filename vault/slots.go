@@ -4,38 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 
 	"filippo.io/age"
+
 	"github.com/rbee-keeper/rbee-vault/identity"
 )
 
 // A change of the slots is written to the table first, and then to the slots file, under one
 // lock. After an interruption between the two, the next open writes the file.
-
-// Slots returns the vault's slots: recovery slots first, then the others, each by age.
-func (tx *Tx) Slots(ctx context.Context) ([]Slot, error) {
-	slots, err := selectSlots(ctx, tx)
-	if err != nil {
-		return nil, fmt.Errorf("read slots: %w", err)
-	}
-	return slots, nil
-}
-
-// CheckedSlots returns the results of Meta and Slots. If they are not those of the newest audit
-// row, the error matches [ErrRollback].
-func (tx *Tx) CheckedSlots(ctx context.Context) (Meta, []Slot, error) {
-	m, err := tx.Meta(ctx)
-	if err != nil {
-		return Meta{}, nil, err
-	}
-	slots, err := tx.Slots(ctx)
-	if err != nil {
-		return Meta{}, nil, err
-	}
-	return m, slots, tx.checkUnlocking(ctx, m, slots)
-}
 
 // Recipients returns the recipient of every slot, for a backup, and the given others. The
 // others must be of the vault's class, otherwise the error matches [ErrInvalid] or [ErrPlugin].
@@ -89,13 +65,8 @@ func (v *Vault) AddSlot(ctx context.Context, n NewSlot) (Slot, error) {
 	if err := v.changing(ctx, func() error { return nil }); err != nil { // before anything is made
 		return Slot{}, err
 	}
-	for i, f := range n.Files {
-		if err := CheckOutput(f.Path, v.paths.db); err != nil {
-			return Slot{}, err
-		}
-		if slices.ContainsFunc(n.Files[:i], func(other IdentityFile) bool { return other.Path == f.Path }) {
-			return Slot{}, fmt.Errorf("%w: %q is given twice", ErrInvalid, f.Path)
-		}
+	if err := v.paths.checkOutputs(n.Files); err != nil {
+		return Slot{}, err
 	}
 	var m Meta
 	var slots []Slot
@@ -226,41 +197,6 @@ func (v *Vault) newSlot(ctx context.Context, n NewSlot, m Meta) (s Slot, _ *NewI
 		return Slot{}, nil, nil, fmt.Errorf("%w: a file or a display is needed for the identity of the slot", ErrInvalid)
 	}
 	return newSlot(s, now), &made, vouching, nil
-}
-
-// text describes a slot for the audit log.
-func (s Slot) text() string {
-	text := string(s.Kind) + " " + identity.Short(s.Recipient)
-	if s.Label != "" {
-		text += " " + s.Label
-	}
-	return text
-}
-
-// FindSlot finds the slot that a person named: by its id, by the first four or more digits of
-// the id, or by its label. The error matches [ErrNoSlot], or [ErrInvalid] if several slots
-// match.
-func FindSlot(slots []Slot, name string) (Slot, error) {
-	var found []Slot
-	for _, s := range slots {
-		if s.ID == name {
-			return s, nil
-		}
-		if s.Label == name && name != "" || len(name) >= 4 && strings.HasPrefix(s.ID, name) {
-			found = append(found, s)
-		}
-	}
-	switch len(found) {
-	case 0:
-		return Slot{}, fmt.Errorf("%w: %q", ErrNoSlot, name)
-	case 1:
-		return found[0], nil
-	}
-	var ids []string
-	for _, s := range found {
-		ids = append(ids, s.ID)
-	}
-	return Slot{}, fmt.Errorf("%w: %q matches %d slots: give one of the ids %s", ErrInvalid, name, len(found), strings.Join(ids, ", "))
 }
 
 // RemoveSlot removes an unlock method, by the slot's id. The key does not change: a reader who

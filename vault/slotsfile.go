@@ -12,6 +12,7 @@ import (
 	"slices"
 
 	"github.com/google/uuid"
+
 	"github.com/rbee-keeper/rbee-vault/internal/wire"
 )
 
@@ -146,56 +147,65 @@ func parseSlotsFile(data []byte) ([]entry, error) {
 	}
 	var entries []entry
 	for _, j := range file.Entries {
-		id, err := ParseKeyID(j.KeyID)
+		e, err := j.parse()
 		if err != nil {
 			return nil, err
 		}
-		if slices.ContainsFunc(entries, func(e entry) bool { return e.KeyID == id }) {
+		if slices.ContainsFunc(entries, func(other entry) bool { return other.KeyID == e.KeyID }) {
 			return nil, fmt.Errorf("%w: two entries for the same key", ErrInvalid)
-		}
-		var check [16]byte
-		if !parseHex(check[:], j.Check) {
-			return nil, fmt.Errorf("%w: a check value must have 32 lower-case hex digits", ErrInvalid)
-		}
-		if u, err := uuid.Parse(j.VaultID); err != nil || u.String() != j.VaultID {
-			return nil, fmt.Errorf("%w: a vault id must be a UUID", ErrInvalid)
-		}
-		if j.State != stateCurrent && j.State != statePending && j.State != stateReplaced {
-			return nil, fmt.Errorf("%w: an entry has the unknown state %q", ErrInvalid, j.State)
-		}
-		created, err := wire.ParseTime(j.Created)
-		if err != nil {
-			return nil, err
-		}
-		e := entry{
-			VaultID:    j.VaultID,
-			KeyID:      id,
-			Generation: j.Generation,
-			Created:    j.Created,
-			Check:      j.Check,
-			State:      j.State,
-			Keyring:    j.Keyring,
-			SlotsSeq:   j.SlotsSeq,
-		}
-		for _, s := range j.Slots {
-			slot := Slot{ID: s.ID, Kind: s.Kind, Label: s.Label, Recipient: s.Recipient, Identity: wire.Text(s.Identity), Created: created, vouch: wire.Text(s.Vouch), wrapped: s.Age}
-			if err := slot.validate(); err != nil {
-				return nil, err
-			}
-			var vouch [sha256.Size]byte
-			if s.Vouch != nil && !parseHex(vouch[:], *s.Vouch) {
-				return nil, fmt.Errorf("%w: slot %s: a vouch must have 64 lower-case hex digits", ErrInvalid, s.ID)
-			}
-			e.Slots = append(e.Slots, slot)
 		}
 		entries = append(entries, e)
 	}
 	return entries, nil
 }
 
+func (j entryJSON) parse() (entry, error) {
+	id, err := ParseKeyID(j.KeyID)
+	if err != nil {
+		return entry{}, err
+	}
+	var check [16]byte
+	if !parseHex(check[:], j.Check) {
+		return entry{}, fmt.Errorf("%w: a check value must have 32 lower-case hex digits", ErrInvalid)
+	}
+	if u, err := uuid.Parse(j.VaultID); err != nil || u.String() != j.VaultID {
+		return entry{}, fmt.Errorf("%w: a vault id must be a UUID", ErrInvalid)
+	}
+	if j.State != stateCurrent && j.State != statePending && j.State != stateReplaced {
+		return entry{}, fmt.Errorf("%w: an entry has the unknown state %q", ErrInvalid, j.State)
+	}
+	created, err := wire.ParseTime(j.Created)
+	if err != nil {
+		return entry{}, err
+	}
+	e := entry{
+		VaultID:    j.VaultID,
+		KeyID:      id,
+		Generation: j.Generation,
+		Created:    j.Created,
+		Check:      j.Check,
+		State:      j.State,
+		Keyring:    j.Keyring,
+		SlotsSeq:   j.SlotsSeq,
+	}
+	for _, s := range j.Slots {
+		slot := Slot{ID: s.ID, Kind: s.Kind, Label: s.Label, Recipient: s.Recipient, Identity: wire.Text(s.Identity), Created: created, vouch: wire.Text(s.Vouch), wrapped: s.Age}
+		if err := slot.validate(); err != nil {
+			return entry{}, err
+		}
+		var vouch [sha256.Size]byte
+		if s.Vouch != nil && !parseHex(vouch[:], *s.Vouch) {
+			return entry{}, fmt.Errorf("%w: slot %s: a vouch must have 64 lower-case hex digits", ErrInvalid, s.ID)
+		}
+		e.Slots = append(e.Slots, slot)
+	}
+	return e, nil
+}
+
 // slotsFile is the content of the file.
 type slotsFile struct {
 	data    []byte // nil: there is no file
+	info    os.FileInfo
 	entries []entry
 	err     error // why it cannot be parsed
 }
@@ -222,6 +232,10 @@ func readSlotsFile(path string) (slotsFile, error) {
 		return slotsFile{}, fmt.Errorf("read slots file: %w", err)
 	}
 	defer f.Close()
+	info, err := f.Stat() // before it is read, so that a later change is noticed
+	if err != nil {
+		return slotsFile{}, fmt.Errorf("examine slots file: %w", err)
+	}
 	data, err := io.ReadAll(io.LimitReader(f, maxSlotsFile+1))
 	if err != nil {
 		return slotsFile{}, fmt.Errorf("read slots file: %w", err)
@@ -229,11 +243,22 @@ func readSlotsFile(path string) (slotsFile, error) {
 	if data == nil {
 		data = []byte{}
 	}
-	file := slotsFile{data: data}
+	file := slotsFile{data: data, info: info}
 	if len(data) > maxSlotsFile {
 		file.err = fmt.Errorf("%w: slots file is over %d bytes", ErrInvalid, maxSlotsFile)
 	} else {
 		file.entries, file.err = parseSlotsFile(data)
 	}
 	return file, nil
+}
+
+// passphraseSlots returns the slots that a passphrase opens.
+func (e *entry) passphraseSlots() []Slot {
+	var slots []Slot
+	for _, s := range e.Slots {
+		if s.Kind == SlotPassphrase {
+			slots = append(slots, s)
+		}
+	}
+	return slots
 }

@@ -70,12 +70,14 @@ func (s *store) close() error {
 	return s.db.Close()
 }
 
-// Tx is a transaction. Only the goroutine that runs fn may use it.
+// Tx is a transaction. Only the goroutine that runs fn may use it. Rows must be closed before fn
+// returns.
 type Tx struct {
 	sqlcipher.Tx
 	cfg     *Config
 	now     time.Time
 	sealer  sealer
+	schema  int64   // its version; 0 before it is read
 	audited urgency // how soon the anchor must follow what Audit wrote
 	// moved is how the rows have changed since the last audit row. Nil: the changes are not
 	// tracked, and the next audit row computes the digest from the rows.
@@ -122,4 +124,16 @@ func (s *store) update(ctx context.Context, fn func(tx *Tx) error) (urgency, err
 		return nil
 	})
 	return audited, err
+}
+
+// Seal encrypts a column value. Only this vault can open it, for the same kind and name: a key's
+// fingerprint or a target's name.
+func (tx *Tx) Seal(_ context.Context, kind SealedKind, name string, plaintext []byte) ([]byte, error) {
+	return tx.sealer.seal(kind, name, plaintext)
+}
+
+// Unseal decrypts what [Tx.Seal] returned for the same kind and name. Otherwise the
+// error matches [ErrDamaged]. The caller wipes the result.
+func (tx *Tx) Unseal(_ context.Context, kind SealedKind, name string, sealed []byte) ([]byte, error) {
+	return tx.sealer.open(kind, name, sealed)
 }

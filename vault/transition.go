@@ -165,19 +165,7 @@ func (t *transition) steps(ctx context.Context, before slotsFile) error {
 		}
 		t.cfg.log().Warn("the slots file names a database that does not exist: it is copied aside", "copy", aside)
 	}
-	var entries []entry // the entries of the database in place come first, until the commit
-	if t.inPlace != nil {
-		for _, e := range before.entries {
-			if t.replaces && e.KeyID == *t.inPlace {
-				e.State = stateReplaced
-				if e.Keyring {
-					t.replacedVault = e.VaultID
-				}
-			}
-			entries = append(entries, e)
-		}
-	}
-	entries = append(entries, newEntry(t.meta, t.slots, t.key.check(), statePending))
+	entries := append(t.entriesInPlace(before), newEntry(t.meta, t.slots, t.key.check(), statePending))
 	if err := checkSlotsFile(entries); err != nil {
 		return err
 	}
@@ -200,6 +188,24 @@ func (t *transition) steps(ctx context.Context, before slotsFile) error {
 		return err
 	}
 	return t.commit()
+}
+
+// entriesInPlace returns the entries of the slots file that stay until the commit, before the
+// new one. That of a vault that is replaced says so.
+func (t *transition) entriesInPlace(before slotsFile) []entry {
+	if t.inPlace == nil {
+		return nil
+	}
+	entries := slices.Clone(before.entries)
+	for i, e := range entries {
+		if t.replaces && e.KeyID == *t.inPlace {
+			entries[i].State = stateReplaced
+			if e.Keyring {
+				t.replacedVault = e.VaultID
+			}
+		}
+	}
+	return entries
 }
 
 // build is step 2.
@@ -389,7 +395,11 @@ func (t *transition) settle(ctx context.Context) error {
 	}
 	v.claim = claim
 	defer v.Close()
-	r, err := v.prove(ctx)
+	file, err := readSlotsFile(t.paths.slots)
+	if err != nil {
+		return err
+	}
+	r, err := v.prove(ctx, file)
 	if err != nil {
 		return err
 	}

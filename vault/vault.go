@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"sync"
 	"time"
 
@@ -265,21 +264,6 @@ func (v *Vault) finish(ctx context.Context) {
 	v.writeAnchor(ctx, wait)
 }
 
-// lockError returns an error that names the holders of a lock that was not available.
-func lockError(ctx context.Context, l *durable.Lock, err error) error {
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	if !errors.Is(err, durable.ErrLocked) {
-		return fmt.Errorf("take lock %q: %w", l.Path(), err)
-	}
-	holders := durable.Holders(l.Path())
-	if len(holders) == 0 {
-		return fmt.Errorf("%w: gave up waiting for the lock %q", ErrLocked, l.Path())
-	}
-	var names []string
-	for _, h := range holders {
-		names = append(names, h.String())
-	}
-	return fmt.Errorf("%w by %s", ErrLocked, strings.Join(names, ", "))
-}
+// lastTry is how long to try for the exclusive lock without really waiting: for a first
+// attempt, or after the time to wait is over.
+const lastTry = 50 * time.Millisecond

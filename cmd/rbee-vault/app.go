@@ -70,7 +70,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	err := refuseSecrets(a, args)
 	if err == nil {
 		var cmd *cobra.Command
-		if cmd, err = root.ExecuteContextC(ctx); isUsage(err) {
+		if cmd, err = root.ExecuteContextC(ctx); isUsage(err) && hint(err, "") == "" {
 			err = withHint(err, "See: %s --help", cmd.CommandPath())
 		}
 	}
@@ -107,31 +107,29 @@ Begin with "rbee-vault init", then "rbee-vault node add".`,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	a.registerFlags(cmd)
-	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err.Error()) })
-	cmd.AddCommand(
-		newInit(a),
-		newStatus(a),
-		newDoctor(a),
-		newNode(a),
-		newSSHKey(a),
-		newHostKey(a),
-		newCheck(a),
-		newExec(a),
-		newSSH(a),
-		newAgent(a),
-		newServe(a),
-		newBackup(a),
-		newRestore(a),
-		newSlot(a),
-		newRotate(a),
-		newDestroy(a),
-		newAudit(a),
-		newSetup(a),
-		newVersion(a),
-	)
-	cmd.CompletionOptions.HiddenDefaultCmd = false
+	cmd.SetFlagErrorFunc(flagError)
+	addGroup(cmd, "fleet", "The fleet:", newNode(a), newCheck(a), newExec(a), newSSH(a), newServe(a), newSetup(a))
+	addGroup(cmd, "keys", "SSH keys:", newSSHKey(a), newHostKey(a), newAgent(a))
+	addGroup(cmd, "vault", "The vault:", newInit(a), newStatus(a), newDoctor(a), newSlot(a), newRotate(a), newAudit(a), newDestroy(a))
+	addGroup(cmd, "backups", "Backups:", newBackup(a), newRestore(a))
+	cmd.AddCommand(newVersion(a), newCompletion(a))
+	addTopics(cmd)
+	addBuildCommands(cmd)
+	cmd.CompletionOptions.DisableDefaultCmd = true
+	cmd.Version = version
+	cmd.SetVersionTemplate(versionText() + "\n")
 	wrapArgs(cmd)
+	a.completeArgs(cmd)
 	return cmd
+}
+
+// addGroup adds commands under a heading of the help.
+func addGroup(cmd *cobra.Command, id, title string, subs ...*cobra.Command) {
+	cmd.AddGroup(&cobra.Group{ID: id, Title: title})
+	for _, sub := range subs {
+		sub.GroupID = id
+		cmd.AddCommand(sub)
+	}
 }
 
 // registerFlags registers the flags that every command takes.
@@ -171,29 +169,6 @@ func refuseSecrets(a *app, args []string) error {
 	a.json = slices.Contains(args, "--json")
 	return withHint(fmt.Errorf("%w: an argument is a private key or an identity itself, and other users of this machine can see arguments", vault.ErrInvalid),
 		"Give the path of its file, or '-' for standard input. Stop using that key: others may have read it, and your shell keeps it in its history.")
-}
-
-// wrapArgs turns wrong numbers of arguments and unknown commands into usage errors.
-func wrapArgs(cmd *cobra.Command) {
-	check := cmd.Args
-	if check == nil {
-		check = cobra.NoArgs
-	}
-	cmd.Args = func(cmd *cobra.Command, args []string) error {
-		if err := check(cmd, args); err != nil {
-			return usageError(err.Error())
-		}
-		return nil
-	}
-	if cmd.RunE == nil && cmd.Run == nil && cmd.HasSubCommands() {
-		cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-			return usagef("which %s command?", cmd.Name())
-		}
-	}
-	cmd.ValidArgsFunction = cobra.NoFileCompletions
-	for _, sub := range cmd.Commands() {
-		wrapArgs(sub)
-	}
 }
 
 // path returns the database's path: flag, then environment, then default.

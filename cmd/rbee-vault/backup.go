@@ -130,7 +130,7 @@ func (a *app) backup(ctx context.Context, v *vault.Vault, o backupOptions) (*bac
 		}
 	}
 	var end func()
-	opts.Progress, end = a.ui.progress("backup")
+	opts.Progress, end = a.ui.count("backup")
 	created, err := backup.Create(ctx, v, opts)
 	end()
 	if err != nil && !errors.Is(err, backup.ErrNotRecorded) && !errors.Is(err, backup.ErrPartial) {

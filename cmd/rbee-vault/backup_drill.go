@@ -109,7 +109,7 @@ func runBackupDrill(ctx context.Context, a *app, o drillOptions, name string) er
 		return err
 	}
 	defer r.Close()
-	d, err := backup.Prove(ctx, v, r, backup.DrillOptions{ReadOptions: read, Sequence: sequence, Program: "rbee-vault " + version})
+	d, err := backup.Prove(ctx, v, r, backup.DrillOptions{ReadOptions: read, Sequence: sequence, Plugins: cfg.Plugins, Program: "rbee-vault " + version})
 	if d.At.IsZero() {
 		return err
 	}

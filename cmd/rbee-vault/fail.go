@@ -164,19 +164,6 @@ type exitStatus int
 
 func (e exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
 
-// usageError is a command line that the command cannot take: exit 64.
-type usageError string
-
-func (e usageError) Error() string { return string(e) }
-
-// usagef reports wrong flags and arguments.
-func usagef(format string, args ...any) error { return usageError(fmt.Sprintf(format, args...)) }
-
-func isUsage(err error) bool {
-	_, ok := errors.AsType[usageError](err)
-	return ok
-}
-
 // hintError is an error with a hint of its own, in place of the one in failures.
 type hintError struct {
 	error

@@ -68,7 +68,7 @@ func runHostKeyTrust(ctx context.Context, a *app, o trustOptions, args []string)
 func trustFingerprint(ctx context.Context, a *app, o trustOptions, name string) error {
 	return a.withRegistry(ctx, func(r *registry.Registry) error {
 		if _, err := r.GetNode(ctx, name); err != nil {
-			return nodeHint(err)
+			return noNode(ctx, r, name, err)
 		}
 		key, err := seeHostKey(ctx, r, name, o.fingerprint)
 		if err != nil {

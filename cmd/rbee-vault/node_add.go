@@ -1,8 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -61,12 +64,49 @@ answers first, which an attacker on the network can be.`,
 	return cmd
 }
 
+// missing returns the flags that a node cannot do without, and that were not given.
+func (o nodeAddOptions) missing() (flags []string) {
+	for _, f := range []struct{ flag, value string }{{"ssh-host", o.sshHost}, {"ssh-user", o.sshUser}, {"git-repo", o.gitRepo}, {"install-path", o.installPath}} {
+		if !o.given(f.flag) && f.value == "" {
+			flags = append(flags, "--"+f.flag)
+		}
+	}
+	return flags
+}
+
+// ask asks on a terminal for what was not given.
+func (o *nodeAddOptions) ask(ctx context.Context, a *app, name string) error {
+	if len(o.missing()) == 0 || !a.interactive() || a.json {
+		return nil
+	}
+	for _, q := range []struct {
+		flag, question, usual string
+		value                 *string
+	}{
+		{"ssh-host", "Host name or address", name, &o.sshHost},
+		{"ssh-user", "SSH user", os.Getenv("USER"), &o.sshUser},
+		{"git-repo", "URL to install from", "", &o.gitRepo},
+		{"install-path", "Path to install at, on the node", "/opt/rbee", &o.installPath},
+	} {
+		for !o.given(q.flag) && *q.value == "" {
+			question := q.question + ": "
+			if q.usual != "" {
+				question = fmt.Sprintf("%s [%s]: ", q.question, q.usual)
+			}
+			answer, err := a.ui.ask(ctx, question)
+			if err != nil {
+				return err
+			}
+			*q.value = cmp.Or(answer, q.usual)
+		}
+	}
+	return nil
+}
+
 // check returns a usage error if a flag is missing, or if there is more than one key.
 func (o nodeAddOptions) check() error {
-	for _, flag := range []string{"ssh-host", "ssh-user", "git-repo", "install-path"} {
-		if !o.given(flag) {
-			return usagef("--%s is needed", flag)
-		}
+	if missing := o.missing(); len(missing) > 0 {
+		return usagef("these flags are needed too: %s", strings.Join(missing, ", "))
 	}
 	var keys []string
 	for _, flag := range []string{"ssh-key", "import-key", "generate-key", "use-key"} {
@@ -81,6 +121,9 @@ func (o nodeAddOptions) check() error {
 }
 
 func runNodeAdd(ctx context.Context, a *app, o nodeAddOptions, name string) error {
+	if err := o.ask(ctx, a, name); err != nil {
+		return err
+	}
 	if err := o.check(); err != nil {
 		return err
 	}

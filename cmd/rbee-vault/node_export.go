@@ -81,7 +81,11 @@ func runNodeExport(ctx context.Context, a *app, o exportOptions, args []string) 
 			return err
 		}
 		if o.format == "json" {
-			return writeJSONLines(&b, nodes)
+			list, err := nodesJSON(ctx, r, nodes)
+			if err != nil {
+				return err
+			}
+			return writeJSONLines(&b, list)
 		}
 		if nodes, err = withJumps(ctx, r, nodes); err != nil {
 			return err
@@ -253,7 +257,7 @@ func withJumps(ctx context.Context, r *registry.Registry, nodes []registry.Node)
 	return nodes, nil
 }
 
-func writeJSONLines(b *bytes.Buffer, nodes []registry.Node) error {
+func writeJSONLines(b *bytes.Buffer, nodes []nodeJSON) error {
 	for _, n := range nodes {
 		line, err := wire.Marshal(n)
 		if err != nil {

@@ -22,15 +22,18 @@ import (
 )
 
 type importOptions struct {
-	sshConfig   string
-	gitRepo     string
-	gitBranch   string
-	installPath string
-	withKeys    bool
-	allowWeak   bool
-	allowExec   bool
-	replace     bool
-	dryRun      bool
+	sshConfig    string
+	gitRepo      string
+	gitBranch    string
+	installPath  string
+	withKeys     bool
+	allowWeak    bool
+	allowExec    bool
+	replace      bool
+	skipExisting bool
+	withHostKeys bool
+	knownHosts   string
+	dryRun       bool
 }
 
 func (o *importOptions) register(cmd *cobra.Command) {
@@ -43,6 +46,9 @@ func (o *importOptions) register(cmd *cobra.Command) {
 	f.BoolVar(&o.allowWeak, "allow-weak", false, "accept RSA keys of fewer than 3072 bits")
 	f.BoolVar(&o.allowExec, "allow-exec", false, "let ssh run the programs in Match exec lines of the ssh_config")
 	f.BoolVar(&o.replace, "replace", false, "replace existing nodes that have the same name")
+	f.BoolVar(&o.skipExisting, "skip-existing", false, "leave existing nodes that have the same name as they are")
+	f.BoolVar(&o.withHostKeys, "with-host-keys", false, "pin the host keys that your known_hosts has for the nodes")
+	f.StringVar(&o.knownHosts, "known-hosts", "", "known_hosts `FILE` for --with-host-keys (default: of the ssh_config, or ~/.ssh/known_hosts)")
 	f.BoolVar(&o.dryRun, "dry-run", false, "show what would be imported, and write nothing")
 }
 
@@ -59,15 +65,22 @@ func newNodeImport(a *app) *cobra.Command {
 --ssh-config imports the aliases of an ssh_config file, with the values that "ssh -G"
 prints for each. The fields that SSH does not know come from --git-repo, --git-branch
 and --install-path. The hosts that they jump through become nodes too. Patterns and Match
-lines are skipped, with a warning. A ProxyJump through several hosts, ProxyCommand,
-HostKeyAlias, certificates and key paths with % tokens are not imported, with a warning. "ssh -G" runs the programs in Match exec lines: a file with such a line
-is refused, even with --dry-run, unless you give --allow-exec.
+lines are skipped, with a warning. In key paths, ~ and the tokens %h %n %p %r %d %% are expanded.
+A ProxyJump through several hosts, ProxyCommand, HostKeyAlias, certificates and key paths
+with other tokens are not imported, with a warning. "ssh -G" runs the programs in Match
+exec lines: a file with such a line is refused, even with --dry-run, unless you give
+--allow-exec.
 
 With --with-keys, each readable private key that an ssh_key_path names is sealed into
 the vault, and the node uses it.
 
+With --with-host-keys, the host keys that your known_hosts file has for a node's address
+and port are pinned. Patterns, revoked keys, certificate authorities and several keys of
+one type are skipped, with a warning. If another key of the type is pinned, nothing is
+imported (exit 18).
+
 Rows that are not valid nodes are skipped and reported (exit 3). If a node with the same
-name exists, nothing is imported (exit 15), unless you give --replace.`,
+name exists, nothing is imported (exit 15), unless you give --replace or --skip-existing.`,
 		Example: `  rbee-vault node import ~/.rbee/beehives.db --with-keys
   rbee-vault node import --ssh-config ~/.ssh/config --git-repo https://example.org/rbee.git --install-path /opt/rbee`,
 		Args: cobra.MaximumNArgs(1),
@@ -93,15 +106,16 @@ type importJSON struct {
 	Added     []string      `json:"added"`
 	Replaced  []string      `json:"replaced"`
 	Unchanged []string      `json:"unchanged"`
+	Existing  []string      `json:"existing"`
 	Skipped   []problemJSON `json:"skipped"`
 	Warnings  []problemJSON `json:"warnings"`
 	More      moreJSON      `json:"more"`
 	Keys      []string      `json:"keys"`
+	HostKeys  []string      `json:"host_keys"`
 }
 
 // readImport reads the nodes, from source. legacy is true for a plaintext registry.
-func (a *app) readImport(ctx context.Context, o importOptions, file string) (set registry.ImportSet, source string, legacy bool, err error) {
-	home, _ := os.UserHomeDir()
+func (a *app) readImport(ctx context.Context, o importOptions, file, home string) (set registry.ImportSet, source string, legacy bool, err error) {
 	if o.sshConfig != "" {
 		set, err = readSSHConfig(ctx, o, home)
 		return set, o.sshConfig, false, err
@@ -177,28 +191,31 @@ func readSSHConfig(ctx context.Context, o importOptions, home string) (registry.
 // sshAlias asks ssh for the values of the alias base.Name, and adds them to base. lost
 // says what could not be imported.
 func sshAlias(ctx context.Context, file string, base registry.Node, home string) (n registry.Node, lost []string, err error) {
-	var stderr bytes.Buffer
-	cmd := exec.CommandContext(ctx, "ssh", "-G", "-F", file, "--", base.Name)
-	cmd.Stderr = &stderr
-	cmd.WaitDelay = time.Second // a program that ssh started may hold the pipes
-	out, err := cmd.Output()
+	out, err := sshValues(ctx, file, base.Name)
 	if err != nil {
-		if stderr.Len() > 0 {
-			err = fmt.Errorf("%w: %s", err, strings.TrimSpace(stderr.String()))
-		}
 		return registry.Node{}, nil, err
 	}
 	return registry.ParseSSHValues(bytes.NewReader(out), base, home)
+}
+
+// sshValues returns the values that ssh has for an alias.
+func sshValues(ctx context.Context, file, alias string) ([]byte, error) {
+	var stderr bytes.Buffer
+	cmd := exec.CommandContext(ctx, "ssh", "-G", "-F", file, "--", alias)
+	cmd.Stderr = &stderr
+	cmd.WaitDelay = time.Second // a program that ssh started may hold the pipes
+	out, err := cmd.Output()
+	if err != nil && stderr.Len() > 0 {
+		err = fmt.Errorf("%w: %s", err, strings.TrimSpace(stderr.String()))
+	}
+	return out, err
 }
 
 // readKeys reads the private keys at the nodes' key paths. A key that cannot be sealed is
 // a warning, and its node is imported without it.
 func readKeys(ctx context.Context, set *registry.ImportSet, allowWeak bool) {
 	set.Keys = map[string]*registry.PrivateKey{}
-	rows := map[string]int{}
-	for _, n := range set.Nodes {
-		rows[n.Name]++
-	}
+	rows := countRows(set.Nodes)
 	for _, n := range set.Nodes {
 		if n.SSHKeyPath == "" {
 			continue
@@ -219,6 +236,15 @@ func readKeys(ctx context.Context, set *registry.ImportSet, allowWeak bool) {
 	}
 }
 
+// countRows returns how many nodes have each name.
+func countRows(nodes []registry.Node) map[string]int {
+	rows := map[string]int{}
+	for _, n := range nodes {
+		rows[n.Name]++
+	}
+	return rows
+}
+
 func readKeyFile(ctx context.Context, path string, allowWeak bool) (*registry.PrivateKey, error) {
 	if err := checkRegular(path); err != nil {
 		return nil, err
@@ -237,16 +263,36 @@ func readKeyFile(ctx context.Context, path string, allowWeak bool) (*registry.Pr
 	return registry.ParsePrivateKey(ctx, data, registry.PrivateKeyOptions{Name: path, AllowWeak: allowWeak})
 }
 
-func runNodeImport(ctx context.Context, a *app, o importOptions, args []string) error {
+// check refuses options that do not go together.
+func (o *importOptions) check(args []string) error {
 	if (len(args) == 1) == (o.sshConfig != "") {
 		return usagef("give either a file or --ssh-config")
+	}
+	if o.replace && o.skipExisting {
+		return usagef("give either --replace or --skip-existing")
 	}
 	if o.sshConfig != "" && (o.gitRepo == "" || o.installPath == "") {
 		return usagef("--ssh-config needs --git-repo and --install-path")
 	}
-	set, source, legacy, err := a.readImport(ctx, o, strings.Join(args, ""))
+	if o.knownHosts != "" && !o.withHostKeys {
+		return usagef("--known-hosts needs --with-host-keys")
+	}
+	return nil
+}
+
+func runNodeImport(ctx context.Context, a *app, o importOptions, args []string) error {
+	if err := o.check(args); err != nil {
+		return err
+	}
+	home, _ := os.UserHomeDir()
+	set, source, legacy, err := a.readImport(ctx, o, strings.Join(args, ""), home)
 	if err != nil {
 		return fmt.Errorf("import: %w", err)
+	}
+	if o.withHostKeys {
+		if err := readHostKeys(ctx, o, &set, home); err != nil {
+			return fmt.Errorf("import: %w", err)
+		}
 	}
 	if o.withKeys {
 		readKeys(ctx, &set, o.allowWeak)
@@ -258,11 +304,14 @@ func runNodeImport(ctx context.Context, a *app, o importOptions, args []string) 
 	}
 	var report registry.ImportReport
 	err = a.withRegistry(ctx, func(r *registry.Registry) (err error) {
-		report, err = r.Import(ctx, set, registry.ImportOptions{Source: source, Replace: o.replace, DryRun: o.dryRun})
+		report, err = r.Import(ctx, set, registry.ImportOptions{Source: source, Replace: o.replace, SkipExisting: o.skipExisting, DryRun: o.dryRun})
 		return err
 	})
 	if errors.Is(err, registry.ErrExists) {
-		return withHint(err, "Nothing was imported. To replace these nodes with those of the file: --replace")
+		return withHint(err, "Nothing was imported. To replace these nodes with those of the file: --replace. To import only the others: --skip-existing")
+	}
+	if errors.Is(err, registry.ErrHostKeyChanged) {
+		return withHint(err, "Nothing was imported. If you know why the key changed, see: rbee-vault host-key trust --help")
 	}
 	if err != nil {
 		return err
@@ -277,7 +326,7 @@ func runNodeImport(ctx context.Context, a *app, o importOptions, args []string) 
 	switch {
 	case o.dryRun:
 		a.ui.info("Nothing was written: this was a dry run.")
-	case legacy && len(report.Added)+len(report.Replaced)+len(report.Unchanged) > 0:
+	case legacy && len(report.Added)+len(report.Replaced)+len(report.Unchanged)+len(report.Existing) > 0:
 		a.ui.info("%s still exists, in plaintext. After you have checked the import and made a backup,\nremove it: shred -u %s", source, wire.Quote(source))
 	}
 	if n := len(report.Skipped) + report.More.Skipped; n > 0 {
@@ -300,10 +349,12 @@ func newImportJSON(report registry.ImportReport, dryRun bool) importJSON {
 		Added:     notNil(report.Added),
 		Replaced:  notNil(report.Replaced),
 		Unchanged: notNil(report.Unchanged),
+		Existing:  notNil(report.Existing),
 		Skipped:   problems(report.Skipped),
 		Warnings:  problems(report.Warnings),
 		More:      moreJSON(report.More),
 		Keys:      notNil(report.Keys),
+		HostKeys:  notNil(report.HostKeys),
 	}
 }
 
@@ -324,7 +375,7 @@ func showImport(a *app, report registry.ImportReport) {
 	for _, done := range []struct {
 		verb  string
 		names []string
-	}{{"added", report.Added}, {"replaced", report.Replaced}, {"unchanged", report.Unchanged}, {"key", report.Keys}} {
+	}{{"added", report.Added}, {"replaced", report.Replaced}, {"unchanged", report.Unchanged}, {"existing", report.Existing}, {"key", report.Keys}, {"host-key", report.HostKeys}} {
 		for _, name := range done.names {
 			a.ui.printf("%s\t%s\n", done.verb, name)
 		}

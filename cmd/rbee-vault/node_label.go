@@ -97,7 +97,7 @@ func runNodeLabel(ctx context.Context, a *app, o selectOptions, args []string) e
 			return nil
 		})
 		if err != nil {
-			return nodeHint(err)
+			return nodeHint(err, "", nil)
 		}
 		for _, name := range names {
 			a.ui.info("labeled %s", name)

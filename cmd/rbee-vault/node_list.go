@@ -30,7 +30,8 @@ func newNodeList(a *app) *cobra.Command {
 		Short: "List the nodes",
 		Long: `List the nodes, sorted by name: as a table on a terminal; tab-separated in a pipe (name,
 host, port, user, status, last contact, backends; with --wide, also jump and labels); as
-JSON lines with --json. Without a name, a glob or --where, all nodes are listed.
+JSON lines with --json, with the fingerprints of the vault's SSH key (ssh_key) and of the
+pinned host keys (host_keys). Without a name, a glob or --where, all nodes are listed.
 
 A condition of --where is one of these; all of them must hold:
 
@@ -54,15 +55,18 @@ func runNodeList(ctx context.Context, a *app, o listOptions, args []string) erro
 		return err
 	}
 	var nodes []registry.Node
+	var inJSON []nodeJSON
 	err = a.withRegistry(ctx, func(r *registry.Registry) (err error) {
-		nodes, err = selection.nodes(ctx, a, r)
+		if nodes, err = selection.nodes(ctx, a, r); err == nil && a.json {
+			inJSON, err = nodesJSON(ctx, r, nodes)
+		}
 		return err
 	})
 	if err != nil {
 		return err
 	}
 	if a.json {
-		return objects(a.ui, nodes)
+		return objects(a.ui, inJSON)
 	}
 	if len(nodes) == 0 {
 		if selection.conditional {

@@ -148,7 +148,7 @@ func removeQuestion(names []string, doomed map[string]registry.SSHKey) string {
 func removeNode(ctx context.Context, a *app, r *registry.Registry, name string, key registry.SSHKey) error {
 	found, err := r.RemoveNode(ctx, name)
 	if err == nil && !found {
-		err = nodeHint(fmt.Errorf("remove node %q: %w", name, registry.ErrNotFound))
+		err = nodeHint(fmt.Errorf("remove node %q: %w", name, registry.ErrNotFound), "", nil)
 	}
 	if err != nil {
 		return err

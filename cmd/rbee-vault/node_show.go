@@ -35,7 +35,11 @@ func runNodeShow(ctx context.Context, a *app, o selectOptions, args []string) er
 			return err
 		}
 		if a.json {
-			return objects(a.ui, nodes)
+			list, err := nodesJSON(ctx, r, nodes)
+			if err != nil {
+				return err
+			}
+			return objects(a.ui, list)
 		}
 		for i, n := range nodes {
 			k, err := r.NodeSSHKey(ctx, n.Name)

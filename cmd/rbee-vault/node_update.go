@@ -50,7 +50,7 @@ func runNodeUpdate(ctx context.Context, a *app, o nodeUpdateOptions, args []stri
 		}
 		err = r.UpdateNodes(ctx, names, func(n *registry.Node) error { return o.apply(n, false) })
 		if err != nil {
-			return nodeHint(err)
+			return nodeHint(err, "", nil)
 		}
 		for _, name := range names {
 			a.ui.info("updated %s", name)
@@ -71,9 +71,12 @@ func newNodeRename(a *app) *cobra.Command {
 }
 
 func runNodeRename(ctx context.Context, a *app, name, newName string) error {
-	err := a.withRegistry(ctx, func(r *registry.Registry) error { return r.RenameNode(ctx, name, newName) })
+	err := a.withRegistry(ctx, func(r *registry.Registry) error {
+		err := r.RenameNode(ctx, name, newName)
+		return noNode(ctx, r, name, err)
+	})
 	if err != nil {
-		return nodeHint(err)
+		return err
 	}
 	a.ui.info("renamed %s to %s", name, newName)
 	return nil

@@ -162,7 +162,7 @@ func fillFleet(t *testing.T, path, recovery string) {
 	err := v.Update(t.Context(), func(tx *vault.Tx) error {
 		for i := range 1000 {
 			n := registry.Node{Name: fmt.Sprintf("hive-%04d", i), SSHHost: fmt.Sprintf("planted-%d.example.org", i), SSHPort: 22, SSHUser: "ops", GitRepoURL: "https://example.org/rbee.git", GitBranch: "main", InstallPath: "/opt/rbee", Labels: map[string]string{"rack": fmt.Sprint(i % 7)}}
-			if err := registry.InsertNode(t.Context(), tx, n); err != nil {
+			if err := registry.InsertNodes(t.Context(), tx, n); err != nil {
 				return err
 			}
 		}

@@ -60,7 +60,7 @@ func (s nodeSelection) nodes(ctx context.Context, a *app, r *registry.Registry) 
 	}
 	nodes, err := s.selector.Select(all, a.now())
 	if err != nil {
-		return nil, nodeHint(err)
+		return nil, nodeHint(err, s.selector.Unmatched(all), all)
 	}
 	if len(nodes) == 0 && s.conditional {
 		a.ui.info("No node matches.")
@@ -73,7 +73,7 @@ func (s nodeSelection) exactNodes(ctx context.Context, r *registry.Registry) ([]
 	for _, name := range s.exact {
 		n, err := r.GetNode(ctx, name)
 		if err != nil {
-			return nil, nodeHint(err)
+			return nil, noNode(ctx, r, name, err)
 		}
 		nodes = append(nodes, n)
 	}
@@ -98,16 +98,45 @@ func (s nodeSelection) removable(ctx context.Context, a *app, r *registry.Regist
 	}
 	for _, name := range s.exact {
 		if _, err := r.GetNode(ctx, name); err != nil && !errors.Is(err, registry.ErrBadRow) {
-			return nil, nodeHint(err)
+			return nil, noNode(ctx, r, name, err)
 		}
 	}
 	return s.exact, nil
 }
 
-// nodeHint adds the next step for a node that does not exist.
-func nodeHint(err error) error {
-	if errors.Is(err, registry.ErrNotFound) {
-		return withHint(err, "List the nodes: rbee-vault node list")
+// noneOf is noNode for the first of several nodes that does not exist.
+func noneOf(ctx context.Context, r *registry.Registry, names []string, err error) error {
+	if !errors.Is(err, registry.ErrNotFound) {
+		return err
+	}
+	for _, name := range names {
+		if _, missing := r.GetNode(ctx, name); errors.Is(missing, registry.ErrNotFound) {
+			return noNode(ctx, r, name, err)
+		}
 	}
 	return err
+}
+
+// noNode adds what a node's name may have meant to an error about it.
+func noNode(ctx context.Context, r *registry.Registry, name string, err error) error {
+	if !errors.Is(err, registry.ErrNotFound) {
+		return err
+	}
+	all, listErr := r.ListNodes(ctx)
+	if listErr != nil {
+		all = nil
+	}
+	return nodeHint(err, name, all)
+}
+
+// nodeHint adds the next step for a node that does not exist.
+func nodeHint(err error, name string, all []registry.Node) error {
+	if !errors.Is(err, registry.ErrNotFound) {
+		return err
+	}
+	var names []string
+	for _, n := range all {
+		names = append(names, n.Name)
+	}
+	return withSuggestion(err, name, names, "List the nodes: rbee-vault node list")
 }

@@ -156,7 +156,14 @@ func findRemovable(ctx context.Context, v *vault.Vault, name string) (gone vault
 	keyring := m.Keyring
 	switch {
 	case name != keyringName:
-		if gone, err = vault.FindSlot(slots, name); err != nil {
+		if gone, err = vault.FindSlot(slots, name); errors.Is(err, vault.ErrNoSlot) {
+			var names []string
+			for _, s := range slots {
+				names = append(names, s.Label, s.ID)
+			}
+			err = withSuggestion(err, name, names, "List the slots: rbee-vault slot list")
+		}
+		if err != nil {
 			return gone, "", err
 		}
 	case !m.Keyring:

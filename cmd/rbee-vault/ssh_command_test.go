@@ -329,7 +329,7 @@ func TestSSHConfigOfOperator(t *testing.T) {
 	}
 }
 
-// TestSSHLink: scp and sftp use the command by a link named rbee-vault-ssh.
+// TestSSHLink: scp, sftp, git and rsync use the command, or a link to it named rbee-vault-ssh.
 func TestSSHLink(t *testing.T) {
 	h, _ := oneHive(t, "Subsystem sftp internal-sftp")
 	exe, err := exec.LookPath("rbee-vault")
@@ -346,11 +346,13 @@ func TestSSHLink(t *testing.T) {
 	}
 	git := filepath.Join(h.home, "repo")
 	for name, args := range map[string][]string{
-		"scp":      {"scp", "-q", "-S", link, from, "hive-01:" + to},
-		"scp back": {"scp", "-q", "-S", link, "hive-01:" + from, to},
-		"old scp":  {"scp", "-q", "-O", "-S", link, from, "hive-01:" + to},
-		"sftp":     {"sftp", "-q", "-S", link, "hive-01:" + from, to},
-		"git":      {"sh", "-c", "git init -q --bare " + git + " && GIT_SSH_COMMAND='rbee-vault ssh' git ls-remote hive-01:" + git + " && cp " + from + " " + to},
+		"scp":           {"scp", "-q", "-S", link, from, "hive-01:" + to},
+		"scp back":      {"scp", "-q", "-S", link, "hive-01:" + from, to},
+		"old scp":       {"scp", "-q", "-O", "-S", link, from, "hive-01:" + to},
+		"sftp":          {"sftp", "-q", "-S", link, "hive-01:" + from, to},
+		"git":           {"sh", "-c", "git init -q --bare " + git + " && GIT_SSH_COMMAND='rbee-vault ssh' git ls-remote hive-01:" + git + " && cp " + from + " " + to},
+		"rsync":         {"rsync", "-q", "-e", "rbee-vault ssh", from, "hive-01:" + to},
+		"rsync -e link": {"rsync", "-q", "-e", link, "hive-01:" + from, to},
 	} {
 		os.Remove(to)
 		cmd := exec.Command(args[0], args[1:]...)

@@ -25,7 +25,7 @@ type hop struct {
 func hopsTo(ctx context.Context, r *registry.Registry, name string) ([]hop, error) {
 	route, err := (&hive.Dialer{Registry: r}).Route(ctx, name)
 	if err != nil {
-		return nil, nodeHint(err)
+		return nil, noNode(ctx, r, name, err)
 	}
 	var hops []hop
 	for _, n := range route {

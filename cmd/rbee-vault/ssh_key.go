@@ -90,7 +90,11 @@ func findSSHKey(ctx context.Context, r *registry.Registry, name string) (registr
 	}
 	k, err := registry.FindSSHKey(keys, name)
 	if errors.Is(err, registry.ErrNotFound) {
-		err = withHint(err, "List the keys: rbee-vault ssh-key list")
+		var names []string
+		for _, k := range keys {
+			names = append(names, k.Comment)
+		}
+		err = withSuggestion(err, name, names, "List the keys: rbee-vault ssh-key list")
 	}
 	return k, err
 }

@@ -57,13 +57,13 @@ func runSSHKeyAdd(ctx context.Context, a *app, o keyAddOptions, file string) err
 	var added registry.SSHKey
 	err = a.withRegistry(ctx, func(r *registry.Registry) (err error) {
 		added, err = r.AddSSHKey(ctx, k, o.nodes...)
-		return err
+		return noneOf(ctx, r, o.nodes, err)
 	})
 	if errors.Is(err, registry.ErrExists) {
 		return withHint(err, "The key is in the vault already. To let nodes use it: rbee-vault ssh-key assign %s NODE", k.Fingerprint())
 	}
 	if err != nil {
-		return nodeHint(err)
+		return err
 	}
 	a.ui.info("The file %s still exists. Remove it after you have reached the nodes with the key in the vault.", file)
 	return a.showAdded(added)
@@ -98,10 +98,10 @@ func runSSHKeyGenerate(ctx context.Context, a *app, o keyGenerateOptions) error 
 	var added registry.SSHKey
 	err := a.withRegistry(ctx, func(r *registry.Registry) (err error) {
 		added, err = r.GenerateSSHKey(ctx, o.kind, o.comment, o.nodes...)
-		return err
+		return noneOf(ctx, r, o.nodes, err)
 	})
 	if err != nil {
-		return nodeHint(err)
+		return err
 	}
 	a.ui.info("To print its public key: rbee-vault ssh-key show %s", added.Fingerprint)
 	return a.showAdded(added)

@@ -35,6 +35,12 @@ type console struct {
 // Standard output is a pipe.
 func startConsole(t *testing.T, env []string, args ...string) *console {
 	t.Helper()
+	return startTerminal(t, env, false, "rbee-vault", args...)
+}
+
+// startTerminal is startConsole for any program. all: standard output is the terminal too.
+func startTerminal(t *testing.T, env []string, all bool, program string, args ...string) *console {
+	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -52,7 +58,7 @@ func startConsole(t *testing.T, env []string, args ...string) *console {
 		t.Fatal(err)
 	}
 	defer slave.Close()
-	exe, err := exec.LookPath("rbee-vault") // TestMain puts it into PATH
+	exe, err := exec.LookPath(program) // TestMain puts it into PATH
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,6 +66,9 @@ func startConsole(t *testing.T, env []string, args ...string) *console {
 	c.cmd = exec.Command(exe, args...)
 	c.cmd.Env = append(os.Environ(), env...)
 	c.cmd.Stdin, c.cmd.Stdout, c.cmd.Stderr = slave, &c.stdout, slave
+	if all {
+		c.cmd.Stdout = slave
+	}
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	if err := c.cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -266,13 +266,8 @@ func (u *ui) paint(s lipgloss.Style, word string) painted {
 	return painted(s.Render(word))
 }
 
-// progress returns a function that draws the progress of a long job, and one that removes
-// the bar. The bar appears after half a second, and on a terminal only.
-func (u *ui) progress(what string) (report func(done, total int64), end func()) {
-	return u.bar(what, progressbar.OptionShowBytes(true))
-}
-
-// count is progress for a job that is counted in things, not in bytes.
+// count returns a function that draws the progress of a long job, counted in things, and one
+// that removes the bar. The bar appears after half a second, and on a terminal only.
 func (u *ui) count(what string) (report func(done, total int64), end func()) {
 	return u.bar(what, progressbar.OptionShowCount())
 }

@@ -65,27 +65,15 @@ func (c connector) Connect(context.Context) (driver.Conn, error) {
 		pragmas += `PRAGMA cache_size = -16384; PRAGMA query_only = ON;`
 	case writing:
 		options.Set("_journal_mode", "WAL")
-		pragmas += `PRAGMA cache_size = -65536;`
+		pragmas += `PRAGMA cache_size = -16384;`
 	case building:
 		options.Set("_journal_mode", "DELETE")
 		// Nobody reads the file before the caller has flushed all of it.
 		synchronous = "OFF"
-		pragmas += `PRAGMA cache_size = -65536;`
+		pragmas += `PRAGMA cache_size = -16384;`
 	}
 	options.Set("_synchronous", synchronous)
-	d := &sqlite3.SQLiteDriver{ConnectHook: func(conn *sqlite3.SQLiteConn) error {
-		if _, err := conn.Exec(pragmas, nil); err != nil {
-			return err
-		}
-		if c.mode == writing && c.db.options.Prepare != nil {
-			return c.db.options.Prepare(&Conn{conn})
-		}
-		if old := c.db.options.Old; old != nil {
-			_, err := conn.Exec(`ATTACH ? AS old KEY ?`, []driver.Value{old.Path, rawKey(old.Key, old.Salt)})
-			return err
-		}
-		return nil
-	}}
+	d := &sqlite3.SQLiteDriver{ConnectHook: func(conn *sqlite3.SQLiteConn) error { return c.prepare(conn, pragmas) }}
 	conn, err := d.Open(path + "?" + options.Encode())
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", MapError(err))
@@ -96,6 +84,21 @@ func (c connector) Connect(context.Context) (driver.Conn, error) {
 		return nil, fmt.Errorf("open database: %w", MapError(err))
 	}
 	return newStatementConn(raw, begin), nil
+}
+
+// prepare runs the pragmas on a new connection, and what the options want.
+func (c connector) prepare(conn *sqlite3.SQLiteConn, pragmas string) error {
+	if _, err := conn.Exec(pragmas, nil); err != nil {
+		return err
+	}
+	if c.mode == writing && c.db.options.Prepare != nil {
+		return c.db.options.Prepare(&Conn{conn})
+	}
+	if old := c.db.options.Old; old != nil {
+		_, err := conn.Exec(`ATTACH ? AS old KEY ?`, []driver.Value{old.Path, rawKey(old.Key, old.Salt)})
+		return err
+	}
+	return nil
 }
 
 // rawKey returns a key and a salt in the form in which SQLCipher uses them unchanged.

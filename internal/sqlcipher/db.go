@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"os"
@@ -60,7 +61,8 @@ type DB struct {
 	nextCheckpoint int64 // size of the log, in bytes, at which the next one is due
 }
 
-// Tx is a transaction: [sql.Tx] without Commit and Rollback, which View and Update call.
+// Tx is a transaction: what [sql.Tx] has, without Commit and Rollback, which View and Update
+// call. Rows must be closed before fn returns.
 type Tx interface {
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
@@ -155,15 +157,32 @@ func (db *DB) Update(ctx context.Context, fn func(Tx) error) error {
 	return nil
 }
 
+// transact runs fn in a transaction on a connection of its own. It does without [sql.Tx], which
+// starts a goroutine for the transaction and one for each query: they cost an open a fifth of
+// its time. So fn must close its rows itself.
 func (db *DB) transact(ctx context.Context, pool *sql.DB, fn func(Tx) error) error {
-	tx, err := pool.BeginTx(ctx, nil)
+	conn, err := pool.Conn(ctx)
 	if err != nil {
 		return fmt.Errorf("begin transaction: %w", MapError(err))
 	}
-	defer tx.Rollback()
-	if err := fn(tx); err != nil {
+	defer conn.Close()
+	tx, err := begin(ctx, conn)
+	if err != nil {
+		return fmt.Errorf("begin transaction: %w", MapError(err))
+	}
+	committing := false
+	defer func() {
+		if !committing { // also if fn panics
+			tx.Rollback()
+		}
+	}()
+	if err := fn(conn); err != nil {
 		return MapError(err)
 	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	committing = true
 	switch err := tx.Commit(); {
 	case err == nil:
 		return nil
@@ -172,6 +191,15 @@ func (db *DB) transact(ctx context.Context, pool *sql.DB, fn func(Tx) error) err
 	default:
 		return fmt.Errorf("commit: %w", MapError(err))
 	}
+}
+
+// begin begins a transaction on a connection that nobody else uses until the transaction ends.
+func begin(ctx context.Context, conn *sql.Conn) (tx driver.Tx, err error) {
+	err = conn.Raw(func(c any) (err error) {
+		tx, err = c.(driver.ConnBeginTx).BeginTx(ctx, driver.TxOptions{})
+		return err
+	})
+	return tx, err
 }
 
 // checkLog checks that the write-ahead log is still the one that this handle found first. The

@@ -53,6 +53,9 @@ const (
 	GarbledPrompt
 	// NoCollection: there is no collection, and no default alias.
 	NoCollection
+	// Withholding: it gives a value when it is asked for the one item, and no values when it is
+	// asked for several, as if each item were locked.
+	Withholding
 	// Refusing: creating an item fails. The text of the error contains the value.
 	Refusing
 )
@@ -105,7 +108,7 @@ func StartFake(t testing.TB, address string, mode Mode) *Fake {
 		methods map[string]any
 	}{
 		{secretsPath, propertyInterface, map[string]any{"Get": f.serviceProperty}},
-		{secretsPath, serviceInterface, map[string]any{"OpenSession": f.openSession, "Unlock": f.unlock, "ReadAlias": f.readAlias}},
+		{secretsPath, serviceInterface, map[string]any{"OpenSession": f.openSession, "GetSecrets": f.getSecrets, "Unlock": f.unlock, "ReadAlias": f.readAlias}},
 		{loginPath, propertyInterface, map[string]any{"Get": f.collectionProperty}},
 		{loginPath, collectionInterface, map[string]any{"CreateItem": f.createItem, "SearchItems": f.searchItems}},
 		{sessionPath, sessionInterface, map[string]any{"Close": f.closeSession}},
@@ -275,10 +278,24 @@ func (f *Fake) searchItems(attributes map[string]string) ([]dbus.ObjectPath, *db
 
 func (f *Fake) getSecret(m dbus.Message, session dbus.ObjectPath) (secret, *dbus.Error) {
 	f.call()
+	return f.secret(pathOf(m), session)
+}
+
+func (f *Fake) getSecrets(paths []dbus.ObjectPath, session dbus.ObjectPath) (map[dbus.ObjectPath]secret, *dbus.Error) {
+	f.call()
+	found := map[dbus.ObjectPath]secret{}
+	for _, path := range paths {
+		if s, err := f.secret(path, session); err == nil && f.mode != Withholding {
+			found[path] = s
+		}
+	}
+	return found, nil
+}
+
+func (f *Fake) secret(path, session dbus.ObjectPath) (secret, *dbus.Error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	answer := secret{Session: session, Parameters: []byte{}, ContentType: "text/plain"}
-	path := pathOf(m)
 	if path == plantedPath && f.mode == Planted {
 		answer.Value = []byte(f.planted)
 		return answer, nil

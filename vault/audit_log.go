@@ -1,0 +1,99 @@
+package vault
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"math"
+)
+
+// Audit appends a row to the audit log, in the transaction that makes the change and after the
+// change. If it fails, the transaction must fail.
+func (tx *Tx) Audit(ctx context.Context, e Event) error {
+	head, last, err := selectAuditHead(ctx, tx)
+	if err != nil {
+		return fmt.Errorf("read audit head: %w", err)
+	}
+	now, err := tx.digestBehind(ctx, last)
+	if err != nil {
+		return fmt.Errorf("digest rows: %w", err)
+	}
+	actor := tx.actor(ctx)
+	r := AuditRow{
+		Seq:      head.Seq + 1,
+		At:       tx.now,
+		Actor:    actor.Name,
+		Via:      actor.Via,
+		Action:   auditText(e.Action.name(), maxAction),
+		Subject:  auditText(e.Subject, maxSubject),
+		Detail:   auditText(e.Detail, maxDetail),
+		Digest:   now.String(),
+		PrevHash: head.Hash,
+	}
+	r.Hash = r.sum()
+	if err := insertAuditRows(ctx, tx, r); err != nil {
+		return fmt.Errorf("write audit row: %w", err)
+	}
+	tx.audited = max(tx.audited, e.Action.urgency())
+	return nil
+}
+
+// digestBehind returns the digest of the present rows: that of the last audit row, plus what
+// has changed since.
+func (tx *Tx) digestBehind(ctx context.Context, last string) (digest, error) {
+	if tx.moved == nil {
+		return tx.computeDigest(ctx)
+	}
+	d, err := parseDigest(last)
+	if err != nil {
+		return digest{}, fmt.Errorf("%w: %w", ErrAudit, err)
+	}
+	d = d.plus(*tx.moved)
+	*tx.moved = digest{}
+	return d, nil
+}
+
+// AuditHead returns the head of the audit log.
+func (tx *Tx) AuditHead(ctx context.Context) (AuditHead, error) {
+	head, _, err := selectAuditHead(ctx, tx)
+	if err != nil {
+		return AuditHead{}, fmt.Errorf("read audit head: %w", err)
+	}
+	return head, nil
+}
+
+// AuditRows yields the audit log, oldest row first, starting with row `from`. It verifies
+// nothing: see [Tx.VerifyAudit].
+func (tx *Tx) AuditRows(ctx context.Context, from int64) iter.Seq2[AuditRow, error] {
+	return selectAuditRows(ctx, tx, from)
+}
+
+// VerifyAudit verifies the whole audit log and returns its head. The error matches [ErrAudit]
+// and names the first row that was changed.
+func (tx *Tx) VerifyAudit(ctx context.Context) (AuditHead, error) {
+	var head AuditHead
+	for r, err := range tx.AuditRows(ctx, math.MinInt64) {
+		if err != nil {
+			return AuditHead{}, fmt.Errorf("read audit log: %w", err)
+		}
+		if head, err = head.Follow(r); err != nil {
+			return AuditHead{}, err
+		}
+	}
+	return head, nil
+}
+
+// AppendAuditRows copies rows of another vault's log, for a restore. It verifies that they
+// continue the log; otherwise the error matches [ErrAudit].
+func (tx *Tx) AppendAuditRows(ctx context.Context, rows ...AuditRow) error {
+	head, err := tx.AuditHead(ctx)
+	if err != nil {
+		return err
+	}
+	for _, r := range rows {
+		if head, err = head.Follow(r); err != nil {
+			return err
+		}
+	}
+	return insertAuditRows(ctx, tx, rows...)
+}

@@ -1,0 +1,164 @@
+package vault
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/rbee-keeper/rbee-vault/internal/sqlcipher"
+)
+
+// openUnder opens the database under a lock that the caller holds, and reads what an open
+// needs. It accepts an older schema and refuses a newer one.
+func openUnder(ctx context.Context, cfg Config, p paths) (*Vault, reading, error) {
+	claim, err := sqlcipher.TakeClaim(p.db)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, reading{}, fmt.Errorf("%w at %q", ErrNoVault, p.db)
+	case errors.Is(err, ErrAlreadyOpen):
+		return nil, reading{}, err
+	case err != nil:
+		return nil, reading{}, fmt.Errorf("examine database: %w", err)
+	}
+	v, file, err := unlockAndAttach(ctx, cfg, p)
+	if err != nil {
+		claim.Release()
+		return nil, reading{}, err
+	}
+	v.claim = claim
+	r, err := v.prove(ctx, file)
+	if err == nil && !cfg.anySigner {
+		err = v.checkSigner(ctx, r)
+	}
+	if err != nil {
+		v.Close()
+		return nil, reading{}, err
+	}
+	return v, r, nil
+}
+
+func unlockAndAttach(ctx context.Context, cfg Config, p paths) (*Vault, slotsFile, error) {
+	id, err := readKeyID(p.db)
+	if err != nil {
+		return nil, slotsFile{}, err
+	}
+	file, err := readSlotsFile(p.slots)
+	if err != nil {
+		return nil, slotsFile{}, err
+	}
+	u, err := unlock(ctx, cfg, id, file)
+	if err != nil {
+		return nil, slotsFile{}, err
+	}
+	defer u.key.wipe()
+	v, err := attach(cfg, p, u.key)
+	if err != nil {
+		return nil, slotsFile{}, err
+	}
+	v.source, v.opener, v.anchorItem = u.source, u.opener, u.anchor
+	v.readOnly = p.setAside()
+	v.vouched = file.find(id) != nil
+	return v, file, nil
+}
+
+// read reads the database alone.
+func (v *Vault) read(ctx context.Context) (r reading, err error) {
+	err = v.view(ctx, func(tx *Tx) (err error) {
+		r, err = tx.read(ctx)
+		return err
+	})
+	return r, err
+}
+
+// readAll reads the slots file and then the database.
+func (v *Vault) readAll(ctx context.Context) (reading, error) {
+	file, err := readSlotsFile(v.paths.slots)
+	if err != nil {
+		return reading{}, err
+	}
+	r, err := v.read(ctx)
+	r.file = file
+	return r, err
+}
+
+// readAudited is read that returns [ErrRollback] if the slots are not those of the newest audit
+// row.
+func (v *Vault) readAudited(ctx context.Context) (reading, error) {
+	r, err := v.read(ctx)
+	if err == nil {
+		err = r.replayed
+	}
+	return r, err
+}
+
+func (v *Vault) metaAndSlots(ctx context.Context) (Meta, []Slot, error) {
+	r, err := v.readAudited(ctx)
+	return r.meta, r.slots, err
+}
+
+// prove reads the database for the first time, after the slots file. If that confirmed the key, an
+// unreadable database is damaged; otherwise the key may be wrong.
+func (v *Vault) prove(ctx context.Context, file slotsFile) (r reading, err error) {
+	var version int64
+	err = v.view(ctx, func(tx *Tx) (err error) {
+		// A few short reads: with a context that can end, database/sql starts a goroutine for
+		// each.
+		ctx := context.WithoutCancel(ctx)
+		if version, err = v.readSchema(ctx, tx); err != nil {
+			return err
+		}
+		if r, err = tx.read(ctx); err == nil && v.needsSigners() {
+			r.signers, err = tx.Signers(ctx)
+		}
+		return err
+	})
+	if errors.Is(err, ErrDamaged) && version == 0 && !v.vouched {
+		err = fmt.Errorf("%w (without a slots file, a damaged database and a wrong key cannot be told apart)", err)
+	}
+	if err != nil {
+		return reading{}, fmt.Errorf("read %q: %w", v.paths.db, err)
+	}
+	v.sealer.vaultID = r.meta.VaultID
+	r.file = file
+	return r, nil
+}
+
+// readSchema returns the schema's version, or 0 if it cannot be read.
+func (v *Vault) readSchema(ctx context.Context, tx *Tx) (int64, error) {
+	var application int64
+	if err := tx.QueryRowContext(ctx, `PRAGMA application_id`).Scan(&application); err != nil {
+		return 0, err
+	}
+	version, err := tx.schemaVersion(ctx)
+	switch {
+	case err != nil:
+		return 0, err
+	case application != applicationID || version < 1:
+		return version, fmt.Errorf("%w: it is an encrypted database, but not a vault", ErrDamaged)
+	case version > v.cfg.schemaVersion():
+		return version, fmt.Errorf("%w: the vault has schema %d, this program knows %d", ErrNewer, version, v.cfg.schemaVersion())
+	}
+	return version, nil
+}
+
+// quiesce checkpoints the write-ahead log, closes every connection and checks that SQLite's
+// side files are gone. If a log stayed beside a database that is then replaced, SQLite would
+// replay it into the new database and destroy it. quiesce closes v. The caller holds the
+// exclusive lock.
+func (v *Vault) quiesce(ctx context.Context) error {
+	err := v.locked(ctx, func() error {
+		emptied, err := v.db.Checkpoint(ctx)
+		if err == nil && !emptied {
+			err = fmt.Errorf("%w: the write-ahead log cannot be checkpointed", ErrLocked)
+		}
+		return err
+	})
+	if e := v.Close(); err == nil {
+		err = e
+	}
+	if err != nil {
+		return fmt.Errorf("checkpoint: %w", err)
+	}
+	return sqlcipher.CheckNoSideFiles(v.paths.db)
+}
