@@ -33,6 +33,15 @@ type archiveWriter struct {
 	done, total int64 // rows
 }
 
+// newArchiveWriter returns a writer of the members of a vault with so many rows.
+func newArchiveWriter(tx *vault.Tx, m Manifest, progress func(done, total int64)) *archiveWriter {
+	a := &archiveWriter{tx: tx, manifest: m, progress: progress, total: m.Counts.total()}
+	if m.Counts.HostKeys > 0 {
+		a.addresses = newHashSet(m.Counts.Nodes)
+	}
+	return a
+}
+
 // newArchive reads the vault. The result is ready for stream. The caller closes it. The spool
 // is made in dir.
 func newArchive(ctx context.Context, tx *vault.Tx, dir string, r Record, opts CreateOptions) (*archiveWriter, error) {
@@ -40,10 +49,7 @@ func newArchive(ctx context.Context, tx *vault.Tx, dir string, r Record, opts Cr
 	if err != nil {
 		return nil, err
 	}
-	a := &archiveWriter{tx: tx, manifest: m, progress: opts.Progress, total: m.Counts.total()}
-	if m.Counts.HostKeys > 0 {
-		a.addresses = newHashSet(m.Counts.Nodes)
-	}
+	a := newArchiveWriter(tx, m, opts.Progress)
 	if a.recipients, err = tx.Recipients(ctx, opts.Recipients...); err != nil {
 		return nil, err
 	}

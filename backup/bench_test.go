@@ -47,3 +47,18 @@ func BenchmarkRestore(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkProve shows what a drill costs beside the restore that it tries out.
+func BenchmarkProve(b *testing.B) {
+	for _, nodes := range []int{100, 1_000, 10_000} {
+		b.Run(fmt.Sprintf("%d nodes", nodes), func(b *testing.B) {
+			cfg, v := bigFleet(b, nodes)
+			file, _ := create(b, v)
+			for b.Loop() {
+				if _, err := backup.Prove(b.Context(), v, bytes.NewReader(file), drillOptions(cfg)); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

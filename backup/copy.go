@@ -46,6 +46,7 @@ const (
 	FileChanged    FileState = "changed"    // it has another size or hash
 	FileUnreadable FileState = "unreadable" // it cannot be read
 	FileRemoved    FileState = "removed"    // it was pruned
+	FileUnknown    FileState = "unknown"    // it is in a target, and the vault has not recorded it
 )
 
 // State examines a copy of the backup without asking a target. It compares the size

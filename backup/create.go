@@ -191,15 +191,9 @@ func (n *newBackup) write(ctx context.Context, v *vault.Vault, o CreateOptions, 
 
 // describe notes the content digest and who can open the backup.
 func (n *newBackup) describe(ctx context.Context, tx *vault.Tx, o CreateOptions) error {
-	head, err := tx.AuditHead(ctx)
-	if err != nil {
+	var err error
+	if n.Digest, err = currentDigest(ctx, tx); err != nil {
 		return err
-	}
-	for row, err := range tx.AuditRows(ctx, head.Seq) {
-		if err != nil {
-			return err
-		}
-		n.Digest = row.Digest
 	}
 	_, slots, err := tx.CheckedSlots(ctx)
 	if err != nil {
@@ -212,6 +206,27 @@ func (n *newBackup) describe(ctx context.Context, tx *vault.Tx, o CreateOptions)
 		n.Recipients = append(n.Recipients, Recipient{Recipient: to})
 	}
 	return nil
+}
+
+// currentDigest returns the content digest of the vault at the moment of the transaction.
+func currentDigest(ctx context.Context, tx *vault.Tx) (string, error) {
+	head, err := tx.AuditHead(ctx)
+	if err != nil {
+		return "", err
+	}
+	row, err := auditRow(ctx, tx, head.Seq)
+	return row.Digest, err
+}
+
+// auditRow returns a row of the audit log; if there is none, an empty one.
+func auditRow(ctx context.Context, tx *vault.Tx, seq int64) (vault.AuditRow, error) {
+	for row, err := range tx.AuditRows(ctx, seq) {
+		if err != nil || row.Seq != seq {
+			return vault.AuditRow{}, err
+		}
+		return row, nil
+	}
+	return vault.AuditRow{}, nil
 }
 
 // copyOut copies the file to each place, to all of them at once. It returns the errors

@@ -1,7 +1,8 @@
 // Package backup writes a vault into one encrypted file and makes a vault from
 // such a file again.
 //
-// Start from [Create], [Verify], [Restore], [ReadPart], [List] and [AddTarget].
+// Start from [Create], [Verify], [Restore], [ReadPart], [List] and [AddTarget]; [Prove] tries a
+// restore out, [Prune] removes old files, and [Examine] looks whether all is well.
 // [Manifest] describes a backup, and [Record] is what the vault has recorded about one.
 //
 // # File
@@ -49,6 +50,10 @@
 // [Part.Merge] then writes it into a vault in place in one transaction, and its dry
 // run is that transaction, rolled back.
 //
+// [Prove] does the same in a directory of its own, under a key that is kept nowhere.
+// What a kill leaves of it, the next one removes. [Prune] commits what it is about to
+// remove, removes it, and records that; a later run records what a kill left out.
+//
 // # Concurrency
 //
 // All functions are safe to call at once. Memory does not grow with the rows, but for
@@ -61,7 +66,10 @@
 // is the target and the extra recipients. Part.Merge writes the rows of package
 // registry for each node and key, and then backup.merge: the subject is the sequence
 // of the backup, the detail its vault, its time, the counts and the SHA-256 of its
-// SHA256SUMS. A restored vault's log continues the
+// SHA256SUMS. Prove writes backup.drill (the sequence, the result), and Prune
+// backup.prune before it removes anything (the place, the sequences). What changes no
+// backup is not audited: that one was verified, or confirmed to hold the same as the
+// vault. A restored vault's log continues the
 // log in the backup; package vault writes the row about the restore.
 //
 // # Compatibility

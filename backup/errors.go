@@ -23,6 +23,8 @@ var (
 	ErrPartial = errors.New("the backup is not in every target")
 	// ErrLocked: the store holds the object under a lock, and does not delete it yet.
 	ErrLocked = errors.New("is locked by its store")
+	// ErrNotProven: the backup restores, but not to what the vault recorded when it was made.
+	ErrNotProven = errors.New("backup does not restore to what was recorded")
 	// ErrUnreachable: the store does not answer, or not as it should.
 	ErrUnreachable = errors.New("store cannot be reached")
 	// ErrDenied: the store does not let the credential do that, or there is none.

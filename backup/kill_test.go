@@ -19,12 +19,16 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	arg := os.Getenv("RBEE_TEST_CHILD")
-	if merge, ok := strings.CutPrefix(arg, "merge|"); ok {
+	arg, spec := os.Getenv("RBEE_TEST_CHILD"), os.Getenv("RBEE_TEST_STEPS")
+	merge, isMerge := strings.CutPrefix(arg, "merge|")
+	switch {
+	case isMerge:
 		mergeWithLimit(merge)
-	} else if arg != "" {
+	case arg != "":
 		backUpForever(arg)
-	} else {
+	case spec != "":
+		stepsChild(spec)
+	default:
 		os.Exit(m.Run())
 	}
 }

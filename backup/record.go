@@ -2,9 +2,12 @@ package backup
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"time"
 
+	"github.com/rbee-keeper/rbee-vault/registry"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
@@ -31,12 +34,6 @@ type Record struct {
 	Copies     []Copy      // in the order in which they were begun
 }
 
-// Recipient can open a backup.
-type Recipient struct {
-	Recipient string `json:"recipient"` // public
-	Label     string `json:"label"`
-}
-
 // Completed reports whether a copy of the backup was written.
 func (r Record) Completed() bool { return r.SHA256 != "" }
 
@@ -59,4 +56,45 @@ func List(ctx context.Context, v *vault.Vault) ([]Record, error) {
 		return nil, fmt.Errorf("read backups: %w", err)
 	}
 	return records, nil
+}
+
+// NewestRecord returns the newest of the records of which a copy was written, or nil. They are in the
+// order of [List].
+func NewestRecord(records []Record) *Record {
+	for i := len(records) - 1; i >= 0; i-- {
+		if records[i].Completed() {
+			return &records[i]
+		}
+	}
+	return nil
+}
+
+// LastProven returns the record whose restore was tried out last, and worked; or nil.
+func LastProven(records []Record) (last *Record) {
+	for i, r := range records {
+		if !r.Proven.IsZero() && (last == nil || r.Proven.After(last.Proven)) {
+			last = &records[i]
+		}
+	}
+	return last
+}
+
+// Open opens the first copy of the backup that can be read. Without one the error matches
+// [registry.ErrNotFound] or is that of the places. The caller closes it.
+func (r Record) Open(ctx context.Context, v *vault.Vault) (io.ReadCloser, error) {
+	errs := []error{fmt.Errorf("backup %d: no copy of it can be read: %w", r.Sequence, registry.ErrNotFound)}
+	for _, c := range r.Copies {
+		if !c.There() || c.Target == "" && c.Name == "-" {
+			continue
+		}
+		store, err := openPlace(ctx, v, c)
+		if err == nil {
+			var f io.ReadCloser
+			if f, err = store.Open(ctx, c.name(), c.Version); err == nil {
+				return f, nil
+			}
+		}
+		errs = append(errs, fmt.Errorf("%s: %w", c, err))
+	}
+	return nil, errors.Join(errs...)
 }

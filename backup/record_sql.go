@@ -88,6 +88,23 @@ func updateCopy(ctx context.Context, tx *vault.Tx, sequence int64, c Copy) error
 	return err
 }
 
+// updateConfirmed records that a run found nothing to back up since the backup.
+func updateConfirmed(ctx context.Context, tx *vault.Tx, sequence int64) error {
+	_, err := tx.ExecContext(ctx, `UPDATE backups SET confirmed = ? WHERE sequence = ?`, tx.Now().UnixMilli(), sequence)
+	return err
+}
+
+// updateVerified records that a copy of the backup was read to its end. It reports whether
+// there is such a backup.
+func updateVerified(ctx context.Context, tx *vault.Tx, sumsSHA256 string) (bool, error) {
+	done, err := tx.ExecContext(ctx, `UPDATE backups SET verified = ? WHERE sums_sha256 = ?`, tx.Now().UnixMilli(), sumsSHA256)
+	if err != nil {
+		return false, err
+	}
+	rows, err := done.RowsAffected()
+	return rows > 0, err
+}
+
 // selectPrevious returns the hash of SHA256SUMS and the content digest of the last
 // completed backup before a sequence. They are empty where there is none.
 func selectPrevious(ctx context.Context, tx *vault.Tx, sequence int64) (sumsSHA256, digest string, err error) {

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 
+	"filippo.io/age/plugin"
+
 	"github.com/rbee-keeper/rbee-vault/registry"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
@@ -70,24 +72,32 @@ func Restore(ctx context.Context, cfg vault.Config, r io.Reader, opts RestoreOpt
 		DryRun:          opts.DryRun,
 		ConfirmUnproven: opts.ConfirmUnproven,
 		Fill: func(ctx context.Context, tx *vault.Tx) (vault.Backup, error) {
-			s := newStage(ctx, tx)
-			err := s.fill(func() (err error) {
-				m, err = read(ctx, r, opts.ReadOptions, cfg.Plugins, s)
-				return err
-			})
-			if err != nil {
-				return vault.Backup{}, err
-			}
-			return vault.Backup{
-				Slots:         s.kept,
-				OriginVaultID: m.VaultID,
-				OriginSigner:  m.Signer,
-				Detail:        fmt.Sprintf("backup %d of %s", m.Sequence, m.Created),
-			}, nil
+			b, read, err := fill(ctx, tx, r, opts.ReadOptions, cfg.Plugins)
+			m = read
+			return b, err
 		},
 	})
 	if err != nil {
 		return Restored{}, fmt.Errorf("restore backup: %w", err)
 	}
 	return Restored{RestoredVault: done, Manifest: m}, nil
+}
+
+// fill writes the rows of a backup into a new database. When it returns no error, the whole
+// backup is verified.
+func fill(ctx context.Context, tx *vault.Tx, r io.Reader, opts ReadOptions, plugins *plugin.ClientUI) (b vault.Backup, m Manifest, err error) {
+	s := newStage(ctx, tx)
+	err = s.fill(func() (err error) {
+		m, err = read(ctx, r, opts, plugins, s)
+		return err
+	})
+	if err != nil {
+		return vault.Backup{}, Manifest{}, err
+	}
+	return vault.Backup{
+		Slots:         s.kept,
+		OriginVaultID: m.VaultID,
+		OriginSigner:  m.Signer,
+		Detail:        fmt.Sprintf("backup %d of %s", m.Sequence, m.Created),
+	}, m, nil
 }

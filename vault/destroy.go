@@ -128,6 +128,9 @@ func planRemoval(ctx context.Context, cfg Config, p paths) (removal, error) {
 	if len(r.accounts) > 0 && cfg.Keyring == nil {
 		return removal{}, fmt.Errorf("%w: the vault's key is in a keyring", keyring.ErrUnavailable)
 	}
+	if !p.setAside() {
+		r.files = append(r.files, p.rehearsalFiles()...)
+	}
 	// The database and its slots file come last: while either exists, a rerun can continue.
 	files, kept := p.leftovers(file)
 	r.files, r.left = append(r.files, files...), append(p.of(replacedVault), kept...)

@@ -464,6 +464,9 @@ func (p paths) examineLeftovers() []Finding {
 			found = append(found, warning(CheckLeftovers, "rm "+wire.Quote(path), "%s: %s", path, kind.what))
 		}
 	}
+	if files := p.rehearsalFiles(); len(files) > 0 && !p.rehearsing() {
+		found = append(found, warning(CheckLeftovers, "rbee-vault backup drill --identity FILE", "%s: what an interrupted drill left, under a key that nobody has; the next drill removes it", p.rehearsal))
+	}
 	for _, path := range kept {
 		found = append(found, warning(CheckLeftovers, fmt.Sprintf("mv -n %s %s", wire.Quote(path), wire.Quote(path+".moved")), "%s: it is in the place of a new database, and no interrupted run left it; move it to another name", path))
 	}

@@ -23,6 +23,7 @@ const (
 	freshDatabase           // a database that is being built
 	beforeDatabase          // a database from before a migration
 	replacedVault           // a database that restore set aside
+	rehearsal               // a directory with the vault of a restore that is tried out
 	partFile                // a file that is being written
 )
 
@@ -37,6 +38,7 @@ var suffixes = []struct {
 	{sqliteFile, regexp.MustCompile(`-(wal|shm|journal)$`)},
 	{freshDatabase, regexp.MustCompile(`\.new$`)},
 	{beforeDatabase, regexp.MustCompile(`\.before-v\d+$`)},
+	{rehearsal, regexp.MustCompile(`\.drill$`)},
 	{replacedVault, regexp.MustCompile(`\.replaced-\d{8}T\d{6}Z(-\d+)?$`)},
 }
 

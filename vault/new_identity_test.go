@@ -132,7 +132,7 @@ func TestRecoveryFile(t *testing.T) {
 # created: 2026-01-02T03:04:05.123Z
 # recipient: age1qqq
 # signer: SHA256:B1WLlygWhp0GyMfnBs5Rbv6C2k++R1yWXabCgSGSzFA
-# allowed_signers: rbee-vault namespaces="rbee-vault-backup" ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJyaoE/LSukHSe3IdytK9lwsvbDHWFdZTbhKPPVXtpPW
+# allowed_signers: rbee-vault namespaces="rbee-vault-backup,rbee-vault-drill" ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJyaoE/LSukHSe3IdytK9lwsvbDHWFdZTbhKPPVXtpPW
 AGE-SECRET-KEY-1QQQ
 `
 	if got := string(r.File()); got != want {

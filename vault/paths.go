@@ -22,6 +22,8 @@ type paths struct {
 	turn   string
 	anchor string
 	fresh  string // the database being built
+	// rehearsal is the directory of a restore that is tried out.
+	rehearsal string
 }
 
 // fileTime is the format of times in file names.
@@ -50,6 +52,8 @@ func newPaths(path string) (paths, error) {
 		turn:   abs + ".turn",
 		anchor: abs + ".anchor",
 		fresh:  abs + ".new",
+
+		rehearsal: abs + ".drill",
 	}
 	return p, p.checkName(false)
 }

@@ -2,93 +2,178 @@ package vault
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
+	"filippo.io/age"
+
+	"github.com/rbee-keeper/rbee-vault/identity"
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
-	"github.com/rbee-keeper/rbee-vault/internal/sqlcipher"
 )
 
-// rehearse does what a restore does up to the point where it would change something that
-// stays: the whole backup is read, verified and built into a database, and every slot is
-// wrapped. The database is under a key that nobody keeps. It is removed; after a kill the
-// next transition removes it, as a part of ".new". The exclusive lock is held if there is a
-// vault in place.
-func (t *transition) rehearse(ctx context.Context, old oldVault) error {
-	exists, err := durable.Exists(t.paths.db)
-	switch {
-	case err != nil:
-		return err
-	case exists != old.exists:
-		return errChangedMeanwhile
-	case exists:
-		t.inPlace, t.replaces, t.unread = &old.id, true, old.key == nil
-		err = t.nameAside()
-	default:
-		err = noSideFiles(t.paths)
-	}
-	if err != nil {
-		return err
-	}
-	before, err := readSlotsFile(t.paths.slots)
-	if err != nil {
-		return err
-	}
-	if err := t.checkFresh(before); err != nil {
-		return err
-	}
-	part := durable.NewPart(t.paths.fresh)
-	defer durable.RemoveIfExists(t.cfg.fs(), part)
-	f, err := t.cfg.fs().CreateNew(part)
-	if err != nil {
-		return fmt.Errorf("create %q: %w", part, err)
-	}
-	if err := f.Close(); err != nil {
-		return fmt.Errorf("close %q: %w", part, err)
-	}
-	if err := t.buildAt(ctx, part); err != nil {
-		return fmt.Errorf("build the new database: %w", err)
-	}
-	return nil
+// Rehearsal is a restore that is tried out.
+type Rehearsal struct {
+	// Fill is as in [RestoreOptions].
+	Fill func(ctx context.Context, tx *Tx) (Backup, error)
+	// Identities open the backup. If one of them also opens the restored vault, that is tried.
+	Identities []age.Identity
+	// Use is called with the restored vault. opener is the slot that an identity opened, or nil.
+	Use func(ctx context.Context, restored *Vault, opener *Slot) error
 }
 
-// noSideFiles returns [ErrMissing] for the side files of a database that is not there.
-func noSideFiles(p paths) error {
-	for _, path := range sqlcipher.SideFiles(p.db) {
-		if ok, err := durable.Exists(path); err != nil {
+// Rehearse makes a vault from a backup as [Restore] does, opens it, checks everything in it,
+// and removes it. The vault is in a directory of its own beside this one, under a key that
+// is stored nowhere but in the slots inside that vault. Nothing else is changed, also not in the
+// keyring.
+//
+// A kill leaves the directory, which nobody can read. The next Rehearse removes it. One runs at
+// a time: others wait, up to [Config.Wait], and then return [ErrLocked]. Other errors are those
+// of Fill, of Use and of [Restore].
+func (v *Vault) Rehearse(ctx context.Context, r Rehearsal) error {
+	if err := v.changeable(); err != nil {
+		return err
+	}
+	lock := durable.NewLock(v.paths.rehearsalLock())
+	if err := take(ctx, v.cfg, lock, lock.Exclusive); err != nil {
+		return err
+	}
+	defer lock.Unlock()
+	if err := v.paths.removeRehearsal(v.cfg.fs()); err != nil {
+		return fmt.Errorf("remove what an interrupted drill left: %w", err)
+	}
+	if err := os.Mkdir(v.paths.rehearsal, 0o700); err != nil {
+		return fmt.Errorf("make a directory for the drill: %w", err)
+	}
+	err := v.rehearse(ctx, r)
+	if e := v.paths.removeRehearsal(v.cfg.fs()); e != nil && err == nil {
+		err = fmt.Errorf("remove the vault of the drill: %w", e)
+	}
+	return err
+}
+
+// rehearse makes, opens and checks the vault. The caller removes it.
+func (v *Vault) rehearse(ctx context.Context, r Rehearsal) error {
+	p, err := newVaultPaths(filepath.Join(v.paths.rehearsal, rehearsalName))
+	if err != nil {
+		return err
+	}
+	cfg := v.cfg
+	cfg.Path, cfg.Identities, cfg.Keyring, cfg.Logger, cfg.AcceptRollback = p.db, r.Identities, nil, nil, false
+	t := newTransition(cfg, p, false)
+	defer t.key.wipe()
+	t.fill = func(ctx context.Context, tx *Tx) (Event, error) {
+		event, _, err := t.fillFrom(ctx, tx, r.Fill, oldVault{})
+		return event, err
+	}
+	if err := t.emptyFresh(); err != nil {
+		return err
+	}
+	if err := t.buildAt(ctx, t.paths.fresh); err != nil {
+		return fmt.Errorf("build the database: %w", err)
+	}
+	if err := t.commit(); err != nil {
+		return err
+	}
+	opener, err := t.openedBy(ctx, r.Identities)
+	if err != nil {
+		return err
+	}
+	restored, err := t.openRehearsal(ctx)
+	if err != nil {
+		return fmt.Errorf("open the restored vault: %w", err)
+	}
+	defer restored.Close()
+	for _, f := range restored.examineContent(ctx) {
+		if f.Status == FindingFail {
+			return fmt.Errorf("check the restored vault: %s: %w", f.Check, f.Err)
+		}
+	}
+	return r.Use(ctx, restored, opener)
+}
+
+// openedBy tries the identities on the slots of the new vault. It returns the slot that one of
+// them opens, or nil. If that slot does not hold the new key, the error matches [ErrDamaged].
+func (t *transition) openedBy(ctx context.Context, identities []age.Identity) (*Slot, error) {
+	slots := t.slots
+	u, err := identity.Await(ctx, func() (unlocked, error) { // a plugin may hang
+		key, by, err := unwrapAny(slots, identities)
+		return unlocked{key: key, opener: by}, err
+	})
+	if errors.Is(err, ErrWrongKey) {
+		return nil, nil // it opens the backup, and is no unlock method of the vault
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer u.key.wipe()
+	if *u.key != *t.key {
+		return nil, fmt.Errorf("%w: slot %s of the restored vault holds another key", ErrDamaged, u.opener.slot.ID)
+	}
+	return &u.opener.slot, nil
+}
+
+// openRehearsal opens the new vault as every other one, with the key that made it.
+func (t *transition) openRehearsal(ctx context.Context) (*Vault, error) {
+	cfg := t.cfg
+	// Nobody but this process can have made it, so nobody needs to vouch for its signer.
+	cfg.known, cfg.anySigner = &unlocked{key: t.key, source: FromIdentity}, true
+	v, r, err := openUnder(ctx, cfg, t.paths)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.meta.checkBinding(t.key.check()); err != nil {
+		v.Close()
+		return nil, err
+	}
+	return v, nil
+}
+
+// rehearsalLock is the lock of the one that has the directory.
+func (p paths) rehearsalLock() string { return p.rehearsal + ".lock" }
+
+// rehearsing reports whether a process tries a restore out.
+func (p paths) rehearsing() bool {
+	lock := durable.NewLock(p.rehearsalLock())
+	free, err := lock.TryExclusive()
+	if free {
+		lock.Unlock()
+	}
+	return !free && err == nil
+}
+
+// rehearsalName is the name of the database in the directory of a rehearsal.
+const rehearsalName = "beehives.db"
+
+// rehearsalFiles lists what rehearsals made in their directory, and the directory last. What
+// somebody else put there is not listed: then the directory cannot be removed.
+func (p paths) rehearsalFiles() []string {
+	entries, err := os.ReadDir(p.rehearsal)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	var files []string
+	for _, e := range entries {
+		if path := filepath.Join(p.rehearsal, e.Name()); strings.HasPrefix(e.Name(), rehearsalName) {
+			files = append(files, path)
+		}
+	}
+	return append(files, p.rehearsal)
+}
+
+// removeRehearsal removes the directory of a rehearsal. The caller holds its lock.
+func (p paths) removeRehearsal(fsys durable.FS) error {
+	files := p.rehearsalFiles()
+	for _, path := range files {
+		if err := durable.RemoveIfExists(fsys, path); err != nil {
 			return err
-		} else if ok {
-			return fmt.Errorf("%w: there is %q, but no %q", ErrMissing, path, filepath.Base(p.db))
 		}
 	}
-	return nil
-}
-
-// checkFresh checks that no file of somebody else is in the place of the new database.
-func (t *transition) checkFresh(before slotsFile) error {
-	if _, kept := t.paths.leftovers(before); len(kept) > 0 {
-		return fmt.Errorf("%w: %q: it is in the place of the new database, and no interrupted run left it: move it to another name", ErrFileExists, kept[0])
+	if files == nil {
+		return nil
 	}
-	return nil
-}
-
-// removeNewDirs returns a function that removes the directories of the path which do not
-// exist yet, if they are made and stay empty.
-func removeNewDirs(dir string) (remove func(), err error) {
-	var missing []string // innermost first
-	for {
-		if ok, err := durable.Exists(dir); err != nil {
-			return nil, fmt.Errorf("examine %q: %w", dir, err)
-		} else if ok {
-			break
-		}
-		missing = append(missing, dir)
-		dir = filepath.Dir(dir)
-	}
-	return func() {
-		for _, dir := range missing {
-			os.Remove(dir)
-		}
-	}, nil
+	return fsys.SyncDir(p.dir)
 }

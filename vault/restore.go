@@ -120,7 +120,7 @@ func (t *transition) restoreOver(ctx context.Context, old *oldVault, opts Restor
 		return event, err
 	}
 	if opts.DryRun {
-		err := t.rehearse(ctx, *old)
+		err := t.tryOut(ctx, *old)
 		return leftOut, err
 	}
 	if err := t.clearPlace(ctx, old, opts.Replace); err != nil {

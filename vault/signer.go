@@ -38,15 +38,18 @@ func (s Signer) Fingerprint() string { return Fingerprint(s.PublicKey) }
 const (
 	// SignatureNamespace is the namespace of a backup's signature.
 	SignatureNamespace = "rbee-vault-backup"
+	// ReceiptNamespace is the namespace of the signature of a receipt: that a restore of a
+	// backup was tried out.
+	ReceiptNamespace = "rbee-vault-drill"
 
 	certificateNamespace = "rbee-vault-signer"
 	bindingNamespace     = "rbee-vault-binding"
 )
 
 // AllowedSigner returns the line of an allowed_signers file for a public key line. With it,
-// `ssh-keygen -Y verify` accepts backups that the key signed.
+// `ssh-keygen -Y verify` accepts backups and receipts that the key signed.
 func AllowedSigner(publicKey string) string {
-	return `rbee-vault namespaces="` + SignatureNamespace + `" ` + publicKey
+	return `rbee-vault namespaces="` + SignatureNamespace + `,` + ReceiptNamespace + `" ` + publicKey
 }
 
 // Fingerprint returns the fingerprint of a public key line as ssh-keygen prints it. If the line

@@ -208,7 +208,7 @@ func (t *transition) entriesInPlace(before slotsFile) []entry {
 }
 
 // build is step 2.
-func (t *transition) build(ctx context.Context, before slotsFile) (err error) {
+func (t *transition) build(ctx context.Context, before slotsFile) error {
 	fsys, fresh := t.cfg.fs(), t.paths.fresh
 	if err := t.checkFresh(before); err != nil {
 		return err

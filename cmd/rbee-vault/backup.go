@@ -17,12 +17,17 @@ type backupOptions struct {
 	out        string
 	targets    []string
 	recipients []string
+	ifChanged  bool
+	hook       string
 }
 
 func (o *backupOptions) register(cmd *cobra.Command) {
 	cmd.Flags().StringVarP(&o.out, "output", "o", "", "write to the new `FILE`, or into a directory; '-' for standard output")
 	cmd.Flags().StringArrayVar(&o.targets, "target", nil, "write to this target alone: its `NAME`; repeatable (default: every target; without any, backups/ beside the database)")
 	cmd.Flags().StringArrayVar(&o.recipients, "recipient", nil, "also encrypt to this public `KEY`; repeatable")
+	cmd.Flags().BoolVar(&o.ifChanged, "if-changed", false, "make none if the newest one holds the same, and is everywhere it should be")
+	cmd.Flags().StringVar(&o.hook, "hook", "", "then run this `COMMAND`, with the copies as arguments; no shell reads it")
+	cmd.MarkFlagsMutuallyExclusive("output", "target")
 }
 
 func newBackup(a *app) *cobra.Command {
@@ -40,8 +45,8 @@ It goes to every target: rbee-vault backup target add`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runBackup(cmd.Context(), a, o) },
 	}
 	o.register(cmd)
-	cmd.MarkFlagsMutuallyExclusive("output", "target")
-	cmd.AddCommand(newBackupCreate(a), newBackupList(a), newBackupVerify(a), newBackupTarget(a))
+	cmd.AddCommand(newBackupCreate(a), newBackupList(a), newBackupVerify(a), newBackupTarget(a), newBackupDrill(a),
+		newBackupPrune(a), newBackupStatus(a), newBackupRecipients(a), newBackupTimer(a))
 	return cmd
 }
 
@@ -53,7 +58,6 @@ func newBackupCreate(a *app) *cobra.Command {
 		RunE:  func(cmd *cobra.Command, _ []string) error { return runBackup(cmd.Context(), a, o) },
 	}
 	o.register(cmd)
-	cmd.MarkFlagsMutuallyExclusive("output", "target")
 	return cmd
 }
 
@@ -64,6 +68,7 @@ type backupJSON struct {
 	SHA256    string     `json:"sha256"`
 	Signer    string     `json:"signer"`
 	Unchanged bool       `json:"unchanged"`
+	Confirmed *string    `json:"confirmed"` // no new backup was made: this one holds the same, as of then
 	Copies    []copyJSON `json:"copies"`
 }
 
@@ -94,28 +99,49 @@ func newCopiesJSON(r backup.Record, hash bool) []copyJSON {
 }
 
 func runBackup(ctx context.Context, a *app, o backupOptions) error {
-	return a.withVault(ctx, func(v *vault.Vault) error { return a.backup(ctx, v, o) })
-}
-
-// backup makes a backup of the open vault and prints where it is.
-func (a *app) backup(ctx context.Context, v *vault.Vault, o backupOptions) error {
-	opts, err := a.createOptions(ctx, v, o)
+	h, err := newHook(o.hook)
 	if err != nil {
 		return err
+	}
+	if h != nil && o.out == "-" {
+		return usagef("--hook and '-o -' do not go together")
+	}
+	var made *backup.Record
+	err = a.withVault(ctx, func(v *vault.Vault) (err error) {
+		made, err = a.backup(ctx, v, o)
+		return err
+	})
+	if err != nil || made == nil {
+		return err
+	}
+	return h.run(ctx, a, *made)
+}
+
+// backup makes a backup of the open vault and prints where it is. It returns the backup, or nil
+// if none was needed.
+func (a *app) backup(ctx context.Context, v *vault.Vault, o backupOptions) (*backup.Record, error) {
+	opts, err := a.createOptions(ctx, v, o)
+	if err != nil {
+		return nil, err
+	}
+	if o.ifChanged {
+		if last, confirmed, err := backup.Confirm(ctx, v, opts); err != nil || confirmed {
+			return nil, a.showConfirmed(last, err)
+		}
 	}
 	var end func()
 	opts.Progress, end = a.ui.count("backup")
 	created, err := backup.Create(ctx, v, opts)
 	end()
 	if err != nil && !errors.Is(err, backup.ErrNotRecorded) && !errors.Is(err, backup.ErrPartial) {
-		return err
+		return nil, err
 	}
 	switch {
 	case o.out == "-":
 		a.ui.info("backup %d, %d bytes", created.Sequence, created.Size)
 	case a.json:
 		if e := a.ui.object(newBackupJSON(created)); e != nil {
-			return e
+			return nil, e
 		}
 	default:
 		for _, c := range created.Copies {
@@ -126,6 +152,17 @@ func (a *app) backup(ctx context.Context, v *vault.Vault, o backupOptions) error
 		if created.Unchanged {
 			a.ui.info("The registry has not changed since the last backup.")
 		}
+	}
+	return &created.Record, err
+}
+
+// showConfirmed prints that the newest backup holds the same, or returns the error.
+func (a *app) showConfirmed(last backup.Record, err error) error {
+	if err == nil && a.json {
+		return a.ui.object(newBackupJSON(backup.Created{Record: last, Unchanged: true}))
+	}
+	if err == nil {
+		a.ui.info("Nothing has changed since backup %d of %s, so there is no new one.", last.Sequence, wire.FormatTime(last.Created))
 	}
 	return err
 }
@@ -166,6 +203,7 @@ func newBackupJSON(c backup.Created) backupJSON {
 		SHA256:    c.SHA256,
 		Signer:    c.Signer,
 		Unchanged: c.Unchanged,
+		Confirmed: nullableTime(c.Confirmed),
 		Copies:    newCopiesJSON(c.Record, false),
 	}
 }

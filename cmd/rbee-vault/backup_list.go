@@ -2,7 +2,10 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"strconv"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -12,11 +15,13 @@ import (
 )
 
 type backupListOptions struct {
-	check bool
+	check  bool
+	target string
 }
 
 func (o *backupListOptions) register(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&o.check, "check", false, "read the files and compare their hashes, not only their sizes")
+	cmd.Flags().StringVar(&o.target, "target", "", "list what is in this target: its `NAME`, or its address, to read it by the credential in the environment")
 }
 
 func newBackupList(a *app) *cobra.Command {
@@ -24,25 +29,52 @@ func newBackupList(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the vault's backups, and whether their files still exist",
-		RunE:  func(cmd *cobra.Command, _ []string) error { return runBackupList(cmd.Context(), a, o) },
+		Long: `List the backups that the vault recorded: a line for each copy, with its state, who can
+open it, who signed it, when a copy was last verified and when its restore was last tried
+out. With --target, list what is in a target: what the vault has not recorded is unknown.`,
+		RunE: func(cmd *cobra.Command, _ []string) error { return runBackupList(cmd.Context(), a, o) },
 	}
 	o.register(cmd)
+	cmd.MarkFlagsMutuallyExclusive("check", "target")
 	return cmd
 }
 
 type recordJSON struct {
-	Sequence int64      `json:"sequence"`
-	Created  string     `json:"created"`
-	Size     int64      `json:"size"`
-	SHA256   string     `json:"sha256"`
-	Copies   []copyJSON `json:"copies"`
+	Sequence   int64              `json:"sequence"`
+	Created    string             `json:"created"`
+	Size       int64              `json:"size"`
+	SHA256     string             `json:"sha256"`
+	Nodes      int64              `json:"nodes"`
+	SSHKeys    int64              `json:"ssh_keys"`
+	Signer     *string            `json:"signer"`
+	Confirmed  *string            `json:"confirmed"`
+	Verified   *string            `json:"verified"`
+	Proven     *string            `json:"proven"`
+	Recipients []backup.Recipient `json:"recipients"`
+	Copies     []copyJSON         `json:"copies"`
 }
 
 func newRecordJSON(r backup.Record, hash bool) recordJSON {
-	return recordJSON{r.Sequence, wire.FormatTime(r.Created), r.Size, r.SHA256, newCopiesJSON(r, hash)}
+	return recordJSON{
+		Sequence:   r.Sequence,
+		Created:    wire.FormatTime(r.Created),
+		Size:       r.Size,
+		SHA256:     r.SHA256,
+		Nodes:      r.Nodes,
+		SSHKeys:    r.SSHKeys,
+		Signer:     wire.Nullable(r.Signer),
+		Confirmed:  nullableTime(r.Confirmed),
+		Verified:   nullableTime(r.Verified),
+		Proven:     nullableTime(r.Proven),
+		Recipients: notNil(r.Recipients),
+		Copies:     newCopiesJSON(r, hash),
+	}
 }
 
 func runBackupList(ctx context.Context, a *app, o backupListOptions) error {
+	if o.target != "" {
+		return runTargetList(ctx, a, o.target)
+	}
 	var records []backup.Record
 	err := a.withVault(ctx, func(v *vault.Vault) (err error) {
 		records, err = backup.List(ctx, v)
@@ -55,20 +87,129 @@ func runBackupList(ctx context.Context, a *app, o backupListOptions) error {
 		a.ui.info("There are no backups yet. To make one: rbee-vault backup")
 		return nil
 	}
+	showGaps(a, records)
+	if a.json {
+		return objectsOf(a.ui, records, func(r backup.Record) recordJSON { return newRecordJSON(r, o.check) })
+	}
 	var rows [][]string
 	for _, r := range records {
-		if a.json {
-			if err := a.ui.object(newRecordJSON(r, o.check)); err != nil {
-				return err
-			}
-			continue
-		}
 		for _, c := range r.Copies {
-			rows = append(rows, []string{strconv.FormatInt(r.Sequence, 10), wire.FormatTime(r.Created), strconv.FormatInt(r.Size, 10), string(r.State(c, o.check)), c.String()})
+			rows = append(rows, []string{
+				strconv.FormatInt(r.Sequence, 10),
+				a.ui.age(r.Created),
+				a.ui.size(r.Size),
+				strconv.FormatInt(r.Nodes, 10),
+				strconv.FormatInt(r.SSHKeys, 10),
+				string(r.State(c, o.check)),
+				a.ui.age(r.Verified),
+				a.ui.age(r.Proven),
+				recipientsText(r.Recipients),
+				wire.Shorten(r.Signer, len("SHA256:")+8),
+				c.String(),
+			})
 		}
 	}
-	if !a.json {
-		a.ui.table([]string{"SEQ", "CREATED", "SIZE", "STATE", "COPY"}, rows, nil)
-	}
+	a.ui.table([]string{"SEQ", "AGE", "SIZE", "NODES", "KEYS", "STATE", "VERIFIED", "PROVEN", "OPENS BY", "SIGNER", "COPY"}, rows, nil)
 	return nil
+}
+
+// showGaps warns of backups whose records are gone. Nothing removes them but another program.
+func showGaps(a *app, records []backup.Record) {
+	next := int64(1)
+	for _, r := range records {
+		if r.Sequence > next {
+			a.ui.warn("the records of the backups %d to %d are missing", next, r.Sequence-1)
+		}
+		next = r.Sequence + 1
+	}
+}
+
+type foundJSON struct {
+	Sequence *int64           `json:"sequence"` // null: the vault has not recorded it
+	State    backup.FileState `json:"state"`
+	Name     string           `json:"name"`
+	Version  *string          `json:"version"`
+	Size     int64            `json:"size"`
+	Modified *string          `json:"modified"`
+	Hidden   bool             `json:"hidden"`
+}
+
+func newFoundJSON(f backup.Found) foundJSON {
+	j := foundJSON{nil, f.State, f.Name, wire.Nullable(f.Version), f.Size, nullableTime(f.Modified), f.Hidden}
+	if f.Sequence != 0 {
+		j.Sequence = &f.Sequence
+	}
+	return j
+}
+
+// runTargetList lists what is in a target.
+func runTargetList(ctx context.Context, a *app, target string) error {
+	var found []backup.Found
+	err := a.withVault(ctx, func(v *vault.Vault) (err error) {
+		name, store, err := chooseTarget(ctx, v, target)
+		if err != nil {
+			return err
+		}
+		found, err = backup.Inventory(ctx, v, name, store)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if a.json {
+		return objectsOf(a.ui, found, newFoundJSON)
+	}
+	var rows [][]string
+	for _, f := range found {
+		sequence := "-"
+		if f.Sequence != 0 {
+			sequence = strconv.FormatInt(f.Sequence, 10)
+		}
+		rows = append(rows, []string{sequence, string(f.State), a.ui.age(f.Modified), a.ui.size(f.Size), f.Name, f.Version})
+	}
+	a.ui.table([]string{"SEQ", "STATE", "AGE", "SIZE", "NAME", "VERSION"}, rows, nil)
+	return nil
+}
+
+// recipientsText names who can open a backup.
+func recipientsText(recipients []backup.Recipient) string {
+	var names []string
+	for _, r := range recipients {
+		names = append(names, r.Name())
+	}
+	return strings.Join(names, ",")
+}
+
+// age returns how long ago a time was, or in a pipe the time; "-" for the zero time.
+func (u *ui) age(t time.Time) string {
+	switch {
+	case t.IsZero():
+		return "-"
+	case u.pretty:
+		return ago(u.app.now().Sub(t))
+	}
+	return wire.FormatTime(t)
+}
+
+// size returns a number of bytes for a person, or in a pipe exactly.
+func (u *ui) size(n int64) string {
+	if !u.pretty {
+		return strconv.FormatInt(n, 10)
+	}
+	return humanSize(n)
+}
+
+// humanSize returns a number of bytes in its largest unit.
+func humanSize(n int64) string {
+	size, unit := float64(n), "B"
+	for _, larger := range []string{"kB", "MB", "GB", "TB"} {
+		if size < 1000 {
+			break
+		}
+		size, unit = size/1000, larger
+	}
+	if unit == "B" {
+		return fmt.Sprintf("%d B", n)
+	}
+	return fmt.Sprintf("%.1f %s", size, unit)
 }

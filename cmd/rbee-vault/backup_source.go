@@ -82,10 +82,15 @@ func (o readOptions) openPlace(ctx context.Context, a *app, place string) (store
 	if isBucketURL(place) {
 		return backup.OpenStore(ctx, o.target("address", place))
 	}
-	err = a.withVault(ctx, func(v *vault.Vault) error {
+	open := func(v *vault.Vault) error {
 		store, err = backup.OpenTarget(ctx, v, place)
 		return err
-	})
+	}
+	if o.vault != nil {
+		err = open(o.vault)
+	} else {
+		err = a.withVault(ctx, open)
+	}
 	if errors.Is(err, registry.ErrNotFound) || errors.Is(err, vault.ErrNoVault) {
 		return nil, withHint(fmt.Errorf("%q: %w: it is no file, and no target that a vault here knows", place, fs.ErrNotExist),
 			"Without the vault give the bucket's address: s3://BUCKET/PREFIX, with --endpoint and --region where it needs them")

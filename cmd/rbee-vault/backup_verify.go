@@ -43,15 +43,35 @@ type verifiedJSON struct {
 }
 
 func runBackupVerify(ctx context.Context, a *app, o readOptions, file string) error {
+	sums := ""
+	o.seen = func(c backup.Claim) { sums = c.SumsSHA256 }
 	m, source, err := verifiedBackup(ctx, a, o, file, nil)
 	if err != nil {
 		return err
 	}
+	a.recordVerified(ctx, sums)
 	if a.json {
 		return a.ui.object(verifiedJSON{m, m.SignerFingerprint(), source})
 	}
 	a.ui.printf("ok: backup %d of vault %s, %s: %s\n", m.Sequence, m.VaultID, m.Created, countsText(m.Counts))
 	return nil
+}
+
+// recordVerified has the vault in place record that its backup was read to its end and is good.
+// A vault that does not open, or has not recorded that backup, records nothing.
+func (a *app) recordVerified(ctx context.Context, sums string) {
+	cfg, err := a.config(ctx)
+	if err == nil {
+		cfg.Logger, cfg.ConfirmSigner = nil, nil
+		var v *vault.Vault
+		if v, err = vault.Open(ctx, cfg); err == nil {
+			_, err = backup.MarkVerified(ctx, v, sums)
+			v.Close()
+		}
+	}
+	if err != nil {
+		a.ui.logger().Debug("no vault records that the backup was verified", "reason", err)
+	}
 }
 
 // verifiedBackup verifies a backup and returns its manifest, and where it is. The vault in
@@ -75,6 +95,12 @@ func verifiedBackup(ctx context.Context, a *app, o readOptions, file string, aud
 		return m, r.source, err
 	}
 	opts.AuditRow = auditRow
+	if trust := opts.Trust; o.seen != nil {
+		opts.Trust = func(ctx context.Context, c backup.Claim) error {
+			o.seen(c)
+			return trust(ctx, c)
+		}
+	}
 	m, err = backup.Verify(ctx, r, wantedBackup{}.expect(opts, r))
 	return m, r.source, err
 }
@@ -84,6 +110,8 @@ type readOptions struct {
 	storeOptions
 	signers         []string
 	acceptSuccessor bool
+	vault           *vault.Vault       // the one in place, if it is open; nil: it is opened where it is needed
+	seen            func(backup.Claim) // is told what the backup claims, before it is trusted; nil: nobody
 }
 
 func (o *readOptions) register(cmd *cobra.Command) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"time"
 
 	"charm.land/lipgloss/v2"
 	"github.com/spf13/cobra"
@@ -35,9 +34,6 @@ type findingJSON struct {
 	Fix     *string             `json:"fix"`
 }
 
-// oldBackup is the age from which doctor warns about the newest backup.
-const oldBackup = 30 * 24 * time.Hour
-
 // runDoctor prints every finding. The error is damage if there is any, else errFindings.
 func runDoctor(ctx context.Context, a *app) error {
 	cfg, err := a.config(ctx)
@@ -47,7 +43,7 @@ func runDoctor(ctx context.Context, a *app) error {
 	provider := examineKeyring(ctx, cfg)
 	cfg.Logger = nil // the findings report the same
 	opts := vault.ExamineOptions{Use: func(v *vault.Vault) []vault.Finding {
-		return []vault.Finding{examineBackups(ctx, a, v)}
+		return examineBackups(ctx, a, v)
 	}}
 	opts.Offers = a.offers
 	found, err := vault.Examine(ctx, cfg, opts)
@@ -115,33 +111,29 @@ func examineKeyring(ctx context.Context, cfg vault.Config) vault.Finding {
 	return vault.Finding{Check: "keyring", Status: vault.FindingOK, Message: provider}
 }
 
-// copiesThere reports whether each copy of a backup is where it was written, as far as this
-// machine can see. What a target holds is not asked.
-func copiesThere(r backup.Record) bool {
-	return !slices.ContainsFunc(r.Copies, func(c backup.Copy) bool {
-		switch r.State(c, false) {
-		case backup.FilePresent, backup.FileStreamed, backup.FileRemote:
-			return false
-		}
-		return true
-	})
-}
-
-// examineBackups checks the age and the file of the newest backup.
-func examineBackups(ctx context.Context, a *app, v *vault.Vault) vault.Finding {
-	f := vault.Finding{Check: "backup", Status: vault.FindingWarn, Fix: "rbee-vault backup"}
-	last, err := lastBackup(ctx, v)
-	switch {
-	case err != nil:
-		return vault.Finding{Check: "backup", Status: vault.FindingFail, Message: err.Error(), Err: err}
-	case last == nil:
-		f.Message = "there is no backup yet"
-	case !copiesThere(*last):
-		f.Message = "the last one is not whole: " + backupText(*last, a.now())
-	case a.now().Sub(last.AsOf()) > oldBackup:
-		f.Message = fmt.Sprintf("the last one is %s old", ago(a.now().Sub(last.AsOf())))
-	default:
-		return vault.Finding{Check: "backup", Status: vault.FindingOK, Message: backupText(*last, a.now())}
+// examineBackups checks age and copies of the newest backup, as far as this machine can see, and
+// when a restore was last tried out. No target is asked.
+func examineBackups(ctx context.Context, a *app, v *vault.Vault) []vault.Finding {
+	h, err := backup.Examine(ctx, v, backup.HealthOptions{Offline: true})
+	if err != nil {
+		return []vault.Finding{{Check: "backup", Status: vault.FindingFail, Message: err.Error(), Err: err}}
 	}
-	return f
+	var found []vault.Finding
+	for _, p := range h.Problems {
+		f := vault.Finding{Check: "backup", Status: vault.FindingWarn, Message: p.Message, Fix: "rbee-vault backup"}
+		if p.Kind == backup.ProblemUnproven || p.Kind == backup.ProblemDrill {
+			f.Check, f.Fix = "restore drill", "rbee-vault backup drill --identity FILE"
+		}
+		found = append(found, f)
+	}
+	ok := func(check vault.Check, message string) {
+		if !slices.ContainsFunc(found, func(f vault.Finding) bool { return f.Check == check }) {
+			found = append(found, vault.Finding{Check: check, Status: vault.FindingOK, Message: message})
+		}
+	}
+	if h.Last != nil {
+		ok("backup", backupText(*h.Last, a.now()))
+		ok("restore drill", "the last one that worked was "+provenText(h.Proven, h.At))
+	}
+	return found
 }

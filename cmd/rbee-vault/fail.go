@@ -78,6 +78,7 @@ var failures = []failure{
 	{backup.ErrUntrusted, exitUntrusted, "untrusted", "Give the fingerprint on the recovery sheet: --signer SHA256:..."},
 	{backup.ErrOtherBackup, exitDamaged, "other_backup", "Nothing was changed. Find out who renamed or replaced the file. If you want that older backup, give its own name back to it."},
 	{backup.ErrDamaged, exitDamaged, "backup_damaged", "Use another copy of this backup, or an earlier backup: rbee-vault backup list --check"},
+	{backup.ErrNotProven, exitDamaged, "not_proven", "Keep this file to find out what happened. Make a new backup and try that out: rbee-vault backup, then rbee-vault backup drill"},
 	{vault.ErrRollback, exitDamaged, "rollback", "If you put the older copy there yourself, add --accept-rollback. If you did not, find out who did."},
 	{vault.ErrUnknownKeyID, exitDamaged, "unknown_key_id", "Put the database and its own slots file side by side, or restore a backup: rbee-vault restore FILE --replace"},
 	{vault.ErrMissing, exitDamaged, "database_missing", "Put the database back beside its slots file, or restore a backup: rbee-vault restore FILE"},

@@ -104,7 +104,7 @@ func (a *app) backupRotated(ctx context.Context, v *vault.Vault, wanted bool) er
 		a.ui.info("Make a new backup: rbee-vault backup")
 		return nil
 	}
-	if err := a.backup(ctx, v, backupOptions{}); err != nil {
+	if _, err := a.backup(ctx, v, backupOptions{}); err != nil {
 		return fmt.Errorf("the key was changed, but the backup failed: %w", err)
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/rbee-keeper/rbee-vault/backup"
 	"github.com/rbee-keeper/rbee-vault/internal/wire"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
@@ -38,11 +39,7 @@ const maxShownRecipient = 70
 
 // slotText names a slot for a person.
 func slotText(s vault.Slot) string {
-	text := strings.TrimSpace(string(s.Kind) + " " + wire.Shorten(s.Recipient, maxShownRecipient))
-	if s.Label != "" && s.Label != string(s.Kind) {
-		text += " (" + s.Label + ")"
-	}
-	return text
+	return backup.Unlock{Kind: string(s.Kind), Label: s.Label, Recipient: s.Recipient}.String()
 }
 
 func newSlotList(a *app) *cobra.Command {
@@ -95,6 +92,7 @@ func metaAndSlots(ctx context.Context, v *vault.Vault) (m vault.Meta, slots []va
 type removedJSON struct {
 	Removed vault.Slot `json:"removed"`
 	Left    []string   `json:"left_in_keyring"`
+	Opens   *string    `json:"still_opens_backups"` // "1-5, 7"; null: none
 }
 
 func newSlotRemove(a *app) *cobra.Command {
@@ -130,7 +128,11 @@ func runSlotRemove(ctx context.Context, a *app, name string) error {
 		if err != nil {
 			return err
 		}
-		if err := showRemoved(a, gone, left); err != nil {
+		opens, err := stillOpens(ctx, v, gone.Recipient)
+		if err != nil {
+			return err
+		}
+		if err := showRemoved(a, gone, left, opens); err != nil {
 			return err
 		}
 		if err := a.offerRotation(ctx, v); err != nil {
@@ -176,16 +178,20 @@ func findRemovable(ctx context.Context, v *vault.Vault, name string) (gone vault
 	return gone, vault.UnlockMethods(remaining, keyring), nil
 }
 
-// showRemoved prints what was removed; left are the keyring items that are still there.
-func showRemoved(a *app, gone vault.Slot, left []string) error {
+// showRemoved prints what was removed; left are the keyring items that are still there, and
+// opens are the backups that the removed slot's identity still opens.
+func showRemoved(a *app, gone vault.Slot, left []string, opens string) error {
 	if a.json {
-		if err := a.ui.object(removedJSON{gone, notNil(left)}); err != nil {
+		if err := a.ui.object(removedJSON{gone, notNil(left), wire.Nullable(opens)}); err != nil {
 			return err
 		}
 	}
 	a.ui.info("Removed: %s.", slotText(gone))
 	if len(left) > 0 {
 		a.ui.warn("the keyring did not answer: when it does, remove these items from it (service rbee-vault): %s", strings.Join(left, ", "))
+	}
+	if opens != "" {
+		a.ui.info("It still opens these backups: %s. Keep them away from whoever has it, or prune them.", opens)
 	}
 	a.ui.info(`The vault's key has not changed: anybody who used that unlock method may still have the
 key. To change it: rbee-vault rotate`)

@@ -55,6 +55,7 @@ type statusJSON struct {
 	Unanchored *string        `json:"unanchored_since"` // the oldest change that the high-water mark in the keyring does not cover
 	Origin     *originJSON    `json:"origin"`
 	LastBackup *recordJSON    `json:"last_backup"`
+	Proven     *string        `json:"proven_restore"` // when a restore that was tried out last worked
 	WALBytes   int64          `json:"wal_bytes"`
 }
 
@@ -73,6 +74,7 @@ type status struct {
 	sheet       time.Time      // when a sheet with this signer was written; zero: never
 	behindSince time.Time      // the oldest change that the high-water mark in the keyring does not cover; zero: none
 	last        *backup.Record // nil: there is no backup
+	proven      time.Time      // when a restore that was tried out last worked; zero: never
 	walBytes    int64
 }
 
@@ -120,8 +122,13 @@ func readStatus(ctx context.Context, v *vault.Vault) (status, error) {
 	if err != nil {
 		return status{}, err
 	}
-	if s.last, err = lastBackup(ctx, v); err != nil {
+	records, err := backup.List(ctx, v)
+	if err != nil {
 		return status{}, err
+	}
+	s.last = backup.NewestRecord(records)
+	if r := backup.LastProven(records); r != nil {
+		s.proven = r.Proven
 	}
 	if s.openedBy == vault.FromKeyring {
 		if state, err := v.Anchor(ctx); err == nil {
@@ -153,6 +160,7 @@ func newStatusJSON(s status) statusJSON {
 		Signer:     newSignerJSON(s.meta.Signer),
 		Sheet:      nullableTime(s.sheet),
 		Unanchored: nullableTime(s.behindSince),
+		Proven:     nullableTime(s.proven),
 		WALBytes:   s.walBytes,
 	}
 	if s.meta.OriginVaultID != "" {
@@ -206,6 +214,7 @@ func (s status) pairs(now time.Time) [][2]string {
 		last = backupText(*s.last, now)
 	}
 	add("last backup", last)
+	add("proven restore", provenText(s.proven, now))
 	add("log", fmt.Sprintf("%d bytes", s.walBytes))
 	return pairs
 }
@@ -217,18 +226,4 @@ func backupText(r backup.Record, now time.Time) string {
 		copies = append(copies, fmt.Sprintf("%s (%s)", c, r.State(c, false)))
 	}
 	return fmt.Sprintf("%s ago, %s", ago(now.Sub(r.AsOf())), strings.Join(copies, ", "))
-}
-
-// lastBackup returns the newest backup that was completed, or nil.
-func lastBackup(ctx context.Context, v *vault.Vault) (*backup.Record, error) {
-	records, err := backup.List(ctx, v)
-	if err != nil {
-		return nil, err
-	}
-	for i := len(records) - 1; i >= 0; i-- {
-		if records[i].Completed() {
-			return &records[i], nil
-		}
-	}
-	return nil, nil
 }
