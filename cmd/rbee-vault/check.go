@@ -106,6 +106,7 @@ func runCheck(ctx context.Context, a *app, o checkOptions, args []string) error 
 			return nil
 		}
 		c := newChecker(a, o, sessionStore{s}, &sessionDialer{session: s, timeout: o.timeout}, nodes)
+		c.live = true
 		if o.watch {
 			return c.watch(ctx)
 		}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -55,6 +54,7 @@ type checker struct {
 	statuses map[string]registry.Status // that the nodes have
 	last     map[string]checked         // what the round before showed
 	asked    map[string]bool            // nodes whose first contact was decided
+	live     bool                       // the first round may be shown as it goes
 }
 
 func newChecker(a *app, o checkOptions, store checkStore, d nodeDialer, nodes []registry.Node) *checker {
@@ -182,11 +182,9 @@ func (c *checker) round(ctx context.Context, meet bool) ([]checked, error) {
 
 // probe probes the nodes. One that was removed meanwhile is left out.
 func (c *checker) probe(ctx context.Context, names []string) ([]checked, error) {
-	report, end := c.app.ui.count("check")
+	report, end := c.progress(ctx, names)
 	defer end()
 	results := make([]checked, len(names))
-	var mu sync.Mutex // guards done and the bar
-	done := int64(0)
 	g, each := errgroup.WithContext(ctx) // each ends with Wait
 	g.SetLimit(probesAtOnce)
 	for i, name := range names {
@@ -196,11 +194,7 @@ func (c *checker) probe(ctx context.Context, names []string) ([]checked, error) 
 				c.app.ui.logger().Debug("the node was removed", "node", name)
 				err = nil
 			}
-			mu.Lock()
-			defer mu.Unlock()
-			if done++; report != nil {
-				report(done, int64(len(names)))
-			}
+			report(i, results[i])
 			return err
 		})
 	}

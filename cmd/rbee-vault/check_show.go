@@ -2,11 +2,13 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"charm.land/lipgloss/v2"
@@ -109,6 +111,48 @@ func (r checked) same(other checked) bool {
 	return r.Outcome == other.Outcome && r.At == other.At && r.cause() == other.cause()
 }
 
+// progress shows how far a round has come: in a table, or where the terminal or the command
+// is not made for one, by a count. report is safe for concurrent use. end removes it all,
+// unless ctx has ended: then the table stays, as the only result.
+func (c *checker) progress(ctx context.Context, names []string) (report func(i int, r checked), end func()) {
+	if c.live && len(c.last) == 0 { // a watch prints changes afterwards
+		if l := c.liveTable(names); l != nil {
+			return func(i int, r checked) {
+					l.set(i, statusStyle(r.status), names[i], cmp.Or(string(r.Outcome), "-"), string(r.status), r.took(), r.cause())
+				}, func() {
+					if ctx.Err() == nil {
+						l.erase()
+					}
+				}
+		}
+	}
+	count, end := c.app.ui.count("check")
+	var mu sync.Mutex // guards done and the bar
+	done := int64(0)
+	return func(int, checked) {
+		mu.Lock()
+		defer mu.Unlock()
+		if done++; count != nil {
+			count(done, int64(len(names)))
+		}
+	}, end
+}
+
+func (c *checker) liveTable(names []string) *live {
+	widths := []int{len("NODE"), len("checking"), len("unknown"), len("10.000s")}
+	for o := range outcomeHints {
+		widths[1] = max(widths[1], len(o))
+	}
+	var rows []liveRow
+	for _, name := range names {
+		widths[0] = max(widths[0], len(name))
+		rows = append(rows, liveRow{cells: []string{name, "checking", "", "", ""}, style: lipgloss.NewStyle().Faint(true)})
+	}
+	return c.app.ui.live([]string{"NODE", "OUTCOME", "STATUS", "TOOK", "CAUSE"}, widths, rows)
+}
+
+func (r checked) took() string { return r.Took.Round(time.Millisecond).String() }
+
 // show prints all results.
 func (c *checker) show(results []checked) error {
 	u := c.app.ui
@@ -120,7 +164,7 @@ func (c *checker) show(results []checked) error {
 	for _, r := range results {
 		row := []string{r.Node, string(r.Outcome), string(r.status), strconv.FormatInt(r.Took.Milliseconds(), 10), cmp.Or(r.backends(), "-"), cmp.Or(r.cause(), "-")}
 		if u.pretty {
-			row[3] = r.Took.Round(time.Millisecond).String()
+			row[3] = r.took()
 			if !c.opts.discover {
 				row = slices.Delete(row, 4, 5)
 			}

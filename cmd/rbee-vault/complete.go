@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/rbee-keeper/rbee-vault/backup"
 	"github.com/rbee-keeper/rbee-vault/identity"
 	"github.com/rbee-keeper/rbee-vault/registry"
 	"github.com/rbee-keeper/rbee-vault/vault"
@@ -31,6 +32,9 @@ var values = map[string]value{
 	"KEY":  keyNames,
 	"ID":   slotNames,
 	"JUMP": nodeNames,
+
+	"TARGET": targetNames,
+	"BACKUP": targetNames, // or a file
 }
 
 // words are the placeholders with fixed values.
@@ -43,13 +47,21 @@ var words = map[string][]string{
 // files are the placeholders that stand for a file, which the shell completes.
 var files = []string{"FILE", "PATH", "DIRECTORY"}
 
+// meanings are placeholders that stand for something else in a flag.
+var meanings = map[string]string{"jump": "JUMP", "target": "TARGET", "label": "", "backend": ""}
+
 // completeArgs has the shell complete the arguments and flags of a command by the names of
 // their placeholders. A name for something new is not completed.
 func (a *app) completeArgs(cmd *cobra.Command) {
 	_, takes, _ := strings.Cut(cmd.Use, " ")
-	placeholders := strings.FieldsFunc(takes, func(r rune) bool { return strings.ContainsRune(" []|.", r) })
+	placeholders := strings.FieldsFunc(takes, func(r rune) bool { return strings.ContainsRune(" []{}|.", r) })
 	if cmd.Name() == "add" || cmd.Name() == "add-node" {
 		placeholders = slices.DeleteFunc(placeholders, func(p string) bool { return p == "NAME" })
+	}
+	if parent := cmd.Parent(); parent != nil && parent.Name() == "target" {
+		for i := range placeholders {
+			placeholders[i] = strings.Replace(placeholders[i], "NAME", "TARGET", 1)
+		}
 	}
 	cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
 		var of []string
@@ -77,8 +89,8 @@ func repeats(takes, placeholder string) bool {
 
 func (a *app) completeFlag(cmd *cobra.Command, f *pflag.Flag) {
 	placeholder, _ := pflag.UnquoteUsage(f)
-	if f.Name == "jump" {
-		placeholder = "JUMP"
+	if meaning, ok := meanings[f.Name]; ok {
+		placeholder = meaning
 	}
 	if _, known := cmd.GetFlagCompletionFunc(f.Name); known {
 		return
@@ -103,6 +115,9 @@ func (a *app) complete(ctx context.Context, placeholders, given []string, typed 
 		}
 	}
 	directive := cobra.ShellCompDirectiveNoFileComp
+	if slices.Contains(placeholders, "BACKUP") {
+		directive = cobra.ShellCompDirectiveDefault
+	}
 	if slices.Contains(placeholders, "CONDITIONS") {
 		directive |= cobra.ShellCompDirectiveNoSpace
 	}
@@ -166,6 +181,14 @@ func slotNames(ctx context.Context, v *vault.Vault) (names []string, err error) 
 		}
 		return err
 	})
+	return names, err
+}
+
+func targetNames(ctx context.Context, v *vault.Vault) (names []string, err error) {
+	targets, err := backup.Targets(ctx, v)
+	for _, t := range targets {
+		names = append(names, t.Name)
+	}
 	return names, err
 }
 

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestCompletion completes the names of nodes in the real shells.
@@ -43,7 +45,7 @@ func TestCompletion(t *testing.T) {
 		printf '%s\n' "${COMPREPLY[@]}"`), "hive-01", "hive-02")
 	want("fish", run("fish", "--no-config", "-c", `rbee-vault completion fish | source; complete -C "rbee-vault node show hive-"`), "hive-01", "hive-02")
 
-	c := startTerminal(t, append(h.env, "TERM=xterm", "PS1=> "), true, "zsh", "-f", "-i")
+	c := startTerminal(t, unix.Winsize{Row: 24, Col: 80}, append(h.env, "TERM=xterm", "PS1=> "), "zsh", "-f", "-i")
 	c.send("autoload -U compinit; compinit -u -d " + filepath.Join(h.home, "dump") + "; source <(rbee-vault completion zsh); compdef _rbee-vault rbee-vault; echo rea''dy\n")
 	c.expect(`ready`)
 	c.send("rbee-vault node show hive-\t\t")

@@ -144,6 +144,9 @@ var outcomeHints = map[hive.Outcome]string{
 	hive.ProtocolFailure: "Is it an SSH server, and is the port right? rbee-vault node show NODE",
 }
 
+// accessHint is the next step where the operator's own access does not open a node.
+const accessHint = "Your own access does not open it. Is its user right? Load another key into your agent (ssh-add), or use --password."
+
 // classify returns what an error means.
 func classify(err error) failure {
 	if isUsage(err) {

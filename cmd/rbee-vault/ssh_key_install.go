@@ -115,11 +115,11 @@ func (in *installer) install(ctx context.Context, n registry.Node) (installation
 		return keyAccepted, nil
 	}
 	if !errors.Is(err, hive.ErrPermission) {
-		return "", err
+		return "", in.explain(ctx, n, err)
 	}
 	conn, err := in.dialer.DialBy(ctx, n.Name, in.access)
 	if err != nil {
-		return "", err
+		return "", in.explain(ctx, n, err)
 	}
 	defer conn.Close()
 	_, notAdded := conn.Authorize(ctx, key.PublicKey+" "+commentOf(key))
@@ -128,6 +128,28 @@ func (in *installer) install(ctx context.Context, n registry.Node) (installation
 		return "", withHint(errors.Join(notAdded, err), "Add this line to the authorized_keys of %s on %s: %s", n.SSHUser, n.Name, key.PublicKey)
 	}
 	return keyInstalled, nil
+}
+
+// explain adds the next step to the error of a login to n, if it has none.
+func (in *installer) explain(ctx context.Context, n registry.Node, err error) error {
+	at, ok := errors.AsType[*hive.Error](err)
+	outcome, known := hive.OutcomeOf(err)
+	if !ok || !known || hint(err, "") != "" {
+		return err
+	}
+	if outcome == hive.PermissionDeny && at.Node == n.Name {
+		return withHint(err, "%s", accessHint)
+	}
+	r := checked{Result: hive.Result{Outcome: outcome, At: at.Node}}
+	if bad, ok := errors.AsType[*hive.HostKeyError](err); ok {
+		r.Key = bad.Key
+		pinned, gone := in.registry.ListHostKeys(ctx, at.Node)
+		if gone != nil {
+			return err
+		}
+		r.pinned = pinned
+	}
+	return withHint(err, "%s", r.hint())
 }
 
 // commentOf says in authorized_keys where a key comes from.

@@ -35,11 +35,17 @@ type console struct {
 // Standard output is a pipe.
 func startConsole(t *testing.T, env []string, args ...string) *console {
 	t.Helper()
-	return startTerminal(t, env, false, "rbee-vault", args...)
+	return startTerminal(t, unix.Winsize{}, env, "rbee-vault", args...)
 }
 
-// startTerminal is startConsole for any program. all: standard output is the terminal too.
-func startTerminal(t *testing.T, env []string, all bool, program string, args ...string) *console {
+// startOn is startConsole on a terminal of this size, where standard output goes too.
+func startOn(t *testing.T, size unix.Winsize, env []string, args ...string) *console {
+	t.Helper()
+	return startTerminal(t, size, env, "rbee-vault", args...)
+}
+
+// startTerminal is startOn for any program. Without a size, standard output is a pipe.
+func startTerminal(t *testing.T, size unix.Winsize, env []string, program string, args ...string) *console {
 	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
 	if err != nil {
@@ -58,6 +64,9 @@ func startTerminal(t *testing.T, env []string, all bool, program string, args ..
 		t.Fatal(err)
 	}
 	defer slave.Close()
+	if err := unix.IoctlSetWinsize(int(slave.Fd()), unix.TIOCSWINSZ, &size); err != nil {
+		t.Fatal(err)
+	}
 	exe, err := exec.LookPath(program) // TestMain puts it into PATH
 	if err != nil {
 		t.Fatal(err)
@@ -66,7 +75,7 @@ func startTerminal(t *testing.T, env []string, all bool, program string, args ..
 	c.cmd = exec.Command(exe, args...)
 	c.cmd.Env = append(os.Environ(), env...)
 	c.cmd.Stdin, c.cmd.Stdout, c.cmd.Stderr = slave, &c.stdout, slave
-	if all {
+	if size.Row > 0 {
 		c.cmd.Stdout = slave
 	}
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}

@@ -33,12 +33,16 @@ type ui struct {
 	secrets *term.Terminal // reads passphrases from tty, without showing them
 	pretty  bool           // standard output is a terminal
 	color   bool           // that shows colours
+	screen  *os.File       // that terminal, if it can move its cursor
 }
 
 func newUI(ctx context.Context, a *app, stdout, stderr io.Writer) *ui {
 	u := &ui{app: a, out: bufio.NewWriter(newOutput(ctx, stdout)), err: newOutput(ctx, stderr)}
 	if f, ok := stdout.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		u.pretty = true
+		if name := os.Getenv("TERM"); name != "" && name != "dumb" {
+			u.screen = f
+		}
 		u.color = os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
 	}
 	return u

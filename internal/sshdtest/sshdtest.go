@@ -35,6 +35,12 @@ func (s Server) Addr() string { return net.JoinHostPort(s.Host, s.Port) }
 // are lines of its configuration. They come first, so they override the others.
 func Start(t testing.TB, authorized string, options ...string) Server {
 	t.Helper()
+	return start(t, nil, authorized, options)
+}
+
+// start starts sshd below a program, with its arguments, or by itself.
+func start(t testing.TB, below []string, authorized string, options []string) Server {
+	t.Helper()
 	me, err := user.Current()
 	if err != nil {
 		t.Fatal(err)
@@ -91,7 +97,8 @@ PermitRootLogin yes
 		sshd = "/usr/sbin/sshd"
 	}
 	s.log = &lockedBuffer{}
-	cmd := exec.Command(sshd, "-D", "-e", "-f", file)
+	line := append(below, sshd, "-D", "-e", "-f", file)
+	cmd := exec.Command(line[0], line[1:]...)
 	cmd.Stderr = s.log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
