@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -100,16 +99,4 @@ func addTopics(root *cobra.Command) {
 	}
 	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(), `Global Flags:
 {{.InheritedFlags.FlagUsages | trimTrailingWhitespaces}}`, `The flags of every command: rbee-vault --help`, 1))
-}
-
-// isTopic reports whether a command is only a page.
-func isTopic(cmd *cobra.Command) bool { return cmd.IsAdditionalHelpTopicCommand() }
-
-// topicNames are the names of the pages.
-func topicNames() (names []string) {
-	for _, t := range topics {
-		names = append(names, t.name)
-	}
-	slices.Sort(names)
-	return names
 }
