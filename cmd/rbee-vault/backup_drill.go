@@ -74,7 +74,7 @@ func newDrillJSON(d backup.Drill) drillJSON {
 
 func runBackupDrill(ctx context.Context, a *app, o drillOptions, name string) error {
 	for _, file := range []string{o.receipt, o.receipt + ".sig"} {
-		if _, err := newSheet(file); o.receipt != "" && err != nil {
+		if _, err := checkNewFile(file); o.receipt != "" && err != nil {
 			return err
 		}
 	}

@@ -25,6 +25,12 @@ func newSheet(path string) (sheet, error) {
 	if _, err := sheetEncoder(path); err != nil {
 		return "", err
 	}
+	abs, err := checkNewFile(path)
+	return sheet(abs), err
+}
+
+// checkNewFile checks that a file can be created at the path, and returns the absolute path.
+func checkNewFile(path string) (string, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return "", err
@@ -37,7 +43,7 @@ func newSheet(path string) (sheet, error) {
 	if info, err := os.Stat(filepath.Dir(abs)); err != nil || !info.IsDir() {
 		return "", fmt.Errorf("%w: there is no directory %q", vault.ErrInvalid, filepath.Dir(abs))
 	}
-	return sheet(abs), nil
+	return abs, nil
 }
 
 // sheetEncoder returns what makes a file of that name from a page. nil: the page's text is the
