@@ -13,7 +13,7 @@ main() {
 	locked=
 	unlock() {
 		[ -z "$locked" ] && return
-		rm -f "$copy"
+		rm -f "$copy" "$lock/owner"
 		rmdir "$lock"
 	}
 	fail() {
@@ -93,11 +93,18 @@ main() {
 		[ -w "$file" ] || fail "$file is read-only"
 	fi
 	# Two of these at once, of two nodes with one home directory, would lose a line. A
-	# directory is a lock on NFS too. One that is older than a minute is of a script that was
-	# killed: what comes now takes a moment. If two see that at once, one may take the lock of
-	# the other, so each looks at its copy as a whole before it is put in place.
+	# directory is a lock on NFS too. One whose owner on this machine is gone, or that is older
+	# than a minute, is of a script that was killed: what comes now takes a moment. If two see
+	# that at once, one may take the lock of the other, so each looks at its copy as a whole
+	# before it is put in place.
 	lock=$file.rbee-vault
 	copy=$lock/keys.$$
+	machine=$(uname -n)
+	left() {
+		[ -n "$(find "$lock" -prune -mmin +1 2>/dev/null)" ] && return
+		owner=$(cat "$lock/owner" 2>/dev/null) || return 1
+		[ "${owner% *}" = "$machine" ] && ! kill -0 "${owner##* }" 2>/dev/null
+	}
 	missed=0
 	waited=0
 	until mkdir "$lock" 2>/dev/null; do
@@ -108,14 +115,15 @@ main() {
 		fi
 		waited=$((waited + 1))
 		[ "$waited" -lt 150 ] || fail "$file is being changed by somebody else, who does not end: $lock"
-		if [ -n "$(find "$lock" -prune -mmin +1 2>/dev/null)" ]; then
-			rm -f "$lock"/keys.*
+		if left; then
+			rm -f "$lock"/keys.* "$lock/owner"
 			rmdir "$lock"
 		else
 			sleep 1
 		fi
 	done
 	locked=yes
+	echo "$machine $$" >"$lock/owner"
 	before=
 	kept=0
 	if [ -e "$file" ]; then
