@@ -55,7 +55,9 @@ func (o readOptions) openBackup(ctx context.Context, a *app, arg string) (opened
 func parsePlace(arg string) (place, object string, remote bool) {
 	url := isBucketURL(arg)
 	if !url {
-		if _, err := os.Lstat(arg); arg == "-" || err == nil || !errors.Is(err, fs.ErrNotExist) {
+		info, err := os.Stat(arg)
+		isDir := err == nil && info.IsDir() // which is no backup: the name may be a target's too
+		if arg == "-" || !errors.Is(err, fs.ErrNotExist) && !isDir {
 			return "", "", false
 		}
 	}
