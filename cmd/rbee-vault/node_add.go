@@ -121,17 +121,8 @@ func (o nodeAddOptions) check() error {
 }
 
 func runNodeAdd(ctx context.Context, a *app, o nodeAddOptions, name string) error {
-	if err := o.ask(ctx, a, name); err != nil {
-		return err
-	}
-	if err := o.check(); err != nil {
-		return err
-	}
-	n := registry.Node{Name: name}
-	if err := o.apply(&n, true); err != nil {
-		return err
-	}
-	if err := n.Validate(); err != nil { // before anything prompts
+	n, err := o.node(ctx, a, name)
+	if err != nil {
 		return err
 	}
 	choice := registry.KeyChoice{Generate: o.generate}
@@ -146,14 +137,13 @@ func runNodeAdd(ctx context.Context, a *app, o nodeAddOptions, name string) erro
 	in := &installer{app: a}
 	defer in.closeAgent()
 	if o.password {
-		var err error
 		if in.password, err = a.ui.askSecret(ctx, "Password on the node: "); err != nil {
 			return err
 		}
 		defer clear(in.password)
 	}
 	var fingerprint string
-	err := a.withRegistry(ctx, func(r *registry.Registry) (err error) {
+	err = a.withRegistry(ctx, func(r *registry.Registry) (err error) {
 		signer, err := o.signer(ctx, r, name, &choice)
 		if err != nil {
 			return err
@@ -178,6 +168,21 @@ func runNodeAdd(ctx context.Context, a *app, o nodeAddOptions, name string) erro
 		a.ui.info("To print its SSH public key for authorized_keys on the node: rbee-vault ssh-key show %s", fingerprint)
 	}
 	return nil
+}
+
+// node returns the node that the flags and the answers describe. It is valid by itself.
+func (o *nodeAddOptions) node(ctx context.Context, a *app, name string) (registry.Node, error) {
+	n := registry.Node{Name: name}
+	if err := o.ask(ctx, a, name); err != nil {
+		return n, err
+	}
+	if err := o.check(); err != nil {
+		return n, err
+	}
+	if err := o.apply(&n, true); err != nil {
+		return n, err
+	}
+	return n, n.Validate()
 }
 
 // signer finds the key that the node will use, which choice then names, and returns its

@@ -87,30 +87,8 @@ func runNodeExport(ctx context.Context, a *app, o exportOptions, args []string) 
 			}
 			return writeJSONLines(&b, list)
 		}
-		if nodes, err = withJumps(ctx, r, nodes); err != nil {
-			return err
-		}
-		e := sshExport{all: o.all}
-		if abs != "" {
-			e.keysDir = abs + ".keys"
-		}
-		hosts, err := e.hosts(ctx, r, nodes)
-		if err != nil {
-			return err
-		}
-		keys = e.keys
-		self, err := os.Executable()
-		if err != nil {
-			return err
-		}
-		opts := registry.SSHConfigOptions{KnownHostsCommand: []string{self, "--no-input", "--db", r.Vault().Path(), "host-key", "list", "--known-hosts"}}
-		if opts.Agent, err = (socketOptions{o.agent}).path(); isUsage(err) { // there is no default here
-			err = nil
-		}
-		if err != nil {
-			return err
-		}
-		return registry.WriteSSHConfig(&b, hosts, opts)
+		keys, err = o.writeSSHConfig(ctx, r, nodes, abs, &b)
+		return err
 	})
 	if err != nil {
 		return err
@@ -124,6 +102,34 @@ func runNodeExport(ctx context.Context, a *app, o exportOptions, args []string) 
 	}
 	a.ui.printf("%s\n", abs)
 	return nil
+}
+
+// writeSSHConfig writes an ssh_config that is to be at path, "" for standard output. It returns
+// the public keys that go beside it, by their paths.
+func (o exportOptions) writeSSHConfig(ctx context.Context, r *registry.Registry, nodes []registry.Node, path string, w io.Writer) (keys map[string][]byte, err error) {
+	if nodes, err = withJumps(ctx, r, nodes); err != nil {
+		return nil, err
+	}
+	e := sshExport{all: o.all}
+	if path != "" {
+		e.keysDir = path + ".keys"
+	}
+	hosts, err := e.hosts(ctx, r, nodes)
+	if err != nil {
+		return nil, err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	opts := registry.SSHConfigOptions{KnownHostsCommand: []string{self, "--no-input", "--db", r.Vault().Path(), "host-key", "list", "--known-hosts"}}
+	if opts.Agent, err = (socketOptions{o.agent}).path(); isUsage(err) { // there is no default here
+		err = nil
+	}
+	if err == nil {
+		err = registry.WriteSSHConfig(w, hosts, opts)
+	}
+	return e.keys, err
 }
 
 // writeExport writes the file, and the public keys that it names before it. It replaces an
