@@ -44,6 +44,7 @@ type app struct {
 	vaultID         string
 	wait            time.Duration
 
+	creating   bool          // the command makes a vault
 	offers     []vault.Offer // the identities, once config has read them
 	stdinTaken string        // the flag or argument that reads standard input
 	passphrase []byte        // the passphrase in passphraseFile, once it was read

@@ -3,8 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -21,7 +23,11 @@ import (
 func (a *app) readOffers(ctx context.Context) ([]vault.Offer, error) {
 	sources := a.identities
 	if len(sources) == 0 {
-		if file := os.Getenv("RBEE_VAULT_IDENTITY_FILE"); file != "" {
+		file := os.Getenv("RBEE_VAULT_IDENTITY_FILE")
+		if _, err := os.Lstat(file); a.creating && errors.Is(err, fs.ErrNotExist) {
+			file = "" // the new vault's identity may go there
+		}
+		if file != "" {
 			sources = []string{file}
 		}
 	}

@@ -72,6 +72,7 @@ type initJSON struct {
 }
 
 func runInit(ctx context.Context, a *app, o initOptions) error {
+	a.creating = true
 	cfg, err := a.config(ctx)
 	if err != nil {
 		return err
