@@ -102,10 +102,8 @@ func TestSSHCommand(t *testing.T) {
 	h.must("host-key", "trust", "--from-known-hosts", knownHosts(t, server.Host, server))
 
 	cmd := h.ssh("hive-01", "cat; echo err >&2; exit 7")
-	data := make([]byte, 20<<20)
-	for i := range data {
-		data[i] = byte(rand.Uint32())
-	}
+	data := make([]byte, 100<<20)
+	rand.NewChaCha8([32]byte{}).Read(data)
 	var out, errs bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(data), &out, &errs
 	cmd.Run()
