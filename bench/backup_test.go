@@ -74,7 +74,7 @@ func (s *backedUp) read(b *testing.B) (*bytes.Reader, backup.ReadOptions) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	return bytes.NewReader(file), backup.ReadOptions{Identities: s.cfg.Identities, Trust: backup.TrustSigners(vault.Fingerprint(s.created.Signer))}
+	return bytes.NewReader(file), backup.ReadOptions{Identities: s.cfg.Identities, Trust: backup.TrustSigners(s.created.Signer)}
 }
 
 // compareBackups is compare for operations that take longer than a turn.
