@@ -88,7 +88,7 @@ func exitCodesText() string {
 	for _, c := range exitCodes {
 		fmt.Fprintf(&b, "  %3d  %s\n", c.code, c.text)
 	}
-	b.WriteString("\nCodes are only added, never changed. exec and ssh end with the status of what they ran.")
+	b.WriteString("\nCodes are only added, never changed. ssh ends with the status of ssh.")
 	return b.String()
 }
 
