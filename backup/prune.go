@@ -137,12 +137,13 @@ func Prune(ctx context.Context, v *vault.Vault, plan []Pruned, opts PruneOptions
 		return plan, err
 	}
 	plan = slices.Clone(plan)
+	proven := LastProven(records) // perhaps since the plan was made
 	for _, copies := range byPlace(records) {
 		newest := copies[len(copies)-1]
 		var here []*Pruned
 		for i := range plan {
 			c := plan[i].Copy
-			if plan[i].Result == PruneDue && plan[i].Record.Sequence != newest.Record.Sequence && c.Target == newest.Copy.Target && c.place() == newest.Copy.place() {
+			if plan[i].Result == PruneDue && plan[i].Record.Sequence != newest.Record.Sequence && (proven == nil || plan[i].Record.Sequence != proven.Sequence) && c.Target == newest.Copy.Target && c.place() == newest.Copy.place() {
 				here = append(here, &plan[i])
 			}
 		}

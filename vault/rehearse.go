@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -151,8 +150,12 @@ const rehearsalName = "beehives.db"
 // rehearsalFiles lists what rehearsals made in their directory, and the directory last. What
 // somebody else put there is not listed: then the directory cannot be removed.
 func (p paths) rehearsalFiles() []string {
+	// A link could lead to a vault. What is not a directory, no rehearsal made.
+	if info, err := os.Lstat(p.rehearsal); err != nil || !info.IsDir() {
+		return nil
+	}
 	entries, err := os.ReadDir(p.rehearsal)
-	if errors.Is(err, fs.ErrNotExist) {
+	if err != nil {
 		return nil
 	}
 	var files []string

@@ -186,3 +186,22 @@ func TestRehearseAlone(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestRehearseBehindLink: what is in the place of the drill's directory, and is none, stays, and
+// so does what it leads to.
+func TestRehearseBehindLink(t *testing.T) {
+	cfg := vaulttest.Config(t)
+	v := vaulttest.Open(t, cfg)
+	if err := os.Symlink(filepath.Dir(cfg.Path), cfg.Path+".drill"); err != nil {
+		t.Fatal(err)
+	}
+	identity := cfg.Identities[0].(*age.X25519Identity)
+	if err := rehearse(t.Context(), v, identity, func(*vault.Vault, *vault.Slot) error { return nil }); err == nil {
+		t.Error("it went through the link")
+	}
+	for _, suffix := range []string{"", ".slots", ".drill"} {
+		if _, err := os.Lstat(cfg.Path + suffix); err != nil {
+			t.Error(err)
+		}
+	}
+}
