@@ -48,7 +48,7 @@ func (s *Server) explain(err error) (status int, p Problem) {
 	case errors.Is(err, errPrecondition):
 		return http.StatusPreconditionFailed, Problem{Code: 15, Name: "changed_meanwhile", Message: err.Error(), Hint: "Read the node again, and repeat with its ETag."}
 	case errors.Is(err, errNoSigning):
-		return http.StatusNotImplemented, Problem{Code: 1, Name: "no_signing", Message: err.Error()}
+		return http.StatusNotImplemented, Problem{Code: 1, Name: "no_signing", Message: err.Error(), Hint: "The operator can allow it: rbee-vault serve --sign"}
 	case errors.Is(err, errBusy):
 		return http.StatusServiceUnavailable, Problem{Code: 11, Name: "busy", Message: err.Error(), Hint: "Try again later."}
 	case errors.Is(err, wire.ErrInvalid), errors.Is(err, registry.ErrInUse):

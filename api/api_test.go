@@ -60,6 +60,12 @@ func explain(err error) Problem {
 // serve starts a server over a new vault. change may change its configuration.
 func serve(t testing.TB, change func(*Config)) *served {
 	t.Helper()
+	return serveAs(t, os.Getuid(), change)
+}
+
+// serveAs is serve for a user, who is another one than that of the test where uid says so.
+func serveAs(t testing.TB, uid int, change func(*Config)) *served {
+	t.Helper()
 	reg := registry.New(vaulttest.New(t))
 	lend := func(_ context.Context, use func(*registry.Registry) error) error { return use(reg) }
 	keys, err := agent.New(agent.Config{Registry: agent.Lend(reg)})
@@ -70,6 +76,7 @@ func serve(t testing.TB, change func(*Config)) *served {
 	}
 	server, err := New(cfg)
 	check(t, err)
+	server.uid = uid
 	dir, err := os.MkdirTemp("", "api") // its path is short enough for a socket
 	check(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })

@@ -12,7 +12,7 @@ import (
 // FuzzRoutes: no request makes a handler panic, and what is no valid request changes nothing.
 func FuzzRoutes(f *testing.F) {
 	s := serve(f, nil)
-	conn, err := net.Dial("unix", s.socket)
+	client, err := net.Dial("unix", s.socket)
 	check(f, err)
 	l, err := net.Listen("unix", s.socket+"2")
 	check(f, err)
@@ -20,7 +20,7 @@ func FuzzRoutes(f *testing.F) {
 	go net.Dial("unix", s.socket+"2")
 	server, err := l.Accept()
 	check(f, err)
-	f.Cleanup(func() { conn.Close(); server.Close() })
+	f.Cleanup(func() { client.Close(); server.Close() })
 	for _, seed := range [][3]string{
 		{"GET", "/v2/registry/beehives/hive-01", ""},
 		{"PUT", "/v2/registry/beehives/hive-01", `{"node_name":"hive-01"}`},
@@ -42,7 +42,7 @@ func FuzzRoutes(f *testing.F) {
 		}
 		r.URL.Path = path
 		r.Header.Set("Content-Type", "application/json")
-		r = r.WithContext(context.WithValue(t.Context(), connKey{}, server))
+		r = r.WithContext(context.WithValue(t.Context(), connKey{}, &conn{Conn: server, peer: peerOf(server), admitted: true}))
 		answer := httptest.NewRecorder()
 		s.handler.ServeHTTP(answer, r)
 		if answer.Code < 200 || answer.Code > 599 || answer.Code == 500 {

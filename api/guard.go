@@ -1,101 +1,97 @@
 package api
 
 import (
-	"context"
 	"crypto/sha256"
 	"crypto/subtle"
 	"net"
 	"net/http"
-	"slices"
+	"net/url"
 	"strings"
-
-	"github.com/rbee-keeper/rbee-vault/internal/unixsocket"
 )
-
-// connKey is the key of a request's connection in its context.
-type connKey struct{}
-
-func connContext(ctx context.Context, conn net.Conn) context.Context {
-	return context.WithValue(ctx, connKey{}, conn)
-}
 
 // guard lets in who may connect. It comes before every route.
 func (s *Server) guard(next http.Handler) http.Handler {
 	crossOrigin := http.NewCrossOriginProtection()
-	crossOrigin.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		s.problem(w, http.StatusForbidden, Problem{Code: 1, Name: "cross_origin", Message: "a web page of another origin sent this request"})
-	}))
+	crossOrigin.SetDenyHandler(http.HandlerFunc(s.refuseCrossOrigin))
 	protected := crossOrigin.Handler(s.metrics.count(next))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		conn, _ := r.Context().Value(connKey{}).(net.Conn)
-		if limited, ok := conn.(*limitedConn); ok {
-			conn = limited.Conn
-		}
-		switch c := conn.(type) {
-		case *net.UnixConn:
-			if !s.admitPeer(w, c) {
-				return
-			}
-		case *net.TCPConn:
+		c := connOf(r)
+		switch {
+		case c == nil:
+			s.refuse(w, http.StatusForbidden, Problem{Code: 1, Name: "refused", Message: "connections of this kind are not served"})
+			return
+		case isTCP(c):
 			if !s.checkHost(w, r, c) || !s.admitLoopback(w, r, c) {
 				return
 			}
-		default:
-			s.problem(w, http.StatusForbidden, Problem{Code: 1, Name: "refused", Message: "connections of this kind are not served"})
+		case !c.admitted:
+			s.log.Warn("refused a connection", "uid", c.peer.UID)
+			s.refuse(w, http.StatusForbidden, Problem{Code: 1, Name: "refused", Message: "this user may not connect", Hint: "The operator can allow it: rbee-vault serve --allow-uid UID"})
 			return
 		}
+		if fromAnotherOrigin(r) {
+			s.refuseCrossOrigin(w, r)
+			return
+		}
+		w.Header().Set("X-Content-Type-Options", "nosniff")
 		protected.ServeHTTP(w, r)
 	})
 }
 
-// peerOf returns the process at the other end of a request's connection, where it is known.
-func peerOf(r *http.Request) unixsocket.Peer {
-	conn, _ := r.Context().Value(connKey{}).(net.Conn)
-	if limited, ok := conn.(*limitedConn); ok {
-		conn = limited.Conn
-	}
-	if c, ok := conn.(*net.UnixConn); ok {
-		peer, _ := unixsocket.PeerOf(c)
-		return peer
-	}
-	return unixsocket.Peer{Program: r.RemoteAddr}
+func isTCP(c *conn) bool {
+	_, ok := c.Conn.(*net.TCPConn)
+	return ok
 }
 
-// admitPeer lets our own user in, and those that the operator named.
-func (s *Server) admitPeer(w http.ResponseWriter, c *net.UnixConn) bool {
-	peer, err := unixsocket.PeerOf(c)
-	if err == nil && (peer.UID == s.uid || slices.Contains(s.cfg.UIDs, peer.UID)) {
+// refuse answers and ends the connection, whose place another one may need.
+func (s *Server) refuse(w http.ResponseWriter, status int, p Problem) {
+	w.Header().Set("Connection", "close")
+	s.problem(w, status, p)
+}
+
+func (s *Server) refuseCrossOrigin(w http.ResponseWriter, _ *http.Request) {
+	s.refuse(w, http.StatusForbidden, Problem{Code: 1, Name: "cross_origin", Message: "a web page of another origin sent this request"})
+}
+
+// fromAnotherOrigin reports whether a browser says that a page of another origin sent the
+// request. [http.CrossOriginProtection] lets reads pass, whose answer the page cannot see: here
+// it could hold streams, and time answers.
+func fromAnotherOrigin(r *http.Request) bool {
+	switch r.Header.Get("Sec-Fetch-Site") {
+	case "", "same-origin", "none":
+	default:
 		return true
 	}
-	s.log.Warn("refused a connection", "uid", peer.UID, "error", err)
-	s.problem(w, http.StatusForbidden, Problem{Code: 1, Name: "refused", Message: "this user may not connect", Hint: "The operator can allow it: rbee-vault serve --allow-uid UID"})
-	return false
+	origin := r.Header.Get("Origin")
+	if origin == "" {
+		return false
+	}
+	u, err := url.Parse(origin)
+	return err != nil || u.Host != r.Host
 }
 
 // checkHost refuses a name that somebody else's DNS gave to the loopback address: a web
 // page could use it to read the registry.
-func (s *Server) checkHost(w http.ResponseWriter, r *http.Request, c *net.TCPConn) bool {
+func (s *Server) checkHost(w http.ResponseWriter, r *http.Request, c *conn) bool {
 	_, port, err := net.SplitHostPort(c.LocalAddr().String())
 	if err == nil && (r.Host == c.LocalAddr().String() || r.Host == net.JoinHostPort("localhost", port)) {
 		return true
 	}
-	s.problem(w, http.StatusMisdirectedRequest, Problem{Code: 1, Name: "wrong_host", Message: "the request names another host"})
+	s.refuse(w, http.StatusMisdirectedRequest, Problem{Code: 1, Name: "wrong_host", Message: "the request names another host"})
 	return false
 }
 
 // admitLoopback lets our own user in, and who has the token. The errors are the earlier
 // daemon's.
-func (s *Server) admitLoopback(w http.ResponseWriter, r *http.Request, c *net.TCPConn) bool {
+func (s *Server) admitLoopback(w http.ResponseWriter, r *http.Request, c *conn) bool {
 	given, isBearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	if isBearer && s.cfg.Token != nil {
 		want, got := sha256.Sum256(s.cfg.Token), sha256.Sum256([]byte(given))
 		if subtle.ConstantTimeCompare(want[:], got[:]) == 1 {
 			return true
 		}
-	} else if !isBearer {
-		if uid, err := uidOf(c); err == nil && uid == s.uid {
-			return true
-		}
+	} else if !isBearer && c.admitted {
+		return true
 	}
 	code, message := "MISSING_API_KEY", "Missing API key"
 	if isBearer {
@@ -103,6 +99,7 @@ func (s *Server) admitLoopback(w http.ResponseWriter, r *http.Request, c *net.TC
 	}
 	s.log.Warn("refused a connection", "from", c.RemoteAddr(), "reason", message)
 	w.Header().Set("WWW-Authenticate", "Bearer")
+	w.Header().Set("Connection", "close")
 	s.answer(w, http.StatusUnauthorized, map[string]any{"error": map[string]string{"code": code, "message": message}})
 	return false
 }

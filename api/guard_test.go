@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/rbee-keeper/rbee-vault/internal/unixsocket"
 )
 
 const listPath = "/v2/registry/beehives/list"
@@ -22,47 +24,48 @@ const listPath = "/v2/registry/beehives/list"
 // TestGuardLoopback: who may ask over the loopback interface.
 func TestGuardLoopback(t *testing.T) {
 	token := strings.Repeat("t0ken-", 8)
-	s := serve(t, func(cfg *Config) { cfg.Token = []byte(token) })
-	check(t, s.registry.CreateNode(t.Context(), node("hive-01")))
-	_, port, err := net.SplitHostPort(s.tcp)
-	check(t, err)
+	withToken := func(cfg *Config) { cfg.Token = []byte(token) }
+	ours := serve(t, withToken)
+	others := serveAs(t, os.Getuid()+1, withToken)
+	othersWithout := serveAs(t, os.Getuid()+1, nil)
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	ask := func(name string, wantStatus int, want string, header ...string) {
+	ask := func(name string, s *served, wantStatus int, want string, header ...string) {
 		t.Helper()
 		status, got, _ := send(t, client, "GET", "http://"+s.tcp+listPath, "", header...)
 		if status != wantStatus || !strings.Contains(got, want) || wantStatus != 200 && strings.Contains(got, "hive-01") {
 			t.Errorf("%s: %d %s", name, status, got)
 		}
 	}
-	ask("our own user", 200, "hive-01")
-	ask("our own user, by name", 200, "hive-01", "Host", "localhost:"+port)
-	ask("another name for this address", 421, "wrong_host", "Host", "attacker.example.org:"+port)
-	ask("another port", 421, "wrong_host", "Host", "localhost:1")
-	ask("a wrong token", 401, "INVALID_API_KEY", "Authorization", "Bearer "+token+"x")
+	for _, s := range []*served{ours, others, othersWithout} {
+		check(t, s.registry.CreateNode(t.Context(), node("hive-01")))
+	}
+	_, port, err := net.SplitHostPort(ours.tcp)
+	check(t, err)
+	ask("our own user", ours, 200, "hive-01")
+	ask("our own user, by name", ours, 200, "hive-01", "Host", "localhost:"+port)
+	ask("another name for this address", ours, 421, "wrong_host", "Host", "attacker.example.org:"+port)
+	ask("another port", ours, 421, "wrong_host", "Host", "localhost:1")
+	ask("a wrong token", ours, 401, "INVALID_API_KEY", "Authorization", "Bearer "+token+"x")
 
-	s.Server.uid++ // so that this process is another user's
-	ask("another user", 401, `{"error":{"code":"MISSING_API_KEY","message":"Missing API key"}}`)
-	ask("another user, wrong token", 401, `{"error":{"code":"INVALID_API_KEY","message":"Invalid API key"}}`, "Authorization", "Bearer wrong")
-	ask("another user, another scheme", 401, "MISSING_API_KEY", "Authorization", "Basic "+token)
-	ask("another user with the token", 200, "hive-01", "Authorization", "Bearer "+token)
+	ask("another user", others, 401, `{"error":{"code":"MISSING_API_KEY","message":"Missing API key"}}`)
+	ask("another user, wrong token", others, 401, `{"error":{"code":"INVALID_API_KEY","message":"Invalid API key"}}`, "Authorization", "Bearer wrong")
+	ask("another user, another scheme", others, 401, "MISSING_API_KEY", "Authorization", "Basic "+token)
+	ask("another user with the token", others, 200, "hive-01", "Authorization", "Bearer "+token)
 
-	s.cfg.Token = nil
-	ask("no token is set", 401, "INVALID_API_KEY", "Authorization", "Bearer "+token)
-	ask("no token is set, an empty one", 401, "MISSING_API_KEY", "Authorization", "Bearer ")
+	ask("no token is set", othersWithout, 401, "INVALID_API_KEY", "Authorization", "Bearer "+token)
+	ask("no token is set, an empty one", othersWithout, 401, "MISSING_API_KEY", "Authorization", "Bearer ")
 }
 
 // TestGuardSocket: who may ask over the unix socket.
 func TestGuardSocket(t *testing.T) {
-	s := serve(t, nil)
-	if status, got, _ := s.do(t, "GET", listPath, ""); status != 200 {
+	if status, got, _ := serve(t, nil).do(t, "GET", listPath, ""); status != 200 {
 		t.Errorf("our own user: %d %s", status, got)
 	}
-	s.Server.uid++
-	if status, got, _ := s.do(t, "GET", listPath, ""); status != 403 || errorOf(t, got) != "refused" {
+	if status, got, _ := serveAs(t, os.Getuid()+1, nil).do(t, "GET", listPath, ""); status != 403 || errorOf(t, got) != "refused" {
 		t.Errorf("another user: %d %s", status, got)
 	}
-	s.cfg.UIDs = []int{os.Getuid()}
-	if status, got, _ := s.do(t, "GET", listPath, ""); status != 200 {
+	named := serveAs(t, os.Getuid()+1, func(cfg *Config) { cfg.UIDs = []int{os.Getuid()} })
+	if status, got, _ := named.do(t, "GET", listPath, ""); status != 200 {
 		t.Errorf("a user that the operator named: %d %s", status, got)
 	}
 }
@@ -113,13 +116,81 @@ func TestAnotherUser(t *testing.T) {
 }
 
 // TestCrossOrigin: a page of another origin in the user's browser is refused, although the
-// browser is the user's own process.
+// browser is the user's own process. Reads are too: they could hold streams.
 func TestCrossOrigin(t *testing.T) {
 	s := serve(t, nil)
-	for _, header := range [][]string{{"Sec-Fetch-Site", "cross-site"}, {"Origin", "https://attacker.example.org"}} {
-		status, got, _ := send(t, http.DefaultClient, "POST", "http://"+s.tcp+"/v2/registry/beehives/remove", `{"node_name":"hive-01"}`, header...)
-		if status != 403 || errorOf(t, got) != "cross_origin" {
-			t.Errorf("%s: %d %s", header, status, got)
+	for _, header := range [][]string{{"Sec-Fetch-Site", "cross-site"}, {"Sec-Fetch-Site", "same-site"}, {"Origin", "https://attacker.example.org"}, {"Origin", "null"}} {
+		for _, method := range []string{"GET", "POST"} {
+			path, body := listPath, ""
+			if method == "POST" {
+				path, body = "/v2/registry/beehives/remove", `{"node_name":"hive-01"}`
+			}
+			status, got, _ := send(t, http.DefaultClient, method, "http://"+s.tcp+path, body, header...)
+			if status != 403 || errorOf(t, got) != "cross_origin" {
+				t.Errorf("%s %s: %d %s", method, header, status, got)
+			}
+		}
+	}
+	for _, header := range [][]string{{"Sec-Fetch-Site", "none"}, {"Sec-Fetch-Site", "same-origin", "Origin", "http://" + s.tcp}} {
+		status, got, head := send(t, http.DefaultClient, "GET", "http://"+s.tcp+listPath, "", header...)
+		if status != 200 || head.Get("X-Content-Type-Options") != "nosniff" {
+			t.Errorf("%s: %d %s %v", header, status, got, head)
+		}
+	}
+}
+
+// TestStrangersTakeNoPlace: connections of users who may not connect, as many as there are, leave
+// the places of those who may. What gets no place is closed.
+func TestStrangersTakeNoPlace(t *testing.T) {
+	tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	check(t, err)
+	defer tcp.Close()
+	accepted := 0
+	l := new(Server).admitting(tcp)
+	l.admits = func(net.Conn, unixsocket.Peer) bool { // the last one alone
+		accepted++
+		return accepted == maxStrangers+2
+	}
+	var dialled []net.Conn
+	for range maxStrangers + 2 {
+		c, err := net.Dial("tcp", tcp.Addr().String())
+		check(t, err)
+		defer c.Close()
+		dialled = append(dialled, c)
+	}
+	var taken []net.Conn
+	for range maxStrangers + 1 {
+		c, err := l.Accept()
+		check(t, err)
+		defer c.Close()
+		taken = append(taken, c)
+	}
+	if last := taken[maxStrangers].(*conn); !last.admitted || last.RemoteAddr().String() != dialled[maxStrangers+1].LocalAddr().String() {
+		t.Errorf("the last place went to %v", last.RemoteAddr())
+	}
+	refused := dialled[maxStrangers]
+	refused.SetReadDeadline(time.Now().Add(time.Minute))
+	if n, err := refused.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+		t.Errorf("a stranger without a place read %d, %v", n, err)
+	}
+	taken[0].Close()
+	taken[0].Close() // gives back one place, not two
+	if len(l.strangers) != maxStrangers-1 || len(l.ours) != 1 {
+		t.Errorf("%d and %d places are taken", len(l.strangers), len(l.ours))
+	}
+}
+
+// TestRefusedIsClosed: who is refused keeps no connection.
+func TestRefusedIsClosed(t *testing.T) {
+	s := serveAs(t, os.Getuid()+1, nil)
+	for network, address := range map[string]string{"tcp": s.tcp, "unix": s.socket} {
+		c, err := net.Dial(network, address)
+		check(t, err)
+		defer c.Close()
+		fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n", listPath, s.tcp)
+		c.SetReadDeadline(time.Now().Add(time.Minute))
+		if answer, err := io.ReadAll(c); err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 40") {
+			t.Errorf("%s: %.40q, %v", network, answer, err)
 		}
 	}
 }

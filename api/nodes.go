@@ -207,7 +207,8 @@ func merge(n registry.Node, patch map[string]json.RawMessage) (registry.Node, er
 		return n, &registry.FieldError{Field: "body", Rule: "must be a JSON object"}
 	}
 	var merged registry.Node
-	return merged, merged.UnmarshalJSON(data)
+	err = merged.UnmarshalJSON(data)
+	return merged, err
 }
 
 func mergeMaps(old, patch json.RawMessage) (json.RawMessage, error) {
@@ -234,10 +235,15 @@ func mergeMaps(old, patch json.RawMessage) (json.RawMessage, error) {
 	return json.Marshal(all)
 }
 
+// deleteNode removes a node. With If-Match only the node as the client saw it is removed.
 func (s *Server) deleteNode(w http.ResponseWriter, r *http.Request) {
-	name := r.PathValue("name")
+	name, match := r.PathValue("name"), r.Header.Get("If-Match")
+	var check func(registry.Node) error
+	if match != "" {
+		check = func(n registry.Node) error { return checkMatch(match, n) }
+	}
 	err := s.cfg.Registry(r.Context(), func(reg *registry.Registry) error {
-		removed, err := reg.RemoveNode(r.Context(), name)
+		removed, err := reg.RemoveNodeIf(r.Context(), name, check)
 		if err == nil && !removed {
 			err = fmt.Errorf("node %q: %w", name, registry.ErrNotFound)
 		}

@@ -80,10 +80,16 @@ func TestNodes(t *testing.T) {
 	status, got, _ = s.do(t, "PATCH", path, `x=1`, "Content-Type", "application/x-www-form-urlencoded")
 	want("form", status, got, 415, "invalid")
 
-	status, got, _ = s.do(t, "DELETE", path, "")
+	status, got, _ = s.do(t, "DELETE", path, "", "If-Match", first)
+	want("delete what changed", status, got, 412, "changed_meanwhile")
+	status, got, head = s.do(t, "GET", path, "")
+	want("it is still there", status, got, 200, "")
+	status, got, _ = s.do(t, "DELETE", path, "", "If-Match", head.Get("ETag"))
 	want("delete", status, got, 204, "")
-	status, got, _ = s.do(t, "DELETE", path, "")
+	status, got, _ = s.do(t, "DELETE", path, "", "If-Match", "*")
 	want("delete again", status, got, 404, "not_found")
+	status, got, _ = s.do(t, "DELETE", path, "")
+	want("and again", status, got, 404, "not_found")
 	status, got, _ = s.do(t, "PATCH", path, `{"note":"x"}`)
 	want("patch of none", status, got, 404, "not_found")
 

@@ -17,11 +17,13 @@ import (
 
 // Limits of what a client may hold or send.
 const (
-	maxConnections = 1024
+	maxConnections = 1024 // to each listener, of those who may connect
+	maxStrangers   = 128  // of others, who may have the token
 	maxHeader      = 16 << 10
 	maxBody        = 1 << 20
 	headerTimeout  = 5 * time.Second
 	bodyTimeout    = 30 * time.Second
+	answerTimeout  = 2 * time.Minute // from the request on; a stream has its own
 	idleTimeout    = 2 * time.Minute
 	// drainTimeout is how long running requests get to end, at the end of Serve.
 	drainTimeout = 10 * time.Second
@@ -113,25 +115,26 @@ func (s *Server) routes() http.Handler {
 // Serve answers on the listeners until ctx ends, or one of them fails. Running requests then
 // get some seconds to end. It closes the listeners, and returns nil after ctx has ended.
 func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
-	ctx, cancel := context.WithCancel(ctx)
+	// Requests go on for a while behind the end of ctx: what is committed is answered so.
+	requests, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	server := &http.Server{
 		Handler:           s.handler,
 		ReadHeaderTimeout: headerTimeout,
 		ReadTimeout:       bodyTimeout,
+		WriteTimeout:      answerTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
-		BaseContext:       func(net.Listener) context.Context { return ctx },
+		BaseContext:       func(net.Listener) context.Context { return requests },
 		ConnContext:       connContext,
 	}
 	var running sync.WaitGroup
 	defer running.Wait()
-	running.Go(func() { s.watch.run(ctx) })
+	running.Go(func() { s.watch.run(requests) })
 	failed := make(chan error, len(listeners))
-	places := make(chan struct{}, maxConnections)
 	for _, l := range listeners {
-		running.Go(func() { failed <- server.Serve(&limitedListener{l, places}) })
+		running.Go(func() { failed <- server.Serve(s.admitting(l)) })
 	}
 	var err error
 	select {
@@ -144,43 +147,8 @@ func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 	if server.Shutdown(draining) != nil {
 		server.Close()
 	}
-	cancel()
+	cancel() // the hub ends
 	return err
-}
-
-// limitedListener closes connections over the limit at once: they must not keep others
-// waiting.
-type limitedListener struct {
-	net.Listener
-	places chan struct{}
-}
-
-// Accept implements [net.Listener].
-func (l *limitedListener) Accept() (net.Conn, error) {
-	for {
-		conn, err := l.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		select {
-		case l.places <- struct{}{}:
-			return &limitedConn{Conn: conn, places: l.places}, nil
-		default:
-			conn.Close()
-		}
-	}
-}
-
-type limitedConn struct {
-	net.Conn
-	places chan struct{}
-	once   sync.Once
-}
-
-// Close implements [net.Conn].
-func (c *limitedConn) Close() error {
-	c.once.Do(func() { <-c.places })
-	return c.Conn.Close()
 }
 
 func (s *Server) health(w http.ResponseWriter, _ *http.Request) {

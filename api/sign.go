@@ -19,7 +19,7 @@ func (s *Server) sign(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	l := agent.Login{Node: r.PathValue("name"), Peer: peerOf(r)}
+	l := agent.Login{Node: r.PathValue("name"), Peer: connOf(r).peer}
 	var host, session, signature, request string
 	err := wire.UnmarshalObject(data, []wire.Field{
 		{Name: "host_key", Value: &host, Required: true},

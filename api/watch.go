@@ -33,9 +33,12 @@ type hub struct {
 	lend     Lender
 	instance string // of this process: numbers of another one mean nothing here
 
+	looking sync.Mutex // held from the snapshot to its comparison: a later one is never overtaken
+
 	mu      sync.Mutex // guards what follows
 	ready   bool       // nodes was read
 	nodes   registry.Snapshot
+	encoded []byte  // the event with all nodes, once a stream needed it
 	number  int64   // of the newest change
 	recent  []event // the newest changes, in their order
 	streams map[*stream]bool
@@ -90,6 +93,8 @@ func (h *hub) run(ctx context.Context) {
 
 // look compares the nodes with those of the last look, and tells the streams.
 func (h *hub) look(ctx context.Context, r *registry.Registry) error {
+	h.looking.Lock()
+	defer h.looking.Unlock()
 	nodes, err := r.Snapshot(ctx)
 	if err != nil {
 		return err
@@ -101,7 +106,7 @@ func (h *hub) look(ctx context.Context, r *registry.Registry) error {
 			h.tell(c)
 		}
 	}
-	h.nodes, h.ready = nodes, true
+	h.nodes, h.ready, h.encoded = nodes, true, nil
 	return nil
 }
 
@@ -123,13 +128,12 @@ func (h *hub) tell(c registry.Change) {
 	}
 }
 
-// joined is what a stream begins with.
+// joined is what a stream begins with: what happened behind the change that the client knows,
+// or all nodes.
 type joined struct {
 	stream *stream
-	resume bool              // the client knows everything up to missed
-	missed []event           // if resume
-	list   registry.Snapshot // else: all nodes, as of the change number
-	number int64
+	missed []event
+	list   []byte // an event; nil: the client knows everything but missed
 }
 
 // join adds a stream that goes on behind the change with the id lastID, where that is known.
@@ -144,18 +148,34 @@ func (h *hub) join(ctx context.Context, lastID string) (j joined, err error) {
 	if h.stopped || len(h.streams) >= maxWatchers {
 		return joined{}, errBusy
 	}
-	j.stream = &stream{events: make(chan event, queued)}
-	h.streams[j.stream] = true
-	j.list, j.number = h.nodes, h.number
 	after, ok := h.known(lastID)
-	if j.resume = ok; ok {
+	if !ok {
+		if j.list, err = h.encode(); err != nil {
+			return joined{}, err
+		}
+	} else {
 		for _, e := range h.recent {
 			if e.number > after {
 				j.missed = append(j.missed, e)
 			}
 		}
 	}
+	j.stream = &stream{events: make(chan event, queued)}
+	h.streams[j.stream] = true
 	return j, nil
+}
+
+// encode returns the event with all nodes. Streams that begin at the same state share it. The
+// caller holds mu.
+func (h *hub) encode() ([]byte, error) {
+	if h.encoded == nil {
+		text, err := eventText(h.instance, "list", h.number, map[string][]registry.Node{"nodes": append([]registry.Node{}, h.nodes.Nodes()...)})
+		if err != nil {
+			return nil, err
+		}
+		h.encoded = text
+	}
+	return h.encoded, nil
 }
 
 // known returns the number of an id, if every change behind it is kept.
@@ -219,8 +239,8 @@ func (s *Server) watchNodes(w http.ResponseWriter, r *http.Request) {
 	out := eventWriter{w: w, control: http.NewResponseController(w), instance: s.watch.instance}
 	out.control.SetReadDeadline(time.Time{}) // the request was read
 	err = out.control.Flush()                // the client knows that it watches, also where nothing happens
-	if err == nil && !j.resume {
-		err = out.send("list", j.number, map[string][]registry.Node{"nodes": append([]registry.Node{}, j.list.Nodes()...)})
+	if err == nil && j.list != nil {
+		err = out.write(j.list)
 	}
 	for _, e := range j.missed {
 		if err == nil {
@@ -237,7 +257,7 @@ func (s *Server) watchNodes(w http.ResponseWriter, r *http.Request) {
 			}
 			err = out.change(e)
 		case <-ping.C:
-			err = out.write(": ping\n\n")
+			err = out.write([]byte(": ping\n\n"))
 		case <-r.Context().Done():
 			return
 		}
@@ -252,23 +272,28 @@ type eventWriter struct {
 }
 
 func (o eventWriter) change(e event) error {
-	return o.send("node", e.number, changeJSON{e.change.Name, e.change.Before, e.change.After})
-}
-
-func (o eventWriter) send(name string, number int64, v any) error {
-	data, err := wire.Marshal(v) // one line
+	text, err := eventText(o.instance, "node", e.number, changeJSON{e.change.Name, e.change.Before, e.change.After})
 	if err != nil {
 		return err
 	}
-	return o.write(fmt.Sprintf("id: %s-%d\nevent: %s\ndata: %s\n\n", o.instance, number, name, data))
+	return o.write(text)
 }
 
-func (o eventWriter) write(text string) error {
+func (o eventWriter) write(text []byte) error {
 	if err := o.control.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
 		return err
 	}
-	if _, err := o.w.Write([]byte(text)); err != nil {
+	if _, err := o.w.Write(text); err != nil {
 		return err
 	}
 	return o.control.Flush()
+}
+
+// eventText is a server-sent event.
+func eventText(instance, name string, number int64, v any) ([]byte, error) {
+	data, err := wire.Marshal(v) // one line
+	if err != nil {
+		return nil, err
+	}
+	return fmt.Appendf(nil, "id: %s-%d\nevent: %s\ndata: %s\n\n", instance, number, name, data), nil
 }

@@ -5,8 +5,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -153,6 +155,82 @@ func TestSlowReader(t *testing.T) {
 	if _, ok := <-slow.events; ok {
 		t.Error("the slow stream goes on")
 	}
+}
+
+// TestLooksInOrder: of many looks at once, none puts an older state in place of a newer one.
+func TestLooksInOrder(t *testing.T) {
+	s := serve(t, nil)
+	ctx := t.Context()
+	for i := range 200 {
+		check(t, s.registry.CreateNode(ctx, node(fmt.Sprintf("hive-%03d", i))))
+	}
+	h := newHub(s.cfg.Registry)
+	h.streams[&stream{make(chan event, 10_000)}] = true
+	stop := make(chan struct{})
+	var looks sync.WaitGroup
+	for range 4 {
+		looks.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					if err := h.lend(ctx, func(r *registry.Registry) error { return h.look(ctx, r) }); err != nil {
+						t.Error(err)
+						return
+					}
+				}
+			}
+		})
+	}
+	for i := range 100 {
+		check(t, s.registry.CreateNode(ctx, node(fmt.Sprintf("more-%03d", i))))
+	}
+	close(stop)
+	looks.Wait()
+	for _, e := range h.recent {
+		if e.change.After == nil {
+			t.Fatalf("%s was told to be removed", e.change.Name)
+		}
+	}
+}
+
+// TestAnsweredAtTheEnd: a request that runs when the server is told to end gets its answer.
+func TestAnsweredAtTheEnd(t *testing.T) {
+	begun, goOn := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	s := serve(t, func(cfg *Config) {
+		lend := cfg.Registry
+		cfg.Registry = func(ctx context.Context, use func(*registry.Registry) error) error {
+			first := false
+			once.Do(func() { first = true })
+			if first {
+				close(begun)
+				<-goOn
+			}
+			return lend(ctx, use)
+		}
+	})
+	answered := make(chan string)
+	go func() {
+		status, got, _ := s.do(t, "PUT", "/v2/registry/beehives/hive-01", nodeText(t, node("hive-01")))
+		answered <- fmt.Sprint(status, got)
+	}()
+	<-begun
+	ended := make(chan error)
+	go func() { ended <- s.stop() }()
+	for { // until the server takes no more
+		conn, err := net.Dial("unix", s.socket)
+		if err != nil {
+			break
+		}
+		conn.Close()
+	}
+	close(goOn)
+	if got := <-answered; !strings.HasPrefix(got, "201") {
+		t.Errorf("answered %s", got)
+	}
+	check(t, <-ended)
 }
 
 // TestWatchEnds: the end of the server ends the streams.

@@ -214,7 +214,26 @@ func (r *Registry) renameNode(ctx context.Context, name, newName string) error {
 // when no other node uses that. It reports whether there was such a node. While others
 // jump through the node, the error is ErrInUse and names them.
 func (r *Registry) RemoveNode(ctx context.Context, name string) (removed bool, err error) {
+	return r.RemoveNodeIf(ctx, name, nil)
+}
+
+// RemoveNodeIf is RemoveNode for a node that check accepts, in the same transaction. After an
+// error of check nothing is changed; check must not call the Registry. Nil accepts any node,
+// also one whose row is not valid.
+func (r *Registry) RemoveNodeIf(ctx context.Context, name string, check func(Node) error) (removed bool, err error) {
 	err = r.v.Update(ctx, func(tx *vault.Tx) (err error) {
+		if check != nil {
+			n, err := selectNode(ctx, tx, name)
+			if errors.Is(err, ErrNotFound) {
+				return nil
+			}
+			if err == nil {
+				err = check(n)
+			}
+			if err != nil {
+				return err
+			}
+		}
 		removed, err = removeNode(ctx, tx, name)
 		return err
 	})

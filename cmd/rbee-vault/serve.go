@@ -29,6 +29,9 @@ other languages. Only processes of your own user may connect, and of the users t
 --allow-uid names. GET /openapi.json describes every route; those of the earlier registry
 are among them.
 
+With --sign it also signs logins, for whoever may connect: to hosts whose keys are pinned,
+with a row in the audit log, as the agent does. It has no lock; --confirm asks before each.
+
 With --listen it also listens on the loopback interface. There your own processes need no
 credentials either; those of other users need the token of --token-file.
 
@@ -49,6 +52,8 @@ type serveOptions struct {
 	listen    string
 	tokenFile string
 	uids      []int
+	sign      bool
+	confirm   bool
 }
 
 func (o *serveOptions) register(cmd *cobra.Command) {
@@ -57,6 +62,8 @@ func (o *serveOptions) register(cmd *cobra.Command) {
 	f.StringVar(&o.listen, "listen", "", "also listen on this `ADDRESS` of the loopback interface, such as 127.0.0.1:8080")
 	f.StringVar(&o.tokenFile, "token-file", "", "with --listen: let other users in who send the token in the only line of `FILE`, '-' or 'fd:N'; 32 characters or more")
 	f.IntSliceVar(&o.uids, "allow-uid", nil, "let this user connect to the socket too, by its number `UID`; needs --socket with a path outside $XDG_RUNTIME_DIR; repeatable")
+	f.BoolVar(&o.sign, "sign", false, "sign logins to pinned hosts with the keys of the vault")
+	f.BoolVar(&o.confirm, "confirm", false, "with --sign: ask before each signature, by the program $SSH_ASKPASS")
 }
 
 type serveJSON struct {
@@ -66,6 +73,10 @@ type serveJSON struct {
 
 func runServe(ctx context.Context, a *app, o serveOptions) error {
 	address, err := o.address()
+	if err != nil {
+		return err
+	}
+	signing, err := o.signing(a)
 	if err != nil {
 		return err
 	}
@@ -92,7 +103,7 @@ func runServe(ctx context.Context, a *app, o serveOptions) error {
 	if err != nil {
 		return err
 	}
-	err = serveRegistry(ctx, a, s, listeners, api.Config{Token: token, UIDs: o.uids})
+	err = serveRegistry(ctx, a, s, listeners, signing, api.Config{Token: token, UIDs: o.uids})
 	if e := s.Close(); err == nil {
 		err = e
 	}
@@ -100,12 +111,16 @@ func runServe(ctx context.Context, a *app, o serveOptions) error {
 }
 
 // serveRegistry serves until ctx ends, which is no error.
-func serveRegistry(ctx context.Context, a *app, s *registry.Session, listeners []net.Listener, cfg api.Config) error {
-	keys, err := agent.New(agent.Config{Registry: s.Use, Logger: a.ui.logger()})
-	if err != nil {
-		return err
+func serveRegistry(ctx context.Context, a *app, s *registry.Session, listeners []net.Listener, signing *agent.Config, cfg api.Config) error {
+	if signing != nil {
+		signing.Registry = s.Use
+		keys, err := agent.New(*signing)
+		if err != nil {
+			return err
+		}
+		cfg.Agent = keys
 	}
-	cfg.Registry, cfg.Agent, cfg.Explain, cfg.Version, cfg.Logger = s.Use, keys, explainToClient, version, a.ui.logger()
+	cfg.Registry, cfg.Explain, cfg.Version, cfg.Logger = s.Use, explainToClient, version, a.ui.logger()
 	server, err := api.New(cfg)
 	if err != nil {
 		return err
@@ -136,6 +151,25 @@ func serveRegistry(ctx context.Context, a *app, s *registry.Session, listeners [
 func explainToClient(err error) api.Problem {
 	f := classify(err)
 	return api.Problem{Code: f.code, Name: f.name, Message: err.Error(), Hint: f.hint}
+}
+
+// signing returns how logins are signed, or nil where they are not.
+func (o serveOptions) signing(a *app) (*agent.Config, error) {
+	if !o.sign {
+		if o.confirm {
+			return nil, usagef("--confirm needs --sign")
+		}
+		return nil, nil
+	}
+	cfg := &agent.Config{Logger: a.ui.logger()}
+	if o.confirm {
+		program, err := askpassProgram(os.Getenv)
+		if err != nil {
+			return nil, err
+		}
+		cfg.Confirm = askpass(program).confirm
+	}
+	return cfg, nil
 }
 
 // address returns the address of --listen, which is one of the loopback interface.

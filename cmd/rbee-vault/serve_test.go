@@ -137,6 +137,26 @@ func TestServeFlags(t *testing.T) {
 	}
 }
 
+// TestServeSign: only a server that was told to signs.
+func TestServeSign(t *testing.T) {
+	h := newHives(t)
+	h.expect(exitUsage, "--confirm needs --sign", "serve", "--confirm")
+	h.env = append(h.env, "SSH_ASKPASS=/nonexistent/askpass")
+	h.expect(exitInvalid, "SSH_ASKPASS", "serve", "--sign", "--confirm")
+	const login = `{"host_key":"aGk=","session_id":"aGk=","host_signature":"aGk=","request":"aGk="}`
+	for _, want := range []struct {
+		name  string
+		flags []string
+		error string
+	}{{"no-signing", nil, "serve --sign"}, {"signing", []string{"--sign"}, `"refused"`}} {
+		_, at := h.startServe(append(want.flags, "--socket", filepath.Join(h.runtime, want.name, "api.sock"))...)
+		status, body, err := ask(over(at.Socket), "POST", "http://localhost/v2/registry/beehives/hive-01/sign", login)
+		if err != nil || status < 400 || !strings.Contains(body, want.error) {
+			t.Errorf("%s: %d %s, %v", want.name, status, body, err)
+		}
+	}
+}
+
 // TestServeKilled: what was acknowledged is there after a kill, under load.
 func TestServeKilled(t *testing.T) {
 	h := newHives(t)

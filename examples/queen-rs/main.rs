@@ -7,7 +7,7 @@
 //!     queen-rs SOCKET list                   prints each node and its status
 //!     queen-rs SOCKET state NODE STATUS      reports how a node answered
 //!     queen-rs SOCKET watch                  prints changes until the server ends
-//!     queen-rs SOCKET sign NODE <challenge   has a login signed; see /openapi.json
+//!     queen-rs SOCKET sign NODE <challenge   has a login signed by "serve --sign"; see /openapi.json
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
