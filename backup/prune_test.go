@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -62,6 +63,23 @@ func prune(t *testing.T, v *vault.Vault, opts backup.PruneOptions) []backup.Prun
 	return done
 }
 
+// proveFirst proves the first backup by a drill.
+func proveFirst(t *testing.T, cfg vault.Config, v *vault.Vault) {
+	t.Helper()
+	records, err := backup.List(t.Context(), v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(records[0].Copies[0].Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := backup.Prove(t.Context(), v, f, drillOptions(cfg)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func filesIn(t *testing.T, dir string) int {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -78,18 +96,7 @@ func TestPrune(t *testing.T) {
 	if err := os.WriteFile(stranger, []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	records, err := backup.List(t.Context(), v)
-	if err != nil {
-		t.Fatal(err)
-	}
-	f, err := os.Open(records[0].Copies[0].Name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if _, err := backup.Prove(t.Context(), v, f, drillOptions(cfg)); err != nil {
-		t.Fatal(err)
-	}
+	proveFirst(t, cfg, v)
 	one := backup.Keep{Last: 1}
 	if _, err := backup.PlanPrune(t.Context(), v, backup.PruneOptions{Keep: one, Target: "nothing"}); !errors.Is(err, registry.ErrNotFound) {
 		t.Error(err)
@@ -112,7 +119,7 @@ func TestPrune(t *testing.T) {
 	if _, err := os.Stat(stranger); err != nil {
 		t.Error("a file that the vault did not record is removed")
 	}
-	records, err = backup.List(t.Context(), v)
+	records, err := backup.List(t.Context(), v)
 	if err != nil || len(records) != 5 || records[1].Copies[0].Gone.IsZero() || records[2].SHA256 == "" {
 		t.Errorf("%+v, %v", records, err)
 	}
@@ -252,5 +259,48 @@ func TestPruneNewest(t *testing.T) {
 	done, err := backup.Prune(t.Context(), v, plan, backup.PruneOptions{})
 	if err != nil || sequencesOf(done, backup.PruneRemoved) != "1 2 3" || filesIn(t, dir) != 1 {
 		t.Errorf("%+v, %v", done, err)
+	}
+}
+
+// TestPruneProvenSince: a backup that was proven behind the plan stays.
+func TestPruneProvenSince(t *testing.T) {
+	cfg, v, dir, _ := pruneSite(t)
+	opts := backup.PruneOptions{Keep: backup.Keep{Last: 1}}
+	plan, err := backup.PlanPrune(t.Context(), v, opts)
+	if err != nil || sequencesOf(plan, backup.PruneDue) != "1 2 3" {
+		t.Fatalf("%+v, %v", plan, err)
+	}
+	proveFirst(t, cfg, v)
+	done, err := backup.Prune(t.Context(), v, plan, opts)
+	if err != nil || sequencesOf(done, backup.PruneRemoved) != "2 3" || filesIn(t, dir) != 2 {
+		t.Errorf("%+v, %d files, %v", done, filesIn(t, dir), err)
+	}
+}
+
+// TestPruneLink: what is not a file stays in the place of a copy, and nothing follows it.
+func TestPruneLink(t *testing.T) {
+	_, v, dir, _ := pruneSite(t)
+	records, err := backup.List(t.Context(), v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path, elsewhere := records[0].Copies[0].Name, filepath.Join(t.TempDir(), "elsewhere")
+	if err := os.Rename(path, elsewhere); err != nil {
+		t.Fatal(err)
+	}
+	for name, put := range map[string]func() error{
+		"link": func() error { return os.Symlink(elsewhere, path) },
+		"pipe": func() error { return syscall.Mkfifo(path, 0o600) },
+	} {
+		if err := put(); err != nil {
+			t.Fatal(err)
+		}
+		done := prune(t, v, backup.PruneOptions{Keep: backup.Keep{Last: 1}})
+		if sequencesOf(done, backup.PruneFailed) != "1" || !errors.Is(done[0].Err, vault.ErrDamaged) {
+			t.Errorf("%s: %+v in %s", name, done, dir)
+		}
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

@@ -62,7 +62,18 @@ func completeBackup(ctx context.Context, tx *vault.Tx, r Record) error {
 
 // insertCopy records that a copy is about to be written.
 func insertCopy(ctx context.Context, tx *vault.Tx, sequence int64, c Copy) error {
-	_, err := tx.ExecContext(ctx, `INSERT INTO backup_copies (sequence, target, name) VALUES (?, ?, ?)`, sequence, c.Target, c.Name)
+	_, err := tx.ExecContext(ctx, `
+		INSERT INTO backup_copies (
+			sequence,
+			target,
+			place,
+			name
+		) VALUES (?, ?, (SELECT `+placeOfTarget+` FROM backup_targets WHERE name = ?), ?)`,
+		sequence,
+		c.Target,
+		c.Target,
+		c.Name,
+	)
 	return err
 }
 

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
@@ -74,11 +75,21 @@ func (s dirStore) Open(_ context.Context, name, _ string) (io.ReadCloser, error)
 	if err := checkObjectName(name); err != nil {
 		return nil, err
 	}
-	f, err := os.Open(filepath.Join(s.dir, name))
-	if errors.Is(err, fs.ErrNotExist) {
-		err = fmt.Errorf("%w: %w", registry.ErrNotFound, err)
+	// Whoever else may write there could put a link or a pipe in the place of a backup.
+	f, err := os.OpenFile(filepath.Join(s.dir, name), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("%w: %w", registry.ErrNotFound, err)
+	case errors.Is(err, syscall.ELOOP):
+		return nil, fmt.Errorf("%w: %w", vault.ErrDamaged, err)
+	case err != nil:
+		return nil, err
 	}
-	return f, err
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		f.Close()
+		return nil, errors.Join(fmt.Errorf("%w: %q is not a regular file", vault.ErrDamaged, f.Name()), err)
+	}
+	return f, nil
 }
 
 // Remove implements [Store].

@@ -24,7 +24,7 @@ func (s *s3Store) check(ctx context.Context, confirm func(context.Context, strin
 	if s.target.Retain > 0 {
 		lock = probeLock
 	}
-	p, err := s.writeProbe(ctx, lock)
+	p, err := s.writeTwice(ctx, lock, &c)
 	if err != nil {
 		return c, err
 	}
@@ -54,17 +54,32 @@ type probe struct {
 	exclusive bool
 }
 
-// writeProbe writes a probe, and tries to write it again.
-func (s *s3Store) writeProbe(ctx context.Context, lock time.Duration) (probe, error) {
-	name := newProbe()
-	body, sum := probeBody()
-	first, _, err := s.put(ctx, name, body, sum, lock)
+// writeProbe writes a probe. One whose version is not known, since the store's answer was lost,
+// proves nothing: another one is written.
+func (s *s3Store) writeProbe(ctx context.Context, lock time.Duration, c *TargetCheck) (probe, error) {
+	for range 3 {
+		name := newProbe()
+		body, sum := probeBody()
+		written, lost, err := s.put(ctx, name, body, sum, lock)
+		if err != nil {
+			return probe{}, err
+		}
+		if !lost {
+			return probe{name: name, versions: []*string{id(written.Version)}}, nil
+		}
+		c.Probes = append(c.Probes, name)
+	}
+	return probe{}, fmt.Errorf("%w: %s takes objects, and its answers are lost", ErrUnreachable, s.target.URL)
+}
+
+// writeTwice writes a probe, and tries to write it again.
+func (s *s3Store) writeTwice(ctx context.Context, lock time.Duration, c *TargetCheck) (probe, error) {
+	p, err := s.writeProbe(ctx, lock, c)
 	if err != nil {
 		return probe{}, err
 	}
-	p := probe{name: name, versions: []*string{id(first.Version)}}
-	body, sum = probeBody()
-	second, lost, err := s.put(ctx, name, body, sum, lock)
+	body, sum := probeBody()
+	second, lost, err := s.put(ctx, p.name, body, sum, lock)
 	switch {
 	case errors.Is(err, ErrExists), err == nil && lost: // lost: the answer to the last attempt was a refusal too
 		p.exclusive = true
@@ -88,17 +103,15 @@ func (s *s3Store) checkDeletion(ctx context.Context, p probe, c *TargetCheck) er
 	}
 	c.Lock = LockNotProven
 	if c.DefaultRetention == "" {
-		name := newProbe()
-		body, sum := probeBody()
-		free, _, err := s.put(ctx, name, body, sum, 0)
+		free, err := s.writeProbe(ctx, 0, c)
 		if err != nil {
 			return err
 		}
-		if c.CanDelete, err = s.tryRemove(ctx, probe{name: name, versions: []*string{id(free.Version)}}); err != nil {
+		if c.CanDelete, err = s.tryRemove(ctx, free); err != nil {
 			return err
 		}
 		if !c.CanDelete {
-			c.Probes = append(c.Probes, name)
+			c.Probes = append(c.Probes, free.name)
 		}
 	}
 	gone, err := s.tryRemove(ctx, p)

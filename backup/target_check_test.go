@@ -139,6 +139,41 @@ func TestCheckedProbeIsLockedBriefly(t *testing.T) {
 	}
 }
 
+// TestCheckLostAnswer: a lock is neither proven nor broken by a probe whose version is not known.
+func TestCheckLostAnswer(t *testing.T) {
+	server := s3test.Start(t)
+	server.Bucket(t, testBucket, true)
+	proxy := server.Proxy(t)
+	for name, tt := range map[string]struct {
+		lost   func(put int) bool // the answer to this PUT request
+		probes int                // are named: the one with the lock, and those whose answer was lost
+		lock   LockState
+		err    error
+	}{
+		"of the locked probe": {func(put int) bool { return put == 0 }, 2, LockProven, nil},
+		"of the free probe":   {func(put int) bool { return put == 2 }, 2, LockProven, nil},
+		"always":              {func(put int) bool { return put%2 == 0 }, 3, LockNone, ErrUnreachable},
+	} {
+		t.Run(name, func(t *testing.T) {
+			puts := 0
+			proxy.Strike(func(w http.ResponseWriter, r *http.Request, _ int, next http.Handler) {
+				if r.Method == http.MethodPut {
+					if puts++; tt.lost(puts - 1) {
+						s3test.Lost(r, next)
+					}
+				}
+				next.ServeHTTP(w, r)
+			})
+			target := bucketTarget(proxy.URL, server.Root)
+			retained(&target)
+			c, err := CheckTarget(t.Context(), openTestStore(t, target), nil)
+			if !errors.Is(err, tt.err) || c.Lock != tt.lock || len(c.Probes) != tt.probes {
+				t.Errorf("%+v, %v", c, err)
+			}
+		})
+	}
+}
+
 // TestCheckDirectory: a directory is checked too, and nothing stays there.
 func TestCheckDirectory(t *testing.T) {
 	s := dirStore{t.TempDir()}

@@ -3,6 +3,7 @@ package backup
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"iter"
 	"time"
 
@@ -13,6 +14,27 @@ import (
 func targetExists(ctx context.Context, tx *vault.Tx, name string) (there bool, err error) {
 	err = tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM backup_targets WHERE name = ?)`, name).Scan(&there)
 	return there, err
+}
+
+// placeOfTarget is where a target is, in SQL.
+const placeOfTarget = `url || coalesce(' at ' || endpoint, '')`
+
+// otherPlace returns the place of copies that were written under a target's name when it stood
+// for another place. It is empty where there are none.
+func otherPlace(ctx context.Context, tx *vault.Tx, name string) (place string, err error) {
+	err = tx.QueryRowContext(ctx, `
+		SELECT place
+		FROM backup_copies
+		WHERE
+			target = ?
+			AND written IS NOT NULL
+			AND gone IS NULL
+			AND place <> (SELECT `+placeOfTarget+` FROM backup_targets WHERE name = ?)
+		ORDER BY sequence DESC LIMIT 1`, name, name).Scan(&place)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = nil
+	}
+	return place, err
 }
 
 // insertTarget inserts a target, and seals its secret.

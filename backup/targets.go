@@ -15,7 +15,8 @@ const (
 	ActionRemoveTarget vault.UrgentAction = "backup.target.remove"
 )
 
-// AddTarget records a target. Errors: [vault.ErrInvalid], [ErrExists].
+// AddTarget records a target. A name under which copies are recorded at another place is
+// refused: they would be looked for here. Errors: [vault.ErrInvalid], [ErrExists].
 func AddTarget(ctx context.Context, v *vault.Vault, t Target) error {
 	if err := t.Validate(); err != nil {
 		return err
@@ -28,6 +29,11 @@ func AddTarget(ctx context.Context, v *vault.Vault, t Target) error {
 		}
 		if err := insertTarget(ctx, tx, t); err != nil {
 			return fmt.Errorf("add target %s: %w", t.Name, err)
+		}
+		if place, err := otherPlace(ctx, tx, t.Name); err != nil {
+			return fmt.Errorf("add target %s: %w", t.Name, err)
+		} else if place != "" {
+			return fmt.Errorf("%w: the name %s stands for copies of backups at %s; choose another one", vault.ErrInvalid, t.Name, place)
 		}
 		return tx.Audit(ctx, vault.Event{Action: ActionAddTarget, Subject: t.Name, Detail: t.URL})
 	})

@@ -224,3 +224,55 @@ func TestManyVaultsOneBucket(t *testing.T) {
 		t.Errorf("%d objects of %d writers", len(objects), writers)
 	}
 }
+
+// TestTargetElsewhere: a name stands for one place as long as copies are recorded there.
+func TestTargetElsewhere(t *testing.T) {
+	v := vaulttest.Open(t, vaulttest.Config(t))
+	here := backup.Target{Name: "disk", URL: "dir:" + vaulttest.Dir(t)}
+	there := backup.Target{Name: "disk", URL: "dir:" + vaulttest.Dir(t)}
+	add := func(t *testing.T, target backup.Target, want error) {
+		t.Helper()
+		if err := backup.AddTarget(t.Context(), v, target); !errors.Is(err, want) {
+			t.Errorf("add %s: %v", target.URL, err)
+		}
+	}
+	remove := func(t *testing.T) {
+		t.Helper()
+		if err := backup.RemoveTarget(t.Context(), v, "disk"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	add(t, here, nil)
+	remove(t)
+	add(t, there, nil) // nothing was written yet
+	remove(t)
+	add(t, here, nil)
+	if _, err := backup.Create(t.Context(), v, backup.CreateOptions{Targets: []string{"disk"}}); err != nil {
+		t.Fatal(err)
+	}
+	remove(t)
+	add(t, there, vault.ErrInvalid)
+	elsewhere := backup.Target{Name: "disk", URL: "s3://" + bucket, Endpoint: "http://127.0.0.1:1", AccessKey: "writer", Secret: []byte("planted")}
+	add(t, elsewhere, vault.ErrInvalid)
+	add(t, here, nil)
+	if targets, err := backup.Targets(t.Context(), v); err != nil || len(targets) != 1 || targets[0].URL != here.URL {
+		t.Errorf("%+v, %v", targets, err)
+	}
+}
+
+// TestTargetElsewhereByEndpoint: another server's bucket is another place, whatever its name.
+func TestTargetElsewhereByEndpoint(t *testing.T) {
+	server, proxy, writer := bucketServer(t)
+	v := vaulttest.Open(t, vaulttest.Config(t))
+	target := addBucket(t, v, "off", proxy.URL, writer, 0)
+	if _, err := backup.Create(t.Context(), v, backup.CreateOptions{Targets: []string{"off"}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := backup.RemoveTarget(t.Context(), v, "off"); err != nil {
+		t.Fatal(err)
+	}
+	target.Endpoint, target.Secret = server.URL, []byte(writer.Secret)
+	if err := backup.AddTarget(t.Context(), v, target); !errors.Is(err, vault.ErrInvalid) {
+		t.Error(err)
+	}
+}

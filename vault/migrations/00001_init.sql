@@ -202,6 +202,7 @@ CREATE TABLE backup_recipients (
 CREATE TABLE backup_copies (
     sequence INTEGER NOT NULL REFERENCES backups (sequence) ON DELETE CASCADE,
     target TEXT NOT NULL,       -- "": a file named by the operator
+    place TEXT,                 -- the target's URL and endpoint; the name may be given again
     name TEXT NOT NULL,         -- in the target; without one an absolute path, or "-": standard output
     written INTEGER,            -- null: not, or not known
     version TEXT,               -- of the object, where the target keeps versions
