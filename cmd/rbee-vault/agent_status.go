@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"net"
 	"strings"
@@ -121,9 +120,9 @@ func agentKeys(ctx context.Context, r *registry.Registry) ([]agentKeyJSON, error
 }
 
 func showAgentKeys(a *app, keys []agentKeyJSON) {
-	var rows [][]string
+	t := newTable("FINGERPRINT", "COMMENT", "NODES", "NOT PINNED")
 	for _, k := range keys {
-		rows = append(rows, []string{k.Fingerprint, k.Comment, cmp.Or(strings.Join(k.Nodes, ","), "-"), cmp.Or(strings.Join(k.Unpinned, ","), "-")})
+		t.row(k.Fingerprint, k.Comment, strings.Join(k.Nodes, ","), strings.Join(k.Unpinned, ","))
 	}
-	a.ui.table([]string{"FINGERPRINT", "COMMENT", "NODES", "NOT PINNED"}, rows, nil)
+	a.ui.table(t)
 }

@@ -13,11 +13,13 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"text/template"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/rbee-keeper/rbee-vault/identity"
+	"github.com/rbee-keeper/rbee-vault/internal/trace"
 	"github.com/rbee-keeper/rbee-vault/keyring"
 	"github.com/rbee-keeper/rbee-vault/registry"
 	"github.com/rbee-keeper/rbee-vault/vault"
@@ -33,6 +35,7 @@ type app struct {
 	passphraseFile  string
 	byPassphrase    bool
 	json            bool
+	format          *template.Template // of each object; nil: JSON
 	noInput         bool
 	yes             bool
 	quiet           bool
@@ -63,6 +66,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	})()
 	a := &app{stdin: stdin}
 	a.ui = newUI(ctx, a, stdout, stderr)
+	ctx = trace.With(ctx, a.ui.logger())
 	root := newRoot(a)
 	root.SetArgs(args)
 	root.SetOut(a.ui.out)
@@ -77,6 +81,9 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	}
 	if ctx.Err() != nil {
 		endPlugins() // again: the AfterFunc above may not have run yet
+	}
+	if err == nil {
+		err = a.ui.page()
 	}
 	if err == nil {
 		err = a.ui.flush()
@@ -141,10 +148,11 @@ func (a *app) registerFlags(cmd *cobra.Command) {
 	f.BoolVar(&a.byPassphrase, "passphrase", false, "open with a passphrase slot, even if there is a keyring")
 	f.StringVar(&a.passphraseFile, "passphrase-file", "", "read the passphrase of a slot or an identity from the only line of `FILE`, '-' or 'fd:N'")
 	f.BoolVar(&a.json, "json", false, "print JSON, for errors too")
+	f.Var(&formatFlag{app: a}, "format", "print each object of --json by this `TEMPLATE` of Go: '{{.node_name}}'; with the functions json and join")
 	f.BoolVar(&a.noInput, "no-input", false, "never prompt")
 	f.BoolVar(&a.yes, "yes", false, "answer yes to every confirmation")
 	f.BoolVarP(&a.quiet, "quiet", "q", false, "print only data, warnings and errors")
-	f.BoolVar(&a.debug, "debug", false, "print debug messages")
+	f.BoolVar(&a.debug, "debug", false, "print each step with how long it took, without values and secrets")
 	f.DurationVar(&a.wait, "wait", 10*time.Second, "how long to wait for a lock that another process holds")
 	f.StringVar(&a.signer, "signer", "", "the vault's signer: its `FINGERPRINT` (SHA256:...), or the file of a sheet that names it ($RBEE_VAULT_SIGNER)")
 	f.BoolVar(&a.acceptSuccessor, "accept-successor", false, "also accept a certified successor of --signer")
@@ -183,6 +191,9 @@ func (a *app) path() (string, error) {
 	}
 	return vault.DefaultPath(home), nil
 }
+
+// exact reports whether all output is JSON.
+func (a *app) exact() bool { return a.json && a.format == nil }
 
 // interactive reports whether the command can prompt.
 func (a *app) interactive() bool { return !a.noInput && a.ui.terminal() != nil }

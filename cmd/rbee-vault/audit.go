@@ -125,31 +125,41 @@ func concerns(row vault.AuditRow, node string) bool {
 	return (kind == "node" || kind == "host-key") && row.Subject == node
 }
 
+type auditListOptions struct {
+	auditOptions
+	tableOptions
+}
+
 func newAuditList(a *app) *cobra.Command {
-	var o auditOptions
+	var o auditListOptions
 	cmd := &cobra.Command{
 		Use:     "list",
 		Short:   "List the audit log, oldest first",
 		Example: `  rbee-vault audit list --since 7d --action ssh-key.`,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return runAuditList(cmd.Context(), a, o) },
 	}
-	o.register(cmd)
+	o.auditOptions.register(cmd)
+	o.tableOptions.register(cmd)
 	return cmd
 }
 
-func runAuditList(ctx context.Context, a *app, o auditOptions) error {
-	if a.json {
-		return runAuditExport(ctx, a, o)
+func runAuditList(ctx context.Context, a *app, o auditListOptions) error {
+	t, err := o.table([]string{"AT", "WHO", "VIA", "ACTION", "SUBJECT", "DETAIL"})
+	if err != nil {
+		return err
 	}
-	var rows [][]string
-	err := o.each(ctx, a, func(row vault.AuditRow) error {
-		rows = append(rows, []string{wire.FormatTime(row.At), row.Actor, row.Via, row.Action, row.Subject, row.Detail})
+	if a.json {
+		return runAuditExport(ctx, a, o.auditOptions)
+	}
+	t.yields(o.tableOptions, "VIA")
+	err = o.each(ctx, a, func(row vault.AuditRow) error {
+		t.row(wire.FormatTime(row.At), row.Actor, row.Via, row.Action, row.Subject, row.Detail)
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	a.ui.table([]string{"AT", "WHO", "VIA", "ACTION", "SUBJECT", "DETAIL"}, rows, nil)
+	a.ui.table(t)
 	return nil
 }
 

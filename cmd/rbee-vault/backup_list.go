@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -15,11 +13,13 @@ import (
 )
 
 type backupListOptions struct {
+	tableOptions
 	check  bool
 	target string
 }
 
 func (o *backupListOptions) register(cmd *cobra.Command) {
+	o.tableOptions.register(cmd)
 	cmd.Flags().BoolVar(&o.check, "check", false, "read the files and compare their hashes, not only their sizes")
 	cmd.Flags().StringVar(&o.target, "target", "", "list what is in this target: its `NAME`, or its address, to read it by the credential in the environment")
 }
@@ -73,10 +73,15 @@ func newRecordJSON(r backup.Record, hash bool) recordJSON {
 
 func runBackupList(ctx context.Context, a *app, o backupListOptions) error {
 	if o.target != "" {
-		return runTargetList(ctx, a, o.target)
+		return runTargetList(ctx, a, o)
 	}
+	t, err := o.table([]string{"SEQ", "AGE", "SIZE", "NODES", "KEYS", "STATE", "VERIFIED", "PROVEN", "OPENS BY", "SIGNER", "COPY"})
+	if err != nil {
+		return err
+	}
+	t.yields(o.tableOptions, "SIGNER", "KEYS", "NODES", "OPENS BY", "VERIFIED", "SIZE")
 	var records []backup.Record
-	err := a.withVault(ctx, func(v *vault.Vault) (err error) {
+	err = a.withVault(ctx, func(v *vault.Vault) (err error) {
 		records, err = backup.List(ctx, v)
 		return err
 	})
@@ -91,25 +96,24 @@ func runBackupList(ctx context.Context, a *app, o backupListOptions) error {
 	if a.json {
 		return objectsOf(a.ui, records, func(r backup.Record) recordJSON { return newRecordJSON(r, o.check) })
 	}
-	var rows [][]string
 	for _, r := range records {
 		for _, c := range r.Copies {
-			rows = append(rows, []string{
-				strconv.FormatInt(r.Sequence, 10),
-				a.ui.age(r.Created),
-				a.ui.size(r.Size),
-				strconv.FormatInt(r.Nodes, 10),
-				strconv.FormatInt(r.SSHKeys, 10),
-				string(r.State(c, o.check)),
-				a.ui.age(r.Verified),
-				a.ui.age(r.Proven),
+			t.row(
+				r.Sequence,
+				r.Created,
+				byteCount(r.Size),
+				r.Nodes,
+				r.SSHKeys,
+				r.State(c, o.check),
+				r.Verified,
+				r.Proven,
 				recipientsText(r.Recipients),
-				wire.Shorten(r.Signer, len("SHA256:")+8),
+				fingerprint(r.Signer),
 				c.String(),
-			})
+			)
 		}
 	}
-	a.ui.table([]string{"SEQ", "AGE", "SIZE", "NODES", "KEYS", "STATE", "VERIFIED", "PROVEN", "OPENS BY", "SIGNER", "COPY"}, rows, nil)
+	a.ui.table(t)
 	return nil
 }
 
@@ -143,10 +147,15 @@ func newFoundJSON(f backup.Found) foundJSON {
 }
 
 // runTargetList lists what is in a target.
-func runTargetList(ctx context.Context, a *app, target string) error {
+func runTargetList(ctx context.Context, a *app, o backupListOptions) error {
+	t, err := o.table([]string{"SEQ", "STATE", "AGE", "SIZE", "NAME", "VERSION"})
+	if err != nil {
+		return err
+	}
+	t.yields(o.tableOptions, "VERSION", "SIZE")
 	var found []backup.Found
-	err := a.withVault(ctx, func(v *vault.Vault) (err error) {
-		name, store, err := chooseTarget(ctx, v, target)
+	err = a.withVault(ctx, func(v *vault.Vault) (err error) {
+		name, store, err := chooseTarget(ctx, v, o.target)
 		if err != nil {
 			return err
 		}
@@ -159,15 +168,14 @@ func runTargetList(ctx context.Context, a *app, target string) error {
 	if a.json {
 		return objectsOf(a.ui, found, newFoundJSON)
 	}
-	var rows [][]string
 	for _, f := range found {
-		sequence := "-"
+		sequence := ""
 		if f.Sequence != 0 {
 			sequence = strconv.FormatInt(f.Sequence, 10)
 		}
-		rows = append(rows, []string{sequence, string(f.State), a.ui.age(f.Modified), a.ui.size(f.Size), f.Name, f.Version})
+		t.row(sequence, f.State, f.Modified, byteCount(f.Size), f.Name, f.Version)
 	}
-	a.ui.table([]string{"SEQ", "STATE", "AGE", "SIZE", "NAME", "VERSION"}, rows, nil)
+	a.ui.table(t)
 	return nil
 }
 
@@ -178,38 +186,4 @@ func recipientsText(recipients []backup.Recipient) string {
 		names = append(names, r.Name())
 	}
 	return strings.Join(names, ",")
-}
-
-// age returns how long ago a time was, or in a pipe the time; "-" for the zero time.
-func (u *ui) age(t time.Time) string {
-	switch {
-	case t.IsZero():
-		return "-"
-	case u.pretty:
-		return ago(u.app.now().Sub(t))
-	}
-	return wire.FormatTime(t)
-}
-
-// size returns a number of bytes for a person, or in a pipe exactly.
-func (u *ui) size(n int64) string {
-	if !u.pretty {
-		return strconv.FormatInt(n, 10)
-	}
-	return humanSize(n)
-}
-
-// humanSize returns a number of bytes in its largest unit.
-func humanSize(n int64) string {
-	size, unit := float64(n), "B"
-	for _, larger := range []string{"kB", "MB", "GB", "TB"} {
-		if size < 1000 {
-			break
-		}
-		size, unit = size/1000, larger
-	}
-	if unit == "B" {
-		return fmt.Sprintf("%d B", n)
-	}
-	return fmt.Sprintf("%.1f %s", size, unit)
 }

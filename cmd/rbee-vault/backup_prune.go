@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -109,7 +108,7 @@ func runBackupPrune(ctx context.Context, a *app, o pruneOptions) (err error) {
 				return err
 			}
 		}
-		if err := a.ui.confirm(ctx, fmt.Sprintf("Remove %d copies for good?", due)); err != nil {
+		if err := a.ui.confirmMany(ctx, fmt.Sprintf("Remove %d copies for good?", due), due); err != nil {
 			return err
 		}
 		done, err := backup.Prune(ctx, v, plan, opts)
@@ -154,17 +153,17 @@ func (a *app) showPruned(list []backup.Pruned) error {
 		a.ui.info("There is nothing to remove.")
 		return nil
 	}
-	var rows [][]string
+	t := newTable("SEQ", "AGE", "SIZE", "RESULT", "COPY")
 	for _, p := range list {
 		result := string(p.Result)
 		if p.Result == backup.PruneLocked && !p.Copy.LockedUntil.IsZero() {
 			result += " until " + wire.FormatTime(p.Copy.LockedUntil)
 		}
-		rows = append(rows, []string{strconv.FormatInt(p.Record.Sequence, 10), a.ui.age(p.Record.Created), a.ui.size(p.Record.Size), result, p.Copy.String()})
+		t.row(p.Record.Sequence, p.Record.Created, byteCount(p.Record.Size), result, p.Copy.String())
 		if p.Err != nil {
 			a.ui.warn("backup %d stays at %s: %v", p.Record.Sequence, p.Copy, p.Err)
 		}
 	}
-	a.ui.table([]string{"SEQ", "AGE", "SIZE", "RESULT", "COPY"}, rows, nil)
+	a.ui.table(t)
 	return nil
 }

@@ -51,15 +51,15 @@ func runBackupRecipients(ctx context.Context, a *app) error {
 			return readerJSON{r.Recipient.Recipient, r.Label, ofVault[r.Recipient.Recipient], r.Sequences}
 		})
 	}
-	var rows [][]string
+	t := newTable("NAME", "OPENS THE VAULT", "OPENS BACKUPS", "RECIPIENT")
 	for _, r := range readers {
 		today := "yes"
 		if !ofVault[r.Recipient.Recipient] {
 			today = "no"
 		}
-		rows = append(rows, []string{r.Name(), today, backup.Ranges(r.Sequences), r.Recipient.Recipient})
+		t.row(r.Name(), today, backup.Ranges(r.Sequences), r.Recipient.Recipient)
 	}
-	a.ui.table([]string{"NAME", "OPENS THE VAULT", "OPENS BACKUPS", "RECIPIENT"}, rows, nil)
+	a.ui.table(t)
 	return nil
 }
 

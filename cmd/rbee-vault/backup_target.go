@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"time"
 
@@ -72,23 +71,18 @@ func runBackupTargetList(ctx context.Context, a *app) error {
 		a.ui.info("There are no targets yet. To add one: rbee-vault backup target add NAME URL")
 		return nil
 	}
-	var rows [][]string
+	if a.json {
+		return objectsOf(a.ui, targets, newTargetJSON)
+	}
+	list := newTable("NAME", "URL", "ENDPOINT", "CREDENTIAL", "LOCK", "WITHOUT")
 	for _, t := range targets {
-		if a.json {
-			if err := a.ui.object(newTargetJSON(t)); err != nil {
-				return err
-			}
-			continue
-		}
 		lock := "-"
 		if t.Retain > 0 {
 			lock = daysText(t.Retain)
 		}
-		rows = append(rows, []string{t.Name, t.URL, cmp.Or(t.Endpoint, "-"), credentialText(t), lock, headersText(t)})
+		list.row(t.Name, t.URL, t.Endpoint, credentialText(t), lock, headersText(t))
 	}
-	if !a.json {
-		a.ui.table([]string{"NAME", "URL", "ENDPOINT", "CREDENTIAL", "LOCK", "WITHOUT"}, rows, nil)
-	}
+	a.ui.table(list)
 	return nil
 }
 
@@ -134,7 +128,7 @@ func runBackupTargetRemove(ctx context.Context, a *app, name string) error {
 	}
 	if a.json {
 		return a.ui.object(struct {
-			Name string `json:"name"`
+			Removed string `json:"removed"`
 		}{name})
 	}
 	a.ui.info("No backup goes to %s any more. The backups there are left alone.", name)

@@ -81,10 +81,18 @@ func runBackupTimer(ctx context.Context, a *app, o timerOptions) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
+	var paths []string
 	for _, unit := range [][2]string{{"rbee-vault-backup.service", service}, {"rbee-vault-backup.timer", timer}} {
-		if err := a.writeUnit(ctx, filepath.Join(dir, unit[0]), []byte(unit[1])); err != nil {
+		path := filepath.Join(dir, unit[0])
+		if err := a.writeUnit(ctx, path, []byte(unit[1])); err != nil {
 			return err
 		}
+		paths = append(paths, path)
+	}
+	if a.json {
+		return a.ui.object(struct {
+			Units []string `json:"units"`
+		}{paths})
 	}
 	a.ui.info("The units are in %s. To start the timer:\n", dir)
 	systemctl := "systemctl --user"

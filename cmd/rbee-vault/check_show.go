@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -118,7 +117,7 @@ func (c *checker) progress(ctx context.Context, names []string) (report func(i i
 	if c.live && len(c.last) == 0 { // a watch prints changes afterwards
 		if l := c.liveTable(names); l != nil {
 			return func(i int, r checked) {
-					l.set(i, statusStyle(r.status), names[i], cmp.Or(string(r.Outcome), "-"), string(r.status), r.took(), r.cause())
+					l.set(i, statusStyle(r.status), names[i], cmp.Or(string(r.Outcome), "-"), string(r.status), c.app.ui.cell(r.Took), r.cause())
 				}, func() {
 					if ctx.Err() == nil {
 						l.erase()
@@ -151,35 +150,20 @@ func (c *checker) liveTable(names []string) *live {
 	return c.app.ui.live([]string{"NODE", "OUTCOME", "STATUS", "TOOK", "CAUSE"}, widths, rows)
 }
 
-func (r checked) took() string { return r.Took.Round(time.Millisecond).String() }
-
 // show prints all results.
 func (c *checker) show(results []checked) error {
 	u := c.app.ui
 	if c.app.json {
 		return objectsOf(u, results, checked.json)
 	}
-	headers := []string{"NODE", "OUTCOME", "STATUS", "TOOK", "BACKENDS", "CAUSE"}
-	var rows [][]string
+	t := newTable("NODE", "OUTCOME", "STATUS", "TOOK", "BACKENDS", "CAUSE")
+	if u.pretty && !c.opts.discover {
+		t.shown = slices.Delete(t.shown, 4, 5)
+	}
 	for _, r := range results {
-		row := []string{r.Node, string(r.Outcome), string(r.status), strconv.FormatInt(r.Took.Milliseconds(), 10), cmp.Or(r.backends(), "-"), cmp.Or(r.cause(), "-")}
-		if u.pretty {
-			row[3] = r.took()
-			if !c.opts.discover {
-				row = slices.Delete(row, 4, 5)
-			}
-		}
-		rows = append(rows, row)
+		t.row(r.Node, styled{r.Outcome, statusStyle(r.status)}, r.status, r.Took, r.backends(), r.cause())
 	}
-	if !c.opts.discover {
-		headers = slices.Delete(headers, 4, 5) // only a terminal shows headers
-	}
-	u.table(headers, rows, func(row, col int) lipgloss.Style {
-		if col == 1 || col == 2 {
-			return statusStyle(results[row].status)
-		}
-		return lipgloss.NewStyle()
-	})
+	u.table(t)
 	for _, r := range results {
 		if r.machine != nil {
 			u.info("%s: %s", r.Node, machineText(*r.machine))

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -19,8 +20,8 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// completeTimeout bounds how long a shell waits for the values.
-const completeTimeout = time.Second
+// completeTimeout bounds how long a shell waits for the values of the vault.
+const completeTimeout = 50 * time.Millisecond
 
 // value lists what can stand for a placeholder of a command line.
 type value func(ctx context.Context, v *vault.Vault) ([]string, error)
@@ -33,16 +34,27 @@ var values = map[string]value{
 	"ID":   slotNames,
 	"JUMP": nodeNames,
 
-	"TARGET": targetNames,
-	"BACKUP": targetNames, // or a file
+	"LABEL":     slotLabels,
+	"KEY=VALUE": labels,
+	"KEY-":      labelRemovals,
+
+	"TARGET":   targetNames,
+	"BACKUP":   targetNames, // or a file
+	"SEQUENCE": sequences,
+	"COPY":     copies,
 }
 
 // words are the placeholders with fixed values.
 var words = map[string][]string{
-	"SHELL":      {"bash", "zsh", "fish"},
-	"CONDITIONS": {"status=online", "status=offline", "status=error", "status=unknown", "backend=", "cuda>=", "label.", "seen<", "seen>"},
-	"FORMAT":     {"ssh-config", "json"},
+	"SHELL":   {"bash", "zsh", "fish"},
+	"FORMAT":  {"ssh-config", "json"},
+	"SIDE":    {"backup", "live"},
+	"ACTION":  {"backup.", "host-key.", "node.", "slot.", "ssh-key.", "vault."},
+	"keyring": {keyringName},
 }
+
+// conditions are the beginnings of conditions, besides labels.
+var conditions = []string{"status=online", "status=offline", "status=error", "status=unknown", "backend=", "cuda>=", "seen<", "seen>"}
 
 // files are the placeholders that stand for a file, which the shell completes.
 var files = []string{"FILE", "PATH", "DIRECTORY"}
@@ -108,6 +120,8 @@ func (a *app) complete(ctx context.Context, placeholders, given []string, typed 
 		switch {
 		case slices.Contains(files, p):
 			return nil, cobra.ShellCompDirectiveDefault
+		case p == "CONDITIONS":
+			all = append(all, a.conditions(ctx, typed)...)
 		case words[p] != nil:
 			all = append(all, words[p]...)
 		case values[p] != nil:
@@ -118,13 +132,26 @@ func (a *app) complete(ctx context.Context, placeholders, given []string, typed 
 	if slices.Contains(placeholders, "BACKUP") {
 		directive = cobra.ShellCompDirectiveDefault
 	}
-	if slices.Contains(placeholders, "CONDITIONS") {
+	if slices.ContainsFunc(placeholders, func(p string) bool { return p == "CONDITIONS" || p == "ACTION" || p == "KEY=VALUE" }) {
 		directive |= cobra.ShellCompDirectiveNoSpace
 	}
 	slices.Sort(all)
 	return slices.DeleteFunc(slices.Compact(all), func(text string) bool {
 		return !strings.HasPrefix(text, typed) || slices.Contains(given, text)
 	}), directive
+}
+
+// conditions completes the last condition of those that were typed.
+func (a *app) conditions(ctx context.Context, typed string) []string {
+	all := slices.Clone(conditions)
+	for _, label := range a.fromVault(ctx, labels) {
+		all = append(all, "label."+label)
+	}
+	before := typed[:strings.LastIndex(typed, ",")+1]
+	for i := range all {
+		all[i] = before + all[i]
+	}
+	return all
 }
 
 // fromVault asks the vault, if it opens without a question and without a plugin.
@@ -173,14 +200,63 @@ func keyNames(ctx context.Context, v *vault.Vault) (names []string, err error) {
 	return names, err
 }
 
-func slotNames(ctx context.Context, v *vault.Vault) (names []string, err error) {
-	err = v.View(ctx, func(tx *vault.Tx) error {
-		slots, err := tx.Slots(ctx)
-		for _, s := range slots {
-			names = append(names, s.ID)
+// labels are the labels of the nodes, as KEY=VALUE.
+func labels(ctx context.Context, v *vault.Vault) (list []string, err error) {
+	s, err := registry.New(v).Snapshot(ctx)
+	for n := range s.All() {
+		for key, value := range n.Labels {
+			list = append(list, key+"="+value)
 		}
-		return err
-	})
+	}
+	return list, err
+}
+
+// labelRemovals are the keys of the nodes' labels, as KEY-.
+func labelRemovals(ctx context.Context, v *vault.Vault) (list []string, err error) {
+	set, err := labels(ctx, v)
+	for _, label := range set {
+		key, _, _ := strings.Cut(label, "=")
+		list = append(list, key+"-")
+	}
+	return list, err
+}
+
+func slotNames(ctx context.Context, v *vault.Vault) (names []string, err error) {
+	_, slots, err := metaAndSlots(ctx, v)
+	for _, s := range slots {
+		names = append(names, s.ID)
+	}
+	return names, err
+}
+
+func slotLabels(ctx context.Context, v *vault.Vault) (names []string, err error) {
+	_, slots, err := metaAndSlots(ctx, v)
+	for _, s := range slots {
+		if s.Label != "" {
+			names = append(names, s.Label)
+		}
+	}
+	return names, err
+}
+
+func sequences(ctx context.Context, v *vault.Vault) (names []string, err error) {
+	records, err := backup.List(ctx, v)
+	for _, r := range records {
+		names = append(names, strconv.FormatInt(r.Sequence, 10))
+	}
+	return names, err
+}
+
+// copies are the copies of backups that are in targets.
+func copies(ctx context.Context, v *vault.Vault) (names []string, err error) {
+	records, err := backup.List(ctx, v)
+	for _, r := range records {
+		for _, c := range r.Copies {
+			if c.There() && c.Target != "" {
+				names = append(names, c.String())
+			}
+		}
+	}
 	return names, err
 }
 

@@ -63,7 +63,11 @@ func TestCompletion(t *testing.T) {
 func TestCompletionValues(t *testing.T) {
 	h := newHives(t)
 	h.must("node", "add", "hive-01", "--ssh-host", "192.0.2.1", "--ssh-user", "ops", "--git-repo", "https://example.org/r.git", "--install-path", "/opt")
+	h.must("node", "label", "hive-01", "rack=3")
 	h.must("ssh-key", "generate", "--comment", "rbee@test")
+	h.must("slot", "add", "recovery", "--label", "off-site", "--out", filepath.Join(h.home, "off-site.txt"))
+	h.must("backup", "target", "add", "disk", "dir:"+h.home)
+	h.must("backup")
 	complete := func(env []string, args ...string) string {
 		t.Helper()
 		code, stdout, stderr := command(t, env, append([]string{"__complete"}, args...)...)
@@ -84,6 +88,15 @@ func TestCompletionValues(t *testing.T) {
 		{[]string{"ssh-key", "assign", "rb"}, "rbee@test\n"},
 		{[]string{"ssh-key", "assign", "rbee@test", ""}, "hive-01\n"},
 		{[]string{"node", "list", "--where", "st"}, "status=online\n"},
+		{[]string{"node", "list", "--where", "status=online,label.ra"}, "status=online,label.rack=3\n"},
+		{[]string{"node", "label", "hive-01", "ra"}, "rack=3\n"},
+		{[]string{"node", "label", "hive-01", "rack"}, "rack-\n"},
+		{[]string{"slot", "remove", "off"}, "off-site\n"},
+		{[]string{"slot", "remove", "key"}, "keyring\n"},
+		{[]string{"backup", "drill", ""}, "1\n"},
+		{[]string{"backup", "drill", "disk/"}, "disk/beehives-"},
+		{[]string{"backup", "target", "remove", ""}, "disk\n"},
+		{[]string{"audit", "list", "--action", "node"}, "node.\n"},
 		{[]string{"restore", ""}, ":0"},
 		{[]string{"completion", "b"}, "bash\n"},
 	} {

@@ -3,8 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
-	"strings"
-	"time"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -20,11 +19,13 @@ func newHostKey(a *app) *cobra.Command {
 
 type hostKeyListOptions struct {
 	selectOptions
+	tableOptions
 	knownHosts bool
 }
 
 func (o *hostKeyListOptions) register(cmd *cobra.Command) {
 	o.selectOptions.register(cmd)
+	o.tableOptions.register(cmd)
 	cmd.Flags().BoolVar(&o.knownHosts, "known-hosts", false, "print the host keys of all nodes in the known_hosts format of OpenSSH")
 }
 
@@ -55,6 +56,11 @@ func runHostKeyList(ctx context.Context, a *app, o hostKeyListOptions, args []st
 	if err != nil {
 		return err
 	}
+	t, err := o.table([]string{"NODE", "TYPE", "FINGERPRINT", "FIRST SEEN", "LAST SEEN"})
+	if err != nil {
+		return err
+	}
+	t.yields(o.tableOptions, "FIRST SEEN", "TYPE")
 	var names []string
 	var keys []registry.HostKey
 	err = a.withRegistry(ctx, func(r *registry.Registry) (err error) {
@@ -77,11 +83,10 @@ func runHostKeyList(ctx context.Context, a *app, o hostKeyListOptions, args []st
 		a.ui.info("No host key is pinned. To pin one: rbee-vault host-key trust NODE --fingerprint SHA256:...")
 		return nil
 	}
-	var rows [][]string
 	for _, k := range keys {
-		rows = append(rows, []string{k.Node, k.Type, vault.Fingerprint(k.PublicKey), k.FirstSeen.Format(time.DateOnly), k.LastSeen.Format(time.DateOnly)})
+		t.row(k.Node, k.Type, fingerprint(vault.Fingerprint(k.PublicKey)), day(k.FirstSeen), day(k.LastSeen))
 	}
-	a.ui.table([]string{"NODE", "TYPE", "FINGERPRINT", "FIRST SEEN", "LAST SEEN"}, rows, nil)
+	a.ui.table(t)
 	return nil
 }
 
@@ -121,12 +126,21 @@ func runHostKeyForget(ctx context.Context, a *app, o forgetOptions, args []strin
 		if err != nil || len(names) == 0 {
 			return err
 		}
-		if err := a.ui.confirm(ctx, fmt.Sprintf("Forget %s of %s?", what, strings.Join(names, ", "))); err != nil {
+		if err := a.ui.confirmMany(ctx, fmt.Sprintf("Forget %s of %s?", what, fewOf(names)), len(names)); err != nil {
+			return err
+		}
+		pinned, err := r.ListHostKeys(ctx, names...)
+		if err != nil {
 			return err
 		}
 		n, err := r.ForgetHostKeys(ctx, o.fingerprint, names...)
 		if err != nil {
 			return err
+		}
+		if a.json {
+			return objects(a.ui, slices.DeleteFunc(pinned, func(k registry.HostKey) bool {
+				return o.fingerprint != "" && vault.Fingerprint(k.PublicKey) != o.fingerprint
+			}))
 		}
 		a.ui.info("%d host keys forgotten", n)
 		return nil

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -390,27 +389,17 @@ func (r scanned) hint() string {
 // show prints the keys, and the next step for each that is not pinned with the others.
 func (s *scan) show(results []scanned) {
 	u := s.app.ui
-	var rows [][]string
+	t := newTable("NODE", "TYPE", "FINGERPRINT", "STATE", "AGAINST")
 	for _, r := range results {
+		style := r.style()
 		if r.err != nil {
 			o, _ := r.failure()
-			rows = append(rows, []string{r.node, "-", "-", string(o), "-"})
+			t.row(r.node, "", "", styled{o, style}, "")
 			continue
 		}
-		rows = append(rows, []string{r.node, r.key.Type(), ssh.FingerprintSHA256(r.key), string(r.state), cmp.Or(string(r.match), "-")})
+		t.row(r.node, r.key.Type(), ssh.FingerprintSHA256(r.key), styled{r.state, style}, styled{r.match, style})
 	}
-	u.table([]string{"NODE", "TYPE", "FINGERPRINT", "STATE", "AGAINST"}, rows, func(row, col int) lipgloss.Style {
-		switch r := results[row]; {
-		case col < 3:
-		case r.bad():
-			return red
-		case r.state == pinSame || r.match == matchVerified:
-			return green
-		case r.state == pinNew || r.state == pinFurther:
-			return yellow
-		}
-		return lipgloss.NewStyle()
-	})
+	u.table(t)
 	for _, r := range results {
 		switch hint := r.hint(); {
 		case r.err != nil:
@@ -423,4 +412,17 @@ func (s *scan) show(results []scanned) {
 			u.info("%s: %s: %s %s\n  %s", r.node, what, r.key.Type(), ssh.FingerprintSHA256(r.key), hint)
 		}
 	}
+}
+
+// style is the colour of a result.
+func (r scanned) style() lipgloss.Style {
+	switch {
+	case r.bad():
+		return red
+	case r.state == pinSame || r.match == matchVerified:
+		return green
+	case r.state == pinNew || r.state == pinFurther:
+		return yellow
+	}
+	return lipgloss.NewStyle()
 }

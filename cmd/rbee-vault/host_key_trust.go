@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -13,6 +15,7 @@ import (
 
 	"github.com/rbee-keeper/rbee-vault/hive"
 	"github.com/rbee-keeper/rbee-vault/registry"
+	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
 type trustOptions struct {
@@ -77,6 +80,9 @@ func trustFingerprint(ctx context.Context, a *app, o trustOptions, name string) 
 		if _, err := r.TrustHostKey(ctx, name, key, o.replaces...); err != nil {
 			return hostKeyHint(err)
 		}
+		if a.json {
+			return showPins(ctx, a, r, map[string][]ssh.PublicKey{name: {key}})
+		}
 		a.ui.info("%s: %s %s is pinned", name, key.Type(), o.fingerprint)
 		return nil
 	})
@@ -139,11 +145,30 @@ func trustKnownHosts(ctx context.Context, a *app, o trustOptions, args []string)
 			return hostKeyHint(err)
 		}
 		a.ui.info("%s has host keys of %d of %d nodes; %d host keys were pinned", file, len(known.Keys), len(nodes), added)
+		if a.json {
+			if err := showPins(ctx, a, r, known.Keys); err != nil {
+				return err
+			}
+		}
 		if len(known.Keys) < len(nodes) && len(args) > 0 {
 			return fmt.Errorf("%w: %s has no host key for %d of the selected nodes", errPartial, file, len(nodes)-len(known.Keys))
 		}
 		return nil
 	})
+}
+
+// showPins prints the pins of these keys as JSON.
+func showPins(ctx context.Context, a *app, r *registry.Registry, keys map[string][]ssh.PublicKey) error {
+	if len(keys) == 0 {
+		return nil
+	}
+	pinned, err := r.ListHostKeys(ctx, slices.Sorted(maps.Keys(keys))...)
+	if err != nil {
+		return err
+	}
+	return objects(a.ui, slices.DeleteFunc(pinned, func(p registry.HostKey) bool {
+		return !slices.ContainsFunc(keys[p.Node], func(k ssh.PublicKey) bool { return ssh.FingerprintSHA256(k) == vault.Fingerprint(p.PublicKey) })
+	}))
 }
 
 func hostKeyHint(err error) error {

@@ -156,7 +156,11 @@ func runNodeAdd(ctx context.Context, a *app, o nodeAddOptions, name string) erro
 			return err
 		}
 		a.ui.info("added %s", name)
-		return o.finish(ctx, a, r, n, proof, in)
+		err = o.finish(ctx, a, r, n, proof, in)
+		if a.json { // it is there in any case
+			err = errors.Join(err, a.showChanged(ctx, r, "", name))
+		}
+		return err
 	})
 	if errors.Is(err, registry.ErrExists) {
 		return withHint(err, "To change that node: rbee-vault node update %s ...", name)

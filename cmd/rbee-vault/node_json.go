@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"maps"
 	"slices"
 
 	"github.com/rbee-keeper/rbee-vault/internal/wire"
@@ -10,29 +11,41 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// nodeJSON is a node with the fingerprints of its keys, as JSON for a program. Its fields
-// are those of the node, then ssh_key and host_keys.
+// nodeJSON is a node as JSON for a program: all fields of the node, the optional ones too, then
+// the fingerprints of its keys.
 type nodeJSON struct {
 	node registry.Node
-	keys nodeKeysJSON
+	keys keyPrints
 }
 
-type nodeKeysJSON struct {
-	SSHKey   *string  `json:"ssh_key"`   // null: the vault has no key for the node
-	HostKeys []string `json:"host_keys"` // sorted
+type keyPrints struct {
+	sshKey   *string // null: the vault has no key for the node
+	hostKeys []string
+}
+
+// nodeDetailsJSON follows the twelve fields of a node.
+type nodeDetailsJSON struct {
+	ProxyJump *string           `json:"proxy_jump"`
+	Note      *string           `json:"note"`
+	Labels    map[string]string `json:"labels"`
+	SSHKey    *string           `json:"ssh_key"`
+	HostKeys  []string          `json:"host_keys"` // sorted
 }
 
 func (n nodeJSON) MarshalJSON() ([]byte, error) {
+	details := nodeDetailsJSON{wire.Nullable(n.node.ProxyJump), wire.Nullable(n.node.Note), map[string]string{}, n.keys.sshKey, n.keys.hostKeys}
+	maps.Copy(details.Labels, n.node.Labels)
+	n.node.ProxyJump, n.node.Note, n.node.Labels = "", "", nil
 	node, err := n.node.MarshalJSON()
 	if err != nil {
 		return nil, err
 	}
-	keys, err := wire.Marshal(n.keys)
+	more, err := wire.Marshal(details)
 	if err != nil {
 		return nil, err
 	}
 	// Both are objects with members, so one follows the other.
-	return slices.Concat(bytes.TrimSuffix(node, []byte("}")), []byte(","), bytes.TrimPrefix(keys, []byte("{"))), nil
+	return slices.Concat(bytes.TrimSuffix(node, []byte("}")), []byte(","), bytes.TrimPrefix(more, []byte("{"))), nil
 }
 
 // nodesJSON adds the fingerprints of their keys to the nodes.
@@ -45,23 +58,46 @@ func nodesJSON(ctx context.Context, r *registry.Registry, nodes []registry.Node)
 	if err != nil {
 		return nil, err
 	}
-	keys := map[string]nodeKeysJSON{}
+	keys := map[string]keyPrints{}
 	for _, k := range sshKeys {
 		for _, name := range k.Nodes {
-			keys[name] = nodeKeysJSON{SSHKey: &k.Fingerprint}
+			keys[name] = keyPrints{sshKey: &k.Fingerprint}
 		}
 	}
 	for _, pin := range pins {
 		k := keys[pin.Node]
-		k.HostKeys = append(k.HostKeys, vault.Fingerprint(pin.PublicKey))
+		k.hostKeys = append(k.hostKeys, vault.Fingerprint(pin.PublicKey))
 		keys[pin.Node] = k
 	}
 	var list []nodeJSON
 	for _, n := range nodes {
 		k := keys[n.Name]
-		k.HostKeys = notNil(k.HostKeys)
-		slices.Sort(k.HostKeys)
+		k.hostKeys = notNil(k.hostKeys)
+		slices.Sort(k.hostKeys)
 		list = append(list, nodeJSON{n, k})
 	}
 	return list, nil
+}
+
+// showChanged prints nodes as they are now, or with verb what was done to each.
+func (a *app) showChanged(ctx context.Context, r *registry.Registry, verb string, names ...string) error {
+	if !a.json {
+		for _, name := range names {
+			a.ui.info("%s %s", verb, name)
+		}
+		return nil
+	}
+	var nodes []registry.Node
+	for _, name := range names {
+		n, err := r.GetNode(ctx, name)
+		if err != nil {
+			return err
+		}
+		nodes = append(nodes, n)
+	}
+	list, err := nodesJSON(ctx, r, nodes)
+	if err != nil {
+		return err
+	}
+	return objects(a.ui, list)
 }

@@ -99,9 +99,6 @@ func runNodeLabel(ctx context.Context, a *app, o selectOptions, args []string) e
 		if err != nil {
 			return nodeHint(err, "", nil)
 		}
-		for _, name := range names {
-			a.ui.info("labeled %s", name)
-		}
-		return nil
+		return a.showChanged(ctx, r, "labeled", names...)
 	})
 }

@@ -1,13 +1,8 @@
 package main
 
 import (
-	"cmp"
 	"context"
-	"fmt"
-	"strconv"
-	"time"
 
-	"charm.land/lipgloss/v2"
 	"github.com/spf13/cobra"
 
 	"github.com/rbee-keeper/rbee-vault/registry"
@@ -15,11 +10,13 @@ import (
 
 type listOptions struct {
 	selectOptions
+	tableOptions
 	wide bool
 }
 
 func (o *listOptions) register(cmd *cobra.Command) {
 	o.selectOptions.register(cmd)
+	o.tableOptions.register(cmd)
 	cmd.Flags().BoolVar(&o.wide, "wide", false, "with jump and labels")
 }
 
@@ -54,6 +51,10 @@ func runNodeList(ctx context.Context, a *app, o listOptions, args []string) erro
 	if err != nil {
 		return err
 	}
+	t, err := o.nodeTable()
+	if err != nil {
+		return err
+	}
 	var nodes []registry.Node
 	var inJSON []nodeJSON
 	err = a.withRegistry(ctx, func(r *registry.Registry) (err error) {
@@ -75,67 +76,24 @@ func runNodeList(ctx context.Context, a *app, o listOptions, args []string) erro
 		a.ui.info("There are no nodes yet. To add one: rbee-vault node add NAME ...")
 		return nil
 	}
-	headers := []string{"NAME", "HOST", "PORT", "USER", "STATUS", "LAST CONTACT", "BACKENDS"}
-	if o.wide {
-		headers = append(headers, "JUMP", "LABELS")
-	}
-	var rows [][]string
 	for _, n := range nodes {
-		row := nodeRow(a, n)
-		if o.wide {
-			row = append(row, cmp.Or(n.ProxyJump, "-"), cmp.Or(registry.FormatLabels(n.Labels), "-"))
-		}
-		rows = append(rows, row)
+		t.row(n.Name, n.SSHHost, n.SSHPort, n.SSHUser, n.Status, n.LastConnected, backendsText(n), n.ProxyJump, registry.FormatLabels(n.Labels))
 	}
-	a.ui.table(headers, rows, func(row, col int) lipgloss.Style {
-		if col == 4 {
-			return statusStyle(nodes[row].Status)
-		}
-		return lipgloss.NewStyle()
-	})
+	a.ui.table(t)
 	return nil
 }
 
-// nodeRow returns the cells of a node: for a person on a terminal, for a program in a pipe.
-func nodeRow(a *app, n registry.Node) []string {
-	last := "-"
-	switch {
-	case n.LastConnected.IsZero() && a.ui.pretty:
-		last = "never"
-	case n.LastConnected.IsZero():
-	case a.ui.pretty:
-		last = ago(a.now().Sub(n.LastConnected))
-	default:
-		last = n.LastConnected.Format(time.RFC3339)
+// nodeTable returns the table of nodes, without rows.
+func (o listOptions) nodeTable() (*table, error) {
+	headers := []string{"NAME", "HOST", "PORT", "USER", "STATUS", "LAST CONTACT", "BACKENDS", "JUMP", "LABELS"}
+	shown := len(headers)
+	if !o.wide {
+		shown -= 2
 	}
-	return []string{n.Name, n.SSHHost, strconv.Itoa(int(n.SSHPort)), n.SSHUser, string(n.Status), last, cmp.Or(backendsText(n), "-")}
-}
-
-func statusStyle(s registry.Status) lipgloss.Style {
-	switch s {
-	case registry.StatusOnline:
-		return green
-	case registry.StatusOffline:
-		return yellow
-	case registry.StatusError:
-		return red
-	case registry.StatusUnknown:
-		return faint
+	t, err := o.table(headers[:shown], headers[shown:]...)
+	if err != nil {
+		return nil, err
 	}
-	return lipgloss.NewStyle()
-}
-
-// ago returns a duration in the form for a person: 5m, 36h, 3d.
-func ago(d time.Duration) string {
-	switch {
-	case d < 0:
-		return "in the future"
-	case d < time.Minute:
-		return fmt.Sprintf("%ds", d/time.Second)
-	case d < time.Hour:
-		return fmt.Sprintf("%dm", d/time.Minute)
-	case d < 48*time.Hour:
-		return fmt.Sprintf("%dh", d/time.Hour)
-	}
-	return fmt.Sprintf("%dd", d/(24*time.Hour))
+	t.yields(o.tableOptions, "PORT", "USER", "JUMP", "BACKENDS", "LABELS")
+	return t, nil
 }

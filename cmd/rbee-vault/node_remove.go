@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -110,7 +109,7 @@ func removeNodes(ctx context.Context, a *app, selection nodeSelection) error {
 		if err != nil {
 			return err
 		}
-		if err := a.ui.confirm(ctx, removeQuestion(names, doomed)); err != nil {
+		if err := a.ui.confirmMany(ctx, removeQuestion(names, doomed), len(names)); err != nil {
 			return err
 		}
 		for i, name := range names {
@@ -127,12 +126,9 @@ func removeNodes(ctx context.Context, a *app, selection nodeSelection) error {
 
 // removeQuestion names the nodes, and the keys that would be removed with them.
 func removeQuestion(names []string, doomed map[string]registry.SSHKey) string {
-	what := "node " + strings.Join(names, ", ")
+	what := "node " + fewOf(names)
 	if len(names) > 1 {
-		what = fmt.Sprintf("%d nodes (%s)", len(names), strings.Join(names, ", "))
-	}
-	if len(doomed) == 0 {
-		return fmt.Sprintf("Remove %s?", what)
+		what = fmt.Sprintf("%d nodes (%s)", len(names), fewOf(names))
 	}
 	var keys []string
 	for _, name := range names {
@@ -140,7 +136,13 @@ func removeQuestion(names []string, doomed map[string]registry.SSHKey) string {
 			keys = append(keys, keyName(k))
 		}
 	}
-	return fmt.Sprintf("Remove %s, and for good the private key that no other node uses: %s? (To keep the key, assign it to another node, or first: rbee-vault ssh-key export)", what, strings.Join(keys, ", "))
+	switch len(keys) {
+	case 0:
+		return fmt.Sprintf("Remove %s?", what)
+	case 1:
+		return fmt.Sprintf("Remove %s, and for good the private key that no other node uses: %s? (To keep the key, assign it to another node, or first: rbee-vault ssh-key export, or rbee-vault backup)", what, keys[0])
+	}
+	return fmt.Sprintf("Remove %s, and for good %d private keys that no other node uses: %s? (To keep a key, assign it to another node, or first: rbee-vault ssh-key export, or rbee-vault backup)", what, len(keys), fewOf(keys))
 }
 
 // removeNode removes one node and reports it. key is the key that is removed with it, if

@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/rbee-keeper/rbee-vault/registry"
+	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
 func newNodeShow(a *app) *cobra.Command {
@@ -41,6 +43,10 @@ func runNodeShow(ctx context.Context, a *app, o selectOptions, args []string) er
 			}
 			return objects(a.ui, list)
 		}
+		pins, err := r.ListHostKeys(ctx, namesOf(nodes)...)
+		if err != nil {
+			return err
+		}
 		for i, n := range nodes {
 			k, err := r.NodeSSHKey(ctx, n.Name)
 			if err != nil && !errors.Is(err, registry.ErrNotFound) {
@@ -49,32 +55,53 @@ func runNodeShow(ctx context.Context, a *app, o selectOptions, args []string) er
 			if i > 0 {
 				a.ui.printf("\n")
 			}
-			showNode(a, n, k)
+			showNode(a, n, k, pins)
 		}
 		return nil
 	})
 }
 
-func showNode(a *app, n registry.Node, k registry.SSHKey) {
+// showNode prints a node in sections: how it is reached, what lets us in, what is installed
+// there, and how it is.
+func showNode(a *app, n registry.Node, k registry.SSHKey, pins []registry.HostKey) {
 	last := "never"
 	if !n.LastConnected.IsZero() {
 		last = fmt.Sprintf("%s (%s ago)", n.LastConnected.Format("2006-01-02 15:04:05 MST"), ago(a.now().Sub(n.LastConnected)))
 	}
-	a.ui.pairs([][2]string{
-		{"name", n.Name},
-		{"ssh host", n.SSHHost},
-		{"ssh port", strconv.Itoa(int(n.SSHPort))},
-		{"ssh user", n.SSHUser},
-		{"ssh key path", cmp.Or(n.SSHKeyPath, "none")},
+	access := [][2]string{
 		{"ssh key", cmp.Or(keyName(k), "none in the vault")},
-		{"proxy jump", cmp.Or(n.ProxyJump, "none")},
-		{"git repo", n.GitRepoURL},
-		{"git branch", n.GitBranch},
-		{"install path", n.InstallPath},
-		{"last contact", last},
-		{"status", string(n.Status)},
-		{"backends", cmp.Or(backendsText(n), "unknown")},
-		{"labels", cmp.Or(registry.FormatLabels(n.Labels), "none")},
-		{"note", cmp.Or(n.Note, "none")},
+		{"ssh key path", cmp.Or(n.SSHKeyPath, "none")},
+	}
+	for _, pin := range pins {
+		if pin.Node == n.Name {
+			access = append(access, [2]string{"host key", fmt.Sprintf("%s %s, pinned %s", pin.Type, vault.Fingerprint(pin.PublicKey), pin.FirstSeen.Format(time.DateOnly))})
+		}
+	}
+	if len(access) == 2 {
+		access = append(access, [2]string{"host key", "none pinned"})
+	}
+	a.ui.sections([]section{
+		{"", [][2]string{
+			{"name", n.Name},
+			{"labels", cmp.Or(registry.FormatLabels(n.Labels), "none")},
+			{"note", cmp.Or(n.Note, "none")},
+		}},
+		{"connection", [][2]string{
+			{"ssh host", n.SSHHost},
+			{"ssh port", strconv.Itoa(int(n.SSHPort))},
+			{"ssh user", n.SSHUser},
+			{"proxy jump", cmp.Or(n.ProxyJump, "none")},
+		}},
+		{"access", access},
+		{"software", [][2]string{
+			{"git repo", n.GitRepoURL},
+			{"git branch", n.GitBranch},
+			{"install path", n.InstallPath},
+		}},
+		{"state", [][2]string{
+			{"status", string(n.Status)},
+			{"last contact", last},
+			{"backends", cmp.Or(backendsText(n), "unknown")},
+		}},
 	})
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -52,10 +53,7 @@ func runNodeUpdate(ctx context.Context, a *app, o nodeUpdateOptions, args []stri
 		if err != nil {
 			return nodeHint(err, "", nil)
 		}
-		for _, name := range names {
-			a.ui.info("updated %s", name)
-		}
-		return nil
+		return a.showChanged(ctx, r, "updated", names...)
 	})
 }
 
@@ -71,13 +69,10 @@ func newNodeRename(a *app) *cobra.Command {
 }
 
 func runNodeRename(ctx context.Context, a *app, name, newName string) error {
-	err := a.withRegistry(ctx, func(r *registry.Registry) error {
-		err := r.RenameNode(ctx, name, newName)
-		return noNode(ctx, r, name, err)
+	return a.withRegistry(ctx, func(r *registry.Registry) error {
+		if err := r.RenameNode(ctx, name, newName); err != nil {
+			return noNode(ctx, r, name, err)
+		}
+		return a.showChanged(ctx, r, fmt.Sprintf("renamed %s to", name), newName)
 	})
-	if err != nil {
-		return err
-	}
-	a.ui.info("renamed %s to %s", name, newName)
-	return nil
 }

@@ -29,7 +29,7 @@ func (a *app) compareWithVault(ctx context.Context, v *vault.Vault, part *backup
 	if err != nil {
 		return err
 	}
-	var rows [][]string
+	t := newTable("NODE", "IN", "FIELD", "BACKUP", "LIVE")
 	same := 0
 	for _, m := range list {
 		in, differs := changeNames[m.Action]
@@ -44,14 +44,14 @@ func (a *app) compareWithVault(ctx context.Context, v *vault.Vault, part *backup
 			continue
 		}
 		if len(m.Differences) == 0 {
-			rows = append(rows, []string{m.Name, in, m.Removed, "", ""})
+			t.row(m.Name, in, m.Removed, "", "")
 		}
 		for _, d := range m.Differences {
-			rows = append(rows, []string{m.Name, in, d.Field, d.Backup, d.Live})
+			t.row(m.Name, in, d.Field, d.Backup, d.Live)
 		}
 	}
 	if !a.json {
-		a.ui.table([]string{"NODE", "IN", "FIELD", "BACKUP", "LIVE"}, rows, nil)
+		a.ui.table(t)
 	}
 	a.ui.info("backup %d of %s: %d nodes differ, %d are the same", part.Manifest.Sequence, part.Manifest.Created, len(list)-same, same)
 	return nil

@@ -142,7 +142,11 @@ func (a *app) mergePart(ctx context.Context, v *vault.Vault, part partOfBackup, 
 func (a *app) showMerge(plan registry.MergeReport) {
 	rows := mergeRows(plan)
 	if !a.json {
-		a.ui.table([]string{"NODE OR KEY", "ACTION", "FIELD", "BACKUP", "LIVE"}, rows, nil)
+		t := newTable("NODE OR KEY", "ACTION", "FIELD", "BACKUP", "LIVE")
+		for _, row := range rows {
+			t.row(anys(row)...)
+		}
+		a.ui.table(t)
 		a.ui.out.Flush()
 		return
 	}

@@ -3,7 +3,10 @@ package main
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 
+	"github.com/maruel/natural"
 	"github.com/spf13/cobra"
 
 	"github.com/rbee-keeper/rbee-vault/registry"
@@ -38,6 +41,9 @@ func (o selectOptions) parseSome(patterns []string) (nodeSelection, error) {
 	return o.parse(patterns)
 }
 
+// globs are the characters that make a name a glob.
+const globs = "*?["
+
 // nodeSelection says which nodes a command is about.
 type nodeSelection struct {
 	selector    registry.Selector
@@ -48,7 +54,7 @@ type nodeSelection struct {
 // selectNode selects the node of that name. A glob is not expanded.
 func selectNode(name string) nodeSelection { return nodeSelection{exact: []string{name}} }
 
-// nodes returns the selected nodes, by name. A name or glob that no node matches is
+// nodes returns the selected nodes by name, n2 before n10. A name or glob that no node matches is
 // ErrNotFound. If no node meets the conditions, nodes prints that and returns none.
 func (s nodeSelection) nodes(ctx context.Context, a *app, r *registry.Registry) ([]registry.Node, error) {
 	if s.exact != nil { // an unreadable row of another node does not matter
@@ -62,6 +68,7 @@ func (s nodeSelection) nodes(ctx context.Context, a *app, r *registry.Registry) 
 	if err != nil {
 		return nil, nodeHint(err, s.selector.Unmatched(all), all)
 	}
+	slices.SortFunc(nodes, func(a, b registry.Node) int { return natural.Compare(a.Name, b.Name) })
 	if len(nodes) == 0 && s.conditional {
 		a.ui.info("No node matches.")
 	}
@@ -83,11 +90,14 @@ func (s nodeSelection) exactNodes(ctx context.Context, r *registry.Registry) ([]
 // names returns the names of the selected nodes.
 func (s nodeSelection) names(ctx context.Context, a *app, r *registry.Registry) ([]string, error) {
 	nodes, err := s.nodes(ctx, a, r)
-	var names []string
+	return namesOf(nodes), err
+}
+
+func namesOf(nodes []registry.Node) (names []string) {
 	for _, n := range nodes {
 		names = append(names, n.Name)
 	}
-	return names, err
+	return names
 }
 
 // removable is names, but the row of a node that is named may be unreadable: removing
@@ -126,6 +136,9 @@ func noNode(ctx context.Context, r *registry.Registry, name string, err error) e
 	if listErr != nil {
 		all = nil
 	}
+	if strings.ContainsAny(name, globs) {
+		return withHint(err, "This takes the name of one node, and no glob. List the nodes: rbee-vault node list")
+	}
 	return nodeHint(err, name, all)
 }
 
@@ -134,9 +147,8 @@ func nodeHint(err error, name string, all []registry.Node) error {
 	if !errors.Is(err, registry.ErrNotFound) {
 		return err
 	}
-	var names []string
-	for _, n := range all {
-		names = append(names, n.Name)
+	if strings.ContainsAny(name, globs) {
+		return withHint(err, "No node's name matches this glob. List the nodes: rbee-vault node list")
 	}
-	return withSuggestion(err, name, names, "List the nodes: rbee-vault node list")
+	return withSuggestion(err, name, namesOf(all), "List the nodes: rbee-vault node list")
 }

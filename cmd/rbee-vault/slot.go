@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -34,26 +33,30 @@ func keyringSlot(m vault.Meta) vault.Slot {
 
 const keyringName = "keyring"
 
-// maxShownRecipient is how much of a recipient a person sees, in bytes.
-const maxShownRecipient = 70
-
 // slotText names a slot for a person.
 func slotText(s vault.Slot) string {
 	return backup.Unlock{Kind: string(s.Kind), Label: s.Label, Recipient: s.Recipient}.String()
 }
 
 func newSlotList(a *app) *cobra.Command {
-	return &cobra.Command{
+	var o tableOptions
+	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the unlock methods; `rbee-vault doctor` tests them",
-		RunE:  func(cmd *cobra.Command, _ []string) error { return runSlotList(cmd.Context(), a) },
+		RunE:  func(cmd *cobra.Command, _ []string) error { return runSlotList(cmd.Context(), a, o) },
 	}
+	o.register(cmd)
+	return cmd
 }
 
-func runSlotList(ctx context.Context, a *app) error {
+func runSlotList(ctx context.Context, a *app, o tableOptions) error {
+	t, err := o.table([]string{"ID", "KIND", "LABEL", "CREATED", "RECIPIENT"})
+	if err != nil {
+		return err
+	}
 	var m vault.Meta
 	var slots []vault.Slot
-	err := a.withVault(ctx, func(v *vault.Vault) (err error) {
+	err = a.withVault(ctx, func(v *vault.Vault) (err error) {
 		m, slots, err = metaAndSlots(ctx, v)
 		return err
 	})
@@ -66,15 +69,10 @@ func runSlotList(ctx context.Context, a *app) error {
 	if a.json {
 		return objects(a.ui, slots)
 	}
-	var rows [][]string
 	for _, s := range slots {
-		recipient := s.Recipient
-		if a.ui.pretty {
-			recipient = wire.Shorten(recipient, maxShownRecipient)
-		}
-		rows = append(rows, []string{s.ID, string(s.Kind), s.Label, s.Created.Format(time.DateOnly), recipient})
+		t.row(s.ID, s.Kind, s.Label, day(s.Created), s.Recipient)
 	}
-	a.ui.table([]string{"ID", "KIND", "LABEL", "CREATED", "RECIPIENT"}, rows, nil)
+	a.ui.table(t)
 	return nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/sethvargo/go-diceware/diceware"
 	"github.com/spf13/cobra"
 
 	"github.com/rbee-keeper/rbee-vault/identity"
@@ -95,9 +96,10 @@ func newSlotAddPassphrase(a *app) *cobra.Command {
 		Long: `Add a passphrase. You type it twice, or it is read from a file that has one line.
 
 Whoever has a copy of the slots file can try any number of passphrases on it; only
-scrypt slows them down. Choose six random words or more. A passphrase that is estimated
-below 60 bits is refused, unless you give --allow-weak. A passphrase can be forgotten, so
-it does not count as the recovery or recipient slot that every vault must have.
+scrypt slows them down. Choose six random words or more: the prompt offers six, from EFF's
+list. A passphrase that is estimated below 60 bits is refused, unless you give
+--allow-weak. A passphrase can be forgotten, so it does not count as the recovery or
+recipient slot that every vault must have.
 
 --passphrase-file is here the new passphrase. To open the vault with an existing
 passphrase, type that at its prompt.`,
@@ -136,7 +138,11 @@ func (a *app) checkStrength(passphrase []byte, allowWeak bool) error {
 		"Choose six random words or more. To accept a weak passphrase: --allow-weak")
 }
 
-// newPassphrase reads a new passphrase from a file, or prompts for it twice.
+// offeredWords is how many words of EFF's list are offered as a passphrase: 77 bits.
+const offeredWords = 6
+
+// newPassphrase reads a new passphrase from a file, or prompts for it twice. Who takes the words
+// that are offered types them once, to have them.
 func (a *app) newPassphrase(ctx context.Context, file string) ([]byte, error) {
 	if file != "" {
 		return a.readPassphrase(ctx, file)
@@ -144,12 +150,21 @@ func (a *app) newPassphrase(ctx context.Context, file string) ([]byte, error) {
 	if err := a.needPassphrasePrompt(); err != nil {
 		return nil, err
 	}
-	first, err := a.ui.askSecret(ctx, "New passphrase: ")
+	words, err := diceware.Generate(offeredWords)
 	if err != nil {
 		return nil, err
 	}
+	offer := strings.Join(words, "-")
+	a.ui.say("Six random words, if you want them: %s", offer)
+	first, err := a.ui.askSecret(ctx, "New passphrase (Enter: these words): ")
+	if err != nil {
+		return nil, err
+	}
+	if len(first) == 0 {
+		first = []byte(offer)
+	}
 	defer clear(first)
-	if len(first) == 0 || len(first) > maxPassphrase {
+	if len(first) > maxPassphrase {
 		return nil, fmt.Errorf("%w: a passphrase has 1 to %d bytes", vault.ErrInvalid, maxPassphrase)
 	}
 	second, err := a.ui.askSecret(ctx, "Repeat passphrase: ")

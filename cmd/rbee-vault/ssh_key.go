@@ -1,12 +1,10 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -36,16 +34,24 @@ fingerprint, at least the first six characters of its hash, or the comment of th
 }
 
 func newSSHKeyList(a *app) *cobra.Command {
-	return &cobra.Command{
+	var o tableOptions
+	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the keys, and which nodes use them",
-		RunE:  func(cmd *cobra.Command, _ []string) error { return runSSHKeyList(cmd.Context(), a) },
+		RunE:  func(cmd *cobra.Command, _ []string) error { return runSSHKeyList(cmd.Context(), a, o) },
 	}
+	o.register(cmd)
+	return cmd
 }
 
-func runSSHKeyList(ctx context.Context, a *app) error {
+func runSSHKeyList(ctx context.Context, a *app, o tableOptions) error {
+	t, err := o.table([]string{"FINGERPRINT", "TYPE", "COMMENT", "CREATED", "USED", "NODES"})
+	if err != nil {
+		return err
+	}
+	t.yields(o, "CREATED", "TYPE", "USED")
 	var keys []registry.SSHKey
-	err := a.withRegistry(ctx, func(r *registry.Registry) (err error) {
+	err = a.withRegistry(ctx, func(r *registry.Registry) (err error) {
 		keys, err = r.ListSSHKeys(ctx)
 		return err
 	})
@@ -59,15 +65,10 @@ func runSSHKeyList(ctx context.Context, a *app) error {
 		a.ui.info("There are no SSH keys yet. To add one: rbee-vault ssh-key add FILE, or rbee-vault ssh-key generate")
 		return nil
 	}
-	var rows [][]string
 	for _, k := range keys {
-		used := "never"
-		if !k.Used.IsZero() {
-			used = k.Used.Format(time.DateOnly)
-		}
-		rows = append(rows, []string{k.Fingerprint, k.Type, k.Comment, k.Created.Format(time.DateOnly), used, cmp.Or(strings.Join(k.Nodes, ","), "-")})
+		t.row(fingerprint(k.Fingerprint), k.Type, k.Comment, day(k.Created), day(k.Used), strings.Join(k.Nodes, ","))
 	}
-	a.ui.table([]string{"FINGERPRINT", "TYPE", "COMMENT", "CREATED", "USED", "NODES"}, rows, nil)
+	a.ui.table(t)
 	return nil
 }
 
@@ -174,6 +175,9 @@ func assignSSHKey(ctx context.Context, a *app, r *registry.Registry, fingerprint
 	if err := r.AssignSSHKey(ctx, fingerprint, names...); err != nil {
 		return err
 	}
+	if a.json {
+		return a.showChanged(ctx, r, "", names...)
+	}
 	what := fingerprint
 	if fingerprint == "" {
 		what = "no key in the vault any more"
@@ -188,6 +192,12 @@ type keyRemoveOptions struct {
 
 func (o *keyRemoveOptions) register(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&o.unassign, "unassign", false, "remove it even if nodes use it; they then have no key in the vault")
+}
+
+// removedKeyJSON is a removed key, and the nodes that used it.
+type removedKeyJSON struct {
+	Removed    string   `json:"removed"`
+	Unassigned []string `json:"unassigned"`
 }
 
 func newSSHKeyRemove(a *app) *cobra.Command {
@@ -213,6 +223,9 @@ func runSSHKeyRemove(ctx context.Context, a *app, o keyRemoveOptions, name strin
 		}
 		if err := r.RemoveSSHKey(ctx, k.Fingerprint, o.unassign); err != nil {
 			return err
+		}
+		if a.json {
+			return a.ui.object(removedKeyJSON{k.Fingerprint, notNil(k.Nodes)})
 		}
 		a.ui.info("removed %s", k.Fingerprint)
 		return nil

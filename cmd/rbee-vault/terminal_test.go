@@ -217,7 +217,7 @@ func keylessVault(t testing.TB) (env []string, recovery string) {
 func TestPassphraseAtTheTerminal(t *testing.T) {
 	env, recovery := keylessVault(t)
 	c := startConsole(t, env, "slot", "add", "passphrase", "--allow-weak", "--identity", recovery)
-	c.expect(`New passphrase: $`)
+	c.expect(`New passphrase \(Enter: these words\): $`)
 	c.send("planted-passphrase\n")
 	c.expect(`Repeat passphrase: $`)
 	c.send("planted-passphrase\n")
@@ -322,5 +322,56 @@ func TestRecoveryAtTheTerminal(t *testing.T) {
 	}
 	if _, stdout, _ := command(t, env, "slot", "list", "--identity", recovery); strings.Count(stdout, "\n") != 2 {
 		t.Errorf("slots:\n%s", stdout)
+	}
+}
+
+// TestOfferedWords: who takes the words that are offered types them once, and they open the vault.
+func TestOfferedWords(t *testing.T) {
+	env, recovery := keylessVault(t)
+	c := startConsole(t, env, "slot", "add", "passphrase", "--identity", recovery)
+	words := c.expect(`Six random words, if you want them: ([a-z-]+)\n`)[1]
+	c.expect(`these words\): $`)
+	c.send("\n")
+	c.expect(`Repeat passphrase: $`)
+	c.send(words + "\n")
+	if code := c.exit(); code != exitOK || strings.Count(words, "-") < offeredWords-1 || strings.Count(c.screen(), words) != 1 {
+		t.Fatalf("exit code %d:\n%s", code, c.screen())
+	}
+	open := startConsole(t, env, "node", "list")
+	open.expect(`Passphrase of the vault: $`)
+	open.send(words + "\n")
+	if code := open.exit(); code != exitOK {
+		t.Errorf("exit code %d:\n%s", code, open.screen())
+	}
+	other := startConsole(t, env, "slot", "add", "passphrase", "--identity", recovery)
+	if again := other.expect(`if you want them: ([a-z-]+)\n`)[1]; again == words {
+		t.Error("the same words are offered again")
+	}
+	other.send("\x03")
+	if code := other.exit(); code != exitInterrupted {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+// TestRemoveMany: the question quotes a few nodes, and a number answers it where there are many.
+func TestRemoveMany(t *testing.T) {
+	h := newHives(t)
+	for i := range 12 {
+		h.must("node", "add", fmt.Sprintf("n%d", i+1), "--ssh-host", "192.0.2.1", "--ssh-user", "ops", "--git-repo", "https://example.org/r.git", "--install-path", "/opt")
+	}
+	for _, answer := range []string{"y", "11", "12"} {
+		c := startConsole(t, h.env, "node", "remove", "n*")
+		c.expect(`Remove 12 nodes \(n1, n2, n3, n4, n5 and 7 more\)\? Type 12 to go on: $`)
+		c.send(answer + "\n")
+		want := exitError
+		if answer == "12" {
+			want = exitOK
+		}
+		if code := c.exit(); code != want {
+			t.Errorf("%s: exit code %d, want %d", answer, code, want)
+		}
+	}
+	if code, out, _ := command(t, h.env, "node", "list"); code != exitOK || out != "" {
+		t.Errorf("%d %s", code, out)
 	}
 }

@@ -9,11 +9,11 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
 	"charm.land/lipgloss/v2"
-	"charm.land/lipgloss/v2/table"
 	"github.com/schollz/progressbar/v3"
 	"golang.org/x/term"
 
@@ -34,12 +34,16 @@ type ui struct {
 	pretty  bool           // standard output is a terminal
 	color   bool           // that shows colours
 	screen  *os.File       // that terminal, if it can move its cursor
+	paged   string         // a table that waits for the pager
+	size    func() (width, height int)
 }
 
 func newUI(ctx context.Context, a *app, stdout, stderr io.Writer) *ui {
 	u := &ui{app: a, out: bufio.NewWriter(newOutput(ctx, stdout)), err: newOutput(ctx, stderr)}
+	u.size = func() (width, height int) { return 80, 24 }
 	if f, ok := stdout.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		u.pretty = true
+		u.size = func() (width, height int) { return terminalSize(f) }
 		if name := os.Getenv("TERM"); name != "" && name != "dumb" {
 			u.screen = f
 		}
@@ -69,7 +73,7 @@ func (u *ui) info(format string, args ...any) {
 
 func (u *ui) warn(format string, args ...any) {
 	message := fmt.Sprintf(format, cleanArgs(args)...)
-	if u.app.json {
+	if u.app.exact() {
 		u.errObject(struct {
 			Warning messageJSON `json:"warning"`
 		}{messageJSON{message}})
@@ -96,7 +100,7 @@ func (u *ui) fail(err error) int {
 	if f.code == exitInterrupted {
 		message = "interrupted"
 	}
-	if u.app.json {
+	if u.app.exact() {
 		u.errObject(struct {
 			Error errorJSON `json:"error"`
 		}{errorJSON{f.code, f.name, message, cleanLines(f.hint)}})
@@ -156,11 +160,14 @@ func escapeJSON(line []byte) []byte {
 	return b.Bytes()
 }
 
-// object prints a value as one line of JSON.
+// object prints a value as one line of JSON, or by the template of --format.
 func (u *ui) object(v any) error {
 	line, err := wire.Marshal(v)
 	if err != nil {
 		return err
+	}
+	if u.app.format != nil {
+		return u.formatted(line)
 	}
 	fmt.Fprintf(u.out, "%s\n", escapeJSON(line))
 	return nil
@@ -201,43 +208,30 @@ func objectsOf[T, J any](u *ui, list []T, convert func(T) J) error {
 // notNil returns the list as JSON should have it: [] if it is empty, not null.
 func notNil[T any](list []T) []T { return append([]T{}, list...) }
 
-// table prints rows: aligned and with headers on a terminal, tab-separated and without
-// headers in a pipe. style may colour a cell; nil colours none.
-func (u *ui) table(headers []string, rows [][]string, style func(row, col int) lipgloss.Style) {
-	for _, row := range rows {
-		for i := range row {
-			row[i] = wire.Clean(row[i])
-		}
-		if !u.pretty {
-			fmt.Fprintf(u.out, "%s\n", strings.Join(row, "\t"))
+// section is pairs under a title.
+type section struct {
+	title string
+	pairs [][2]string
+}
+
+// sections prints sections whose values stand in one column. Without a title the pairs come
+// first.
+func (u *ui) sections(list []section) {
+	width := 0
+	for _, s := range list {
+		for _, p := range s.pairs {
+			width = max(width, len(p[0]))
 		}
 	}
-	if !u.pretty {
-		return
-	}
-	t := table.New().
-		Headers(headers...).
-		Rows(rows...).
-		Border(lipgloss.HiddenBorder()).
-		BorderTop(false).BorderBottom(false).BorderLeft(false).BorderRight(false).BorderHeader(false).BorderColumn(false).
-		Wrap(false).
-		StyleFunc(func(row, col int) lipgloss.Style {
-			s := lipgloss.NewStyle()
-			if u.color {
-				switch {
-				case row == table.HeaderRow:
-					s = s.Bold(true)
-				case style != nil:
-					s = style(row, col)
-				}
-			}
-			if col < len(headers)-1 {
-				s = s.PaddingRight(2)
-			}
-			return s
-		})
-	for line := range strings.Lines(t.String()) {
-		fmt.Fprintf(u.out, "%s\n", strings.TrimRight(line, " \n"))
+	for _, s := range list {
+		indent := ""
+		if s.title != "" {
+			u.printf("%s\n", u.paint(lipgloss.NewStyle().Bold(true), s.title))
+			indent = "  "
+		}
+		for _, p := range s.pairs {
+			u.printf("%s%-*s  %s\n", indent, width+2-len(indent), p[0], p[1])
+		}
 	}
 }
 
@@ -323,7 +317,7 @@ func (h logHandler) Handle(_ context.Context, r slog.Record) error {
 	b.WriteString(r.Message)
 	sep := " ("
 	add := func(a slog.Attr) bool {
-		fmt.Fprintf(&b, "%s%s %v", sep, a.Key, a.Value)
+		fmt.Fprintf(&b, "%s%s %v", sep, a.Key, a.Value.Resolve())
 		sep = ", "
 		return true
 	}
@@ -336,7 +330,7 @@ func (h logHandler) Handle(_ context.Context, r slog.Record) error {
 	}
 	if r.Level >= slog.LevelWarn {
 		h.u.warn("%s", b.String())
-	} else if !h.u.app.json {
+	} else if !h.u.app.exact() {
 		fmt.Fprintf(h.u.err, "debug: %s\n", wire.Clean(b.String()))
 	}
 	return nil
@@ -450,6 +444,33 @@ func (u *ui) confirm(ctx context.Context, question string) error {
 		err = errDeclined
 	}
 	return err
+}
+
+// few is how many things are confirmed by "y", and how many names a question quotes.
+const (
+	few      = 10
+	fewNames = 5
+)
+
+// confirmMany is confirm for so many things at once. For more than a few of them their number
+// is to be typed.
+func (u *ui) confirmMany(ctx context.Context, question string, n int) error {
+	if n <= few || u.app.yes || !u.app.interactive() {
+		return u.confirm(ctx, question)
+	}
+	answer, err := u.ask(ctx, fmt.Sprintf("%s Type %d to go on: ", question, n))
+	if err == nil && answer != strconv.Itoa(n) {
+		err = errDeclined
+	}
+	return err
+}
+
+// fewOf joins names for a question: the first ones, and how many more there are.
+func fewOf(names []string) string {
+	if len(names) <= fewNames+1 {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:fewNames], ", "), len(names)-fewNames)
 }
 
 // askYes asks a question, and reports whether the answer is yes.

@@ -17,14 +17,20 @@ import (
 // writing.
 const nasty = "a\x1b[31mb\nc\td\re\x7ff\u009b1mg\u202eh\u2066i\u200fj\u2028k\u061cl\xff"
 
+func nastyTable() *table {
+	t := newTable("A", "B")
+	t.row(nasty, "b")
+	return t
+}
+
 // TestOutputIsClean puts nasty into everything that the command prints.
 func TestOutputIsClean(t *testing.T) {
 	for name, test := range map[string]struct {
 		lines int
 		print func(u *ui)
 	}{
-		"table in a pipe":     {1, func(u *ui) { u.table([]string{"A", "B"}, [][]string{{nasty, "b"}}, nil) }},
-		"table on a terminal": {2, func(u *ui) { u.pretty = true; u.table([]string{"A", "B"}, [][]string{{nasty, "b"}}, nil) }},
+		"table in a pipe":     {1, func(u *ui) { u.table(nastyTable()) }},
+		"table on a terminal": {2, func(u *ui) { u.pretty = true; u.table(nastyTable()) }},
 		"pairs":               {1, func(u *ui) { u.pairs([][2]string{{"a", nasty}}) }},
 		"data":                {1, func(u *ui) { u.printf("%s\n", nasty) }},
 		"info":                {2, func(u *ui) { u.info("%s\n%v", nasty, errors.New(nasty)) }},

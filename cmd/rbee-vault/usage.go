@@ -108,12 +108,14 @@ func dashed(name string, short bool) string {
 // valueName says what a flag takes.
 func valueName(f *pflag.Flag) string {
 	switch f.Value.Type() {
+	case "template":
+		return "a template such as '{{.node_name}}'"
 	case "bool":
 		return "true or false"
 	case "duration":
 		return "a duration such as 30s, 10m or 2h"
 	case "uint16":
-		return "a number from 0 to 65535"
+		return "a number from 1 to 65535"
 	case "int", "int64", "uint", "uint32", "uint64", "intSlice":
 		return "a number"
 	}

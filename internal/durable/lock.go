@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/gofrs/flock"
+
+	"github.com/rbee-keeper/rbee-vault/internal/trace"
 )
 
 // ErrLocked: another holder had the lock until the deadline of the context.
@@ -68,6 +70,7 @@ func (l *Lock) TryExclusive() (bool, error) {
 }
 
 func (l *Lock) take(ctx context.Context, try func(context.Context, time.Duration) (bool, error)) error {
+	defer trace.Step(ctx, "lock", "file", l.Path())()
 	select {
 	case l.mu <- struct{}{}:
 	case <-ctx.Done():

@@ -3,7 +3,10 @@ package sqlcipher
 import (
 	"context"
 	"database/sql/driver"
+	"log/slog"
 	"strings"
+
+	"github.com/rbee-keeper/rbee-vault/internal/trace"
 )
 
 // statementConn keeps the prepared statements of a connection. Compiling a statement again for
@@ -138,6 +141,14 @@ type rawStmt interface {
 	driver.StmtQueryContext
 }
 
+// sqlText is a statement for a log, on one line. It has no values.
+type sqlText string
+
+// LogValue implements [slog.LogValuer].
+func (s sqlText) LogValue() slog.Value {
+	return slog.StringValue(strings.Join(strings.Fields(string(s)), " "))
+}
+
 // keptStmt returns to its connection when it is closed. It does not pass the context on,
 // because the driver would start a goroutine for each row. It is not needed: the statements are
 // short, and when the context ends, database/sql stops between two rows.
@@ -148,13 +159,35 @@ type keptStmt struct {
 }
 
 // QueryContext implements [driver.StmtQueryContext].
-func (s *keptStmt) QueryContext(_ context.Context, args []driver.NamedValue) (driver.Rows, error) {
-	return s.rawStmt.QueryContext(context.Background(), args)
+func (s *keptStmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {
+	if !trace.On(ctx) {
+		return s.rawStmt.QueryContext(context.Background(), args)
+	}
+	end := trace.Step(ctx, "query", "sql", sqlText(s.query))
+	rows, err := s.rawStmt.QueryContext(context.Background(), args)
+	if err != nil {
+		end()
+		return nil, err
+	}
+	return &tracedRows{rows, end}, nil
 }
 
 // ExecContext implements [driver.StmtExecContext].
-func (s *keptStmt) ExecContext(_ context.Context, args []driver.NamedValue) (driver.Result, error) {
+func (s *keptStmt) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
+	defer trace.Step(ctx, "statement", "sql", sqlText(s.query))()
 	return s.rawStmt.ExecContext(context.Background(), args)
+}
+
+// tracedRows ends a step when it is closed: SQLite works while rows are read.
+type tracedRows struct {
+	driver.Rows
+	end func()
+}
+
+// Close implements [driver.Rows].
+func (r *tracedRows) Close() error {
+	r.end()
+	return r.Rows.Close()
 }
 
 // Close implements [driver.Stmt].

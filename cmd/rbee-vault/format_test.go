@@ -1,0 +1,38 @@
+package main
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+)
+
+// TestFormat: a template sees the fields of --json, in clean text; what it cannot have is named.
+func TestFormat(t *testing.T) {
+	object := map[string]any{"name": "n1", "size": 1700000000000, "share": 0.5, "key": nil, "list": []string{"a", "b\x1b"}, "labels": map[string]string{"rack": "3"}}
+	for _, c := range []struct{ template, want, failure string }{
+		{`{{.name}} {{.size}} {{.share}}{{.key}}`, "n1 1700000000000 0.5", ""},
+		{`{{join .list ","}} {{json .list}}`, `a,b? ["a","b?"]`, ""},
+		{`{{index .labels "rack"}}{{index .labels "zone"}}`, "3", ""},
+		{`{{if .key}}key{{else}}none{{end}}`, "none", ""},
+		{`{{.nme}}`, "", `there is no field "nme"`},
+		{`{{join .name ","}}`, "", "does not fit"},
+		{`{{.name`, "", "a template such as"},
+	} {
+		var out, errs bytes.Buffer
+		a := &app{}
+		a.ui = newUI(t.Context(), a, &out, &errs)
+		err := (&formatFlag{app: a}).Set(c.template)
+		if err == nil {
+			err = a.ui.object(object)
+		} else {
+			err = flagError(nil, newRoot(a).ParseFlags([]string{"--format", c.template}))
+		}
+		a.ui.flush()
+		if got := strings.TrimSuffix(out.String(), "\n"); got != c.want || (err == nil) != (c.failure == "") || err != nil && !strings.Contains(err.Error(), c.failure) {
+			t.Errorf("%s: %q, %v", c.template, got, err)
+		}
+		if err != nil && !isUsage(err) {
+			t.Errorf("%s: %v is no usage error", c.template, err)
+		}
+	}
+}

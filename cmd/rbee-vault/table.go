@@ -1,0 +1,261 @@
+package main
+
+import (
+	"math"
+	"slices"
+	"strings"
+
+	"charm.land/lipgloss/v2"
+	"github.com/charmbracelet/x/ansi"
+	"github.com/spf13/cobra"
+
+	"github.com/rbee-keeper/rbee-vault/internal/wire"
+)
+
+// tableOptions are the flags of a command that prints a table.
+type tableOptions struct {
+	columns  []string
+	sort     string
+	header   bool
+	noHeader bool
+	noPager  bool
+}
+
+func (o *tableOptions) register(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringSliceVar(&o.columns, "columns", nil, "print these columns, in this order: `NAMES` of headers in small letters, joined by commas")
+	f.StringVar(&o.sort, "sort", "", "sort by this `COLUMN`, numbers in text by their value; with '-' before it, the other way round")
+	f.BoolVar(&o.header, "header", false, "print the headers in a pipe too")
+	f.BoolVar(&o.noHeader, "no-header", false, "print no headers")
+	f.BoolVar(&o.noPager, "no-pager", false, "never open $PAGER for a table that is longer than the terminal")
+	cmd.MarkFlagsMutuallyExclusive("header", "no-header")
+}
+
+// table is rows under headers. A cell is text, or one of the types that [ui.cell] knows: a
+// person and a program see them differently.
+type table struct {
+	headers []string
+	shown   []int // columns, in their order
+	cramped []int // columns that go first where the terminal is too narrow for all
+	sort    int   // the column; -1: the rows stay as they are
+	reverse bool
+	header  bool // in a pipe too
+	bare    bool // no header
+	fitted  bool // no wider than the terminal
+	pager   bool // if it is longer than the terminal
+	rows    [][]any
+}
+
+// newTable returns a table that no flag changes, with all of its text.
+func newTable(headers ...string) *table {
+	t := &table{headers: headers, sort: -1}
+	for i := range headers {
+		t.shown = append(t.shown, i)
+	}
+	return t
+}
+
+// table returns a table as the flags want it. Without --columns it shows all columns but
+// those of more; with it, any. It is called before the vault is opened, so that nobody
+// unlocks it for a mistyped column.
+func (o tableOptions) table(headers []string, more ...string) (*table, error) {
+	t := newTable(slices.Concat(headers, more)...)
+	t.shown = t.shown[:len(headers)]
+	t.header, t.bare, t.fitted, t.pager = o.header, o.noHeader, true, !o.noPager
+	if len(o.columns) > 0 {
+		t.shown = nil
+	}
+	for _, name := range o.columns {
+		i, err := t.column("columns", name)
+		if err != nil {
+			return nil, err
+		}
+		t.shown = append(t.shown, i)
+	}
+	if o.sort != "" {
+		name, reverse := strings.CutPrefix(o.sort, "-")
+		i, err := t.column("sort", name)
+		if err != nil {
+			return nil, err
+		}
+		t.sort, t.reverse = i, reverse
+	}
+	return t, nil
+}
+
+// yields names columns that a terminal too narrow for all does without, in this order.
+// Columns that the operator asked for stay.
+func (t *table) yields(o tableOptions, headers ...string) {
+	for _, h := range headers {
+		if i := slices.Index(t.headers, h); len(o.columns) == 0 && i >= 0 {
+			t.cramped = append(t.cramped, i)
+		}
+	}
+}
+
+// columnName is the name of a column for a flag.
+func columnName(header string) string { return strings.ReplaceAll(strings.ToLower(header), " ", "-") }
+
+func (t *table) column(flag, name string) (int, error) {
+	var names []string
+	for i, h := range t.headers {
+		if columnName(h) == name {
+			return i, nil
+		}
+		names = append(names, columnName(h))
+	}
+	err := usagef("--%s: there is no column %q", flag, name)
+	return 0, withSuggestion(err, name, names, "The columns: "+strings.Join(names, ", "))
+}
+
+// row adds a row with a cell for each header.
+func (t *table) row(cells ...any) { t.rows = append(t.rows, cells) }
+
+// table prints a table: on a terminal aligned, with headers, and no wider than it; in a pipe
+// tab-separated and exact.
+func (u *ui) table(t *table) {
+	if t.sort >= 0 {
+		slices.SortStableFunc(t.rows, func(a, b []any) int {
+			if t.reverse {
+				a, b = b, a
+			}
+			return compareCells(a[t.sort], b[t.sort])
+		})
+	}
+	if !u.pretty {
+		u.tabSeparated(t)
+		return
+	}
+	lines := make([][]string, 0, len(t.rows)+1)
+	headed := 0
+	if !t.bare {
+		lines, headed = append(lines, t.headers), 1
+	}
+	for _, row := range t.rows {
+		cells := make([]string, len(row))
+		for i, c := range row {
+			cells[i] = wire.Clean(u.cell(c))
+		}
+		lines = append(lines, cells)
+	}
+	width, height := u.size()
+	shown, widths := t.fit(lines, width)
+	var b strings.Builder
+	for i, line := range lines {
+		for at, column := range shown {
+			style := lipgloss.NewStyle().Bold(true)
+			if i >= headed {
+				style = cellStyle(t.rows[i-headed][column])
+			}
+			text := shortened(line[column], widths[column])
+			if at < len(shown)-1 {
+				text += strings.Repeat(" ", widths[column]-lipgloss.Width(text)+gap)
+			}
+			b.WriteString(string(u.paint(style, text)))
+		}
+		b.WriteByte('\n')
+	}
+	if t.pager && len(lines) > height-1 && u.screen != nil && u.app.interactive() {
+		u.paged = b.String()
+		return
+	}
+	u.out.WriteString(b.String())
+}
+
+func (u *ui) tabSeparated(t *table) {
+	if t.header {
+		t.rows = slices.Insert(t.rows, 0, anys(t.headers))
+	}
+	for _, row := range t.rows {
+		for at, column := range t.shown {
+			if at > 0 {
+				u.out.WriteByte('\t')
+			}
+			u.out.WriteString(wire.Clean(u.cell(row[column])))
+		}
+		u.out.WriteByte('\n')
+	}
+}
+
+func anys(texts []string) []any {
+	list := make([]any, len(texts))
+	for i, t := range texts {
+		list[i] = t
+	}
+	return list
+}
+
+// Widths of columns.
+const (
+	gap          = 2
+	goodColumn   = 16
+	minColumn    = 8
+	shortestHash = len("SHA256:") + 8
+)
+
+// fit chooses columns and their widths so that the lines are no wider than a terminal. First
+// wide columns are shortened a little, but for the first one, which names the row; then columns
+// go; then all are shortened.
+func (t *table) fit(lines [][]string, width int) (shown []int, widths map[int]int) {
+	shown, widths = slices.Clone(t.shown), map[int]int{}
+	for _, line := range lines {
+		for _, c := range shown {
+			widths[c] = max(widths[c], lipgloss.Width(line[c]))
+		}
+	}
+	if !t.fitted {
+		return shown, widths
+	}
+	over := func() int {
+		total := gap * (len(shown) - 1)
+		for _, c := range shown {
+			total += widths[c]
+		}
+		return total - width
+	}
+	t.shorten(shown, widths, goodColumn, over)
+	for _, c := range t.cramped {
+		if over() > 0 {
+			shown = slices.DeleteFunc(shown, func(s int) bool { return s == c })
+		}
+	}
+	t.shorten(shown, widths, minColumn, over)
+	if excess := over(); excess > 0 {
+		widths[shown[0]] = max(widths[shown[0]]-excess, minColumn)
+	}
+	return shown, widths
+}
+
+// shorten makes the widest columns narrower, down to least, while the lines are too long.
+func (t *table) shorten(shown []int, widths map[int]int, least int, over func() int) {
+	for over() > 0 {
+		widest := -1
+		for _, c := range shown[1:] {
+			if widths[c] > t.leastWidth(c, least) && (widest < 0 || widths[c] > widths[widest]) {
+				widest = c
+			}
+		}
+		if widest < 0 {
+			return
+		}
+		widths[widest]--
+	}
+}
+
+// leastWidth is how narrow a column can be. Times, numbers and words are short, and wrong when
+// they are cut.
+func (t *table) leastWidth(column, least int) int {
+	if len(t.rows) > 0 {
+		switch t.rows[0][column].(type) {
+		case fingerprint:
+			least = shortestHash
+		case string:
+		default:
+			return math.MaxInt
+		}
+	}
+	return max(least, len(t.headers[column]))
+}
+
+// shortened cuts a text to a width, and marks the cut.
+func shortened(text string, width int) string { return ansi.Truncate(text, width, "…") }
