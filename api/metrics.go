@@ -3,6 +3,7 @@ package api
 import (
 	"fmt"
 	"net/http"
+	"runtime"
 	"sync"
 	"sync/atomic"
 
@@ -76,4 +77,5 @@ func (s *Server) writeMetrics(w http.ResponseWriter, r *http.Request) {
 	}
 	fmt.Fprintf(w, "# HELP rbee_vault_http_requests_running Requests that are running.\n# TYPE rbee_vault_http_requests_running gauge\nrbee_vault_http_requests_running %d\n", s.metrics.running.Load())
 	fmt.Fprintf(w, "# HELP rbee_vault_http_watchers Streams of changes that are open.\n# TYPE rbee_vault_http_watchers gauge\nrbee_vault_http_watchers %d\n", s.watch.watchers())
+	fmt.Fprintf(w, "# HELP go_goroutines Goroutines that exist.\n# TYPE go_goroutines gauge\ngo_goroutines %d\n", runtime.NumGoroutine())
 }
