@@ -2,6 +2,8 @@ package registry_test
 
 import (
 	"context"
+	"crypto/rand"
+	"errors"
 	"fmt"
 	"log"
 	"os"
@@ -13,21 +15,18 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-func Example() {
-	ctx := context.Background()
+// newVault makes a vault with one unlock method: an age identity. A desktop program would set a
+// keyring instead, and a daemon a directory of systemd credentials.
+func newVault(ctx context.Context) (cfg vault.Config, remove func()) {
 	dir, err := os.MkdirTemp("", "example-")
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer os.RemoveAll(dir)
-
-	// A vault with one unlock method: an age identity. A desktop program would set
-	// a keyring instead.
 	identity, err := age.GenerateX25519Identity()
 	if err != nil {
 		log.Fatal(err)
 	}
-	cfg := vault.Config{
+	cfg = vault.Config{
 		Path:       filepath.Join(dir, "beehives.db"),
 		Identities: []age.Identity{identity},
 	}
@@ -36,6 +35,26 @@ func Example() {
 	}); err != nil {
 		log.Fatal(err)
 	}
+	return cfg, func() { os.RemoveAll(dir) }
+}
+
+// node is a node with the fields that it cannot do without.
+func node(name string) registry.Node {
+	return registry.Node{
+		Name:        name,
+		SSHHost:     name + ".example.org",
+		SSHPort:     registry.DefaultSSHPort,
+		SSHUser:     "ops",
+		GitRepoURL:  "https://git.example.org/fleet/hive.git",
+		GitBranch:   "main",
+		InstallPath: "/opt/hive",
+	}
+}
+
+func Example() {
+	ctx := context.Background()
+	cfg, remove := newVault(ctx)
+	defer remove()
 
 	r, err := registry.Open(ctx, cfg)
 	if err != nil {
@@ -44,15 +63,7 @@ func Example() {
 	defer r.Close()
 	ctx = vault.WithActor(ctx, vault.Actor{Name: "ops@example.org"})
 
-	if err := r.AddNode(ctx, registry.Node{
-		Name:        "hive-01",
-		SSHHost:     "hive-01.example.org",
-		SSHPort:     registry.DefaultSSHPort,
-		SSHUser:     "ops",
-		GitRepoURL:  "https://git.example.org/fleet/hive.git",
-		GitBranch:   "main",
-		InstallPath: "/opt/hive",
-	}); err != nil {
+	if err := r.AddNode(ctx, node("hive-01")); err != nil {
 		log.Fatal(err)
 	}
 	if err := r.UpdateCapabilities(ctx, "hive-01", []string{"cuda", "cpu"}, map[string]uint32{"cuda": 2}); err != nil {
@@ -65,4 +76,154 @@ func Example() {
 	}
 	fmt.Println(n.SSHUser+"@"+n.SSHHost, n.Status, n.Backends, n.Devices)
 	// Output: ops@hive-01.example.org unknown [cpu cuda] map[cuda:2]
+}
+
+// A daemon opens by the credential that systemd decrypts for it, and needs no terminal.
+func ExampleOpen_headless() {
+	r, err := registry.Open(context.Background(), vault.Config{
+		Path:           "/var/lib/queen-rbee/beehives.db",
+		CredentialsDir: os.Getenv("CREDENTIALS_DIRECTORY"),
+		Via:            "queen", // stands in each row of the audit log
+	})
+	switch {
+	case errors.Is(err, vault.ErrNoVault):
+		fmt.Println("there is no vault yet")
+		return
+	case errors.Is(err, vault.ErrNoUnlockMethod), errors.Is(err, vault.ErrWrongKey):
+		fmt.Println("the credential is missing, or another vault's")
+		return
+	case errors.Is(err, vault.ErrLocked):
+		fmt.Println("another process holds the vault: try again later")
+		return
+	case err != nil:
+		log.Fatal(err)
+	}
+	defer r.Close()
+	// Output: there is no vault yet
+}
+
+// Watch tells what changes, by this process or another.
+func ExampleRegistry_Watch() {
+	ctx := context.Background()
+	cfg, remove := newVault(ctx)
+	defer remove()
+	r, err := registry.Open(ctx, cfg)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer r.Close()
+
+	if err := r.AddNode(ctx, node("hive-01")); err != nil {
+		log.Fatal(err)
+	}
+	for change, err := range r.Watch(ctx) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		switch {
+		case change.Before == nil: // at first each node that is there
+			fmt.Println(change.Name, "added")
+			if err := r.UpdateStatus(ctx, change.Name, registry.StatusOnline); err != nil {
+				log.Fatal(err)
+			}
+		case change.After == nil:
+			fmt.Println(change.Name, "removed")
+			return
+		default:
+			fmt.Println(change.Name, "is", change.After.Status)
+			if _, err := r.RemoveNode(ctx, change.Name); err != nil {
+				log.Fatal(err)
+			}
+		}
+	}
+	// Output:
+	// hive-01 added
+	// hive-01 is online
+	// hive-01 removed
+}
+
+// A whole fleet's heartbeat is one call. What did not change is not written.
+func ExampleRegistry_UpdateStates() {
+	ctx := context.Background()
+	cfg, remove := newVault(ctx)
+	defer remove()
+	r, err := registry.Open(ctx, cfg)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer r.Close()
+	if err := r.AddNode(ctx, node("hive-01")); err != nil {
+		log.Fatal(err)
+	}
+
+	beat := []registry.State{
+		{Node: "hive-01", Status: registry.StatusOnline},
+		{Node: "hive-99", Status: registry.StatusOnline},
+	}
+	for range 2 {
+		report, err := r.UpdateStates(ctx, beat)
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println("written:", report.Written, "unknown:", report.Missing)
+	}
+	// Output:
+	// written: 1 unknown: [hive-99]
+	// written: 0 unknown: [hive-99]
+}
+
+// A signer signs with a key that never leaves the vault's process, and records each use.
+func ExampleRegistry_Signer() {
+	ctx := context.Background()
+	cfg, remove := newVault(ctx)
+	defer remove()
+	r, err := registry.Open(ctx, cfg)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer r.Close()
+	if _, err := r.CreateNodeWithKey(ctx, node("hive-01"), registry.KeyChoice{Generate: true}); err != nil {
+		log.Fatal(err)
+	}
+
+	signer, err := r.Signer(ctx, "hive-01") // for ssh.PublicKeys of an ssh.ClientConfig
+	if err != nil {
+		log.Fatal(err)
+	}
+	signature, err := signer.Sign(rand.Reader, []byte("challenge"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(signature.Format, signer.PublicKey().Verify([]byte("challenge"), signature))
+	// Output: ssh-ed25519 <nil>
+}
+
+// A daemon opens a session, which gives way when another process needs the vault alone.
+// Rotate in the process itself disturbs nobody.
+func ExampleSession() {
+	ctx := context.Background()
+	cfg, remove := newVault(ctx)
+	defer remove()
+	fleet, err := registry.NewSession(ctx, func(ctx context.Context) (*vault.Vault, error) { return vault.Open(ctx, cfg) })
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer fleet.Close()
+
+	err = fleet.Use(ctx, func(r *registry.Registry) error {
+		if err := r.AddNode(ctx, node("hive-01")); err != nil {
+			return err
+		}
+		rotated, err := r.Vault().Rotate(ctx)
+		if err != nil {
+			return err
+		}
+		fmt.Println("generation", rotated.Generation) // now make a backup, and tell the operator rotated.Signer
+		_, err = r.GetNode(ctx, "hive-01")
+		return err
+	})
+	fmt.Println(err)
+	// Output:
+	// generation 2
+	// <nil>
 }

@@ -61,7 +61,7 @@ func TestPager(t *testing.T) {
 	// Ctrl-C is the pager's: it may go on.
 	c = startOn(t, size, append(h.env, "TERM=xterm", "PAGER=trap 'echo goes on' INT; cat; echo ready; read x </dev/tty"), "node", "list")
 	c.expect(`ready\n`)
-	c.send("\x03")
+	c.send("\x03\n") // whether the shell reads already or not
 	c.expect(`goes on\n`)
 	if code := c.exit(); code != exitOK {
 		t.Errorf("exit code %d\n%s", code, c.screen())
