@@ -1,75 +1,46 @@
 package vault
 
-import (
-	"context"
-	"fmt"
-)
+import "fmt"
 
 // contentCheck checks rows that are read in a transaction to be stored elsewhere, as in a
 // backup. They must be those of the newest audit row. Each row is counted by the same statement
 // that reads it, so that no other page can be put in place between two reads.
 type contentCheck struct {
-	want    digest
+	want    rowSet
 	columns columns
 	hasher  *rowHasher
 	sums    map[string]rowSet   // by table, of the last read
 	earlier map[string][]rowSet // of earlier reads
 }
 
-// BeginCheck begins a check of all rows of the registry and of the signers that this
-// transaction reads. It ends with [Tx.EndCheck].
-func (tx *Tx) BeginCheck(ctx context.Context) error {
-	_, want, err := tx.auditedDigest(ctx)
-	if err != nil {
-		return err
-	}
-	c, err := tx.selectColumns(ctx)
-	if err != nil {
-		return err
-	}
-	tx.check = &contentCheck{
-		want:    want,
-		columns: c,
-		hasher:  tx.sealer.rowHasher(),
-		sums:    map[string]rowSet{},
-		earlier: map[string][]rowSet{},
-	}
-	return nil
+func newContentCheck(want rowSet, c columns, h *rowHasher) *contentCheck {
+	return &contentCheck{want: want, columns: c, hasher: h, sums: map[string]rowSet{}, earlier: map[string][]rowSet{}}
 }
 
-// Checked returns an SQL expression for a query that reads all rows of a table. alias is the
-// table's alias in the query. The query selects the expression too, and passes its value for
-// each row to [Tx.CountRow]. Without a check the expression is NULL.
-func (tx *Tx) Checked(table, alias string) string {
-	if tx.check == nil {
-		return "NULL"
+// beginTable begins a read of all rows of a table. It returns the SQL expression for the text of
+// a row.
+func (c *contentCheck) beginTable(table, alias string) string {
+	if sum, ok := c.sums[table]; ok {
+		c.earlier[table] = append(c.earlier[table], sum)
 	}
-	if sum, ok := tx.check.sums[table]; ok {
-		tx.check.earlier[table] = append(tx.check.earlier[table], sum)
-	}
-	tx.check.sums[table] = rowSet{}
+	c.sums[table] = rowSet{}
 	for _, t := range contentTables {
 		if t.name == table {
-			return tx.check.columns.rowText(t, alias)
+			return c.columns.rowText(t, alias)
 		}
 	}
 	panic("the digest does not cover the table " + table)
 }
 
-// CountRow counts a row that was read. text is the value of [Tx.Checked].
-func (tx *Tx) CountRow(table string, text []byte) {
-	if tx.check != nil && text != nil {
-		sum := tx.check.sums[table]
-		sum.move(1, tx.check.hasher.hash(text))
-		tx.check.sums[table] = sum
-	}
+// count counts a row that was read.
+func (c *contentCheck) count(table string, text []byte) {
+	sum := c.sums[table]
+	sum.move(1, c.hasher.hash(text))
+	c.sums[table] = sum
 }
 
-// EndCheck compares the rows that were read with the newest audit row. Each table must have
-// been read completely. The error matches [ErrRollback].
-func (tx *Tx) EndCheck() error {
-	c := tx.check
-	tx.check = nil
+// end compares what was read with what is wanted. The error matches [ErrRollback].
+func (c *contentCheck) end() error {
 	var seen rowSet
 	for _, t := range contentTables {
 		seen = seen.plus(c.sums[t.name])
@@ -79,55 +50,19 @@ func (tx *Tx) EndCheck() error {
 			}
 		}
 	}
-	return compareContent(seen, c.want.content)
+	return compareContent(seen, c.want)
 }
 
-// VerifyContent reads every row that the digest covers and compares them with the newest audit
-// row. The error matches [ErrRollback]. It reads the tables and not their indexes; see
-// [Vault.CheckPages] for those.
-func (tx *Tx) VerifyContent(ctx context.Context) error {
-	_, want, err := tx.auditedDigest(ctx)
-	if err != nil {
-		return err
-	}
-	now, err := tx.computeDigest(ctx)
-	if err != nil {
-		return err
-	}
-	if now.slots != want.slots {
-		return errOldRows("slots", now.slots, want.slots)
-	}
-	return compareContent(now.content, want.content)
+// copiedCheck checks that the rows here, after they were copied, are those of the newest audit
+// row, which was copied too.
+type copiedCheck struct {
+	hasher *rowHasher // under the key of the old database
+	want   rowSet
+	seen   rowSet
+	tables []string // whose rows are in seen
 }
 
-// checkUnlocking compares the slots and what vault_meta says about the unlock methods with the
-// digest of the newest audit row. The error matches [ErrRollback].
-func (tx *Tx) checkUnlocking(ctx context.Context, m Meta, slots []Slot, want digest) error {
-	version, err := tx.schemaVersion(ctx)
-	if err != nil {
-		return err
-	}
-	var seen rowSet
-	h := tx.sealer.rowHasher()
-	for _, s := range slots {
-		seen.move(1, h.hash(s.rowText()))
-	}
-	seen.move(1, h.hash(m.unlockingText(version)))
-	if seen != want.slots {
-		return errOldRows("slots", seen, want.slots)
-	}
-	return nil
-}
-
-// auditedDigest returns the head of the audit log and the digest in its newest row.
-func (tx *Tx) auditedDigest(ctx context.Context) (AuditHead, digest, error) {
-	head, last, err := selectAuditHead(ctx, tx)
-	if err != nil {
-		return AuditHead{}, digest{}, fmt.Errorf("read audit head: %w", err)
-	}
-	d, err := parseDigest(last)
-	if err != nil {
-		return AuditHead{}, digest{}, fmt.Errorf("%w: row %d: %w", ErrAudit, head.Seq, err)
-	}
-	return head, d, nil
+func (c *copiedCheck) add(table string, sum rowSet) {
+	c.seen = c.seen.plus(sum)
+	c.tables = append(c.tables, table)
 }

@@ -80,15 +80,6 @@ func (tx *Tx) withoutTriggers(ctx context.Context, fill func() error) error {
 	return nil
 }
 
-// copiedCheck checks that the rows here, after they were copied, are those of the newest audit
-// row, which was copied too.
-type copiedCheck struct {
-	hasher *rowHasher // under the key of the old database
-	want   rowSet
-	seen   rowSet
-	tables []string // whose rows are in seen
-}
-
 // checkCopied begins the check. It reads the tables that the transition changes, before they
 // change. The other tables are read only once, under both keys, when the last audit row is
 // written: see [Tx.computeContent].
@@ -117,11 +108,6 @@ func (tx *Tx) checkCopied(ctx context.Context, old *rowHasher) error {
 		tx.copied.add(t.name, sums[0])
 	}
 	return nil
-}
-
-func (c *copiedCheck) add(table string, sum rowSet) {
-	c.seen = c.seen.plus(sum)
-	c.tables = append(c.tables, table)
 }
 
 // copyTable copies a table's rows by column name, and checks that none is missing.

@@ -20,8 +20,8 @@ import (
 // are two digests: one of the configuration, and one of the slots, which is compared at every
 // open.
 //
-// Triggers on the write connection maintain the digest, also for cascades; see digest_sql.go. A
-// transition, a migration and an accepted rollback compute it from all rows.
+// Triggers on the write connection maintain the digest, also for cascades; see
+// digest_triggers.go. A transition, a migration and an accepted rollback compute it from all rows.
 
 // rowSet is the digest of a set of rows.
 type rowSet struct {

@@ -48,7 +48,10 @@ func newStore(cfg Config, key *Key, vaultID string, o sqlcipher.Options) (*store
 	s := &store{cfg: cfg, key: &copied, sealer: newSealer(key, vaultID), build: o.Build}
 	derived := key.derive(purposeSQLCipher)
 	defer wipe(derived)
-	o.Key, o.Salt, o.Prepare = derived, sqlcipher.Salt(key.id), s.maintainDigest
+	o.Key, o.Salt = derived, sqlcipher.Salt(key.id)
+	o.Prepare = func(conn *sqlcipher.Conn) error {
+		return maintainDigest(conn, cfg.schemaVersion(), s.sealer.rowHasher(), &s.moved)
+	}
 	db, err := sqlcipher.Open(o)
 	if err != nil {
 		s.wipe()
