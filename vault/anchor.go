@@ -41,7 +41,6 @@ const (
 	anchorPrefix = "rba1"
 	anchorAside  = ":aside"
 
-	anchorDelay     = time.Minute            // how far the anchor may be behind
 	anchorWait      = 5 * time.Second        // how long the keyring may take to write it
 	anchorShortWait = 300 * time.Millisecond // the same, for a handle that only read
 	anchorBackOff   = 5 * time.Minute        // how long not to try again after the keyring refused it

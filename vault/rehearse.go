@@ -119,8 +119,8 @@ func (t *transition) openedBy(ctx context.Context, identities []age.Identity) (*
 func (t *transition) openRehearsal(ctx context.Context) (*Vault, error) {
 	cfg := t.cfg
 	// Nobody but this process can have made it, so nobody needs to vouch for its signer.
-	cfg.known, cfg.anySigner = &unlocked{key: t.key, source: FromIdentity}, true
-	v, r, err := openUnder(ctx, cfg, t.paths)
+	cfg.anySigner = true
+	v, r, err := openUnder(ctx, cfg, t.paths, &unlocked{key: t.key, source: FromIdentity})
 	if err != nil {
 		return nil, err
 	}

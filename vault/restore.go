@@ -270,10 +270,10 @@ func examineOldVault(ctx context.Context, cfg Config, p paths) (oldVault, error)
 func openOldVault(ctx context.Context, cfg Config, p paths) (*Vault, reading, error) {
 	cfg.ConfirmSigner, cfg.Signer = nil, "" // those are the backup's
 	cfg.anySigner = true
-	v, r, err := openUnder(ctx, cfg, p)
+	v, r, err := openUnder(ctx, cfg, p, nil)
 	if len(cfg.Identities) > 0 && (errors.Is(err, ErrWrongKey) || errors.Is(err, ErrNoUnlockMethod) || errors.Is(err, ErrUnknownKeyID)) {
 		cfg.Identities = nil
-		if other, theirs, e := openUnder(ctx, cfg, p); e == nil {
+		if other, theirs, e := openUnder(ctx, cfg, p, nil); e == nil {
 			v, r, err = other, theirs, nil
 		}
 	}
@@ -321,8 +321,8 @@ func (t *transition) closeOldVault(ctx context.Context, old *oldVault) error {
 		return nil
 	}
 	cfg := t.cfg
-	cfg.known, cfg.anySigner = &unlocked{key: old.key, source: old.source}, true
-	v, r, err := openUnder(ctx, cfg, t.paths)
+	cfg.anySigner = true
+	v, r, err := openUnder(ctx, cfg, t.paths, &unlocked{key: old.key, source: old.source})
 	if err != nil {
 		return err
 	}

@@ -38,13 +38,19 @@ type unlocked struct {
 	anchor *anchorItem // that the keyring returned with the key, or nil
 }
 
+// copyFor returns a copy of a key that is known already, if it is the key of id. It leaves the
+// anchor out, so that the keyring is asked for the present one.
+func (u *unlocked) copyFor(id KeyID) (unlocked, bool) {
+	if u == nil || u.key.id != id {
+		return unlocked{}, false
+	}
+	key := *u.key
+	return unlocked{key: &key, source: u.source, opener: u.opener}, true
+}
+
 // unlock gets the key of the database that begins with id. If the slots file has an entry for
 // id, the key has the entry's check value.
 func unlock(ctx context.Context, cfg Config, id KeyID, file slotsFile) (unlocked, error) {
-	if cfg.known != nil && cfg.known.key.id == id {
-		key := *cfg.known.key
-		return unlocked{key: &key, source: cfg.known.source, opener: cfg.known.opener}, nil
-	}
 	e := file.find(id)
 	u, err := ask(ctx, cfg, id, file)
 	if err != nil {
