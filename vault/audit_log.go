@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 	"math"
+	"strings"
 )
 
 // Audit appends a row to the audit log, in the transaction that makes the change and after the
@@ -96,4 +97,29 @@ func (tx *Tx) AppendAuditRows(ctx context.Context, rows ...AuditRow) error {
 		}
 	}
 	return insertAuditRows(ctx, tx, rows...)
+}
+
+// auditRollback takes the rows as they are for the right ones. Its audit row lists them and
+// holds their digest.
+func (tx *Tx) auditRollback(ctx context.Context, found error) error {
+	slots, err := tx.Slots(ctx)
+	if err != nil {
+		return err
+	}
+	detail := []string{found.Error()}
+	for _, s := range slots {
+		detail = append(detail, "slot "+s.ID+" "+s.text())
+	}
+	for _, t := range contentTables {
+		var n int64
+		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM `+quoteName(t.name)).Scan(&n); err != nil {
+			return err
+		}
+		detail = append(detail, fmt.Sprintf("%d rows of %s", n, t.name))
+	}
+	for _, line := range detail[1:] {
+		tx.cfg.log().Warn("accepted as it is", "what", line)
+	}
+	tx.moved = nil
+	return tx.Audit(ctx, Event{Action: ActionAcceptRollback, Detail: strings.Join(detail, "; ")})
 }

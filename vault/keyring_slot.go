@@ -49,26 +49,6 @@ func (v *Vault) AddKeyring(ctx context.Context) error {
 	})
 }
 
-// enterAndCompareAnchor enters the gate and calls compareAnchor. It accepts a rollback if the
-// operator does.
-func (v *Vault) enterAndCompareAnchor(ctx context.Context) error {
-	err := func() error {
-		if err := v.enter(ctx); err != nil {
-			return err
-		}
-		defer v.leave()
-		r, err := v.readAudited(ctx)
-		if err != nil {
-			return err
-		}
-		return v.compareAnchor(ctx, r)
-	}()
-	if errors.Is(err, ErrRollback) {
-		return v.acceptRollback(ctx)
-	}
-	return err
-}
-
 // RemoveKeyring removes the OS keyring as an unlock method, and deletes its items. If the
 // keyring is lost for good, it only records that. It returns the accounts of the items that may
 // be left. Errors are those of [Vault.RemoveSlot].

@@ -65,41 +65,6 @@ func unlockAndAttach(ctx context.Context, cfg Config, p paths, known *unlocked) 
 	return v, file, nil
 }
 
-// read reads the database alone.
-func (v *Vault) read(ctx context.Context) (r reading, err error) {
-	err = v.view(ctx, func(tx *Tx) (err error) {
-		r, err = tx.read(ctx)
-		return err
-	})
-	return r, err
-}
-
-// readAll reads the slots file and then the database.
-func (v *Vault) readAll(ctx context.Context) (reading, error) {
-	file, err := readSlotsFile(v.paths.slots)
-	if err != nil {
-		return reading{}, err
-	}
-	r, err := v.read(ctx)
-	r.file = file
-	return r, err
-}
-
-// readAudited is read that returns [ErrRollback] if the slots are not those of the newest audit
-// row.
-func (v *Vault) readAudited(ctx context.Context) (reading, error) {
-	r, err := v.read(ctx)
-	if err == nil {
-		err = r.replayed
-	}
-	return r, err
-}
-
-func (v *Vault) metaAndSlots(ctx context.Context) (Meta, []Slot, error) {
-	r, err := v.readAudited(ctx)
-	return r.meta, r.slots, err
-}
-
 // prove reads the database for the first time, after the slots file. If that confirmed the key, an
 // unreadable database is damaged; otherwise the key may be wrong.
 func (v *Vault) prove(ctx context.Context, file slotsFile) (r reading, err error) {
