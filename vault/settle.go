@@ -250,38 +250,48 @@ func (v *Vault) writeSlotsFile(entries []entry) error {
 // a keyring.
 func (v *Vault) sweepKeys(ctx context.Context, s settlement) (waiting []entry) {
 	for _, e := range s.swept {
+		swept := false
 		switch {
-		case e.State == stateReplaced && v.source == FromKeyring:
-			// The key stays, because the file set aside needs it. But that file must not come
-			// back in place.
-			if err := setAnchorAside(ctx, v.cfg.Keyring, e.VaultID); err != nil {
-				v.cfg.log().Warn("the keyring could not record that the vault was replaced: until it does, the old files could be put back unnoticed", "vault_id", e.VaultID, "error", err)
-				waiting = append(waiting, e)
-				continue
-			}
-		case e.State == stateReplaced && s.current.Keyring:
-			waiting = append(waiting, e)
-			continue
-		case e.State == stateReplaced || !e.Keyring || v.neededAside(e.KeyID):
-		case v.source == FromKeyring && !e.ownsKeyringItem(ctx, v.cfg.Keyring):
-			v.cfg.log().Warn("the keyring's item holds another key than the slots file names: it is left", "account", e.KeyID)
 		case v.source == FromKeyring:
-			if err := v.cfg.Keyring.Delete(ctx, e.KeyID.String()); err != nil {
-				v.cfg.log().Warn("a keyring item that is no longer needed cannot be deleted", "account", e.KeyID, "error", err)
-				waiting = append(waiting, e)
-				continue
-			}
-		case s.current.Keyring:
-			waiting = append(waiting, e)
-			continue
-		default:
+			swept = v.sweepKeyring(ctx, e)
+		case e.State == stateReplaced:
+			swept = !s.current.Keyring
+		case !e.Keyring || v.neededAside(e.KeyID):
+			swept = true
+		case !s.current.Keyring: // no open uses the keyring any more
 			v.cfg.log().Warn("a keyring item that is no longer needed is left behind", "account", e.KeyID)
+			swept = true
 		}
-		if e.State == stateCurrent {
+		if !swept {
+			waiting = append(waiting, e)
+		} else if e.State == stateCurrent {
 			v.removeBefore(e.KeyID)
 		}
 	}
 	return waiting
+}
+
+// sweepKeyring does what an entry needs of the keyring, which opened the vault. If the keyring
+// refuses it, it logs that and returns false.
+func (v *Vault) sweepKeyring(ctx context.Context, e entry) bool {
+	switch {
+	case e.State == stateReplaced:
+		// The key stays, because the file set aside needs it. But that file must not come back
+		// in place.
+		if err := setAnchorAside(ctx, v.cfg.Keyring, e.VaultID); err != nil {
+			v.cfg.log().Warn("the keyring could not record that the vault was replaced: until it does, the old files could be put back unnoticed", "vault_id", e.VaultID, "error", err)
+			return false
+		}
+	case !e.Keyring || v.neededAside(e.KeyID):
+	case !e.ownsKeyringItem(ctx, v.cfg.Keyring):
+		v.cfg.log().Warn("the keyring's item holds another key than the slots file names: it is left", "account", e.KeyID)
+	default:
+		if err := v.cfg.Keyring.Delete(ctx, e.KeyID.String()); err != nil {
+			v.cfg.log().Warn("a keyring item that is no longer needed cannot be deleted", "account", e.KeyID, "error", err)
+			return false
+		}
+	}
+	return true
 }
 
 // ownsKeyringItem reports whether the keyring's item is the one that the entry names, or there
