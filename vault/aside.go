@@ -13,7 +13,7 @@ func (t *transition) setAside() error {
 	}
 	// The database comes first: whether the name is taken is decided by this file.
 	suffixes := []string{"", ".slots"}
-	if t.unread {
+	if t.place == placeUnread {
 		suffixes = append(suffixes, "-wal", "-journal")
 	}
 	for _, suffix := range suffixes {

@@ -9,24 +9,6 @@ import (
 	"github.com/rbee-keeper/rbee-vault/internal/sqlcipher"
 )
 
-// checkFresh checks that no file of somebody else is in the place of the new database.
-func (t *transition) checkFresh(before slotsFile) error {
-	if _, kept := t.paths.leftovers(before); len(kept) > 0 {
-		return fmt.Errorf("%w: %q: it is in the place of the new database, and no interrupted run left it: move it to another name", ErrFileExists, kept[0])
-	}
-	return nil
-}
-
-// emptyFresh replaces the database that was being built by an empty file.
-func (t *transition) emptyFresh() error {
-	for _, path := range sqlcipher.SideFiles(t.paths.fresh) {
-		if err := durable.RemoveIfExists(t.cfg.fs(), path); err != nil {
-			return err
-		}
-	}
-	return durable.Replace(t.cfg.fs(), t.paths.fresh, nil)
-}
-
 // build is step 2.
 func (t *transition) build(ctx context.Context, before slotsFile) error {
 	fsys, fresh := t.cfg.fs(), t.paths.fresh
@@ -159,4 +141,22 @@ func (t *transition) makeSigner(ctx context.Context, tx *Tx) error {
 	binding, err := Sign(boundText(t.meta, t.key.check()), signer, bindingNamespace)
 	t.meta.binding = string(binding)
 	return err
+}
+
+// checkFresh checks that no file of somebody else is in the place of the new database.
+func (t *transition) checkFresh(before slotsFile) error {
+	if _, kept := t.paths.leftovers(before); len(kept) > 0 {
+		return fmt.Errorf("%w: %q: it is in the place of the new database, and no interrupted run left it: move it to another name", ErrFileExists, kept[0])
+	}
+	return nil
+}
+
+// emptyFresh replaces the database that was being built by an empty file.
+func (t *transition) emptyFresh() error {
+	for _, path := range sqlcipher.SideFiles(t.paths.fresh) {
+		if err := durable.RemoveIfExists(t.cfg.fs(), path); err != nil {
+			return err
+		}
+	}
+	return durable.Replace(t.cfg.fs(), t.paths.fresh, nil)
 }

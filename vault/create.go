@@ -63,7 +63,7 @@ func Create(ctx context.Context, cfg Config, opts CreateOptions) (Created, error
 	if err := mustNotExist(p); err != nil {
 		return Created{}, err
 	}
-	t := newTransition(cfg, p, cfg.Keyring != nil && !opts.NoKeyring)
+	t := newTransition(cfg, p, generateKey(), cfg.Keyring != nil && !opts.NoKeyring)
 	if err := t.preparePlace(ctx); err != nil {
 		return Created{}, err
 	}
@@ -126,8 +126,10 @@ func (o CreateOptions) parse(ctx context.Context, cfg Config) ([]Slot, error) {
 // preparePlace makes and checks the directory of a new vault. Before anything is made, it
 // sees that the keyring answers.
 func (t *transition) preparePlace(ctx context.Context) error {
-	if err := t.probeKeyring(ctx); err != nil {
-		return err
+	if t.meta.Keyring {
+		if err := probeKeyring(ctx, t.cfg.Keyring, t.key.id); err != nil {
+			return err
+		}
 	}
 	if err := makeDir(t.cfg.fs(), t.paths.dir); err != nil {
 		return err

@@ -20,7 +20,7 @@ func (t *transition) tryOut(ctx context.Context, old oldVault) error {
 	case exists != old.exists:
 		return errChangedMeanwhile
 	case exists:
-		t.inPlace, t.replaces, t.unread = &old.id, true, old.key == nil
+		t.place, t.replacedKey = old.place(), old.id
 		err = t.nameAside()
 	default:
 		err = noSideFiles(t.paths)

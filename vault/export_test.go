@@ -45,7 +45,7 @@ func CreateForged(ctx context.Context, cfg Config, recipient, vaultID, vouch str
 	if err != nil {
 		return err
 	}
-	t := newTransition(cfg, p, false)
+	t := newTransition(cfg, p, generateKey(), false)
 	if vaultID != "" {
 		t.meta.VaultID = vaultID
 	}

@@ -24,6 +24,14 @@ type oldVault struct {
 	cause error
 }
 
+// place is what the vault is to the transition that replaces it.
+func (old oldVault) place() place {
+	if old.key == nil {
+		return placeUnread
+	}
+	return placeOther
+}
+
 func (old oldVault) wipe() {
 	if old.key != nil {
 		old.key.wipe()
@@ -161,8 +169,8 @@ func (t *transition) closeOldVault(ctx context.Context, old *oldVault) error {
 			return errChangedMeanwhile
 		}
 	}
-	t.inPlace, t.replaces, t.unread = &old.id, true, old.key == nil
-	if t.unread {
+	t.place, t.replacedKey = old.place(), old.id
+	if t.place == placeUnread {
 		return nil
 	}
 	cfg := t.cfg

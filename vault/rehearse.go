@@ -61,7 +61,7 @@ func (v *Vault) rehearse(ctx context.Context, r Rehearsal) error {
 	}
 	cfg := v.cfg
 	cfg.Path, cfg.Identities, cfg.Keyring, cfg.Logger, cfg.AcceptRollback = p.db, r.Identities, nil, nil, false
-	t := newTransition(cfg, p, false)
+	t := newTransition(cfg, p, generateKey(), false)
 	defer t.key.wipe()
 	t.fill = func(ctx context.Context, tx *Tx) (Event, error) {
 		event, _, err := t.fillFrom(ctx, tx, r.Fill, oldVault{})

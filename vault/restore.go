@@ -65,7 +65,7 @@ func Restore(ctx context.Context, cfg Config, opts RestoreOptions) (RestoredVaul
 			return RestoredVault{}, err
 		}
 	}
-	t := newTransition(cfg, p, cfg.Keyring != nil && !opts.NoKeyring)
+	t := newTransition(cfg, p, generateKey(), cfg.Keyring != nil && !opts.NoKeyring)
 	if opts.DryRun {
 		defer t.key.wipe()
 		removeDirs, err := removeNewDirs(p.dir)
@@ -135,7 +135,10 @@ func (t *transition) clearPlace(ctx context.Context, old *oldVault, replace bool
 	case exists:
 		return t.closeOldVault(ctx, old)
 	}
-	_, t.missing, err = clearInterruptedRun(ctx, t.cfg, t.paths, true, t.meta.Keyring)
+	_, lost, err := clearInterruptedRun(ctx, t.cfg, t.paths, true, t.meta.Keyring)
+	if lost {
+		t.place = placeLost
+	}
 	return err
 }
 

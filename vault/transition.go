@@ -54,32 +54,47 @@ type transition struct {
 	handOver func(ctx context.Context) error
 	// undoHandOver undoes handOver if the vault is not made after all, or nil.
 	undoHandOver func()
-	// inPlace is the key id of the database in place, or nil if there must be none.
-	inPlace *KeyID
-	// replaces says that the vault in place is set aside, and another vault replaces it.
-	replaces bool
-	// replacedVault is the id of the vault that is replaced, if its key is in a keyring.
-	replacedVault string
-	// missing says that there is a slots file but no database.
-	missing bool
-	// unread says that the database in place could not be opened, so its side files are still
-	// there.
-	unread bool
-	// aside is the path of the copy of the replaced database.
-	aside string
+	// place says what is in the place of the new database.
+	place place
+	// replacedKey is the key id of the vault that is replaced.
+	replacedKey KeyID
 	// compared says that the keyring's anchor was compared with the database from which the new
 	// one was made. So the anchor may be written.
 	compared bool
-	// unsettled is why settling after the commit was not finished, or nil.
-	unsettled error
+
+	// The fields below are set by the steps.
+
+	// aside is the path of the copy of the replaced database.
+	aside string
+	// replacedVault is the id of the vault that is replaced, if its key is in a keyring.
+	replacedVault string
 	// stripped says that side files of the unread database are being removed. From then on the
 	// copy aside is the only complete one.
 	stripped bool
+	// unsettled is why settling after the commit was not finished, or nil.
+	unsettled error
 }
 
-// newTransition returns a transition to a vault of generation 1, with a new key.
-func newTransition(cfg Config, p paths, keyring bool) *transition {
-	key, now := generateKey(), cfg.now()
+// place is what is in the place of a new database before the transition.
+type place int
+
+const (
+	placeFree   place = iota // nothing but what an interrupted run may have left
+	placeLost                // no database, but a slots file that names one: it is copied aside
+	placeOwn                 // this vault under its old key
+	placeOther               // another vault, closed: it is set aside, and replaced
+	placeUnread              // the same, but it could not be opened: its side files are still there
+)
+
+// taken reports whether there is a database, which stays until the commit.
+func (p place) taken() bool { return p == placeOwn || p.replaced() }
+
+// replaced reports whether the database is another vault's.
+func (p place) replaced() bool { return p == placeOther || p == placeUnread }
+
+// newTransition returns a transition to a vault of generation 1 under a new key, which run wipes.
+func newTransition(cfg Config, p paths, key *Key, keyring bool) *transition {
+	now := cfg.now()
 	return &transition{cfg: cfg, paths: p, key: key, compared: true, meta: Meta{
 		VaultID:    uuid.NewString(),
 		KeyID:      key.id,
@@ -92,14 +107,11 @@ func newTransition(cfg Config, p paths, keyring bool) *transition {
 
 // probeKeyring checks that the keyring answers, before anything is made. The answer must be
 // that it has no item for the new key.
-func (t *transition) probeKeyring(ctx context.Context) error {
-	if !t.meta.Keyring {
-		return nil
-	}
-	if t.cfg.Keyring == nil {
+func probeKeyring(ctx context.Context, k Keyring, id KeyID) error {
+	if k == nil {
 		return fmt.Errorf("%w: the vault's key is in a keyring, but there is no keyring here for the new key", keyring.ErrUnavailable)
 	}
-	switch _, err := t.cfg.Keyring.Get(ctx, t.key.id.String()); {
+	switch _, err := k.Get(ctx, id.String()); {
 	case err == nil:
 		return fmt.Errorf("%w: the keyring has an item for a new key that it was never given", ErrWrongKey)
 	case !errors.Is(err, keyring.ErrNotFound):

@@ -26,7 +26,7 @@ func (t *transition) run(ctx context.Context) error {
 		switch {
 		case e == nil && id == t.key.id:
 			t.cfg.log().Warn("the vault is in place, but a later step failed", "error", err)
-		case e == nil, errors.Is(e, fs.ErrNotExist), t.unread && (errors.Is(e, ErrDamaged) || errors.Is(e, ErrPlaintext)):
+		case e == nil, errors.Is(e, fs.ErrNotExist), t.place == placeUnread && (errors.Is(e, ErrDamaged) || errors.Is(e, ErrPlaintext)):
 			t.abandon(ctx, before)
 			if t.stripped {
 				err = fmt.Errorf("%w (the complete vault is in %q)", err, t.aside)
@@ -51,12 +51,12 @@ func (t *transition) steps(ctx context.Context, before slotsFile) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if t.replaces {
+	if t.place.replaced() {
 		if err := t.setAside(); err != nil {
 			return fmt.Errorf("set the vault in place aside: %w", err)
 		}
 	}
-	if t.missing {
+	if t.place == placeLost {
 		aside, err := keepForeign(t.cfg, t.paths, before.data)
 		if err != nil {
 			return fmt.Errorf("copy slots file aside: %w", err)
@@ -91,12 +91,12 @@ func (t *transition) steps(ctx context.Context, before slotsFile) error {
 // entriesInPlace returns the entries of the slots file that stay until the commit, before the
 // new one. That of a vault that is replaced says so.
 func (t *transition) entriesInPlace(before slotsFile) []entry {
-	if t.inPlace == nil {
+	if !t.place.taken() {
 		return nil
 	}
 	entries := slices.Clone(before.entries)
 	for i, e := range entries {
-		if t.replaces && e.KeyID == *t.inPlace {
+		if t.place.replaced() && e.KeyID == t.replacedKey {
 			entries[i].State = stateReplaced
 			if e.Keyring {
 				t.replacedVault = e.VaultID
@@ -109,7 +109,7 @@ func (t *transition) entriesInPlace(before slotsFile) []entry {
 // commit is step 7. After it the new database is the vault.
 func (t *transition) commit() error {
 	fsys, p := t.cfg.fs(), t.paths
-	if t.unread {
+	if t.place == placeUnread {
 		t.stripped = true
 		for _, path := range sqlcipher.SideFiles(p.db) {
 			if err := durable.RemoveIfExists(fsys, path); err != nil {
@@ -120,7 +120,7 @@ func (t *transition) commit() error {
 	if err := sqlcipher.CheckNoSideFiles(p.db); err != nil {
 		return err
 	}
-	if t.inPlace != nil {
+	if t.place.taken() {
 		if err := fsys.Rename(p.fresh, p.db); err != nil {
 			return fmt.Errorf("put the new database in place: %w", err)
 		}
@@ -180,7 +180,7 @@ func (t *transition) abandon(ctx context.Context, before slotsFile) {
 	if err != nil {
 		return
 	}
-	alone := t.inPlace == nil && !t.missing // there is nothing but what interrupted runs left
+	alone := t.place == placeFree // there is nothing but what interrupted runs left
 	if e := now.find(t.key.id); e == nil || len(e.Slots) == 0 {
 		// Step 4 was not reached. An interrupted run's entries stay, so the file that it was
 		// building must stay too.
