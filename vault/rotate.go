@@ -53,8 +53,10 @@ func (v *Vault) Rotate(ctx context.Context) (Rotated, error) {
 		done, err = v.tryRotation(ctx, plan, left())
 	}
 	for errors.Is(err, errSlotAdded) && left() > lastTry {
-		plan.key.wipe()
-		if plan, err = v.planRotation(ctx); err == nil {
+		var again rotationPlan
+		if again, err = v.planRotation(ctx); err == nil {
+			plan.key.wipe()
+			plan = again
 			done, err = v.tryRotation(ctx, plan, left())
 		}
 	}
