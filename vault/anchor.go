@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/rbee-keeper/rbee-vault/internal/wire"
 	"github.com/rbee-keeper/rbee-vault/keyring"
 )
 
@@ -72,7 +73,7 @@ func parseAnchor(s string) (anchor, error) {
 		a.vaultID = fields[1]
 		a.generation, _ = strconv.ParseInt(fields[2], 10, 64)
 		a.head.Seq, _ = strconv.ParseInt(fields[3], 10, 64)
-		parseHex(a.head.Hash[:], fields[4])
+		wire.ParseHex(a.head.Hash[:], fields[4])
 	}
 	if a.String() != s {
 		return anchor{}, fmt.Errorf("%w: not an anchor", ErrInvalid)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee-vault/identity"
+	"github.com/rbee-keeper/rbee-vault/internal/digest"
 )
 
 // WithMigrations gives tests a schema that the program does not have yet.
@@ -57,9 +58,9 @@ func CreateForged(ctx context.Context, cfg Config, recipient, vaultID, vouch str
 
 // DigestedTables returns the tables that the digest covers.
 func DigestedTables() map[string]bool {
-	covered := map[string]bool{slotsTable.name: true}
-	for _, t := range contentTables {
-		covered[t.name] = true
+	covered := map[string]bool{digest.SlotsTable().Name: true}
+	for _, t := range digest.ContentTables() {
+		covered[t.Name] = true
 	}
 	return covered
 }

@@ -12,6 +12,7 @@ import (
 	"os"
 
 	"github.com/rbee-keeper/rbee-vault/internal/sqlcipher"
+	"github.com/rbee-keeper/rbee-vault/internal/wire"
 )
 
 // KeyID is the id of a key. It is the SQLCipher salt, the first 16 bytes of the database file.
@@ -23,7 +24,7 @@ func (id KeyID) String() string { return hex.EncodeToString(id[:]) }
 // ParseKeyID parses 32 lower-case hex digits, or returns [ErrInvalid].
 func ParseKeyID(s string) (KeyID, error) {
 	var id KeyID
-	if !parseHex(id[:], s) {
+	if !wire.ParseHex(id[:], s) {
 		return KeyID{}, fmt.Errorf("%w: a key id has 32 lower-case hex digits", ErrInvalid)
 	}
 	return id, nil
@@ -116,7 +117,7 @@ func parseKeyLine(line []byte) (*Key, error) {
 		return nil, fmt.Errorf("%w: not a key line", ErrInvalid)
 	}
 	k := new(Key)
-	if !parseHex(k.id[:], string(fields[1])) || !parseHex(k.root[:], string(fields[2])) {
+	if !wire.ParseHex(k.id[:], string(fields[1])) || !wire.ParseHex(k.root[:], string(fields[2])) {
 		return nil, fmt.Errorf("%w: not a key line", ErrInvalid)
 	}
 	if subtle.ConstantTimeCompare([]byte(k.check()), fields[3]) != 1 {
@@ -130,17 +131,3 @@ func parseKeyLine(line []byte) (*Key, error) {
 func (k *Key) wipe() { wipe(k.root[:]) }
 
 func wipe(b []byte) { clear(b) }
-
-// parseHex decodes lower-case hex that must fill dst exactly.
-func parseHex(dst []byte, s string) bool {
-	if len(s) != hex.EncodedLen(len(dst)) {
-		return false
-	}
-	for _, c := range s {
-		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
-			return false
-		}
-	}
-	_, err := hex.Decode(dst, []byte(s))
-	return err == nil
-}

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"filippo.io/age"
+
+	"github.com/rbee-keeper/rbee-vault/internal/digest"
 )
 
 // goldenKey never changes: root 00 01 02 ..., id a0 a1 a2 ...
@@ -221,11 +223,11 @@ func TestSlotOpensByAnyIdentity(t *testing.T) {
 // TestRowHash: any tool can compute the HMAC of a row from the row's text.
 func TestRowHash(t *testing.T) {
 	key := make([]byte, 32)
-	text := rowText("slots", "created", int64(1700000000123), "label", "it's", "identity", nil)
+	text := digest.RowText("slots", "created", int64(1700000000123), "label", "it's", "identity", nil)
 	if want := "slots|created='1700000000123'|label='it''s'"; string(text) != want {
 		t.Errorf("text %q, want %q", text, want)
 	}
-	if sum := newRowHasher(key).hash(text); hex.EncodeToString(sum) != goldenRowHash {
+	if sum := digest.NewHasher(key).Hash(text); hex.EncodeToString(sum) != goldenRowHash {
 		t.Errorf("hash %x, want %s", sum, goldenRowHash)
 	}
 	mac := hmac.New(sha256.New, key)

@@ -7,6 +7,8 @@ import (
 	"fmt"
 
 	"golang.org/x/crypto/chacha20poly1305"
+
+	"github.com/rbee-keeper/rbee-vault/internal/digest"
 )
 
 // SealedKind says what a sealed value is. A value of one kind does not open as the other kind.
@@ -42,7 +44,7 @@ func (s sealer) wipe() {
 	wipe(s.digestKey)
 }
 
-func (s sealer) rowHasher() *rowHasher { return newRowHasher(s.digestKey) }
+func (s sealer) rowHasher() *digest.Hasher { return digest.NewHasher(s.digestKey) }
 
 func (s sealer) additionalData(kind SealedKind, name string) []byte {
 	var b []byte

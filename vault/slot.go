@@ -193,7 +193,7 @@ func (s *Slot) UnmarshalJSON(data []byte) error {
 func (s Slot) validate() error {
 	var id [8]byte
 	switch {
-	case !parseHex(id[:], s.ID):
+	case !wire.ParseHex(id[:], s.ID):
 		return fmt.Errorf("%w: a slot's id has 16 lower-case hex digits", ErrInvalid)
 	case s.Kind == "" || string(s.Kind) != auditText(string(s.Kind), 32):
 		return fmt.Errorf("%w: slot %s has no kind", ErrInvalid, s.ID)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/rbee-keeper/rbee-vault/internal/digest"
 	"github.com/rbee-keeper/rbee-vault/internal/sqlcipher"
 )
 
@@ -16,7 +17,7 @@ type store struct {
 	sealer sealer
 	db     *sqlcipher.DB
 	build  bool
-	moved  digest // how the running write transaction has changed the digest
+	moved  digest.Digest // how the running write transaction has changed the digest
 }
 
 // openStore makes a handle of the database at path under a key. It copies the key and reads
@@ -50,7 +51,7 @@ func newStore(cfg Config, key *Key, vaultID string, o sqlcipher.Options) (*store
 	defer wipe(derived)
 	o.Key, o.Salt = derived, sqlcipher.Salt(key.id)
 	o.Prepare = func(conn *sqlcipher.Conn) error {
-		return maintainDigest(conn, cfg.schemaVersion(), s.sealer.rowHasher(), &s.moved)
+		return digest.Maintain(conn, cfg.schemaVersion(), s.sealer.rowHasher(), &s.moved)
 	}
 	db, err := sqlcipher.Open(o)
 	if err != nil {
@@ -84,9 +85,9 @@ type Tx struct {
 	audited urgency // how soon the anchor must follow what Audit wrote
 	// moved is how the rows have changed since the last audit row. Nil: the changes are not
 	// tracked, and the next audit row computes the digest from the rows.
-	moved  *digest
-	check  *contentCheck // running, or nil
-	copied *copiedCheck  // running, or nil
+	moved  *digest.Digest
+	check  *digest.Check     // running, or nil
+	copied *digest.CopyCheck // running, or nil
 }
 
 // Now returns the time of the transaction: always the same, UTC, whole milliseconds.
@@ -111,13 +112,13 @@ func (s *store) update(ctx context.Context, fn func(tx *Tx) error) (urgency, err
 	err := s.db.Update(ctx, func(t sqlcipher.Tx) error {
 		tx := s.tx(t)
 		if !s.build {
-			s.moved = digest{}
+			s.moved = digest.Digest{}
 			tx.moved = &s.moved
 		}
 		if err := fn(tx); err != nil {
 			return err
 		}
-		if tx.moved != nil && *tx.moved != (digest{}) {
+		if tx.moved != nil && *tx.moved != (digest.Digest{}) {
 			return errors.New("commit: no audit row covers the last changes")
 		}
 		if tx.copied != nil {

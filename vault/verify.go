@@ -3,6 +3,8 @@ package vault
 import (
 	"context"
 	"fmt"
+
+	"github.com/rbee-keeper/rbee-vault/internal/digest"
 )
 
 // BeginCheck begins a check of all rows of the registry and of the signers that this
@@ -12,11 +14,11 @@ func (tx *Tx) BeginCheck(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c, err := tx.selectColumns(ctx)
+	c, err := digest.SelectColumns(ctx, tx)
 	if err != nil {
 		return err
 	}
-	tx.check = newContentCheck(want.content, c, tx.sealer.rowHasher())
+	tx.check = digest.NewCheck(want.Content, c, tx.sealer.rowHasher())
 	return nil
 }
 
@@ -27,13 +29,13 @@ func (tx *Tx) Checked(table, alias string) string {
 	if tx.check == nil {
 		return "NULL"
 	}
-	return tx.check.beginTable(table, alias)
+	return tx.check.Table(table, alias)
 }
 
 // CountRow counts a row that was read. text is the value of [Tx.Checked].
 func (tx *Tx) CountRow(table string, text []byte) {
 	if tx.check != nil && text != nil {
-		tx.check.count(table, text)
+		tx.check.Count(table, text)
 	}
 }
 
@@ -42,7 +44,7 @@ func (tx *Tx) CountRow(table string, text []byte) {
 func (tx *Tx) EndCheck() error {
 	c := tx.check
 	tx.check = nil
-	return c.end()
+	return c.End()
 }
 
 // VerifyContent reads every row that the digest covers and compares them with the newest audit
@@ -57,40 +59,37 @@ func (tx *Tx) VerifyContent(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if now.slots != want.slots {
-		return errOldRows("slots", now.slots, want.slots)
+	if err := digest.CompareSlots(now.Slots, want.Slots); err != nil {
+		return err
 	}
-	return compareContent(now.content, want.content)
+	return digest.CompareContent(now.Content, want.Content)
 }
 
 // checkUnlocking compares the slots and what vault_meta says about the unlock methods with the
 // digest of the newest audit row. The error matches [ErrRollback].
-func (tx *Tx) checkUnlocking(ctx context.Context, m Meta, slots []Slot, want digest) error {
+func (tx *Tx) checkUnlocking(ctx context.Context, m Meta, slots []Slot, want digest.Digest) error {
 	version, err := tx.schemaVersion(ctx)
 	if err != nil {
 		return err
 	}
-	var seen rowSet
+	var seen digest.RowSet
 	h := tx.sealer.rowHasher()
 	for _, s := range slots {
-		seen.move(1, h.hash(s.rowText()))
+		seen.Move(1, h.Hash(s.rowText()))
 	}
-	seen.move(1, h.hash(m.unlockingText(version)))
-	if seen != want.slots {
-		return errOldRows("slots", seen, want.slots)
-	}
-	return nil
+	seen.Move(1, h.Hash(m.unlockingText(version)))
+	return digest.CompareSlots(seen, want.Slots)
 }
 
 // auditedDigest returns the head of the audit log and the digest in its newest row.
-func (tx *Tx) auditedDigest(ctx context.Context) (AuditHead, digest, error) {
+func (tx *Tx) auditedDigest(ctx context.Context) (AuditHead, digest.Digest, error) {
 	head, last, err := selectAuditHead(ctx, tx)
 	if err != nil {
-		return AuditHead{}, digest{}, fmt.Errorf("read audit head: %w", err)
+		return AuditHead{}, digest.Digest{}, fmt.Errorf("read audit head: %w", err)
 	}
-	d, err := parseDigest(last)
+	d, err := digest.Parse(last)
 	if err != nil {
-		return AuditHead{}, digest{}, fmt.Errorf("%w: row %d: %w", ErrAudit, head.Seq, err)
+		return AuditHead{}, digest.Digest{}, fmt.Errorf("%w: row %d: %w", ErrAudit, head.Seq, err)
 	}
 	return head, d, nil
 }

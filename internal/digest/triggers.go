@@ -1,4 +1,4 @@
-package vault
+package digest
 
 import (
 	"fmt"
@@ -12,15 +12,15 @@ import (
 // text of the row.
 const movedFunction = "rbee_moved"
 
-// maintainDigest creates the triggers on a new write connection, if the database has the schema
+// Maintain creates the triggers on a new write connection, if the database has the schema
 // for which they are made. From then on moved follows what each write changes. Any other schema
 // is migrated first, and the migration computes the digest from all rows.
-func maintainDigest(conn *sqlcipher.Conn, schema int64, h *rowHasher, moved *digest) error {
+func Maintain(conn *sqlcipher.Conn, schema int64, h *Hasher, moved *Digest) error {
 	move := func(set string, count int64, text []byte) int64 {
 		if set == "slots" {
-			moved.slots.move(count, h.hash(text))
+			moved.Slots.Move(count, h.Hash(text))
 		} else {
-			moved.content.move(count, h.hash(text))
+			moved.Content.Move(count, h.Hash(text))
 		}
 		return 0
 	}
@@ -35,7 +35,7 @@ func maintainDigest(conn *sqlcipher.Conn, schema int64, h *rowHasher, moved *dig
 	if err != nil {
 		return err
 	}
-	tables := columns{}
+	tables := Columns{}
 	for _, row := range found {
 		table, _ := row[0].(string)
 		name, _ := row[1].(string)
@@ -47,32 +47,32 @@ func maintainDigest(conn *sqlcipher.Conn, schema int64, h *rowHasher, moved *dig
 // triggers returns the statements with which the write connection maintains the digest. They
 // are temporary triggers of that connection, so any SQLCipher shell can still write the file.
 // They also fire for a row that a foreign key changes or deletes.
-func (c columns) triggers(schema int64) string {
+func (c Columns) triggers(schema int64) string {
 	var b strings.Builder
 	trigger := func(t, event, body string) {
-		fmt.Fprintf(&b, "CREATE TEMP TRIGGER rbee_%s_%s AFTER %s ON main.%s BEGIN SELECT %s; END;\n", t, strings.Fields(event)[0], event, quoteName(t), body)
+		fmt.Fprintf(&b, "CREATE TEMP TRIGGER rbee_%s_%s AFTER %s ON main.%s BEGIN SELECT %s; END;\n", t, strings.Fields(event)[0], event, sqlcipher.QuoteName(t), body)
 	}
 	moved := func(set string, count int, row string) string {
 		return fmt.Sprintf("%s('%s', %d, %s)", movedFunction, set, count, row)
 	}
-	digested := func(set string, t digestedTable) {
-		gone, come := moved(set, -1, c.rowText(t, "OLD")), moved(set, 1, c.rowText(t, "NEW"))
-		trigger(t.name, "INSERT", come)
-		trigger(t.name, "DELETE", gone)
+	digested := func(set string, t Table) {
+		gone, come := moved(set, -1, c.RowText(t, "OLD")), moved(set, 1, c.RowText(t, "NEW"))
+		trigger(t.Name, "INSERT", come)
+		trigger(t.Name, "DELETE", gone)
 		var names []string
 		for _, col := range c.of(t) {
-			names = append(names, quoteName(col.name))
+			names = append(names, sqlcipher.QuoteName(col.name))
 		}
-		trigger(t.name, "UPDATE OF "+strings.Join(names, ", "), gone+", "+come)
+		trigger(t.Name, "UPDATE OF "+strings.Join(names, ", "), gone+", "+come)
 	}
-	for _, t := range contentTables {
+	for _, t := range content {
 		digested("content", t)
 	}
-	digested("slots", slotsTable)
-	unlocking := columns{"vault_meta": {{name: "keyring", notNull: true}, {name: "slots_seq", notNull: true}}}
-	schemaText := quoteText(string(rowText("", "user_version", schema)))
+	digested("slots", SlotsTable())
+	unlocking := Columns{"vault_meta": {{name: "keyring", notNull: true}, {name: "slots_seq", notNull: true}}}
+	schemaText := sqlcipher.QuoteText(string(RowText("", "user_version", schema)))
 	text := func(alias string) string {
-		return unlocking.rowText(digestedTable{name: "vault_meta"}, alias) + " || " + schemaText
+		return unlocking.RowText(Table{Name: "vault_meta"}, alias) + " || " + schemaText
 	}
 	trigger("vault_meta", "UPDATE OF keyring, slots_seq", moved("slots", -1, text("OLD"))+", "+moved("slots", 1, text("NEW")))
 	return b.String()
