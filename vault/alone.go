@@ -109,7 +109,7 @@ func (v *Vault) checkInPlace() error {
 	if err == nil {
 		err = statErr
 	}
-	if err == nil && (id != v.key.id || !v.claim.Covers(inode)) {
+	if err == nil && (id != v.key.ID() || !v.claim.Covers(inode)) {
 		err = fmt.Errorf("%w: another process put a database of key id %s in place", ErrLocked, id)
 	}
 	return err
@@ -118,10 +118,10 @@ func (v *Vault) checkInPlace() error {
 // takeUp switches to the database that fn has put in place, if it has.
 func (v *Vault) takeUp(next *Key) error {
 	id, err := readKeyID(v.paths.db)
-	if err != nil || next == nil || id != next.id {
+	if err != nil || next == nil || id != next.ID() {
 		return err
 	}
-	defer next.wipe()
+	defer next.Wipe()
 	s, err := openStore(v.cfg, v.paths.db, next, v.sealer.vaultID)
 	if err != nil {
 		return err

@@ -62,7 +62,7 @@ func (t *transition) buildAt(ctx context.Context, path string) error {
 // announce writes the slots file with an entry for the new key that has no slots yet. If a kill
 // leaves a part of the new database, this entry shows what it is.
 func (t *transition) announce(entries []entry) error {
-	announced := newEntry(t.meta, nil, t.key.check(), statePending)
+	announced := newEntry(t.meta, nil, t.key.Check(), statePending)
 	announced.Keyring = false // nothing is in the keyring yet
 	// An entry without slots only announced what was being built before.
 	entries = slices.DeleteFunc(slices.Clone(entries), func(e entry) bool { return e.State == statePending && len(e.Slots) == 0 })
@@ -138,7 +138,7 @@ func (t *transition) makeSigner(ctx context.Context, tx *Tx) error {
 	if err != nil {
 		return err
 	}
-	binding, err := Sign(boundText(t.meta, t.key.check()), signer, bindingNamespace)
+	binding, err := Sign(boundText(t.meta, t.key.Check()), signer, bindingNamespace)
 	t.meta.binding = string(binding)
 	return err
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/rbee-keeper/rbee-vault/identity"
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
+	"github.com/rbee-keeper/rbee-vault/internal/rootkey"
 )
 
 // CreateOptions says how a new vault can be opened besides the keyring. At least one of
@@ -63,7 +64,7 @@ func Create(ctx context.Context, cfg Config, opts CreateOptions) (Created, error
 	if err := mustNotExist(p); err != nil {
 		return Created{}, err
 	}
-	t := newTransition(cfg, p, generateKey(), cfg.Keyring != nil && !opts.NoKeyring)
+	t := newTransition(cfg, p, rootkey.Generate(), cfg.Keyring != nil && !opts.NoKeyring)
 	if err := t.preparePlace(ctx); err != nil {
 		return Created{}, err
 	}
@@ -127,7 +128,7 @@ func (o CreateOptions) parse(ctx context.Context, cfg Config) ([]Slot, error) {
 // sees that the keyring answers.
 func (t *transition) preparePlace(ctx context.Context) error {
 	if t.meta.Keyring {
-		if err := probeKeyring(ctx, t.cfg.Keyring, t.key.id); err != nil {
+		if err := probeKeyring(ctx, t.cfg.Keyring, t.key.ID()); err != nil {
 			return err
 		}
 	}

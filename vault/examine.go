@@ -67,7 +67,7 @@ func Examine(ctx context.Context, cfg Config, opts ExamineOptions) ([]Finding, e
 	if err != nil {
 		return append(found, failed(CheckSlots, "", err)), nil
 	}
-	found = append(found, cfg.examineUnlockMethods(ctx, newEntry(r.meta, r.slots, v.key.check(), stateCurrent), opts.Offers)...)
+	found = append(found, cfg.examineUnlockMethods(ctx, newEntry(r.meta, r.slots, v.key.Check(), stateCurrent), opts.Offers)...)
 	found = append(found, v.examineAnchor(ctx, r)...)
 	found = append(found, v.examineKeyAge(r.meta))
 	found = append(found, v.examineContent(ctx)...)

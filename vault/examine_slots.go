@@ -40,7 +40,7 @@ func (c Config) examineUnlockMethods(ctx context.Context, e entry, offers []Offe
 		err := identity.AskPassphrase(ctx, c.Passphrase, "the vault", func(passphrase []byte) error {
 			k, by, err := unwrapByPassphrase(ctx, e.passphraseSlots(), passphrase)
 			if err == nil {
-				k.wipe()
+				k.Wipe()
 				openedBy[by.slot.ID] = append(openedBy[by.slot.ID], "the passphrase")
 			}
 			return err
@@ -77,7 +77,7 @@ func (c Config) examineKeyringItem(ctx context.Context, e entry) Finding {
 	u, err := unlock(ctx, c, e.KeyID, slotsFile{data: []byte{}, entries: []entry{e}})
 	switch {
 	case err == nil:
-		u.key.wipe()
+		u.key.Wipe()
 		return okay(CheckKeyringItem, "%s opens the vault", e.KeyID)
 	case errors.Is(err, ErrWrongKey):
 		return failed(CheckKeyringItem, "rbee-vault slot add keyring --identity FILE", err)
@@ -92,8 +92,8 @@ func (o Offer) open(e entry) (opened []string, _ error) {
 	for _, s := range e.Slots {
 		k, err := s.unwrap(o.Identities...)
 		switch _, none := errors.AsType[*age.NoIdentityMatchError](err); {
-		case err == nil && k.id == e.KeyID && k.check() == e.Check:
-			k.wipe()
+		case err == nil && k.ID() == e.KeyID && k.Check() == e.Check:
+			k.Wipe()
 			opened = append(opened, s.ID)
 		case err == nil:
 			broken = fmt.Errorf("%w: slot %s holds another key", ErrDamaged, s.ID)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/rbee-keeper/rbee-vault/identity"
 	"github.com/rbee-keeper/rbee-vault/internal/digest"
+	"github.com/rbee-keeper/rbee-vault/internal/rootkey"
 )
 
 // WithMigrations gives tests a schema that the program does not have yet.
@@ -46,7 +47,7 @@ func CreateForged(ctx context.Context, cfg Config, recipient, vaultID, vouch str
 	if err != nil {
 		return err
 	}
-	t := newTransition(cfg, p, generateKey(), false)
+	t := newTransition(cfg, p, rootkey.Generate(), false)
 	if vaultID != "" {
 		t.meta.VaultID = vaultID
 	}

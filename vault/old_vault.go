@@ -34,7 +34,7 @@ func (old oldVault) place() place {
 
 func (old oldVault) wipe() {
 	if old.key != nil {
-		old.key.wipe()
+		old.key.Wipe()
 	}
 }
 
@@ -96,7 +96,7 @@ func examineOldVault(ctx context.Context, cfg Config, p paths) (oldVault, error)
 	if err == nil {
 		defer v.Close()
 		key := *v.key
-		old.id, old.key, old.source, old.slots = key.id, &key, v.source, r.slots
+		old.id, old.key, old.source, old.slots = key.ID(), &key, v.source, r.slots
 		if err = r.replayed; err == nil {
 			err = v.checkSigner(ctx, r)
 		}

@@ -48,7 +48,7 @@ func Open(ctx context.Context, cfg Config) (*Vault, error) {
 		if v != nil {
 			key := *v.key
 			known = unlocked{key: &key, source: v.source, opener: v.opener}
-			defer key.wipe()
+			defer key.Wipe()
 			v.Close()
 		}
 		lock.Unlock()

@@ -54,7 +54,7 @@ func unlockAndAttach(ctx context.Context, cfg Config, p paths, known *unlocked) 
 			return nil, slotsFile{}, err
 		}
 	}
-	defer u.key.wipe()
+	defer u.key.Wipe()
 	v, err := attach(cfg, p, u.key)
 	if err != nil {
 		return nil, slotsFile{}, err

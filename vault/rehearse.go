@@ -11,6 +11,7 @@ import (
 
 	"github.com/rbee-keeper/rbee-vault/identity"
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
+	"github.com/rbee-keeper/rbee-vault/internal/rootkey"
 )
 
 // Rehearsal is a restore that is tried out.
@@ -61,8 +62,8 @@ func (v *Vault) rehearse(ctx context.Context, r Rehearsal) error {
 	}
 	cfg := v.cfg
 	cfg.Path, cfg.Identities, cfg.Keyring, cfg.Logger, cfg.AcceptRollback = p.db, r.Identities, nil, nil, false
-	t := newTransition(cfg, p, generateKey(), false)
-	defer t.key.wipe()
+	t := newTransition(cfg, p, rootkey.Generate(), false)
+	defer t.key.Wipe()
 	t.fill = func(ctx context.Context, tx *Tx) (Event, error) {
 		event, _, err := t.fillFrom(ctx, tx, r.Fill, oldVault{})
 		return event, err
@@ -107,7 +108,7 @@ func (t *transition) openedBy(ctx context.Context, identities []age.Identity) (*
 	if err != nil {
 		return nil, err
 	}
-	defer u.key.wipe()
+	defer u.key.Wipe()
 	if *u.key != *t.key {
 		return nil, fmt.Errorf("%w: slot %s of the restored vault holds another key", ErrDamaged, u.opener.slot.ID)
 	}
@@ -123,7 +124,7 @@ func (t *transition) openRehearsal(ctx context.Context) (*Vault, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := r.meta.checkBinding(t.key.check()); err != nil {
+	if err := r.meta.checkBinding(t.key.Check()); err != nil {
 		v.Close()
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/rbee-keeper/rbee-vault/identity"
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
+	"github.com/rbee-keeper/rbee-vault/internal/rootkey"
 )
 
 // RestoreOptions says from what a new vault is made, and how.
@@ -65,9 +66,9 @@ func Restore(ctx context.Context, cfg Config, opts RestoreOptions) (RestoredVaul
 			return RestoredVault{}, err
 		}
 	}
-	t := newTransition(cfg, p, generateKey(), cfg.Keyring != nil && !opts.NoKeyring)
+	t := newTransition(cfg, p, rootkey.Generate(), cfg.Keyring != nil && !opts.NoKeyring)
 	if opts.DryRun {
-		defer t.key.wipe()
+		defer t.key.Wipe()
 		removeDirs, err := removeNewDirs(p.dir)
 		if err != nil {
 			return RestoredVault{}, err

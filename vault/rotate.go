@@ -33,7 +33,7 @@ func (v *Vault) Rotate(ctx context.Context) (Rotated, error) {
 	if err != nil {
 		return Rotated{}, err
 	}
-	defer func() { plan.key.wipe() }()
+	defer func() { plan.key.Wipe() }()
 	if err := v.acceptRollback(ctx); err != nil {
 		return Rotated{}, err
 	}
@@ -55,7 +55,7 @@ func (v *Vault) Rotate(ctx context.Context) (Rotated, error) {
 	for errors.Is(err, errSlotAdded) && left() > lastTry {
 		var again rotationPlan
 		if again, err = v.planRotation(ctx); err == nil {
-			plan.key.wipe()
+			plan.key.Wipe()
 			plan = again
 			done, err = v.tryRotation(ctx, plan, left())
 		}
@@ -85,8 +85,8 @@ func (v *Vault) tryRotation(ctx context.Context, plan rotationPlan, others time.
 		unsettled = t.unsettled
 		done = Rotated{
 			Generation: t.meta.Generation,
-			KeyID:      plan.key.id,
-			Previous:   v.key.id,
+			KeyID:      plan.key.ID(),
+			Previous:   v.key.ID(),
 			Slots:      t.slots,
 			Keyring:    t.meta.Keyring,
 			Signer:     t.meta.Signer,

@@ -3,6 +3,8 @@ package vault
 import (
 	"context"
 	"errors"
+
+	"github.com/rbee-keeper/rbee-vault/internal/rootkey"
 )
 
 // Rotated describes a new key.
@@ -35,10 +37,10 @@ func (v *Vault) planRotation(ctx context.Context) (plan rotationPlan, err error)
 	if err := v.resettle(ctx); err != nil {
 		return plan, err
 	}
-	plan = rotationPlan{key: generateKey(), wrapped: map[string]string{}}
+	plan = rotationPlan{key: rootkey.Generate(), wrapped: map[string]string{}}
 	defer func() {
 		if err != nil {
-			plan.key.wipe()
+			plan.key.Wipe()
 		}
 	}()
 	var r reading
@@ -53,7 +55,7 @@ func (v *Vault) planRotation(ctx context.Context) (plan rotationPlan, err error)
 	}
 	m, slots := r.meta, r.slots
 	if m.Keyring {
-		if err := probeKeyring(ctx, v.cfg.Keyring, plan.key.id); err != nil {
+		if err := probeKeyring(ctx, v.cfg.Keyring, plan.key.ID()); err != nil {
 			return plan, err
 		}
 		if err := v.compareAnchor(ctx, r); err != nil && !(v.cfg.AcceptRollback && errors.Is(err, ErrRollback)) {
@@ -80,7 +82,7 @@ func (v *Vault) PlanRotation(ctx context.Context) (Rotated, error) {
 	if err != nil {
 		return Rotated{}, err
 	}
-	plan.key.wipe()
+	plan.key.Wipe()
 	if err := v.acquireAll(ctx); err != nil {
 		return Rotated{}, err
 	}

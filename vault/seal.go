@@ -9,6 +9,7 @@ import (
 	"golang.org/x/crypto/chacha20poly1305"
 
 	"github.com/rbee-keeper/rbee-vault/internal/digest"
+	"github.com/rbee-keeper/rbee-vault/internal/rootkey"
 )
 
 // SealedKind says what a sealed value is. A value of one kind does not open as the other kind.
@@ -36,7 +37,7 @@ type sealer struct {
 }
 
 func newSealer(key *Key, vaultID string) sealer {
-	return sealer{key: key.derive(purposeSeal), digestKey: key.derive(purposeDigest), vaultID: vaultID}
+	return sealer{key: key.Derive(rootkey.Seal), digestKey: key.Derive(rootkey.Digest), vaultID: vaultID}
 }
 
 func (s sealer) wipe() {

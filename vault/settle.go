@@ -9,6 +9,7 @@ import (
 	"os"
 
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
+	"github.com/rbee-keeper/rbee-vault/internal/rootkey"
 )
 
 // Settling makes everything beside the database agree with the database. It runs after each
@@ -60,13 +61,13 @@ func (v *Vault) settleIfNeeded(ctx context.Context, r reading) error {
 // judges the entries of the file. If it returns an error, nothing was written.
 func (v *Vault) compare(ctx context.Context, r reading) (settlement, error) {
 	m := r.meta
-	if m.KeyID != v.key.id {
-		return settlement{}, fmt.Errorf("%w: it begins with key id %s, but its content names key id %s", ErrDamaged, v.key.id, m.KeyID)
+	if m.KeyID != v.key.ID() {
+		return settlement{}, fmt.Errorf("%w: it begins with key id %s, but its content names key id %s", ErrDamaged, v.key.ID(), m.KeyID)
 	}
 	v.mu.Lock()
 	v.slotsSeen = r.file.info
 	v.mu.Unlock()
-	s := settlement{current: newEntry(m, r.slots, v.key.check(), stateCurrent)}
+	s := settlement{current: newEntry(m, r.slots, v.key.Check(), stateCurrent)}
 	if r.replayed != nil {
 		if err := v.rollback(&s, r.replayed); err != nil {
 			return s, err
@@ -205,7 +206,7 @@ func (v *Vault) writeCurrent(file slotsFile, s settlement) error {
 		v.cfg.log().Warn("the slots file did not match this database: it was written again", "copy", aside)
 	} else if !file.present() {
 		v.cfg.log().Warn("the slots file was missing: it was written again")
-	} else if e := file.find(v.key.id); !bytes.Equal(renderSlotsFile([]entry{*e}), renderSlotsFile([]entry{s.current})) && e.State != statePending {
+	} else if e := file.find(v.key.ID()); !bytes.Equal(renderSlotsFile([]entry{*e}), renderSlotsFile([]entry{s.current})) && e.State != statePending {
 		v.cfg.log().Warn("the slots file differed from the database: it was written again")
 	}
 	// This flush comes first, even if the slots file is correct. A kill may have left the file
@@ -302,12 +303,12 @@ func (e entry) ownsKeyringItem(ctx context.Context, k Keyring) bool {
 	if err != nil {
 		return true
 	}
-	key, err := parseKeyLine([]byte(value))
+	key, err := rootkey.ParseLine([]byte(value))
 	if err != nil {
 		return true // not a key
 	}
-	defer key.wipe()
-	return key.check() == e.Check
+	defer key.Wipe()
+	return key.Check() == e.Check
 }
 
 // neededAside reports whether a file that was set aside still needs the key.

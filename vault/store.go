@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee-vault/internal/digest"
+	"github.com/rbee-keeper/rbee-vault/internal/rootkey"
 	"github.com/rbee-keeper/rbee-vault/internal/sqlcipher"
 )
 
@@ -31,9 +32,9 @@ func openStore(cfg Config, path string, key *Key, vaultID string) (*store, error
 func buildStore(cfg Config, path string, key *Key, vaultID string, old *attachment) (*store, error) {
 	o := sqlcipher.Options{Path: path, Build: true}
 	if old != nil {
-		derived := old.key.derive(purposeSQLCipher)
+		derived := old.key.Derive(rootkey.SQLCipher)
 		defer wipe(derived)
-		o.Old = &sqlcipher.Attachment{Path: old.path, Key: derived, Salt: sqlcipher.Salt(old.key.id)}
+		o.Old = &sqlcipher.Attachment{Path: old.path, Key: derived, Salt: sqlcipher.Salt(old.key.ID())}
 	}
 	return newStore(cfg, key, vaultID, o)
 }
@@ -47,9 +48,9 @@ type attachment struct {
 func newStore(cfg Config, key *Key, vaultID string, o sqlcipher.Options) (*store, error) {
 	copied := *key
 	s := &store{cfg: cfg, key: &copied, sealer: newSealer(key, vaultID), build: o.Build}
-	derived := key.derive(purposeSQLCipher)
+	derived := key.Derive(rootkey.SQLCipher)
 	defer wipe(derived)
-	o.Key, o.Salt = derived, sqlcipher.Salt(key.id)
+	o.Key, o.Salt = derived, sqlcipher.Salt(key.ID())
 	o.Prepare = func(conn *sqlcipher.Conn) error {
 		return digest.Maintain(conn, cfg.schemaVersion(), s.sealer.rowHasher(), &s.moved)
 	}
@@ -64,7 +65,7 @@ func newStore(cfg Config, key *Key, vaultID string, o sqlcipher.Options) (*store
 
 // wipe overwrites the keys, best effort.
 func (s *store) wipe() {
-	s.key.wipe()
+	s.key.Wipe()
 	s.sealer.wipe()
 }
 

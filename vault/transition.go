@@ -97,7 +97,7 @@ func newTransition(cfg Config, p paths, key *Key, keyring bool) *transition {
 	now := cfg.now()
 	return &transition{cfg: cfg, paths: p, key: key, compared: true, meta: Meta{
 		VaultID:    uuid.NewString(),
-		KeyID:      key.id,
+		KeyID:      key.ID(),
 		Generation: 1,
 		Created:    now,
 		KeyCreated: now,

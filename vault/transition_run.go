@@ -14,7 +14,7 @@ import (
 // run does steps 2 to 8. On an error before the commit, the vault in place is unchanged, and
 // what was made is removed as far as possible.
 func (t *transition) run(ctx context.Context) error {
-	defer t.key.wipe()
+	defer t.key.Wipe()
 	before, err := readSlotsFile(t.paths.slots)
 	if err != nil {
 		return err
@@ -24,7 +24,7 @@ func (t *transition) run(ctx context.Context) error {
 		// even that cannot be read, nothing is touched.
 		id, e := readKeyID(t.paths.db)
 		switch {
-		case e == nil && id == t.key.id:
+		case e == nil && id == t.key.ID():
 			t.cfg.log().Warn("the vault is in place, but a later step failed", "error", err)
 		case e == nil, errors.Is(e, fs.ErrNotExist), t.place == placeUnread && (errors.Is(e, ErrDamaged) || errors.Is(e, ErrPlaintext)):
 			t.abandon(ctx, before)
@@ -63,7 +63,7 @@ func (t *transition) steps(ctx context.Context, before slotsFile) error {
 		}
 		t.cfg.log().Warn("the slots file names a database that does not exist: it is copied aside", "copy", aside)
 	}
-	entries := append(t.entriesInPlace(before), newEntry(t.meta, t.slots, t.key.check(), statePending))
+	entries := append(t.entriesInPlace(before), newEntry(t.meta, t.slots, t.key.Check(), statePending))
 	if err := checkSlotsFile(entries); err != nil {
 		return err
 	}
@@ -76,9 +76,9 @@ func (t *transition) steps(ctx context.Context, before slotsFile) error {
 		}
 	}
 	if t.meta.Keyring {
-		line := t.key.line()
+		line := t.key.Line()
 		defer wipe(line)
-		if err := t.cfg.Keyring.Set(ctx, t.key.id.String(), string(line)); err != nil {
+		if err := t.cfg.Keyring.Set(ctx, t.key.ID().String(), string(line)); err != nil {
 			return fmt.Errorf("put the key into the keyring: %w", err)
 		}
 	}
@@ -181,7 +181,7 @@ func (t *transition) abandon(ctx context.Context, before slotsFile) {
 		return
 	}
 	alone := t.place == placeFree // there is nothing but what interrupted runs left
-	if e := now.find(t.key.id); e == nil || len(e.Slots) == 0 {
+	if e := now.find(t.key.ID()); e == nil || len(e.Slots) == 0 {
 		// Step 4 was not reached. An interrupted run's entries stay, so the file that it was
 		// building must stay too.
 		if _, kept := t.paths.leftovers(now); len(kept) > 0 {
@@ -198,8 +198,8 @@ func (t *transition) abandon(ctx context.Context, before slotsFile) {
 		return
 	}
 	if t.meta.Keyring {
-		if err := t.cfg.Keyring.Delete(ctx, t.key.id.String()); err != nil {
-			t.cfg.log().Warn("a key that was never used stays in the keyring until the next run", "account", t.key.id, "error", err)
+		if err := t.cfg.Keyring.Delete(ctx, t.key.ID().String()); err != nil {
+			t.cfg.log().Warn("a key that was never used stays in the keyring until the next run", "account", t.key.ID(), "error", err)
 			return
 		}
 	}

@@ -25,7 +25,7 @@ func upgrade(ctx context.Context, cfg Config, p paths, known *unlocked) (err err
 		return err
 	}
 	key := *v.key
-	defer key.wipe()
+	defer key.Wipe()
 	if err := v.quiesce(ctx); err != nil {
 		return err
 	}

@@ -29,7 +29,7 @@ func TestRowSet(t *testing.T) {
 		"another row":   rows(h, "a", "c"),
 		"under a key":   rows(NewHasher([]byte("other")), "a", "b"),
 		"none":          {},
-		"the same sums": rows(h, "a", "b", "c", "c"),
+		"another count": rows(h, "a", "b", "c", "c"),
 	} {
 		if err := CompareContent(other, set); !errors.Is(err, ErrOld) {
 			t.Errorf("%s: %v, want ErrOld", name, err)
