@@ -76,7 +76,10 @@ func Create(ctx context.Context, cfg Config, opts CreateOptions) (Created, error
 	if err := mustNotExist(p); err != nil {
 		return Created{}, err
 	}
-	interrupted, _, err := clearInterruptedRun(ctx, cfg, p, false, t.meta.Keyring)
+	interrupted, lost, err := clearInterruptedRun(ctx, cfg, p, t.meta.Keyring)
+	if lost {
+		err = missing(p)
+	}
 	if err != nil {
 		return Created{}, err
 	}
@@ -92,15 +95,18 @@ func Create(ctx context.Context, cfg Config, opts CreateOptions) (Created, error
 			return Created{}, err
 		}
 	}
-	t.fill = func(context.Context, *Tx) (Event, error) {
-		return Event{Action: ActionInit, Subject: t.meta.VaultID, Detail: fmt.Sprintf("%d slots, keyring %t", len(t.slots), t.meta.Keyring)}, nil
-	}
+	t.fill = t.fillEmpty
 	if err := t.run(ctx); err != nil {
 		return Created{}, err
 	}
 	made := t.created()
 	made.RecoveryRecipient = recovery.Recipient
 	return made, nil
+}
+
+// fillEmpty writes no rows: a new vault has none but those of every vault.
+func (t *transition) fillEmpty(context.Context, *Tx) (Event, error) {
+	return Event{Action: ActionInit, Subject: t.meta.VaultID, Detail: fmt.Sprintf("%d slots, keyring %t", len(t.slots), t.meta.Keyring)}, nil
 }
 
 func (o CreateOptions) class() identity.Class {

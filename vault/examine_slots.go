@@ -14,6 +14,12 @@ import (
 	"github.com/rbee-keeper/rbee-vault/identity"
 )
 
+// Offer is a secret that the operator offers to try.
+type Offer struct {
+	Name       string // for messages
+	Identities []age.Identity
+}
+
 // examineUnlockMethods tries every unlock method that can be tried: the keyring, and each slot
 // with what is offered. For the other slots it checks that their secret could open them.
 func (c Config) examineUnlockMethods(ctx context.Context, e entry, offers []Offer) []Finding {
@@ -160,10 +166,4 @@ type headerReader struct{ stanzas []*age.Stanza }
 func (h *headerReader) Unwrap(stanzas []*age.Stanza) ([]byte, error) {
 	h.stanzas = stanzas
 	return nil, age.ErrIncorrectIdentity
-}
-
-// Offer is a secret that the operator offers to try.
-type Offer struct {
-	Name       string // for messages
-	Identities []age.Identity
 }

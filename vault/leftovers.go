@@ -140,11 +140,12 @@ func noSideFiles(p paths) error {
 
 // clearInterruptedRun prepares a place without a database. It deletes the keyring items of an
 // interrupted run. The entries of that run stay until step 4 replaces them. It returns the
-// recipients of their slots.
+// recipients of their slots. If the slots file is not an interrupted run's, it names a database
+// that is lost: then nothing is deleted.
 //
 // The keyring is asked even if useKeyring is false. But it must answer only if the new key is
 // to be stored in it.
-func clearInterruptedRun(ctx context.Context, cfg Config, p paths, restoring, useKeyring bool) (recipients []string, missingDB bool, err error) {
+func clearInterruptedRun(ctx context.Context, cfg Config, p paths, useKeyring bool) (recipients []string, lost bool, err error) {
 	if err := noSideFiles(p); err != nil {
 		return nil, false, err
 	}
@@ -156,10 +157,7 @@ func clearInterruptedRun(ctx context.Context, cfg Config, p paths, restoring, us
 		return nil, false, nil
 	}
 	if !file.interrupted(p) {
-		if !restoring {
-			return nil, false, missing(p)
-		}
-		return nil, true, nil // it is copied aside once the backup has been read and verified
+		return nil, true, nil
 	}
 	for _, e := range file.entries {
 		for _, s := range e.Slots {

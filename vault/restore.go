@@ -136,8 +136,8 @@ func (t *transition) clearPlace(ctx context.Context, old *oldVault, replace bool
 	case exists:
 		return t.closeOldVault(ctx, old)
 	}
-	_, lost, err := clearInterruptedRun(ctx, t.cfg, t.paths, true, t.meta.Keyring)
-	if lost {
+	_, lost, err := clearInterruptedRun(ctx, t.cfg, t.paths, t.meta.Keyring)
+	if lost { // the slots file is copied aside once the backup has been read and verified
 		t.place = placeLost
 	}
 	return err

@@ -44,6 +44,7 @@ func (t *transition) run(ctx context.Context) error {
 	return nil
 }
 
+// steps does steps 2 to 7. before is the slots file as it was.
 func (t *transition) steps(ctx context.Context, before slotsFile) error {
 	if err := t.build(ctx, before); err != nil {
 		return fmt.Errorf("build the new database: %w", err)
