@@ -6,13 +6,15 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"github.com/rbee-keeper/rbee-vault/internal/digest"
 )
 
 // TestTextOfBackups: a row or a slot that is read from a backup must obey the same rules as one
 // that is written.
 func TestTextOfBackups(t *testing.T) {
 	row := func(change func(*AuditRow)) []byte {
-		r := AuditRow{Seq: 1, Actor: "ops(1000)@desk", Via: "test", Action: "node.add", Subject: "hive-01", Detail: "a", Digest: digest{}.String()}
+		r := AuditRow{Seq: 1, Actor: "ops(1000)@desk", Via: "test", Action: "node.add", Subject: "hive-01", Detail: "a", Digest: digest.Digest{}.String()}
 		change(&r)
 		data, err := json.Marshal(r)
 		if err != nil {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/rbee-keeper/rbee-vault/internal/wire"
 	"github.com/rbee-keeper/rbee-vault/keyring"
 )
 
@@ -41,7 +42,6 @@ const (
 	anchorPrefix = "rba1"
 	anchorAside  = ":aside"
 
-	anchorDelay     = time.Minute            // how far the anchor may be behind
 	anchorWait      = 5 * time.Second        // how long the keyring may take to write it
 	anchorShortWait = 300 * time.Millisecond // the same, for a handle that only read
 	anchorBackOff   = 5 * time.Minute        // how long not to try again after the keyring refused it
@@ -73,7 +73,7 @@ func parseAnchor(s string) (anchor, error) {
 		a.vaultID = fields[1]
 		a.generation, _ = strconv.ParseInt(fields[2], 10, 64)
 		a.head.Seq, _ = strconv.ParseInt(fields[3], 10, 64)
-		parseHex(a.head.Hash[:], fields[4])
+		wire.ParseHex(a.head.Hash[:], fields[4])
 	}
 	if a.String() != s {
 		return anchor{}, fmt.Errorf("%w: not an anchor", ErrInvalid)

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/rbee-keeper/rbee-vault/internal/digest"
 	"github.com/rbee-keeper/rbee-vault/internal/wire"
 )
 
@@ -128,7 +129,7 @@ func (r *AuditRow) UnmarshalJSON(data []byte) error {
 			return err
 		}
 	}
-	if _, err := parseDigest(row.Digest); err != nil {
+	if _, err := digest.Parse(row.Digest); err != nil {
 		return err
 	}
 	if err := row.checkText(); err != nil {
@@ -159,7 +160,7 @@ func parseAuditRow(data []byte) (AuditRow, error) {
 		return AuditRow{}, err
 	}
 	row := AuditRow{Seq: j.Seq, At: at, Actor: j.Actor, Via: j.Via, Action: j.Action, Subject: wire.Text(j.Subject), Detail: wire.Text(j.Detail), Digest: j.Digest}
-	if !parseHex(row.PrevHash[:], j.PrevHash) || !parseHex(row.Hash[:], j.Hash) {
+	if !wire.ParseHex(row.PrevHash[:], j.PrevHash) || !wire.ParseHex(row.Hash[:], j.Hash) {
 		return AuditRow{}, fmt.Errorf("%w: a hash has 64 lower-case hex digits", ErrInvalid)
 	}
 	if (j.Subject != nil && *j.Subject == "") || (j.Detail != nil && *j.Detail == "") {
@@ -189,8 +190,8 @@ func scanAuditRow(line string) (r AuditRow, ok bool) {
 	s.Literal(`,"digest":`)
 	r.Digest = s.Text()
 	s.Literal(`,"prev_hash":`)
-	ok = parseHex(r.PrevHash[:], s.Text())
+	ok = wire.ParseHex(r.PrevHash[:], s.Text())
 	s.Literal(`,"hash":`)
-	ok = parseHex(r.Hash[:], s.Text()) && ok
+	ok = wire.ParseHex(r.Hash[:], s.Text()) && ok
 	return r, s.End() && ok
 }

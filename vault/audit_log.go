@@ -5,6 +5,10 @@ import (
 	"fmt"
 	"iter"
 	"math"
+	"strings"
+
+	"github.com/rbee-keeper/rbee-vault/internal/digest"
+	"github.com/rbee-keeper/rbee-vault/internal/sqlcipher"
 )
 
 // Audit appends a row to the audit log, in the transaction that makes the change and after the
@@ -40,16 +44,16 @@ func (tx *Tx) Audit(ctx context.Context, e Event) error {
 
 // digestBehind returns the digest of the present rows: that of the last audit row, plus what
 // has changed since.
-func (tx *Tx) digestBehind(ctx context.Context, last string) (digest, error) {
+func (tx *Tx) digestBehind(ctx context.Context, last string) (digest.Digest, error) {
 	if tx.moved == nil {
 		return tx.computeDigest(ctx)
 	}
-	d, err := parseDigest(last)
+	d, err := digest.Parse(last)
 	if err != nil {
-		return digest{}, fmt.Errorf("%w: %w", ErrAudit, err)
+		return digest.Digest{}, fmt.Errorf("%w: %w", ErrAudit, err)
 	}
-	d = d.plus(*tx.moved)
-	*tx.moved = digest{}
+	d = d.Plus(*tx.moved)
+	*tx.moved = digest.Digest{}
 	return d, nil
 }
 
@@ -96,4 +100,29 @@ func (tx *Tx) AppendAuditRows(ctx context.Context, rows ...AuditRow) error {
 		}
 	}
 	return insertAuditRows(ctx, tx, rows...)
+}
+
+// auditRollback takes the rows as they are for the right ones. Its audit row lists them and
+// holds their digest.
+func (tx *Tx) auditRollback(ctx context.Context, found error) error {
+	slots, err := tx.Slots(ctx)
+	if err != nil {
+		return err
+	}
+	detail := []string{found.Error()}
+	for _, s := range slots {
+		detail = append(detail, "slot "+s.ID+" "+s.text())
+	}
+	for _, t := range digest.ContentTables() {
+		var n int64
+		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM `+sqlcipher.QuoteName(t.Name)).Scan(&n); err != nil {
+			return err
+		}
+		detail = append(detail, fmt.Sprintf("%d rows of %s", n, t.Name))
+	}
+	for _, line := range detail[1:] {
+		tx.cfg.log().Warn("accepted as it is", "what", line)
+	}
+	tx.moved = nil
+	return tx.Audit(ctx, Event{Action: ActionAcceptRollback, Detail: strings.Join(detail, "; ")})
 }

@@ -87,9 +87,7 @@ type Config struct {
 	networkFS func(dir string) (string, error)
 	// migrations replaces the embedded schema migrations in tests.
 	migrations fs.FS
-	// known replaces all sources of the key. anySigner skips the check of who vouches for the
-	// signer. A caller that has already checked both sets them.
-	known     *unlocked
+	// anySigner skips the check of who vouches for the signer, for a caller that has checked it.
 	anySigner bool
 	// anchorAfter replaces anchorDelay in tests.
 	anchorAfter time.Duration
@@ -132,6 +130,9 @@ func (c Config) fs() durable.FS {
 	}
 	return c.FS
 }
+
+// anchorDelay is how far the anchor may be behind.
+const anchorDelay = time.Minute
 
 func (c Config) anchorDelay() time.Duration {
 	if c.anchorAfter == 0 {

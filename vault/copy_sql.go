@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/rbee-keeper/rbee-vault/internal/digest"
+	"github.com/rbee-keeper/rbee-vault/internal/sqlcipher"
 )
 
 // What a rotation copies from the old database. Its connection sees that database as "old".
@@ -65,7 +68,7 @@ func (tx *Tx) withoutTriggers(ctx context.Context, fill func() error) error {
 		return err
 	}
 	for _, name := range names {
-		if _, err := tx.ExecContext(ctx, `DROP TRIGGER main.`+quoteName(name)); err != nil {
+		if _, err := tx.ExecContext(ctx, `DROP TRIGGER main.`+sqlcipher.QuoteName(name)); err != nil {
 			return err
 		}
 	}
@@ -80,48 +83,34 @@ func (tx *Tx) withoutTriggers(ctx context.Context, fill func() error) error {
 	return nil
 }
 
-// copiedCheck checks that the rows here, after they were copied, are those of the newest audit
-// row, which was copied too.
-type copiedCheck struct {
-	hasher *rowHasher // under the key of the old database
-	want   rowSet
-	seen   rowSet
-	tables []string // whose rows are in seen
-}
-
 // checkCopied begins the check. It reads the tables that the transition changes, before they
 // change. The other tables are read only once, under both keys, when the last audit row is
 // written: see [Tx.computeContent].
-func (tx *Tx) checkCopied(ctx context.Context, old *rowHasher) error {
+func (tx *Tx) checkCopied(ctx context.Context, old *digest.Hasher) error {
 	_, want, err := tx.auditedDigest(ctx)
 	if err != nil {
 		return err
 	}
-	c, err := tx.selectColumns(ctx)
+	c, err := digest.SelectColumns(ctx, tx)
 	if err != nil {
 		return err
 	}
-	tx.copied = &copiedCheck{hasher: old, want: want.content}
+	tx.copied = digest.NewCopyCheck(want.Content, old)
 	changed := []string{"signers"}
 	for _, s := range sealedColumns {
 		changed = append(changed, s.table)
 	}
-	for _, t := range contentTables {
-		if !slices.Contains(changed, t.name) {
+	for _, t := range digest.ContentTables() {
+		if !slices.Contains(changed, t.Name) {
 			continue
 		}
-		sums, err := tx.sumRows(ctx, c, t, old)
+		sums, err := c.SumRows(ctx, tx, t, old)
 		if err != nil {
 			return err
 		}
-		tx.copied.add(t.name, sums[0])
+		tx.copied.Add(t.Name, sums[0])
 	}
 	return nil
-}
-
-func (c *copiedCheck) add(table string, sum rowSet) {
-	c.seen = c.seen.plus(sum)
-	c.tables = append(c.tables, table)
 }
 
 // copyTable copies a table's rows by column name, and checks that none is missing.
@@ -131,18 +120,18 @@ func copyTable(ctx context.Context, tx *Tx, table string) error {
 		return err
 	}
 	for i, c := range columns {
-		columns[i] = quoteName(c)
+		columns[i] = sqlcipher.QuoteName(c)
 	}
 	names := strings.Join(columns, ", ")
-	_, err = tx.ExecContext(ctx, fmt.Sprintf(`INSERT INTO main.%[1]s (%[2]s) SELECT %[2]s FROM old.%[1]s`, quoteName(table), names))
+	_, err = tx.ExecContext(ctx, fmt.Sprintf(`INSERT INTO main.%[1]s (%[2]s) SELECT %[2]s FROM old.%[1]s`, sqlcipher.QuoteName(table), names))
 	if err != nil {
 		return err
 	}
-	if slices.ContainsFunc(contentTables, func(t digestedTable) bool { return t.name == table }) {
+	if slices.ContainsFunc(digest.ContentTables(), func(t digest.Table) bool { return t.Name == table }) {
 		return nil // the digest also has their count
 	}
 	var copied, there int64
-	err = tx.QueryRowContext(ctx, fmt.Sprintf(`SELECT (SELECT count(*) FROM main.%[1]s), (SELECT count(*) FROM old.%[1]s)`, quoteName(table))).Scan(&copied, &there)
+	err = tx.QueryRowContext(ctx, fmt.Sprintf(`SELECT (SELECT count(*) FROM main.%[1]s), (SELECT count(*) FROM old.%[1]s)`, sqlcipher.QuoteName(table))).Scan(&copied, &there)
 	if err == nil && copied != there {
 		err = fmt.Errorf("%w: %d of %d rows were copied", ErrDamaged, copied, there)
 	}

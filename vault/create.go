@@ -9,6 +9,7 @@ import (
 
 	"github.com/rbee-keeper/rbee-vault/identity"
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
+	"github.com/rbee-keeper/rbee-vault/internal/rootkey"
 )
 
 // CreateOptions says how a new vault can be opened besides the keyring. At least one of
@@ -63,7 +64,7 @@ func Create(ctx context.Context, cfg Config, opts CreateOptions) (Created, error
 	if err := mustNotExist(p); err != nil {
 		return Created{}, err
 	}
-	t := newTransition(cfg, p, cfg.Keyring != nil && !opts.NoKeyring)
+	t := newTransition(cfg, p, rootkey.Generate(), cfg.Keyring != nil && !opts.NoKeyring)
 	if err := t.preparePlace(ctx); err != nil {
 		return Created{}, err
 	}
@@ -75,7 +76,10 @@ func Create(ctx context.Context, cfg Config, opts CreateOptions) (Created, error
 	if err := mustNotExist(p); err != nil {
 		return Created{}, err
 	}
-	interrupted, _, err := clearInterruptedRun(ctx, cfg, p, false, t.meta.Keyring)
+	interrupted, lost, err := clearInterruptedRun(ctx, cfg, p, t.meta.Keyring)
+	if lost {
+		err = missing(p)
+	}
 	if err != nil {
 		return Created{}, err
 	}
@@ -91,15 +95,18 @@ func Create(ctx context.Context, cfg Config, opts CreateOptions) (Created, error
 			return Created{}, err
 		}
 	}
-	t.fill = func(context.Context, *Tx) (Event, error) {
-		return Event{Action: ActionInit, Subject: t.meta.VaultID, Detail: fmt.Sprintf("%d slots, keyring %t", len(t.slots), t.meta.Keyring)}, nil
-	}
+	t.fill = t.fillEmpty
 	if err := t.run(ctx); err != nil {
 		return Created{}, err
 	}
 	made := t.created()
 	made.RecoveryRecipient = recovery.Recipient
 	return made, nil
+}
+
+// fillEmpty writes no rows: a new vault has none but those of every vault.
+func (t *transition) fillEmpty(context.Context, *Tx) (Event, error) {
+	return Event{Action: ActionInit, Subject: t.meta.VaultID, Detail: fmt.Sprintf("%d slots, keyring %t", len(t.slots), t.meta.Keyring)}, nil
 }
 
 func (o CreateOptions) class() identity.Class {
@@ -126,8 +133,10 @@ func (o CreateOptions) parse(ctx context.Context, cfg Config) ([]Slot, error) {
 // preparePlace makes and checks the directory of a new vault. Before anything is made, it
 // sees that the keyring answers.
 func (t *transition) preparePlace(ctx context.Context) error {
-	if err := t.probeKeyring(ctx); err != nil {
-		return err
+	if t.meta.Keyring {
+		if err := probeKeyring(ctx, t.cfg.Keyring, t.key.ID()); err != nil {
+			return err
+		}
 	}
 	if err := makeDir(t.cfg.fs(), t.paths.dir); err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
+	"github.com/rbee-keeper/rbee-vault/internal/rootkey"
 	"github.com/rbee-keeper/rbee-vault/internal/sqlcipher"
 	"github.com/rbee-keeper/rbee-vault/internal/wire"
 	"github.com/rbee-keeper/rbee-vault/keyring"
@@ -168,8 +169,8 @@ func (r *removal) planAccounts(ctx context.Context, cfg Config, p paths, file sl
 		if err != nil && !errors.Is(err, keyring.ErrNotFound) {
 			return err
 		}
-		if k, err := parseKeyLine([]byte(value)); err == nil && k.id == *id {
-			k.wipe()
+		if k, err := rootkey.ParseLine([]byte(value)); err == nil && k.ID() == *id {
+			k.Wipe()
 			r.account(id.String(), unread || slices.ContainsFunc(others, func(o sibling) bool { return o.id == *id }))
 		}
 	}

@@ -329,7 +329,7 @@ func TestDigestedTables(t *testing.T) {
 				return err
 			}
 			switch name {
-			case "vault_meta", "audit_log", "backups", "backup_recipients", "backup_copies", "backup_drills", "node_changes": // see contentTables
+			case "vault_meta", "audit_log", "backups", "backup_recipients", "backup_copies", "backup_drills", "node_changes": // see digest.ContentTables
 			default:
 				if !covered[name] {
 					t.Errorf("the digest does not cover table %s", name)

@@ -3,11 +3,8 @@ package vault
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
-	"github.com/rbee-keeper/rbee-vault/internal/sqlcipher"
 )
 
 // tryOut does what a restore does up to the point where it would change something that
@@ -23,7 +20,7 @@ func (t *transition) tryOut(ctx context.Context, old oldVault) error {
 	case exists != old.exists:
 		return errChangedMeanwhile
 	case exists:
-		t.inPlace, t.replaces, t.unread = &old.id, true, old.key == nil
+		t.place, t.replacedKey = old.place(), old.id
 		err = t.nameAside()
 	default:
 		err = noSideFiles(t.paths)
@@ -51,44 +48,4 @@ func (t *transition) tryOut(ctx context.Context, old oldVault) error {
 		return fmt.Errorf("build the new database: %w", err)
 	}
 	return nil
-}
-
-// noSideFiles returns [ErrMissing] for the side files of a database that is not there.
-func noSideFiles(p paths) error {
-	for _, path := range sqlcipher.SideFiles(p.db) {
-		if ok, err := durable.Exists(path); err != nil {
-			return err
-		} else if ok {
-			return fmt.Errorf("%w: there is %q, but no %q", ErrMissing, path, filepath.Base(p.db))
-		}
-	}
-	return nil
-}
-
-// checkFresh checks that no file of somebody else is in the place of the new database.
-func (t *transition) checkFresh(before slotsFile) error {
-	if _, kept := t.paths.leftovers(before); len(kept) > 0 {
-		return fmt.Errorf("%w: %q: it is in the place of the new database, and no interrupted run left it: move it to another name", ErrFileExists, kept[0])
-	}
-	return nil
-}
-
-// removeNewDirs returns a function that removes the directories of the path which do not
-// exist yet, if they are made and stay empty.
-func removeNewDirs(dir string) (remove func(), err error) {
-	var missing []string // innermost first
-	for {
-		if ok, err := durable.Exists(dir); err != nil {
-			return nil, fmt.Errorf("examine %q: %w", dir, err)
-		} else if ok {
-			break
-		}
-		missing = append(missing, dir)
-		dir = filepath.Dir(dir)
-	}
-	return func() {
-		for _, dir := range missing {
-			os.Remove(dir)
-		}
-	}, nil
 }

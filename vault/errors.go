@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/rbee-keeper/rbee-vault/identity"
+	"github.com/rbee-keeper/rbee-vault/internal/digest"
 	"github.com/rbee-keeper/rbee-vault/internal/sqlcipher"
 	"github.com/rbee-keeper/rbee-vault/internal/wire"
 )
@@ -80,7 +81,7 @@ var (
 	// ErrUnknownKeyID: no known key has the id that the file begins with.
 	ErrUnknownKeyID = errors.New("unknown key id")
 	// ErrRollback: the database is older than the slots file, the keyring or the audit log say.
-	ErrRollback = errors.New("database is an older copy")
+	ErrRollback = digest.ErrOld
 	// ErrAudit: the chain of the audit log is broken.
 	ErrAudit = errors.New("audit log is broken")
 	// ErrLogGone: the write-ahead log of the open database was removed or replaced. What was

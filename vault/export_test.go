@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee-vault/identity"
+	"github.com/rbee-keeper/rbee-vault/internal/digest"
+	"github.com/rbee-keeper/rbee-vault/internal/rootkey"
 )
 
 // WithMigrations gives tests a schema that the program does not have yet.
@@ -45,7 +47,7 @@ func CreateForged(ctx context.Context, cfg Config, recipient, vaultID, vouch str
 	if err != nil {
 		return err
 	}
-	t := newTransition(cfg, p, false)
+	t := newTransition(cfg, p, rootkey.Generate(), false)
 	if vaultID != "" {
 		t.meta.VaultID = vaultID
 	}
@@ -57,9 +59,9 @@ func CreateForged(ctx context.Context, cfg Config, recipient, vaultID, vouch str
 
 // DigestedTables returns the tables that the digest covers.
 func DigestedTables() map[string]bool {
-	covered := map[string]bool{slotsTable.name: true}
-	for _, t := range contentTables {
-		covered[t.name] = true
+	covered := map[string]bool{digest.SlotsTable().Name: true}
+	for _, t := range digest.ContentTables() {
+		covered[t.Name] = true
 	}
 	return covered
 }

@@ -11,87 +11,21 @@ import (
 	"testing"
 
 	"filippo.io/age"
+
+	"github.com/rbee-keeper/rbee-vault/internal/digest"
+	"github.com/rbee-keeper/rbee-vault/internal/rootkey"
 )
 
 // goldenKey never changes: root 00 01 02 ..., id a0 a1 a2 ...
 func goldenKey() *Key {
-	k := new(Key)
-	for i := range k.root {
-		k.root[i] = byte(i)
-	}
-	for i := range k.id {
-		k.id[i] = byte(0xa0 + i)
+	k, err := rootkey.ParseLine([]byte(goldenKeyLine))
+	if err != nil {
+		panic(err)
 	}
 	return k
 }
 
 const goldenKeyLine = "rbk1:a0a1a2a3a4a5a6a7a8a9aaabacadaeaf:000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f:" + goldenCheck
-
-func TestKeyLineGolden(t *testing.T) {
-	if line := string(goldenKey().line()); line != goldenKeyLine {
-		t.Errorf("key line\n%s, want\n%s", line, goldenKeyLine)
-	}
-}
-
-// TestDeriveAsOpenSSL: the commands in the manual give the same keys.
-func TestDeriveAsOpenSSL(t *testing.T) {
-	k := goldenKey()
-	for _, purpose := range []string{purposeSQLCipher, purposeSeal, purposeCheck} {
-		out, err := exec.Command("openssl", "kdf", "-keylen", "32",
-			"-kdfopt", "digest:SHA256",
-			"-kdfopt", "hexkey:"+hex.EncodeToString(k.root[:]),
-			"-kdfopt", "hexsalt:"+k.id.String(),
-			"-kdfopt", "info:rbee-vault/v1/"+purpose,
-			"HKDF").CombinedOutput()
-		if err != nil {
-			t.Fatalf("openssl: %v: %s", err, out)
-		}
-		want := strings.ToLower(strings.ReplaceAll(strings.TrimSpace(string(out)), ":", ""))
-		if got := hex.EncodeToString(k.derive(purpose)); got != want {
-			t.Errorf("%s: %s, openssl gives %s", purpose, got, want)
-		}
-	}
-}
-
-func TestParseKeyLineRefuses(t *testing.T) {
-	for name, line := range map[string]string{
-		"empty":        "",
-		"line break":   goldenKeyLine + "\n",
-		"space":        " " + goldenKeyLine[1:],
-		"other prefix": "rbk2" + goldenKeyLine[4:],
-		"upper case":   "rbk1" + strings.ToUpper(goldenKeyLine[4:]),
-		"cut":          goldenKeyLine[:len(goldenKeyLine)-1],
-		"extra field":  goldenKeyLine[:len(goldenKeyLine)-2] + ":0",
-		"other root":   strings.Replace(goldenKeyLine, "0001", "0002", 1),
-		"other id":     strings.Replace(goldenKeyLine, "a0a1", "a0a0", 1),
-		"other check":  goldenKeyLine[:len(goldenKeyLine)-1] + "0",
-		"colons":       strings.Repeat(":", keyLineLen),
-	} {
-		if k, err := parseKeyLine([]byte(line)); !errors.Is(err, ErrInvalid) || k != nil {
-			t.Errorf("%s: %v, %v; want nil, ErrInvalid", name, k, err)
-		} else if strings.Contains(err.Error(), "0001") {
-			t.Errorf("%s: the error shows the key: %v", name, err)
-		}
-	}
-}
-
-func FuzzParseKeyLine(f *testing.F) {
-	for _, seed := range []string{goldenKeyLine, string(generateKey().line()), goldenKeyLine[:40], "rbk1:::", ""} {
-		f.Add([]byte(seed))
-	}
-	f.Fuzz(func(t *testing.T, line []byte) {
-		k, err := parseKeyLine(line)
-		if err != nil {
-			if k != nil || !errors.Is(err, ErrInvalid) {
-				t.Errorf("%v, %v; want nil, ErrInvalid", k, err)
-			}
-			return
-		}
-		if again := k.line(); !bytes.Equal(again, line) {
-			t.Errorf("%q comes back as %q", line, again)
-		}
-	})
-}
 
 func TestSlotWraps(t *testing.T) {
 	identity, err := age.GenerateX25519Identity()
@@ -116,7 +50,7 @@ func TestSlotWraps(t *testing.T) {
 	}
 	broken := s
 	broken.wrapped = strings.Replace(s.wrapped, "A", "B", 3)
-	if k, by, err := unwrapAny([]Slot{broken, s}, []age.Identity{other, identity}); err != nil || by.identity != identity || by.slot.wrapped != s.wrapped || k.id != goldenKey().id {
+	if k, by, err := unwrapAny([]Slot{broken, s}, []age.Identity{other, identity}); err != nil || by.identity != identity || by.slot.wrapped != s.wrapped || k.ID() != goldenKey().ID() {
 		t.Errorf("a broken slot before a good one: %v", err)
 	}
 	if _, _, err := unwrapAny([]Slot{broken}, []age.Identity{identity}); !errors.Is(err, ErrWrongKey) {
@@ -133,7 +67,7 @@ func TestSlotWraps(t *testing.T) {
 
 func TestSeal(t *testing.T) {
 	k := goldenKey()
-	s := sealer{key: k.derive(purposeSeal), vaultID: goldenVaultID}
+	s := sealer{key: k.Derive(rootkey.Seal), vaultID: goldenVaultID}
 	sealed, err := s.seal(SealedSSHKey, "SHA256:x", []byte("plain"))
 	if err != nil {
 		t.Fatal(err)
@@ -160,7 +94,7 @@ func TestSeal(t *testing.T) {
 	refused("another kind", s, SealedSigningKey, "SHA256:x", sealed)
 	refused("another fingerprint", s, SealedSSHKey, "SHA256:y", sealed)
 	refused("another vault", sealer{key: s.key, vaultID: "00000000-0000-4000-8000-000000000000"}, SealedSSHKey, "SHA256:x", sealed)
-	refused("another key", sealer{key: generateKey().derive(purposeSeal), vaultID: s.vaultID}, SealedSSHKey, "SHA256:x", sealed)
+	refused("another key", sealer{key: rootkey.Generate().Derive(rootkey.Seal), vaultID: s.vaultID}, SealedSSHKey, "SHA256:x", sealed)
 	for i := range sealed {
 		changed := bytes.Clone(sealed)
 		changed[i] ^= 1
@@ -221,11 +155,11 @@ func TestSlotOpensByAnyIdentity(t *testing.T) {
 // TestRowHash: any tool can compute the HMAC of a row from the row's text.
 func TestRowHash(t *testing.T) {
 	key := make([]byte, 32)
-	text := rowText("slots", "created", int64(1700000000123), "label", "it's", "identity", nil)
+	text := digest.RowText("slots", "created", int64(1700000000123), "label", "it's", "identity", nil)
 	if want := "slots|created='1700000000123'|label='it''s'"; string(text) != want {
 		t.Errorf("text %q, want %q", text, want)
 	}
-	if sum := newRowHasher(key).hash(text); hex.EncodeToString(sum) != goldenRowHash {
+	if sum := digest.NewHasher(key).Hash(text); hex.EncodeToString(sum) != goldenRowHash {
 		t.Errorf("hash %x, want %s", sum, goldenRowHash)
 	}
 	mac := hmac.New(sha256.New, key)

@@ -29,9 +29,9 @@ func (v *Vault) AddKeyring(ctx context.Context) error {
 		}
 		// Before the commit: a vault must never say that its key is in the keyring when it is
 		// not.
-		line := v.key.line()
+		line := v.key.Line()
 		defer wipe(line)
-		if err := v.cfg.Keyring.Set(ctx, v.key.id.String(), string(line)); err != nil {
+		if err := v.cfg.Keyring.Set(ctx, v.key.ID().String(), string(line)); err != nil {
 			return err
 		}
 		err = v.changeSlots(ctx, func(_ *Tx, m *Meta, slots []Slot) ([]Slot, Event, error) {
@@ -43,30 +43,10 @@ func (v *Vault) AddKeyring(ctx context.Context) error {
 			return slots, Event{Action: ActionAddSlot, Subject: "keyring", Detail: detail}, nil
 		})
 		if err != nil && !errors.Is(err, ErrUnsettled) && !m.Keyring {
-			err = errors.Join(err, v.cfg.Keyring.Delete(context.WithoutCancel(ctx), v.key.id.String()))
+			err = errors.Join(err, v.cfg.Keyring.Delete(context.WithoutCancel(ctx), v.key.ID().String()))
 		}
 		return err
 	})
-}
-
-// enterAndCompareAnchor enters the gate and calls compareAnchor. It accepts a rollback if the
-// operator does.
-func (v *Vault) enterAndCompareAnchor(ctx context.Context) error {
-	err := func() error {
-		if err := v.enter(ctx); err != nil {
-			return err
-		}
-		defer v.leave()
-		r, err := v.readAudited(ctx)
-		if err != nil {
-			return err
-		}
-		return v.compareAnchor(ctx, r)
-	}()
-	if errors.Is(err, ErrRollback) {
-		return v.acceptRollback(ctx)
-	}
-	return err
 }
 
 // RemoveKeyring removes the OS keyring as an unlock method, and deletes its items. If the
@@ -90,7 +70,7 @@ func (v *Vault) RemoveKeyring(ctx context.Context) (left []string, err error) {
 		}
 		// Before the commit: a vault must never say that its key is not in the keyring while it
 		// is, unless the caller learns of it.
-		key, account := v.key.id.String(), anchorAccount(m.VaultID)
+		key, account := v.key.ID().String(), anchorAccount(m.VaultID)
 		anchored := ""
 		if v.cfg.Keyring != nil {
 			anchored, _ = v.cfg.Keyring.Get(ctx, account)
@@ -112,7 +92,7 @@ func (v *Vault) RemoveKeyring(ctx context.Context) (left []string, err error) {
 		}
 		if v.cfg.Keyring != nil {
 			ctx := context.WithoutCancel(ctx)
-			line := v.key.line()
+			line := v.key.Line()
 			defer wipe(line)
 			err = errors.Join(err, v.cfg.Keyring.Set(ctx, key, string(line)))
 			if anchored != "" {

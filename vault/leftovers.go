@@ -1,10 +1,12 @@
 package vault
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
 	"github.com/rbee-keeper/rbee-vault/internal/sqlcipher"
@@ -122,4 +124,57 @@ func (p paths) beforeCopies(id KeyID) []string {
 		}
 	}
 	return found
+}
+
+// noSideFiles returns [ErrMissing] for the side files of a database that is not there.
+func noSideFiles(p paths) error {
+	for _, path := range sqlcipher.SideFiles(p.db) {
+		if ok, err := durable.Exists(path); err != nil {
+			return err
+		} else if ok {
+			return fmt.Errorf("%w: there is %q, but no %q", ErrMissing, path, filepath.Base(p.db))
+		}
+	}
+	return nil
+}
+
+// clearInterruptedRun prepares a place without a database. It deletes the keyring items of an
+// interrupted run. The entries of that run stay until step 4 replaces them. It returns the
+// recipients of their slots. If the slots file is not an interrupted run's, it names a database
+// that is lost: then nothing is deleted.
+//
+// The keyring is asked even if useKeyring is false. But it must answer only if the new key is
+// to be stored in it.
+func clearInterruptedRun(ctx context.Context, cfg Config, p paths, useKeyring bool) (recipients []string, lost bool, err error) {
+	if err := noSideFiles(p); err != nil {
+		return nil, false, err
+	}
+	file, err := readSlotsFile(p.slots)
+	if err != nil {
+		return nil, false, err
+	}
+	if !file.present() {
+		return nil, false, nil
+	}
+	if !file.interrupted(p) {
+		return nil, true, nil
+	}
+	for _, e := range file.entries {
+		for _, s := range e.Slots {
+			recipients = append(recipients, s.Recipient)
+		}
+		switch {
+		case !e.Keyring:
+		case cfg.Keyring == nil:
+			cfg.log().Warn("an interrupted run left a keyring item behind", "account", e.KeyID)
+		default:
+			err := cfg.Keyring.Delete(ctx, e.KeyID.String())
+			if err != nil && useKeyring {
+				return nil, false, fmt.Errorf("delete the keyring item of an interrupted run: %w", err)
+			} else if err != nil {
+				cfg.log().Warn("an interrupted run may have left a keyring item behind", "account", e.KeyID, "error", err)
+			}
+		}
+	}
+	return recipients, false, nil
 }

@@ -36,7 +36,7 @@ func Open(ctx context.Context, cfg Config) (*Vault, error) {
 		if err := take(ctx, cfg, lock, lock.Shared); err != nil {
 			return nil, err
 		}
-		v, r, err := openUnder(ctx, cfg, p)
+		v, r, err := openUnder(ctx, cfg, p, nil)
 		if err == nil && r.version == cfg.schemaVersion() {
 			if err = v.settleIfNeeded(ctx, r); err == nil {
 				v.lock = lock
@@ -48,7 +48,7 @@ func Open(ctx context.Context, cfg Config) (*Vault, error) {
 		if v != nil {
 			key := *v.key
 			known = unlocked{key: &key, source: v.source, opener: v.opener}
-			defer key.wipe()
+			defer key.Wipe()
 			v.Close()
 		}
 		lock.Unlock()
@@ -62,9 +62,7 @@ func Open(ctx context.Context, cfg Config) (*Vault, error) {
 		if err != nil {
 			return nil, err
 		}
-		asked := cfg
-		asked.known = &known
-		err = upgrade(ctx, asked, p)
+		err = upgrade(ctx, cfg, p, &known)
 		release()
 		if err != nil {
 			return nil, err

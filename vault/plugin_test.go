@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"filippo.io/age"
 	"filippo.io/age/plugin"
 
+	"github.com/rbee-keeper/rbee-vault/internal/durable"
 	"github.com/rbee-keeper/rbee-vault/internal/plugintest"
 	"github.com/rbee-keeper/rbee-vault/vault"
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
@@ -225,5 +227,51 @@ func TestAddSlotCallsPluginsBeforeItLocks(t *testing.T) {
 	cfg.Identities, cfg.ConfirmSigner = []age.Identity{identity}, vaulttest.AcceptSigner
 	if err := openAndClose(t.Context(), cfg); err != nil {
 		t.Errorf("by the plugin: %v", err)
+	}
+}
+
+// cancellingFS calls cancel, if it is set, when a directory is flushed.
+type cancellingFS struct {
+	durable.FS
+	cancel atomic.Pointer[context.CancelFunc]
+}
+
+func (f *cancellingFS) SyncDir(dir string) error {
+	if cancel := f.cancel.Load(); cancel != nil {
+		(*cancel)()
+	}
+	return f.FS.SyncDir(dir)
+}
+
+// TestRotateCancelledAfterSlotAdded: a slot is added while a rotation is planned, and the context
+// ends during the attempt. So there is no second plan, and the vault has its old key.
+func TestRotateCancelledAfterSlotAdded(t *testing.T) {
+	h := installHanging(t)
+	cfg := vaulttest.Config(t)
+	fsys := &cancellingFS{FS: durable.OS{}}
+	cfg.FS = fsys
+	v := vaulttest.Open(t, cfg)
+	if _, err := v.AddSlot(t.Context(), vault.NewSlot{Kind: vault.SlotRecipient, Recipient: plugintest.NewKey(t, false).Recipient}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	n := h.calls()
+	hung := h.hang(t, 1)
+	rotated := make(chan error, 1)
+	go func() {
+		_, err := v.Rotate(ctx)
+		rotated <- err
+	}()
+	h.await(t, n+1)
+	if _, err := v.AddSlot(t.Context(), vault.NewSlot{Kind: vault.SlotRecipient, Recipient: newIdentity(t).Recipient().String()}); err != nil {
+		t.Fatal(err)
+	}
+	fsys.cancel.Store(&cancel) // the attempt flushes the directory before it sees the slot
+	os.Remove(hung)
+	if err := <-rotated; !errors.Is(err, context.Canceled) {
+		t.Errorf("%v, want context.Canceled", err)
+	}
+	if m, slots := slotsOf(t, v); m.Generation != 1 || len(slots) != 3 {
+		t.Errorf("generation %d, %d slots", m.Generation, len(slots))
 	}
 }

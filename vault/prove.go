@@ -10,8 +10,9 @@ import (
 )
 
 // openUnder opens the database under a lock that the caller holds, and reads what an open
-// needs. It accepts an older schema and refuses a newer one.
-func openUnder(ctx context.Context, cfg Config, p paths) (*Vault, reading, error) {
+// needs. It accepts an older schema and refuses a newer one. If the key is known already, no
+// source is asked for it; known may be nil.
+func openUnder(ctx context.Context, cfg Config, p paths, known *unlocked) (*Vault, reading, error) {
 	claim, err := sqlcipher.TakeClaim(p.db)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -21,7 +22,7 @@ func openUnder(ctx context.Context, cfg Config, p paths) (*Vault, reading, error
 	case err != nil:
 		return nil, reading{}, fmt.Errorf("examine database: %w", err)
 	}
-	v, file, err := unlockAndAttach(ctx, cfg, p)
+	v, file, err := unlockAndAttach(ctx, cfg, p, known)
 	if err != nil {
 		claim.Release()
 		return nil, reading{}, err
@@ -38,7 +39,7 @@ func openUnder(ctx context.Context, cfg Config, p paths) (*Vault, reading, error
 	return v, r, nil
 }
 
-func unlockAndAttach(ctx context.Context, cfg Config, p paths) (*Vault, slotsFile, error) {
+func unlockAndAttach(ctx context.Context, cfg Config, p paths, known *unlocked) (*Vault, slotsFile, error) {
 	id, err := readKeyID(p.db)
 	if err != nil {
 		return nil, slotsFile{}, err
@@ -47,11 +48,13 @@ func unlockAndAttach(ctx context.Context, cfg Config, p paths) (*Vault, slotsFil
 	if err != nil {
 		return nil, slotsFile{}, err
 	}
-	u, err := unlock(ctx, cfg, id, file)
-	if err != nil {
-		return nil, slotsFile{}, err
+	u, ok := known.copyFor(id)
+	if !ok {
+		if u, err = unlock(ctx, cfg, id, file); err != nil {
+			return nil, slotsFile{}, err
+		}
 	}
-	defer u.key.wipe()
+	defer u.key.Wipe()
 	v, err := attach(cfg, p, u.key)
 	if err != nil {
 		return nil, slotsFile{}, err
@@ -60,41 +63,6 @@ func unlockAndAttach(ctx context.Context, cfg Config, p paths) (*Vault, slotsFil
 	v.readOnly = p.setAside()
 	v.vouched = file.find(id) != nil
 	return v, file, nil
-}
-
-// read reads the database alone.
-func (v *Vault) read(ctx context.Context) (r reading, err error) {
-	err = v.view(ctx, func(tx *Tx) (err error) {
-		r, err = tx.read(ctx)
-		return err
-	})
-	return r, err
-}
-
-// readAll reads the slots file and then the database.
-func (v *Vault) readAll(ctx context.Context) (reading, error) {
-	file, err := readSlotsFile(v.paths.slots)
-	if err != nil {
-		return reading{}, err
-	}
-	r, err := v.read(ctx)
-	r.file = file
-	return r, err
-}
-
-// readAudited is read that returns [ErrRollback] if the slots are not those of the newest audit
-// row.
-func (v *Vault) readAudited(ctx context.Context) (reading, error) {
-	r, err := v.read(ctx)
-	if err == nil {
-		err = r.replayed
-	}
-	return r, err
-}
-
-func (v *Vault) metaAndSlots(ctx context.Context) (Meta, []Slot, error) {
-	r, err := v.readAudited(ctx)
-	return r.meta, r.slots, err
 }
 
 // prove reads the database for the first time, after the slots file. If that confirmed the key, an

@@ -78,3 +78,38 @@ func (tx *Tx) checkedSlots(ctx context.Context) (Meta, []Slot, AuditHead, error)
 	}
 	return m, slots, head, err
 }
+
+// read reads the database alone.
+func (v *Vault) read(ctx context.Context) (r reading, err error) {
+	err = v.view(ctx, func(tx *Tx) (err error) {
+		r, err = tx.read(ctx)
+		return err
+	})
+	return r, err
+}
+
+// readAll reads the slots file and then the database.
+func (v *Vault) readAll(ctx context.Context) (reading, error) {
+	file, err := readSlotsFile(v.paths.slots)
+	if err != nil {
+		return reading{}, err
+	}
+	r, err := v.read(ctx)
+	r.file = file
+	return r, err
+}
+
+// readAudited is read that returns [ErrRollback] if the slots are not those of the newest audit
+// row.
+func (v *Vault) readAudited(ctx context.Context) (reading, error) {
+	r, err := v.read(ctx)
+	if err == nil {
+		err = r.replayed
+	}
+	return r, err
+}
+
+func (v *Vault) metaAndSlots(ctx context.Context) (Meta, []Slot, error) {
+	r, err := v.readAudited(ctx)
+	return r.meta, r.slots, err
+}

@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"filippo.io/age"
 
 	"github.com/rbee-keeper/rbee-vault/identity"
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
+	"github.com/rbee-keeper/rbee-vault/internal/rootkey"
 )
 
 // Rehearsal is a restore that is tried out.
@@ -62,8 +62,8 @@ func (v *Vault) rehearse(ctx context.Context, r Rehearsal) error {
 	}
 	cfg := v.cfg
 	cfg.Path, cfg.Identities, cfg.Keyring, cfg.Logger, cfg.AcceptRollback = p.db, r.Identities, nil, nil, false
-	t := newTransition(cfg, p, false)
-	defer t.key.wipe()
+	t := newTransition(cfg, p, rootkey.Generate(), false)
+	defer t.key.Wipe()
 	t.fill = func(ctx context.Context, tx *Tx) (Event, error) {
 		event, _, err := t.fillFrom(ctx, tx, r.Fill, oldVault{})
 		return event, err
@@ -108,7 +108,7 @@ func (t *transition) openedBy(ctx context.Context, identities []age.Identity) (*
 	if err != nil {
 		return nil, err
 	}
-	defer u.key.wipe()
+	defer u.key.Wipe()
 	if *u.key != *t.key {
 		return nil, fmt.Errorf("%w: slot %s of the restored vault holds another key", ErrDamaged, u.opener.slot.ID)
 	}
@@ -119,64 +119,14 @@ func (t *transition) openedBy(ctx context.Context, identities []age.Identity) (*
 func (t *transition) openRehearsal(ctx context.Context) (*Vault, error) {
 	cfg := t.cfg
 	// Nobody but this process can have made it, so nobody needs to vouch for its signer.
-	cfg.known, cfg.anySigner = &unlocked{key: t.key, source: FromIdentity}, true
-	v, r, err := openUnder(ctx, cfg, t.paths)
+	cfg.anySigner = true
+	v, r, err := openUnder(ctx, cfg, t.paths, &unlocked{key: t.key, source: FromIdentity})
 	if err != nil {
 		return nil, err
 	}
-	if err := r.meta.checkBinding(t.key.check()); err != nil {
+	if err := r.meta.checkBinding(t.key.Check()); err != nil {
 		v.Close()
 		return nil, err
 	}
 	return v, nil
-}
-
-// rehearsalLock is the lock of the one that has the directory.
-func (p paths) rehearsalLock() string { return p.rehearsal + ".lock" }
-
-// rehearsing reports whether a process tries a restore out.
-func (p paths) rehearsing() bool {
-	lock := durable.NewLock(p.rehearsalLock())
-	free, err := lock.TryExclusive()
-	if free {
-		lock.Unlock()
-	}
-	return !free && err == nil
-}
-
-// rehearsalName is the name of the database in the directory of a rehearsal.
-const rehearsalName = "beehives.db"
-
-// rehearsalFiles lists what rehearsals made in their directory, and the directory last. What
-// somebody else put there is not listed: then the directory cannot be removed.
-func (p paths) rehearsalFiles() []string {
-	// A link could lead to a vault. What is not a directory, no rehearsal made.
-	if info, err := os.Lstat(p.rehearsal); err != nil || !info.IsDir() {
-		return nil
-	}
-	entries, err := os.ReadDir(p.rehearsal)
-	if err != nil {
-		return nil
-	}
-	var files []string
-	for _, e := range entries {
-		if path := filepath.Join(p.rehearsal, e.Name()); strings.HasPrefix(e.Name(), rehearsalName) {
-			files = append(files, path)
-		}
-	}
-	return append(files, p.rehearsal)
-}
-
-// removeRehearsal removes the directory of a rehearsal. The caller holds its lock.
-func (p paths) removeRehearsal(fsys durable.FS) error {
-	files := p.rehearsalFiles()
-	for _, path := range files {
-		if err := durable.RemoveIfExists(fsys, path); err != nil {
-			return err
-		}
-	}
-	if files == nil {
-		return nil
-	}
-	return fsys.SyncDir(p.dir)
 }

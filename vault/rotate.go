@@ -4,26 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"slices"
 	"time"
 
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
 )
-
-// Rotated describes a new key.
-type Rotated struct {
-	Generation int64
-	KeyID      KeyID
-	Previous   KeyID // of the previous key, which opens nothing any more
-	Slots      []Slot
-	Keyring    bool
-	// Signer is the new generation's signer, as a line of authorized_keys. Sheets that name the
-	// signer before it still lead to it, by a certificate. A former reader could forge that
-	// certificate.
-	Signer string
-}
 
 // Rotate gives the vault a new key. It copies every row into a new database under that key,
 // seals sealed values again, and stores the new key in every slot and in the keyring. After
@@ -48,7 +33,7 @@ func (v *Vault) Rotate(ctx context.Context) (Rotated, error) {
 	if err != nil {
 		return Rotated{}, err
 	}
-	defer func() { plan.key.wipe() }()
+	defer func() { plan.key.Wipe() }()
 	if err := v.acceptRollback(ctx); err != nil {
 		return Rotated{}, err
 	}
@@ -62,15 +47,17 @@ func (v *Vault) Rotate(ctx context.Context) (Rotated, error) {
 	left := func() time.Duration { return max(v.cfg.wait()-time.Since(begun), lastTry) }
 	// Only the lock shows whether another process has the vault open. While another process
 	// holds it, the readers of this process need not wait.
-	done, err := v.rotate(ctx, plan, lastTry)
+	done, err := v.tryRotation(ctx, plan, lastTry)
 	if errors.As(err, new(heldError)) {
 		v.awaitHolders(ctx, left())
-		done, err = v.rotate(ctx, plan, left())
+		done, err = v.tryRotation(ctx, plan, left())
 	}
 	for errors.Is(err, errSlotAdded) && left() > lastTry {
-		plan.key.wipe()
-		if plan, err = v.planRotation(ctx); err == nil {
-			done, err = v.rotate(ctx, plan, left())
+		var again rotationPlan
+		if again, err = v.planRotation(ctx); err == nil {
+			plan.key.Wipe()
+			plan = again
+			done, err = v.tryRotation(ctx, plan, left())
 		}
 	}
 	if err != nil {
@@ -79,9 +66,9 @@ func (v *Vault) Rotate(ctx context.Context) (Rotated, error) {
 	return done, nil
 }
 
-// rotate makes one attempt at a planned rotation. others is how long it waits for other
+// tryRotation makes one attempt at a planned rotation. others is how long it waits for other
 // processes.
-func (v *Vault) rotate(ctx context.Context, plan rotationPlan, others time.Duration) (done Rotated, err error) {
+func (v *Vault) tryRotation(ctx context.Context, plan rotationPlan, others time.Duration) (done Rotated, err error) {
 	if err := v.acquireAll(ctx); err != nil {
 		return Rotated{}, err
 	}
@@ -91,15 +78,15 @@ func (v *Vault) rotate(ctx context.Context, plan rotationPlan, others time.Durat
 	}
 	var unsettled error
 	err = v.alone(ctx, others, func() (*Key, error) {
-		t := newTransition(v.cfg, v.paths, false)
-		*t.key = *plan.key // a copy, because the transition wipes its key
-		t.meta.KeyID, t.wrapped = plan.key.id, plan.wrapped
-		err := t.rotate(ctx, v.key, plan.seen)
+		key := *plan.key // a copy, because the transition wipes its key
+		t := newTransition(v.cfg, v.paths, &key, false)
+		t.wrapped = plan.wrapped
+		err := t.replaceKey(ctx, v.key, plan.seen)
 		unsettled = t.unsettled
 		done = Rotated{
 			Generation: t.meta.Generation,
-			KeyID:      plan.key.id,
-			Previous:   v.key.id,
+			KeyID:      plan.key.ID(),
+			Previous:   v.key.ID(),
 			Slots:      t.slots,
 			Keyring:    t.meta.Keyring,
 			Signer:     t.meta.Signer,
@@ -115,211 +102,13 @@ func (v *Vault) rotate(ctx context.Context, plan rotationPlan, others time.Durat
 	return done, nil
 }
 
-// acquireAll waits until every transaction of this process has ended, and blocks new ones.
-func (v *Vault) acquireAll(ctx context.Context) error {
-	wait, cancel := context.WithTimeout(ctx, v.cfg.wait())
-	defer cancel()
-	if err := v.gate.Acquire(wait, everybody); err != nil {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		return fmt.Errorf("%w by a transaction of this process that does not end", ErrLocked)
-	}
-	return nil
-}
-
-// heldError says that another process has the vault open.
-type heldError struct{ error }
-
-func (e heldError) Unwrap() error { return e.error }
-
 // errSlotAdded says that a slot was added since the plan, so the new key is not wrapped for it.
 var errSlotAdded = errors.New("a slot was added meanwhile")
 
-// PlanRotation checks, without changing anything, whether a rotation would succeed. It checks
-// that no other process has the vault open, that the keyring answers if it is an unlock method,
-// that the database is not an older copy, and that every slot's recipient accepts a key. It
-// returns the result that a rotation would have; KeyID stays empty. Errors are those of
-// [Vault.Rotate].
-func (v *Vault) PlanRotation(ctx context.Context) (Rotated, error) {
-	plan, err := v.planRotation(ctx)
-	if err != nil {
-		return Rotated{}, err
-	}
-	plan.key.wipe()
-	if err := v.acquireAll(ctx); err != nil {
-		return Rotated{}, err
-	}
-	defer v.gate.Release(everybody)
-	if err := v.changeable(); err != nil {
-		return Rotated{}, err
-	}
-	return plan.gives, v.alone(ctx, lastTry, func() (*Key, error) { return nil, nil })
-}
-
-// rotationPlan is a rotation after all checks that need no lock. The new key is already wrapped
-// for each slot, so no plugin runs while others are blocked.
-type rotationPlan struct {
-	key     *Key
-	wrapped map[string]string // by slot id
-	seen    anchor            // how far the vault had come
-	gives   Rotated
-}
-
-func (v *Vault) planRotation(ctx context.Context) (plan rotationPlan, err error) {
-	if err := v.enter(ctx); err != nil {
-		return plan, err
-	}
-	defer v.leave()
-	if err := v.resettle(ctx); err != nil {
-		return plan, err
-	}
-	plan = rotationPlan{key: generateKey(), wrapped: map[string]string{}}
-	defer func() {
-		if err != nil {
-			plan.key.wipe()
-		}
-	}()
-	var r reading
-	err = v.view(ctx, func(tx *Tx) (err error) {
-		if r, err = tx.read(ctx); err == nil {
-			_, plan.seen, err = tx.anchor(ctx)
-		}
-		return errors.Join(err, r.replayed)
-	})
-	if err != nil {
-		return plan, err
-	}
-	m, slots := r.meta, r.slots
-	if m.Keyring {
-		t := newTransition(v.cfg, v.paths, true)
-		t.key.wipe()
-		if err := t.probeKeyring(ctx); err != nil {
-			return plan, err
-		}
-		if err := v.compareAnchor(ctx, r); err != nil && !(v.cfg.AcceptRollback && errors.Is(err, ErrRollback)) {
-			return plan, err
-		}
-	}
-	for _, s := range slots {
-		if err := s.wrap(ctx, plan.key, v.cfg.Plugins); err != nil {
-			return plan, err
-		}
-		plan.wrapped[s.ID] = s.wrapped
-	}
-	plan.gives = Rotated{Generation: m.Generation + 1, Previous: m.KeyID, Slots: slots, Keyring: m.Keyring}
-	return plan, nil
-}
-
-// awaitHolders waits until no other process seems to hold the lock, or limit is over. It only
-// serves the readers of this process, which can continue meanwhile. The lock itself decides.
-func (v *Vault) awaitHolders(ctx context.Context, limit time.Duration) {
-	wait, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	for len(durable.Holders(v.lock.Path())) > 0 {
-		select {
-		case <-wait.Done():
-			return
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
-}
-
-// alone runs fn while nobody has the database open, not even this process. The caller holds the
-// whole gate. fn may put another database in place and return its key; then the vault continues
-// with that database.
-//
-// A shared lock cannot become an exclusive one in one step: another process that waits may get
-// the lock in between. So everything is closed first, and checked afterwards. If another
-// process has put its own database in place meanwhile, the vault is closed.
-func (v *Vault) alone(ctx context.Context, wait time.Duration, fn func() (*Key, error)) error {
-	if err := v.db.Disconnect(); err != nil {
-		return err
-	}
-	v.epoch++
-	v.lock.Unlock()
-	limited := v.cfg
-	limited.Wait = wait
-	err := take(ctx, limited, v.lock, v.lock.Exclusive)
-	if errors.Is(err, ErrLocked) {
-		err = heldError{err}
-	}
-	var taken error
-	changed := false
-	if err == nil {
-		if taken = v.checkInPlace(); taken == nil {
-			// While the old file is held open, no other file can get its inode number. The old
-			// file is listed as open under that number.
-			var old *os.File
-			if old, err = os.Open(v.paths.db); err == nil {
-				var next *Key
-				next, err = fn()
-				changed = err == nil
-				taken = v.takeUp(next)
-				old.Close()
-			}
-		}
-		v.lock.Unlock()
-	}
-	if taken == nil {
-		// Whatever happened, reopen the vault, even if ctx was cancelled.
-		if taken = take(context.WithoutCancel(ctx), v.cfg, v.lock, v.lock.Shared); taken == nil {
-			if taken = v.checkInPlace(); taken == nil {
-				return err
-			}
-			v.lock.Unlock()
-		}
-	}
-	v.mu.Lock()
-	v.closed = true
-	v.mu.Unlock()
-	v.store.close()
-	v.claim.Release()
-	if changed {
-		return fmt.Errorf("the key was changed, but the vault had to be closed: %w", taken)
-	}
-	return errors.Join(err, fmt.Errorf("the vault had to be closed: %w", taken))
-}
-
-// checkInPlace checks that the file in place is still the one that this handle knows.
-func (v *Vault) checkInPlace() error {
-	id, err := readKeyID(v.paths.db)
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%w at %q", ErrNoVault, v.paths.db)
-	}
-	inode, statErr := os.Stat(v.paths.db)
-	if err == nil {
-		err = statErr
-	}
-	if err == nil && (id != v.key.id || !v.claim.Covers(inode)) {
-		err = fmt.Errorf("%w: another process put a database of key id %s in place", ErrLocked, id)
-	}
-	return err
-}
-
-// takeUp switches to the database that fn has put in place, if it has.
-func (v *Vault) takeUp(next *Key) error {
-	id, err := readKeyID(v.paths.db)
-	if err != nil || next == nil || id != next.id {
-		return err
-	}
-	defer next.wipe()
-	s, err := openStore(v.cfg, v.paths.db, next, v.sealer.vaultID)
-	if err != nil {
-		return err
-	}
-	if err := v.claim.Move(v.paths.db); err != nil {
-		s.close()
-		return fmt.Errorf("examine database: %w", err)
-	}
-	v.store.close()
-	v.store = s
-	return nil
-}
-
-// rotate is a transition that keeps the vault. The caller holds the exclusive lock, and nobody
-// has the database open. seen is how far the vault had come when the rotation was planned.
-func (t *transition) rotate(ctx context.Context, key *Key, seen anchor) error {
+// replaceKey is a transition that keeps the vault. key is the old key. The caller holds the
+// exclusive lock, and nobody has the database open. seen is how far the vault had come when the
+// rotation was planned.
+func (t *transition) replaceKey(ctx context.Context, key *Key, seen anchor) error {
 	v, err := attach(t.cfg, t.paths, key)
 	if err != nil {
 		return err
@@ -337,7 +126,7 @@ func (t *transition) rotate(ctx context.Context, key *Key, seen anchor) error {
 	}
 	from := newSealer(key, m.VaultID)
 	defer from.wipe()
-	t.inPlace = &key.id
+	t.place = placeOwn
 	t.old = &attachment{path: t.paths.db, key: key}
 	t.slots = slots
 	// Everything but the key stays the same.
@@ -345,24 +134,28 @@ func (t *transition) rotate(ctx context.Context, key *Key, seen anchor) error {
 	t.meta = m
 	t.meta.KeyID, t.meta.KeyCreated = id, created
 	t.meta.Generation++
-	t.fill = func(ctx context.Context, tx *Tx) (Event, error) {
-		event := Event{
-			Action:  ActionRotate,
-			Subject: m.VaultID,
-			Detail:  fmt.Sprintf("generation %d, %d slots, keyring %t", t.meta.Generation, len(slots), m.Keyring),
-		}
-		if err := copyRows(ctx, tx, from); err != nil {
-			return event, err
-		}
-		privatePEM, err := from.open(SealedSigningKey, m.SignerFingerprint(), m.signingKey)
-		if err != nil {
-			return event, err
-		}
-		defer wipe(privatePEM)
-		t.predecessor, err = parseSigningKey(privatePEM)
+	t.fill = func(ctx context.Context, tx *Tx) (Event, error) { return t.fillFromOld(ctx, tx, from, m) }
+	return t.run(ctx)
+}
+
+// fillFromOld copies the rows of the old database. Its signing key is the new signer's
+// predecessor.
+func (t *transition) fillFromOld(ctx context.Context, tx *Tx, from sealer, m Meta) (Event, error) {
+	event := Event{
+		Action:  ActionRotate,
+		Subject: m.VaultID,
+		Detail:  fmt.Sprintf("generation %d, %d slots, keyring %t", t.meta.Generation, len(t.slots), m.Keyring),
+	}
+	if err := copyRows(ctx, tx, from); err != nil {
 		return event, err
 	}
-	return t.run(ctx)
+	privatePEM, err := from.open(SealedSigningKey, m.SignerFingerprint(), m.signingKey)
+	if err != nil {
+		return event, err
+	}
+	defer wipe(privatePEM)
+	t.predecessor, err = parseSigningKey(privatePEM)
+	return event, err
 }
 
 // examineOld decides whether to rotate, now that nobody else can change anything. It reads the

@@ -7,6 +7,9 @@ import (
 	"fmt"
 
 	"golang.org/x/crypto/chacha20poly1305"
+
+	"github.com/rbee-keeper/rbee-vault/internal/digest"
+	"github.com/rbee-keeper/rbee-vault/internal/rootkey"
 )
 
 // SealedKind says what a sealed value is. A value of one kind does not open as the other kind.
@@ -34,7 +37,7 @@ type sealer struct {
 }
 
 func newSealer(key *Key, vaultID string) sealer {
-	return sealer{key: key.derive(purposeSeal), digestKey: key.derive(purposeDigest), vaultID: vaultID}
+	return sealer{key: key.Derive(rootkey.Seal), digestKey: key.Derive(rootkey.Digest), vaultID: vaultID}
 }
 
 func (s sealer) wipe() {
@@ -42,7 +45,7 @@ func (s sealer) wipe() {
 	wipe(s.digestKey)
 }
 
-func (s sealer) rowHasher() *rowHasher { return newRowHasher(s.digestKey) }
+func (s sealer) rowHasher() *digest.Hasher { return digest.NewHasher(s.digestKey) }
 
 func (s sealer) additionalData(kind SealedKind, name string) []byte {
 	var b []byte

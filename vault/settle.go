@@ -9,6 +9,7 @@ import (
 	"os"
 
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
+	"github.com/rbee-keeper/rbee-vault/internal/rootkey"
 )
 
 // Settling makes everything beside the database agree with the database. It runs after each
@@ -60,13 +61,13 @@ func (v *Vault) settleIfNeeded(ctx context.Context, r reading) error {
 // judges the entries of the file. If it returns an error, nothing was written.
 func (v *Vault) compare(ctx context.Context, r reading) (settlement, error) {
 	m := r.meta
-	if m.KeyID != v.key.id {
-		return settlement{}, fmt.Errorf("%w: it begins with key id %s, but its content names key id %s", ErrDamaged, v.key.id, m.KeyID)
+	if m.KeyID != v.key.ID() {
+		return settlement{}, fmt.Errorf("%w: it begins with key id %s, but its content names key id %s", ErrDamaged, v.key.ID(), m.KeyID)
 	}
 	v.mu.Lock()
 	v.slotsSeen = r.file.info
 	v.mu.Unlock()
-	s := settlement{current: newEntry(m, r.slots, v.key.check(), stateCurrent)}
+	s := settlement{current: newEntry(m, r.slots, v.key.Check(), stateCurrent)}
 	if r.replayed != nil {
 		if err := v.rollback(&s, r.replayed); err != nil {
 			return s, err
@@ -205,7 +206,7 @@ func (v *Vault) writeCurrent(file slotsFile, s settlement) error {
 		v.cfg.log().Warn("the slots file did not match this database: it was written again", "copy", aside)
 	} else if !file.present() {
 		v.cfg.log().Warn("the slots file was missing: it was written again")
-	} else if e := file.find(v.key.id); !bytes.Equal(renderSlotsFile([]entry{*e}), renderSlotsFile([]entry{s.current})) && e.State != statePending {
+	} else if e := file.find(v.key.ID()); !bytes.Equal(renderSlotsFile([]entry{*e}), renderSlotsFile([]entry{s.current})) && e.State != statePending {
 		v.cfg.log().Warn("the slots file differed from the database: it was written again")
 	}
 	// This flush comes first, even if the slots file is correct. A kill may have left the file
@@ -250,38 +251,48 @@ func (v *Vault) writeSlotsFile(entries []entry) error {
 // a keyring.
 func (v *Vault) sweepKeys(ctx context.Context, s settlement) (waiting []entry) {
 	for _, e := range s.swept {
+		swept := false
 		switch {
-		case e.State == stateReplaced && v.source == FromKeyring:
-			// The key stays, because the file set aside needs it. But that file must not come
-			// back in place.
-			if err := setAnchorAside(ctx, v.cfg.Keyring, e.VaultID); err != nil {
-				v.cfg.log().Warn("the keyring could not record that the vault was replaced: until it does, the old files could be put back unnoticed", "vault_id", e.VaultID, "error", err)
-				waiting = append(waiting, e)
-				continue
-			}
-		case e.State == stateReplaced && s.current.Keyring:
-			waiting = append(waiting, e)
-			continue
-		case e.State == stateReplaced || !e.Keyring || v.neededAside(e.KeyID):
-		case v.source == FromKeyring && !e.ownsKeyringItem(ctx, v.cfg.Keyring):
-			v.cfg.log().Warn("the keyring's item holds another key than the slots file names: it is left", "account", e.KeyID)
 		case v.source == FromKeyring:
-			if err := v.cfg.Keyring.Delete(ctx, e.KeyID.String()); err != nil {
-				v.cfg.log().Warn("a keyring item that is no longer needed cannot be deleted", "account", e.KeyID, "error", err)
-				waiting = append(waiting, e)
-				continue
-			}
-		case s.current.Keyring:
-			waiting = append(waiting, e)
-			continue
-		default:
+			swept = v.sweepKeyring(ctx, e)
+		case e.State == stateReplaced:
+			swept = !s.current.Keyring
+		case !e.Keyring || v.neededAside(e.KeyID):
+			swept = true
+		case !s.current.Keyring: // no open uses the keyring any more
 			v.cfg.log().Warn("a keyring item that is no longer needed is left behind", "account", e.KeyID)
+			swept = true
 		}
-		if e.State == stateCurrent {
+		if !swept {
+			waiting = append(waiting, e)
+		} else if e.State == stateCurrent {
 			v.removeBefore(e.KeyID)
 		}
 	}
 	return waiting
+}
+
+// sweepKeyring does what an entry needs of the keyring, which opened the vault. If the keyring
+// refuses it, it logs that and returns false.
+func (v *Vault) sweepKeyring(ctx context.Context, e entry) bool {
+	switch {
+	case e.State == stateReplaced:
+		// The key stays, because the file set aside needs it. But that file must not come back
+		// in place.
+		if err := setAnchorAside(ctx, v.cfg.Keyring, e.VaultID); err != nil {
+			v.cfg.log().Warn("the keyring could not record that the vault was replaced: until it does, the old files could be put back unnoticed", "vault_id", e.VaultID, "error", err)
+			return false
+		}
+	case !e.Keyring || v.neededAside(e.KeyID):
+	case !e.ownsKeyringItem(ctx, v.cfg.Keyring):
+		v.cfg.log().Warn("the keyring's item holds another key than the slots file names: it is left", "account", e.KeyID)
+	default:
+		if err := v.cfg.Keyring.Delete(ctx, e.KeyID.String()); err != nil {
+			v.cfg.log().Warn("a keyring item that is no longer needed cannot be deleted", "account", e.KeyID, "error", err)
+			return false
+		}
+	}
+	return true
 }
 
 // ownsKeyringItem reports whether the keyring's item is the one that the entry names, or there
@@ -292,12 +303,12 @@ func (e entry) ownsKeyringItem(ctx context.Context, k Keyring) bool {
 	if err != nil {
 		return true
 	}
-	key, err := parseKeyLine([]byte(value))
+	key, err := rootkey.ParseLine([]byte(value))
 	if err != nil {
 		return true // not a key
 	}
-	defer key.wipe()
-	return key.check() == e.Check
+	defer key.Wipe()
+	return key.Check() == e.Check
 }
 
 // neededAside reports whether a file that was set aside still needs the key.

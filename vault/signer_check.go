@@ -18,7 +18,7 @@ func (v *Vault) checkSigner(ctx context.Context, r reading) error {
 	if v.cfg.VaultID != "" && v.cfg.VaultID != m.VaultID {
 		return fmt.Errorf("%w: %q is vault %s, but vault %s is wanted", ErrOtherVault, v.paths.db, m.VaultID, v.cfg.VaultID)
 	}
-	if err := m.checkBinding(v.key.check()); err != nil {
+	if err := m.checkBinding(v.key.Check()); err != nil {
 		return err
 	}
 	if !v.needsSigners() {

@@ -13,6 +13,7 @@ import (
 	"filippo.io/age/plugin"
 
 	"github.com/rbee-keeper/rbee-vault/identity"
+	"github.com/rbee-keeper/rbee-vault/internal/rootkey"
 	"github.com/rbee-keeper/rbee-vault/internal/wire"
 )
 
@@ -63,37 +64,21 @@ func newSlot(s Slot, now time.Time) Slot {
 // maxLabel is the longest label, in bytes.
 const maxLabel = 256
 
-// wrap encrypts the key line to the slot's recipient, until ctx ends. An error of a plugin
-// matches [ErrPlugin]. wrap works on copies, because a plugin that hangs is abandoned while it
-// uses them.
+// wrap wraps the key for the slot's recipient, until ctx ends. An error of a plugin matches
+// [ErrPlugin].
 func (s *Slot) wrap(ctx context.Context, k *Key, ui *plugin.ClientUI) error {
-	recipient, id, key := s.Recipient, s.ID, *k
-	wrapped, err := identity.Await(ctx, func() (string, error) {
-		defer key.wipe()
-		r, err := identity.ParseRecipient(recipient, ui)
-		if err != nil {
-			return "", err
-		}
-		line := key.line()
-		defer wipe(line)
-		return identity.Encrypt(line, r)
-	})
+	wrapped, err := k.Wrap(ctx, s.Recipient, ui)
 	if err != nil {
-		return fmt.Errorf("wrap key for slot %s, %q: %w", id, identity.Short(recipient), err)
+		return fmt.Errorf("wrap key for slot %s, %q: %w", s.ID, identity.Short(s.Recipient), err)
 	}
 	s.wrapped = wrapped
 	return nil
 }
 
-// unwrap decrypts the slot's key line. If no identity belongs to the slot, the error is an
+// unwrap returns the slot's key. If no identity belongs to the slot, the error is an
 // [*age.NoIdentityMatchError].
 func (s Slot) unwrap(identities ...age.Identity) (*Key, error) {
-	line, err := identity.Decrypt(s.wrapped, keyLineLen, identities...)
-	if err != nil {
-		return nil, err
-	}
-	defer wipe(line)
-	return parseKeyLine(line)
+	return rootkey.Unwrap(s.wrapped, identities...)
 }
 
 // unwrapAny tries each identity on each slot, and returns which identity opened which slot.
@@ -123,7 +108,7 @@ func unwrapAny(slots []Slot, identities []age.Identity) (*Key, opener, error) {
 func (s Slot) whichOf(id age.Identity) age.Identity {
 	for _, inner := range identity.Opened(id) {
 		if k, err := s.unwrap(inner); err == nil {
-			k.wipe()
+			k.Wipe()
 			return inner
 		}
 	}
@@ -193,7 +178,7 @@ func (s *Slot) UnmarshalJSON(data []byte) error {
 func (s Slot) validate() error {
 	var id [8]byte
 	switch {
-	case !parseHex(id[:], s.ID):
+	case !wire.ParseHex(id[:], s.ID):
 		return fmt.Errorf("%w: a slot's id has 16 lower-case hex digits", ErrInvalid)
 	case s.Kind == "" || string(s.Kind) != auditText(string(s.Kind), 32):
 		return fmt.Errorf("%w: slot %s has no kind", ErrInvalid, s.ID)

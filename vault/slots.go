@@ -126,13 +126,13 @@ func (v *Vault) wrappedFor(ctx context.Context, s *Slot, fn func() error) error 
 		key := *v.key
 		v.leave()
 		err := s.wrap(ctx, &key, v.cfg.Plugins)
-		key.wipe()
+		key.Wipe()
 		if err != nil {
 			return err
 		}
 		rotated := false
 		err = v.changing(ctx, func() error {
-			if rotated = v.key.id != key.id; rotated {
+			if rotated = v.key.ID() != key.ID(); rotated {
 				return nil
 			}
 			return fn()
@@ -247,7 +247,7 @@ func (v *Vault) changeSlots(ctx context.Context, change func(tx *Tx, m *Meta, sl
 		if err := updateMeta(ctx, tx, m); err != nil {
 			return err
 		}
-		e := newEntry(m, slots, v.key.check(), stateCurrent)
+		e := newEntry(m, slots, v.key.Check(), stateCurrent)
 		if err := checkSlotsFile([]entry{e, e}); err != nil { // a rotation needs room for two entries
 			return err
 		}
@@ -272,7 +272,7 @@ func (v *Vault) render(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	entries := []entry{newEntry(m, slots, v.key.check(), stateCurrent)}
+	entries := []entry{newEntry(m, slots, v.key.Check(), stateCurrent)}
 	file, err := readSlotsFile(v.paths.slots)
 	if err != nil {
 		return err

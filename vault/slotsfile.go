@@ -165,7 +165,7 @@ func (j entryJSON) parse() (entry, error) {
 		return entry{}, err
 	}
 	var check [16]byte
-	if !parseHex(check[:], j.Check) {
+	if !wire.ParseHex(check[:], j.Check) {
 		return entry{}, fmt.Errorf("%w: a check value must have 32 lower-case hex digits", ErrInvalid)
 	}
 	if u, err := uuid.Parse(j.VaultID); err != nil || u.String() != j.VaultID {
@@ -194,7 +194,7 @@ func (j entryJSON) parse() (entry, error) {
 			return entry{}, err
 		}
 		var vouch [sha256.Size]byte
-		if s.Vouch != nil && !parseHex(vouch[:], *s.Vouch) {
+		if s.Vouch != nil && !wire.ParseHex(vouch[:], *s.Vouch) {
 			return entry{}, fmt.Errorf("%w: slot %s: a vouch must have 64 lower-case hex digits", ErrInvalid, s.ID)
 		}
 		e.Slots = append(e.Slots, slot)

@@ -11,7 +11,7 @@ import (
 )
 
 func goldenEntry() entry {
-	m := Meta{VaultID: goldenVaultID, KeyID: goldenKey().id, Generation: 3, KeyCreated: time.UnixMilli(1700000000123), Keyring: true, SlotsSeq: 2}
+	m := Meta{VaultID: goldenVaultID, KeyID: goldenKey().ID(), Generation: 3, KeyCreated: time.UnixMilli(1700000000123), Keyring: true, SlotsSeq: 2}
 	slots := []Slot{{ID: "0123456789abcdef", Kind: SlotRecovery, Label: "recovery", Recipient: "age1x", wrapped: "-----BEGIN AGE ENCRYPTED FILE-----\n"}}
 	return newEntry(m, slots, goldenCheck, stateCurrent)
 }
@@ -69,7 +69,7 @@ func TestSlotsFileRefuses(t *testing.T) {
 }
 
 func TestRenderSlotsFile(t *testing.T) {
-	want := strings.Replace(goldenSlotsFile, "KEYID", goldenKey().id.String(), 1)
+	want := strings.Replace(goldenSlotsFile, "KEYID", goldenKey().ID().String(), 1)
 	got := renderSlotsFile([]entry{goldenEntry()})
 	if string(got) != want {
 		t.Errorf("rendered\n%s\nwant\n%s", got, want)

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/rbee-keeper/rbee-vault/identity"
+	"github.com/rbee-keeper/rbee-vault/internal/rootkey"
 )
 
 // TestStockToolsGiveTheKey runs the commands of the manual, jq, age and openssl, on a slots
@@ -47,7 +48,7 @@ func TestStockToolsGiveTheKey(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		want := fmt.Sprintf(`PRAGMA key = "x'%x%s'";`, v.key.derive(purposeSQLCipher), v.key.id)
+		want := fmt.Sprintf(`PRAGMA key = "x'%x%s'";`, v.key.Derive(rootkey.SQLCipher), v.key.ID())
 		if err := v.Close(); err != nil {
 			t.Fatal(err)
 		}

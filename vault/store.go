@@ -5,6 +5,8 @@ import (
 	"errors"
 	"time"
 
+	"github.com/rbee-keeper/rbee-vault/internal/digest"
+	"github.com/rbee-keeper/rbee-vault/internal/rootkey"
 	"github.com/rbee-keeper/rbee-vault/internal/sqlcipher"
 )
 
@@ -16,7 +18,7 @@ type store struct {
 	sealer sealer
 	db     *sqlcipher.DB
 	build  bool
-	moved  digest // how the running write transaction has changed the digest
+	moved  digest.Digest // how the running write transaction has changed the digest
 }
 
 // openStore makes a handle of the database at path under a key. It copies the key and reads
@@ -30,9 +32,9 @@ func openStore(cfg Config, path string, key *Key, vaultID string) (*store, error
 func buildStore(cfg Config, path string, key *Key, vaultID string, old *attachment) (*store, error) {
 	o := sqlcipher.Options{Path: path, Build: true}
 	if old != nil {
-		derived := old.key.derive(purposeSQLCipher)
+		derived := old.key.Derive(rootkey.SQLCipher)
 		defer wipe(derived)
-		o.Old = &sqlcipher.Attachment{Path: old.path, Key: derived, Salt: sqlcipher.Salt(old.key.id)}
+		o.Old = &sqlcipher.Attachment{Path: old.path, Key: derived, Salt: sqlcipher.Salt(old.key.ID())}
 	}
 	return newStore(cfg, key, vaultID, o)
 }
@@ -46,9 +48,12 @@ type attachment struct {
 func newStore(cfg Config, key *Key, vaultID string, o sqlcipher.Options) (*store, error) {
 	copied := *key
 	s := &store{cfg: cfg, key: &copied, sealer: newSealer(key, vaultID), build: o.Build}
-	derived := key.derive(purposeSQLCipher)
+	derived := key.Derive(rootkey.SQLCipher)
 	defer wipe(derived)
-	o.Key, o.Salt, o.Prepare = derived, sqlcipher.Salt(key.id), s.maintainDigest
+	o.Key, o.Salt = derived, sqlcipher.Salt(key.ID())
+	o.Prepare = func(conn *sqlcipher.Conn) error {
+		return digest.Maintain(conn, cfg.schemaVersion(), s.sealer.rowHasher(), &s.moved)
+	}
 	db, err := sqlcipher.Open(o)
 	if err != nil {
 		s.wipe()
@@ -60,7 +65,7 @@ func newStore(cfg Config, key *Key, vaultID string, o sqlcipher.Options) (*store
 
 // wipe overwrites the keys, best effort.
 func (s *store) wipe() {
-	s.key.wipe()
+	s.key.Wipe()
 	s.sealer.wipe()
 }
 
@@ -81,9 +86,9 @@ type Tx struct {
 	audited urgency // how soon the anchor must follow what Audit wrote
 	// moved is how the rows have changed since the last audit row. Nil: the changes are not
 	// tracked, and the next audit row computes the digest from the rows.
-	moved  *digest
-	check  *contentCheck // running, or nil
-	copied *copiedCheck  // running, or nil
+	moved  *digest.Digest
+	check  *digest.Check     // running, or nil
+	copied *digest.CopyCheck // running, or nil
 }
 
 // Now returns the time of the transaction: always the same, UTC, whole milliseconds.
@@ -108,13 +113,13 @@ func (s *store) update(ctx context.Context, fn func(tx *Tx) error) (urgency, err
 	err := s.db.Update(ctx, func(t sqlcipher.Tx) error {
 		tx := s.tx(t)
 		if !s.build {
-			s.moved = digest{}
+			s.moved = digest.Digest{}
 			tx.moved = &s.moved
 		}
 		if err := fn(tx); err != nil {
 			return err
 		}
-		if tx.moved != nil && *tx.moved != (digest{}) {
+		if tx.moved != nil && *tx.moved != (digest.Digest{}) {
 			return errors.New("commit: no audit row covers the last changes")
 		}
 		if tx.copied != nil {

@@ -12,6 +12,7 @@ import (
 	"filippo.io/age"
 
 	"github.com/rbee-keeper/rbee-vault/identity"
+	"github.com/rbee-keeper/rbee-vault/internal/rootkey"
 	"github.com/rbee-keeper/rbee-vault/keyring"
 )
 
@@ -38,13 +39,19 @@ type unlocked struct {
 	anchor *anchorItem // that the keyring returned with the key, or nil
 }
 
+// copyFor returns a copy of a key that is known already, if it is the key of id. It leaves the
+// anchor out, so that the keyring is asked for the present one.
+func (u *unlocked) copyFor(id KeyID) (unlocked, bool) {
+	if u == nil || u.key.ID() != id {
+		return unlocked{}, false
+	}
+	key := *u.key
+	return unlocked{key: &key, source: u.source, opener: u.opener}, true
+}
+
 // unlock gets the key of the database that begins with id. If the slots file has an entry for
 // id, the key has the entry's check value.
 func unlock(ctx context.Context, cfg Config, id KeyID, file slotsFile) (unlocked, error) {
-	if cfg.known != nil && cfg.known.key.id == id {
-		key := *cfg.known.key
-		return unlocked{key: &key, source: cfg.known.source, opener: cfg.known.opener}, nil
-	}
 	e := file.find(id)
 	u, err := ask(ctx, cfg, id, file)
 	if err != nil {
@@ -53,12 +60,12 @@ func unlock(ctx context.Context, cfg Config, id KeyID, file slotsFile) (unlocked
 		}
 		return unlocked{}, err
 	}
-	if u.key.id != id {
-		defer u.key.wipe()
-		return unlocked{}, fmt.Errorf("%w: the %s gave the key of id %s, the database is of id %s", ErrWrongKey, u.source, u.key.id, id)
+	if u.key.ID() != id {
+		defer u.key.Wipe()
+		return unlocked{}, fmt.Errorf("%w: the %s gave the key of id %s, the database is of id %s", ErrWrongKey, u.source, u.key.ID(), id)
 	}
-	if e != nil && e.Check != u.key.check() {
-		defer u.key.wipe()
+	if e != nil && e.Check != u.key.Check() {
+		defer u.key.Wipe()
 		return unlocked{}, fmt.Errorf("%w: the key from the %s is not the one that the slots file names", ErrWrongKey, u.source)
 	}
 	return u, nil
@@ -153,7 +160,7 @@ func byKeyring(ctx context.Context, cfg Config, id KeyID, file slotsFile) (unloc
 	}
 	line := []byte(values[0])
 	defer wipe(line)
-	if u.key, err = parseKeyLine(line); err != nil {
+	if u.key, err = rootkey.ParseLine(line); err != nil {
 		return unlocked{}, fmt.Errorf("%w: %w: the keyring's item of id %s does not hold its key: %w", ErrWrongKey, ErrKeyringItem, id, err)
 	}
 	return u, nil

@@ -10,9 +10,9 @@ import (
 )
 
 // upgrade sets a verified copy of the vault aside and then migrates the vault. Nobody has the
-// vault open, and the caller holds the exclusive lock.
-func upgrade(ctx context.Context, cfg Config, p paths) (err error) {
-	v, r, err := openUnder(ctx, cfg, p)
+// vault open, and the caller holds the exclusive lock. known is the key.
+func upgrade(ctx context.Context, cfg Config, p paths, known *unlocked) (err error) {
+	v, r, err := openUnder(ctx, cfg, p, known)
 	if err != nil {
 		return err
 	}
@@ -25,7 +25,7 @@ func upgrade(ctx context.Context, cfg Config, p paths) (err error) {
 		return err
 	}
 	key := *v.key
-	defer key.wipe()
+	defer key.Wipe()
 	if err := v.quiesce(ctx); err != nil {
 		return err
 	}
@@ -49,7 +49,7 @@ func upgrade(ctx context.Context, cfg Config, p paths) (err error) {
 		return fmt.Errorf("verify the copy set aside: %w", err)
 	}
 
-	v, r, err = openUnder(ctx, cfg, p)
+	v, r, err = openUnder(ctx, cfg, p, known)
 	if err != nil {
 		return err
 	}
