@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"strings"
+
+	"github.com/rbee-keeper/rbee-vault/internal/sqlcipher"
 )
 
 // insertBatch is how many rows one statement inserts: so many, and then one by one.
@@ -25,15 +27,11 @@ func (tx *Tx) InsertRows(ctx context.Context, table string, columns []string, co
 			}
 			query, n = many, insertBatch*len(columns)
 		}
-		res, err := tx.ExecContext(ctx, query, args[:n]...)
+		added, err := sqlcipher.ExecValues(ctx, tx.Tx, query, args[:n])
 		if err != nil {
 			return inserted, err
 		}
-		touched, err := res.RowsAffected()
-		if err != nil {
-			return inserted, err
-		}
-		inserted += touched
+		inserted += added
 		args = args[n:]
 	}
 	return inserted, nil

@@ -64,13 +64,18 @@ func (db *DB) CheckPages(ctx context.Context) error {
 	return err
 }
 
+// querier is a pool or a transaction.
+type querier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
 // checkHMACs verifies the HMAC of every page of the database file.
-func checkHMACs(ctx context.Context, q Tx) error {
+func checkHMACs(ctx context.Context, q querier) error {
 	return checkPragma(ctx, q, `PRAGMA cipher_integrity_check`, "")
 }
 
 // checkContent verifies the pages as SQLite reads them, the constraints and the references.
-func checkContent(ctx context.Context, q Tx) error {
+func checkContent(ctx context.Context, q querier) error {
 	if err := checkPragma(ctx, q, `PRAGMA integrity_check`, "ok"); err != nil {
 		return err
 	}
@@ -78,7 +83,7 @@ func checkContent(ctx context.Context, q Tx) error {
 }
 
 // checkPragma runs a check that returns rows of text. Any row but `fine` is damage.
-func checkPragma(ctx context.Context, q Tx, pragma, fine string) error {
+func checkPragma(ctx context.Context, q querier, pragma, fine string) error {
 	rows, err := q.QueryContext(ctx, pragma)
 	if err != nil {
 		return MapError(err)
@@ -97,7 +102,7 @@ func checkPragma(ctx context.Context, q Tx, pragma, fine string) error {
 }
 
 // CheckForeignKeys returns [ErrDamaged] if a row refers to a row that does not exist.
-func CheckForeignKeys(ctx context.Context, q Tx) error {
+func CheckForeignKeys(ctx context.Context, q querier) error {
 	rows, err := q.QueryContext(ctx, `PRAGMA foreign_key_check`)
 	if err != nil {
 		return MapError(err)
