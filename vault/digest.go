@@ -21,7 +21,9 @@ import (
 // open.
 //
 // Triggers on the write connection maintain the digest, also for cascades; see digest_sql.go. A
-// transition, a migration and an accepted rollback compute it from all rows.
+// migration and an accepted rollback compute it from all rows. So does a transition, but a restore
+// computes most of it from the rows that it is given, and compares the rows of the finished
+// database with it; see inserted_rows.go.
 
 // rowSet is the digest of a set of rows.
 type rowSet struct {
@@ -109,11 +111,36 @@ func (h *rowHasher) hash(text []byte) []byte {
 func rowText(table string, columns ...any) []byte {
 	text := []byte(table)
 	for i := 0; i < len(columns); i += 2 {
-		if v := columns[i+1]; v != nil {
-			text = fmt.Appendf(text, "|%s=%s", columns[i], quoteText(fmt.Sprint(v)))
-		}
+		text = appendColumn(text, columns[i].(string), columns[i+1])
 	}
 	return text
+}
+
+// appendColumn appends a column to the text of a row.
+func appendColumn(text []byte, name string, value any) []byte {
+	if value == nil {
+		return text
+	}
+	text = append(text, '|')
+	text = append(text, name...)
+	text = append(text, "='"...)
+	switch v := value.(type) {
+	case string:
+		for i := range len(v) {
+			if text = append(text, v[i]); v[i] == '\'' {
+				text = append(text, '\'')
+			}
+		}
+	case int64:
+		text = strconv.AppendInt(text, v, 10)
+	case int:
+		text = strconv.AppendInt(text, int64(v), 10)
+	case []byte:
+		text = fmt.Appendf(text, "%X", v)
+	default:
+		panic(fmt.Sprintf("a column has the type %T", v))
+	}
+	return append(text, '\'')
 }
 
 // digestedTable is a table that the digest covers, except for some columns.

@@ -120,6 +120,12 @@ func (tx *Tx) computeDigest(ctx context.Context) (digest, error) {
 func (tx *Tx) computeContent(ctx context.Context, c columns, h *rowHasher) (rowSet, error) {
 	var content rowSet
 	for _, t := range contentTables {
+		if tx.inserted != nil {
+			if sum, ok := tx.inserted.sums[t.name]; ok {
+				content = content.plus(sum)
+				continue
+			}
+		}
 		hashers := []*rowHasher{h}
 		if tx.copied != nil && !slices.Contains(tx.copied.tables, t.name) {
 			hashers = append(hashers, tx.copied.hasher)

@@ -15,6 +15,11 @@ const insertBatch = 50
 // columns, row after row. It returns how many rows were inserted: with a conflict clause, such
 // as ON CONFLICT DO NOTHING, that may be fewer. Table, columns and conflict are SQL.
 func (tx *Tx) InsertRows(ctx context.Context, table string, columns []string, conflict string, args []any) (inserted int64, err error) {
+	if tx.inserted != nil {
+		if err := tx.inserted.add(table, columns, args); err != nil {
+			return 0, err
+		}
+	}
 	row := "(?" + strings.Repeat(", ?", len(columns)-1) + ")"
 	insert := fmt.Sprintf("INSERT INTO %s (%s) VALUES ", table, strings.Join(columns, ", "))
 	one := insert + row + " " + conflict

@@ -81,9 +81,10 @@ type Tx struct {
 	audited urgency // how soon the anchor must follow what Audit wrote
 	// moved is how the rows have changed since the last audit row. Nil: the changes are not
 	// tracked, and the next audit row computes the digest from the rows.
-	moved  *digest
-	check  *contentCheck // running, or nil
-	copied *copiedCheck  // running, or nil
+	moved    *digest
+	check    *contentCheck // running, or nil
+	copied   *copiedCheck  // running, or nil
+	inserted *insertedRows // of a database that is being built, or nil
 }
 
 // Now returns the time of the transaction: always the same, UTC, whole milliseconds.

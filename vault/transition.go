@@ -243,7 +243,7 @@ func (t *transition) buildAt(ctx context.Context, path string) error {
 		_, err = s.update(ctx, func(tx *Tx) error { return t.fillAll(ctx, tx) })
 	}
 	if err == nil {
-		err = s.db.CheckPages(ctx)
+		err = s.checkBuilt(ctx)
 	}
 	if err == nil {
 		err = s.db.UseLog(ctx)
@@ -255,6 +255,18 @@ func (t *transition) buildAt(ctx context.Context, path string) error {
 		return err
 	}
 	return sqlcipher.CheckNoSideFiles(path)
+}
+
+// checkBuilt verifies every page of a new database. Meanwhile it compares the rows with the audit
+// row that was written for them.
+func (s *store) checkBuilt(ctx context.Context) error {
+	rows := make(chan error, 1)
+	go func() { rows <- s.view(ctx, func(tx *Tx) error { return tx.VerifyContent(ctx) }) }()
+	err := s.db.CheckPages(ctx)
+	if e := <-rows; err == nil && e != nil {
+		err = fmt.Errorf("compare the rows with those that were inserted: %w", e)
+	}
+	return err
 }
 
 // announce writes the slots file with an entry for the new key that has no slots yet. If a kill
@@ -273,6 +285,11 @@ func (t *transition) announce(entries []entry) error {
 
 // fillAll writes what every new vault has, and calls fill for the rest.
 func (t *transition) fillAll(ctx context.Context, tx *Tx) error {
+	if t.old == nil { // a rotation copies by other statements
+		if err := tx.sumInserted(ctx); err != nil {
+			return fmt.Errorf("read columns: %w", err)
+		}
+	}
 	var event Event
 	err := tx.withoutTriggers(ctx, func() (err error) {
 		event, err = t.fill(ctx, tx)
