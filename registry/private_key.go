@@ -12,9 +12,8 @@ import (
 	"fmt"
 	"strings"
 
-	"golang.org/x/crypto/ssh"
-
 	"github.com/rbee-keeper/rbee-vault/identity"
+	"golang.org/x/crypto/ssh"
 )
 
 // minRSABits is the size from which an RSA key is not weak.
