@@ -68,20 +68,29 @@ func (s *stage) do(insert func() error) error {
 	}
 }
 
-// flush has all rows inserted that were collected. Rows of another kind refer to them.
+// flush has all rows inserted that were collected. Rows of another kind refer to them. It does
+// as much as it can without the transaction, whose goroutine has the most to do.
 func (s *stage) flush() error {
 	if len(s.nodes)+len(s.hostKeys)+len(s.rows) == 0 {
 		return nil
 	}
-	nodes, hostKeys, rows := s.nodes, s.hostKeys, s.rows
-	s.nodes, s.hostKeys, s.rows = nil, nil, nil
+	nodes, err := registry.RowsOfNodes(s.nodes)
+	if err != nil {
+		return err
+	}
+	rows, err := vault.NewAuditPart(s.rows)
+	if err != nil {
+		return err
+	}
+	hostKeys := s.hostKeys
+	s.nodes, s.hostKeys, s.rows = s.nodes[:0], nil, s.rows[:0]
 	return s.do(func() error {
-		err := registry.InsertNodes(s.ctx, s.tx, nodes...)
+		err := registry.InsertNodeRows(s.ctx, s.tx, nodes)
 		if err == nil {
 			err = registry.InsertHostKeys(s.ctx, s.tx, hostKeys...)
 		}
 		if err == nil {
-			err = s.tx.AppendAuditRows(s.ctx, rows...)
+			err = s.tx.AppendAuditPart(s.ctx, rows)
 		}
 		return err
 	})

@@ -49,6 +49,15 @@ type More struct {
 	Warnings int
 }
 
+// addNode adds a node. A long list grows to its longest at once: each step of a slower growth would
+// need memory for two lists.
+func (set *ImportSet) addNode(n Node) {
+	if len(set.Nodes) == cap(set.Nodes) && len(set.Nodes) >= MaxImport/20 {
+		set.Nodes = slices.Grow(set.Nodes, MaxImport-len(set.Nodes))
+	}
+	set.Nodes = append(set.Nodes, n)
+}
+
 func (set *ImportSet) skip(p Problem) {
 	set.Skipped, set.More.Skipped = addProblem(set.Skipped, set.More.Skipped, p)
 }
@@ -211,11 +220,10 @@ func planImport(ctx context.Context, tx *vault.Tx, set ImportSet, opts ImportOpt
 		Warnings: slices.Clone(set.Warnings),
 		More:     set.More,
 	}
-	var (
-		writes []importWrite
-		taken  []string // quoted names
-	)
-	for _, n := range importable(set, &report) {
+	nodes := importable(set, &report)
+	writes := make([]importWrite, 0, len(nodes))
+	var taken []string // quoted names
+	for _, n := range nodes {
 		old, err := selectNode(ctx, tx, n.Name)
 		switch {
 		case errors.Is(err, ErrNotFound):
@@ -244,26 +252,24 @@ func planImport(ctx context.Context, tx *vault.Tx, set ImportSet, opts ImportOpt
 		return ImportReport{}, importPlan{}, err
 	}
 	var plan importPlan
-	var names []string
-	for _, w := range writes {
-		names = append(names, w.node.Name)
+	if report.Keys, plan.keys, err = planImportKeys(ctx, tx, set, writes); err != nil {
+		return ImportReport{}, importPlan{}, err
+	}
+	if report.HostKeys, plan.pins, err = planImportPins(ctx, tx, set, writes); err != nil {
+		return ImportReport{}, importPlan{}, err
+	}
+	plan.nodes = slices.DeleteFunc(writes, func(w importWrite) bool {
 		switch {
 		case w.old == nil:
 			report.Added = append(report.Added, w.node.Name)
 		case sameNode(*w.old, *w.node):
 			report.Unchanged = append(report.Unchanged, w.node.Name)
-			continue
+			return true
 		default:
 			report.Replaced = append(report.Replaced, w.node.Name)
 		}
-		plan.nodes = append(plan.nodes, w)
-	}
-	if report.Keys, plan.keys, err = planImportKeys(ctx, tx, set, names); err != nil {
-		return ImportReport{}, importPlan{}, err
-	}
-	if report.HostKeys, plan.pins, err = planImportPins(ctx, tx, set, names); err != nil {
-		return ImportReport{}, importPlan{}, err
-	}
+		return false
+	})
 	return report, plan, nil
 }
 
@@ -324,8 +330,9 @@ func skipBadJumps(ctx context.Context, tx *vault.Tx, writes []importWrite, repor
 
 // planImportKeys returns which of the nodes have a key in the set, and which of
 // these do not use it yet.
-func planImportKeys(ctx context.Context, tx *vault.Tx, set ImportSet, names []string) (all, unused []string, err error) {
-	for _, name := range names {
+func planImportKeys(ctx context.Context, tx *vault.Tx, set ImportSet, writes []importWrite) (all, unused []string, err error) {
+	for _, w := range writes {
+		name := w.node.Name
 		k := set.Keys[name]
 		if k == nil {
 			continue
@@ -344,8 +351,9 @@ func planImportKeys(ctx context.Context, tx *vault.Tx, set ImportSet, names []st
 
 // planImportPins returns which of the nodes have host keys in the set, and which of these
 // keys are not pinned yet.
-func planImportPins(ctx context.Context, tx *vault.Tx, set ImportSet, names []string) (all []string, pins []importPin, err error) {
-	for _, name := range names {
+func planImportPins(ctx context.Context, tx *vault.Tx, set ImportSet, writes []importWrite) (all []string, pins []importPin, err error) {
+	for _, w := range writes {
+		name := w.node.Name
 		keys := set.HostKeys[name]
 		if len(keys) == 0 {
 			continue

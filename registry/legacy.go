@@ -85,7 +85,7 @@ func (set *ImportSet) add(row legacyRow, home string) error {
 	for _, w := range warnings {
 		set.warn(Problem{name, w})
 	}
-	set.Nodes = append(set.Nodes, n)
+	set.addNode(n)
 	return nil
 }
 

@@ -49,7 +49,7 @@ func ReadNDJSON(r io.Reader) (ImportSet, error) {
 			continue
 		}
 		known.share(&node)
-		set.Nodes = append(set.Nodes, node)
+		set.addNode(node)
 	}
 	return set, nil
 }

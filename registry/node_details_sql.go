@@ -81,24 +81,6 @@ func (b *besideRows) orphan() error {
 	return fmt.Errorf("%w of %s: there is no node %.80q", ErrBadRow, b.table, b.node)
 }
 
-// insertDetails stores what new nodes have beside their rows.
-func insertDetails(ctx context.Context, tx *vault.Tx, nodes []Node) error {
-	var details, labels []any
-	for _, n := range nodes {
-		if n.ProxyJump != "" || n.Note != "" {
-			details = append(details, n.Name, nullText(n.ProxyJump), nullText(n.Note))
-		}
-		for _, key := range sortedKeys(n.Labels) {
-			labels = append(labels, n.Name, key, n.Labels[key])
-		}
-	}
-	_, err := tx.InsertRows(ctx, "node_details", []string{"node_name", "proxy_jump", "note"}, "", details)
-	if err == nil {
-		_, err = tx.InsertRows(ctx, "node_labels", []string{"node_name", "key", "value"}, "", labels)
-	}
-	return err
-}
-
 // nullText returns s as a column holds it: "" is NULL.
 func nullText(s string) any {
 	if s == "" {

@@ -189,26 +189,27 @@ func appendNodeArgs(args []any, n Node) []any {
 	)
 }
 
-// insertNode is insertNodes for one node.
+// insertNode returns ErrExists where the name exists. The node that it jumps through may follow.
 func insertNode(ctx context.Context, tx *vault.Tx, n Node) error {
-	return insertNodes(ctx, tx, []Node{n})
+	var rows NodeRows
+	rows.add(n)
+	return insertNodeRows(ctx, tx, rows)
 }
 
-// insertNodes returns ErrExists where a name exists. The nodes that they jump through may
-// follow.
-func insertNodes(ctx context.Context, tx *vault.Tx, nodes []Node) error {
-	args := make([]any, 0, len(nodes)*columnCount)
-	for _, n := range nodes {
-		args = appendNodeArgs(args, n)
-	}
-	inserted, err := tx.InsertRows(ctx, "beehives", nodeFields[:], "ON CONFLICT (node_name) DO NOTHING", args)
-	if err == nil && inserted != int64(len(nodes)) {
+// insertNodeRows is insertNode for many nodes.
+func insertNodeRows(ctx context.Context, tx *vault.Tx, rows NodeRows) error {
+	inserted, err := tx.InsertRows(ctx, "beehives", nodeFields[:], "ON CONFLICT (node_name) DO NOTHING", rows.nodes)
+	if err == nil && inserted != int64(len(rows.nodes)/columnCount) {
 		err = ErrExists
 	}
 	if err != nil {
 		return err
 	}
-	return insertDetails(ctx, tx, nodes)
+	_, err = tx.InsertRows(ctx, "node_details", []string{"node_name", "proxy_jump", "note"}, "", rows.details)
+	if err == nil {
+		_, err = tx.InsertRows(ctx, "node_labels", []string{"node_name", "key", "value"}, "", rows.labels)
+	}
+	return err
 }
 
 // updateNode writes every column but the name, and what differs from old beside the row.

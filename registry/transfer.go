@@ -51,18 +51,57 @@ func EachNode(ctx context.Context, tx *vault.Tx) iter.Seq2[Node, error] {
 	}
 }
 
-// InsertNodes stores nodes of a backup with their state. A name that exists is ErrExists.
-// It writes no audit row. After an error the transaction must not be committed.
-func InsertNodes(ctx context.Context, tx *vault.Tx, nodes ...Node) error {
-	stored := make([]Node, len(nodes))
-	for i, n := range nodes {
-		stored[i] = n.normalized()
-		if err := stored[i].validate(); err != nil {
-			return fmt.Errorf("insert node %q: %w", n.Name, err)
+// NodeRows are the rows of nodes of a backup, ready to be inserted.
+type NodeRows struct {
+	first, last string // names
+	// Arguments of the rows of each table:
+	nodes   []any
+	details []any
+	labels  []any
+}
+
+// RowsOfNodes validates nodes. Their state is stored too. The rows keep nothing of the slice and
+// of the nodes' lists and maps.
+func RowsOfNodes(nodes []Node) (NodeRows, error) {
+	rows := NodeRows{nodes: make([]any, 0, len(nodes)*columnCount)}
+	for _, n := range nodes {
+		n.normalize()
+		if err := n.validate(); err != nil {
+			return NodeRows{}, fmt.Errorf("insert node %q: %w", n.Name, err)
 		}
+		rows.add(n)
 	}
-	if err := insertNodes(ctx, tx, stored); err != nil {
-		return fmt.Errorf("insert nodes %q to %q: %w", nodes[0].Name, nodes[len(nodes)-1].Name, err)
+	return rows, nil
+}
+
+// add adds the rows of a normalized node.
+func (r *NodeRows) add(n Node) {
+	if r.nodes = appendNodeArgs(r.nodes, n); r.first == "" {
+		r.first = n.Name
+	}
+	r.last = n.Name
+	if n.ProxyJump != "" || n.Note != "" {
+		r.details = append(r.details, n.Name, nullText(n.ProxyJump), nullText(n.Note))
+	}
+	for _, key := range sortedKeys(n.Labels) {
+		r.labels = append(r.labels, n.Name, key, n.Labels[key])
+	}
+}
+
+// InsertNodeRows stores nodes. A name that exists is ErrExists. It writes no audit row. After an
+// error the transaction must not be committed.
+func InsertNodeRows(ctx context.Context, tx *vault.Tx, rows NodeRows) error {
+	if err := insertNodeRows(ctx, tx, rows); err != nil {
+		return fmt.Errorf("insert nodes %q to %q: %w", rows.first, rows.last, err)
 	}
 	return nil
+}
+
+// InsertNodes is [RowsOfNodes] and [InsertNodeRows].
+func InsertNodes(ctx context.Context, tx *vault.Tx, nodes ...Node) error {
+	rows, err := RowsOfNodes(nodes)
+	if err != nil {
+		return err
+	}
+	return InsertNodeRows(ctx, tx, rows)
 }

@@ -43,17 +43,17 @@ const auditRowFormat = 1
 // fields. Each field is preceded by a byte that says whether it is present, and by its 32-bit
 // big-endian length.
 func (r AuditRow) sum() [32]byte {
-	h := sha256.New()
-	h.Write([]byte{auditRowFormat})
-	h.Write(r.PrevHash[:])
+	var room [1024]byte // most rows fit
+	text := append(room[:0], auditRowFormat)
+	text = append(text, r.PrevHash[:]...)
 	field := func(s string, present bool) {
-		var head [5]byte
 		if present {
-			head[0] = 1
+			text = append(text, 1)
+		} else {
+			text = append(text, 0)
 		}
-		binary.BigEndian.PutUint32(head[1:], uint32(len(s)))
-		h.Write(head[:])
-		h.Write([]byte(s))
+		text = binary.BigEndian.AppendUint32(text, uint32(len(s)))
+		text = append(text, s...)
 	}
 	field(strconv.FormatInt(r.Seq, 10), true)
 	field(strconv.FormatInt(r.At.UnixMilli(), 10), true)
@@ -63,9 +63,7 @@ func (r AuditRow) sum() [32]byte {
 	field(r.Subject, r.Subject != "")
 	field(r.Detail, r.Detail != "")
 	field(r.Digest, true)
-	var sum [32]byte
-	h.Sum(sum[:0])
-	return sum
+	return sha256.Sum256(text)
 }
 
 // AuditHead is the number and the hash of the newest row. It is zero for an empty log.

@@ -35,7 +35,7 @@ func (tx *Tx) Audit(ctx context.Context, e Event) error {
 		PrevHash: head.Hash,
 	}
 	r.Hash = r.sum()
-	if err := insertAuditRows(ctx, tx, r); err != nil {
+	if err := insertAuditRows(ctx, tx, appendAuditArgs(nil, r)); err != nil {
 		return fmt.Errorf("write audit row: %w", err)
 	}
 	tx.audited = max(tx.audited, e.Action.urgency())
@@ -87,19 +87,44 @@ func (tx *Tx) VerifyAudit(ctx context.Context) (AuditHead, error) {
 	return head, nil
 }
 
-// AppendAuditRows copies rows of another vault's log, for a restore. It verifies that they
-// continue the log; otherwise the error matches [ErrAudit].
-func (tx *Tx) AppendAuditRows(ctx context.Context, rows ...AuditRow) error {
+// AuditPart is a part of another vault's log, ready to be appended.
+type AuditPart struct {
+	before, after AuditHead
+	args          []any // of the rows
+}
+
+// NewAuditPart verifies that rows follow one another; otherwise the error matches [ErrAudit].
+// The part keeps nothing of the slice.
+func NewAuditPart(rows []AuditRow) (AuditPart, error) {
+	if len(rows) == 0 {
+		return AuditPart{}, nil
+	}
+	before := AuditHead{Seq: rows[0].Seq - 1, Hash: rows[0].PrevHash}
+	p := AuditPart{before: before, after: before, args: make([]any, 0, len(rows)*len(auditColumns))}
+	for _, r := range rows {
+		var err error
+		if p.after, err = p.after.Follow(r); err != nil {
+			return AuditPart{}, err
+		}
+		p.args = appendAuditArgs(p.args, r)
+	}
+	return p, nil
+}
+
+// AppendAuditPart copies a part of another vault's log, for a restore. It verifies that the part
+// continues the log; otherwise the error matches [ErrAudit].
+func (tx *Tx) AppendAuditPart(ctx context.Context, p AuditPart) error {
+	if len(p.args) == 0 {
+		return nil
+	}
 	head, err := tx.AuditHead(ctx)
 	if err != nil {
 		return err
 	}
-	for _, r := range rows {
-		if head, err = head.Follow(r); err != nil {
-			return err
-		}
+	if head != p.before {
+		return fmt.Errorf("%w: row %d does not continue row %d", ErrAudit, p.before.Seq+1, head.Seq)
 	}
-	return insertAuditRows(ctx, tx, rows...)
+	return insertAuditRows(ctx, tx, p.args)
 }
 
 // auditRollback takes the rows as they are for the right ones. Its audit row lists them and

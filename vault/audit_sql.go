@@ -22,23 +22,23 @@ var auditColumns = []string{
 	"hash",
 }
 
-func insertAuditRows(ctx context.Context, tx *Tx, rows ...AuditRow) error {
-	args := make([]any, 0, len(rows)*len(auditColumns))
-	for i := range rows {
-		r := &rows[i]
-		args = append(args,
-			r.Seq,
-			r.At.UnixMilli(),
-			r.Actor,
-			r.Via,
-			r.Action,
-			anyText(r.Subject),
-			anyText(r.Detail),
-			r.Digest,
-			r.PrevHash[:],
-			r.Hash[:],
-		)
-	}
+// appendAuditArgs appends the values of auditColumns.
+func appendAuditArgs(args []any, r AuditRow) []any {
+	return append(args,
+		r.Seq,
+		r.At.UnixMilli(),
+		r.Actor,
+		r.Via,
+		r.Action,
+		anyText(r.Subject),
+		anyText(r.Detail),
+		r.Digest,
+		r.PrevHash[:],
+		r.Hash[:],
+	)
+}
+
+func insertAuditRows(ctx context.Context, tx *Tx, args []any) error {
 	_, err := tx.InsertRows(ctx, "audit_log", auditColumns, "", args)
 	return err
 }

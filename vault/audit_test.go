@@ -202,8 +202,8 @@ func TestAuditTampering(t *testing.T) {
 	}
 }
 
-// TestAppendAuditRows: each row of a restored log must continue the log.
-func TestAppendAuditRows(t *testing.T) {
+// TestAppendAuditPart: each row of a restored log must continue the log.
+func TestAppendAuditPart(t *testing.T) {
 	from, to := auditedVault(t), vaulttest.New(t)
 	ctx := t.Context()
 	var rows []vault.AuditRow
@@ -223,15 +223,21 @@ func TestAppendAuditRows(t *testing.T) {
 		if _, err := tx.ExecContext(ctx, `DELETE FROM audit_log`); err != nil {
 			return err
 		}
-		if err := tx.AppendAuditRows(ctx, rows[1]); !errors.Is(err, vault.ErrAudit) {
+		if err := appendRows(ctx, tx, rows[1]); !errors.Is(err, vault.ErrAudit) {
 			t.Errorf("the second row first: %v, want ErrAudit", err)
 		}
-		for _, r := range rows {
-			if err := tx.AppendAuditRows(ctx, r); err != nil {
-				return err
-			}
+		if err := appendRows(ctx, tx, rows[0], rows[2]); !errors.Is(err, vault.ErrAudit) {
+			t.Errorf("a row is missing: %v, want ErrAudit", err)
 		}
-		if err := tx.AppendAuditRows(ctx, rows[len(rows)-1]); !errors.Is(err, vault.ErrAudit) {
+		changed := rows[0]
+		changed.Detail += "."
+		if err := appendRows(ctx, tx, changed); !errors.Is(err, vault.ErrAudit) {
+			t.Errorf("a row was changed: %v, want ErrAudit", err)
+		}
+		if err := errors.Join(appendRows(ctx, tx, rows[:2]...), appendRows(ctx, tx), appendRows(ctx, tx, rows[2:]...)); err != nil {
+			return err
+		}
+		if err := appendRows(ctx, tx, rows[len(rows)-1]); !errors.Is(err, vault.ErrAudit) {
 			t.Errorf("a row twice: %v, want ErrAudit", err)
 		}
 		// The row's digest belongs to this vault.
@@ -278,4 +284,12 @@ func TestAuditActor(t *testing.T) {
 	if diff := cmp.Diff([]string{"kim root?[2J?", strings.Repeat("é", 123) + "… (cut)"}, actors[1:]); diff != "" {
 		t.Error(diff)
 	}
+}
+
+func appendRows(ctx context.Context, tx *vault.Tx, rows ...vault.AuditRow) error {
+	part, err := vault.NewAuditPart(rows)
+	if err != nil {
+		return err
+	}
+	return tx.AppendAuditPart(ctx, part)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/rbee-keeper/rbee-vault/internal/digest"
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
 	"github.com/rbee-keeper/rbee-vault/internal/sqlcipher"
 )
@@ -45,7 +46,7 @@ func (t *transition) buildAt(ctx context.Context, path string) error {
 		_, err = s.update(ctx, func(tx *Tx) error { return t.fillAll(ctx, tx) })
 	}
 	if err == nil {
-		err = s.db.CheckPages(ctx)
+		err = s.checkBuilt(ctx)
 	}
 	if err == nil {
 		err = s.db.UseLog(ctx)
@@ -57,6 +58,18 @@ func (t *transition) buildAt(ctx context.Context, path string) error {
 		return err
 	}
 	return sqlcipher.CheckNoSideFiles(path)
+}
+
+// checkBuilt verifies every page of a new database. Meanwhile it compares the rows with the audit
+// row that was written for them.
+func (s *store) checkBuilt(ctx context.Context) error {
+	rows := make(chan error, 1)
+	go func() { rows <- s.view(ctx, func(tx *Tx) error { return tx.VerifyContent(ctx) }) }()
+	err := s.db.CheckPages(ctx)
+	if e := <-rows; err == nil && e != nil {
+		err = fmt.Errorf("compare the rows with those that were inserted: %w", e)
+	}
+	return err
 }
 
 // announce writes the slots file with an entry for the new key that has no slots yet. If a kill
@@ -75,6 +88,13 @@ func (t *transition) announce(entries []entry) error {
 
 // fillAll writes what every new vault has, and calls fill for the rest.
 func (t *transition) fillAll(ctx context.Context, tx *Tx) error {
+	if t.old == nil { // a rotation copies by other statements
+		c, err := digest.SelectColumns(ctx, tx)
+		if err != nil {
+			return err
+		}
+		tx.inserted = digest.NewInserted(c, tx.sealer.rowHasher())
+	}
 	var event Event
 	err := tx.withoutTriggers(ctx, func() (err error) {
 		event, err = t.fill(ctx, tx)

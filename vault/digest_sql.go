@@ -40,6 +40,10 @@ func (tx *Tx) computeDigest(ctx context.Context) (digest.Digest, error) {
 func (tx *Tx) computeContent(ctx context.Context, c digest.Columns, h *digest.Hasher) (digest.RowSet, error) {
 	var content digest.RowSet
 	for _, t := range digest.ContentTables() {
+		if sum, ok := tx.inserted.Sum(t.Name); ok {
+			content = content.Plus(sum)
+			continue
+		}
 		hashers := []*digest.Hasher{h}
 		if tx.copied != nil && !tx.copied.Has(t.Name) {
 			hashers = append(hashers, tx.copied.Hasher)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"strings"
+
+	"github.com/rbee-keeper/rbee-vault/internal/sqlcipher"
 )
 
 // insertBatch is how many rows one statement inserts: so many, and then one by one.
@@ -13,6 +15,11 @@ const insertBatch = 50
 // columns, row after row. It returns how many rows were inserted: with a conflict clause, such
 // as ON CONFLICT DO NOTHING, that may be fewer. Table, columns and conflict are SQL.
 func (tx *Tx) InsertRows(ctx context.Context, table string, columns []string, conflict string, args []any) (inserted int64, err error) {
+	if tx.inserted != nil {
+		if err := tx.inserted.Add(table, columns, args); err != nil {
+			return 0, err
+		}
+	}
 	row := "(?" + strings.Repeat(", ?", len(columns)-1) + ")"
 	insert := fmt.Sprintf("INSERT INTO %s (%s) VALUES ", table, strings.Join(columns, ", "))
 	one := insert + row + " " + conflict
@@ -25,15 +32,11 @@ func (tx *Tx) InsertRows(ctx context.Context, table string, columns []string, co
 			}
 			query, n = many, insertBatch*len(columns)
 		}
-		res, err := tx.ExecContext(ctx, query, args[:n]...)
+		added, err := sqlcipher.ExecValues(ctx, tx.Tx, query, args[:n])
 		if err != nil {
 			return inserted, err
 		}
-		touched, err := res.RowsAffected()
-		if err != nil {
-			return inserted, err
-		}
-		inserted += touched
+		inserted += added
 		args = args[n:]
 	}
 	return inserted, nil

@@ -86,9 +86,10 @@ type Tx struct {
 	audited urgency // how soon the anchor must follow what Audit wrote
 	// moved is how the rows have changed since the last audit row. Nil: the changes are not
 	// tracked, and the next audit row computes the digest from the rows.
-	moved  *digest.Digest
-	check  *digest.Check     // running, or nil
-	copied *digest.CopyCheck // running, or nil
+	moved    *digest.Digest
+	check    *digest.Check     // running, or nil
+	copied   *digest.CopyCheck // running, or nil
+	inserted *digest.Inserted  // of a database that is being built, or nil
 }
 
 // Now returns the time of the transaction: always the same, UTC, whole milliseconds.

@@ -11,8 +11,9 @@
 // compared at every open.
 //
 // Triggers on the write connection carry the digest forward, also for cascades: see [Maintain].
-// A transition, a migration and an accepted rollback compute it from all rows: see
-// [Columns.SumRows]. This package knows tables and rows, but no policy: it does not say when a
+// A migration and an accepted rollback compute it from all rows: see [Columns.SumRows]. So does a
+// transition, but a restore computes most of it from the rows that it is given, and compares the
+// rows of the finished database with it: see [Inserted]. This package knows tables and rows, but no policy: it does not say when a
 // digest is stored or compared.
 package digest
 

@@ -5,8 +5,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"hash"
-
-	"github.com/rbee-keeper/rbee-vault/internal/sqlcipher"
+	"strconv"
 )
 
 // Hasher computes the HMAC of rows under a key. Only one goroutine may use it.
@@ -32,9 +31,34 @@ func (h *Hasher) Hash(text []byte) []byte {
 func RowText(table string, columns ...any) []byte {
 	text := []byte(table)
 	for i := 0; i < len(columns); i += 2 {
-		if v := columns[i+1]; v != nil {
-			text = fmt.Appendf(text, "|%s=%s", columns[i], sqlcipher.QuoteText(fmt.Sprint(v)))
-		}
+		text = appendColumn(text, columns[i].(string), columns[i+1])
 	}
 	return text
+}
+
+// appendColumn appends a column to the text of a row.
+func appendColumn(text []byte, name string, value any) []byte {
+	if value == nil {
+		return text
+	}
+	text = append(text, '|')
+	text = append(text, name...)
+	text = append(text, "='"...)
+	switch v := value.(type) {
+	case string:
+		for i := range len(v) {
+			if text = append(text, v[i]); v[i] == '\'' {
+				text = append(text, '\'')
+			}
+		}
+	case int64:
+		text = strconv.AppendInt(text, v, 10)
+	case int:
+		text = strconv.AppendInt(text, int64(v), 10)
+	case []byte:
+		text = fmt.Appendf(text, "%X", v)
+	default:
+		panic(fmt.Sprintf("a column has the type %T", v))
+	}
+	return append(text, '\'')
 }

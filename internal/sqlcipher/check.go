@@ -32,28 +32,50 @@ func (db *DB) Snapshot(ctx context.Context) (*Snapshot, error) {
 // CheckPages verifies every page: first its HMAC in the database file, for which a write-ahead
 // log must be empty; then its content, the constraints and the references. The error matches
 // [ErrDamaged].
-func (s *Snapshot) CheckPages(ctx context.Context) error { return checkPages(ctx, s.tx) }
+func (s *Snapshot) CheckPages(ctx context.Context) error {
+	if err := checkHMACs(ctx, s.tx); err != nil {
+		return err
+	}
+	return checkContent(ctx, s.tx)
+}
 
 // Close ends the transaction.
 func (s *Snapshot) Close() { s.tx.Rollback() }
 
-// CheckPages is [Snapshot.CheckPages] for a database to which nobody else writes.
+// CheckPages is [Snapshot.CheckPages] for a database to which nobody else writes. It uses two
+// connections: the HMACs are verified while the content is read.
 func (db *DB) CheckPages(ctx context.Context) error {
-	mode := reading
-	if db.mode == building {
-		mode = building
-	}
-	pool, err := db.pool(mode)
+	readers, err := db.pool(reading)
 	if err != nil {
 		return err
 	}
-	return checkPages(ctx, pool)
+	content := readers
+	if db.mode == building { // that connection has the memory for pages already
+		if content, err = db.pool(building); err != nil {
+			return err
+		}
+	}
+	hmacs := make(chan error, 1)
+	go func() { hmacs <- checkHMACs(ctx, readers) }()
+	err = checkContent(ctx, content)
+	if e := <-hmacs; e != nil { // it names the page
+		return e
+	}
+	return err
 }
 
-func checkPages(ctx context.Context, q Tx) error {
-	if err := checkPragma(ctx, q, `PRAGMA cipher_integrity_check`, ""); err != nil {
-		return err
-	}
+// querier is a pool or a transaction.
+type querier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+// checkHMACs verifies the HMAC of every page of the database file.
+func checkHMACs(ctx context.Context, q querier) error {
+	return checkPragma(ctx, q, `PRAGMA cipher_integrity_check`, "")
+}
+
+// checkContent verifies the pages as SQLite reads them, the constraints and the references.
+func checkContent(ctx context.Context, q querier) error {
 	if err := checkPragma(ctx, q, `PRAGMA integrity_check`, "ok"); err != nil {
 		return err
 	}
@@ -61,7 +83,7 @@ func checkPages(ctx context.Context, q Tx) error {
 }
 
 // checkPragma runs a check that returns rows of text. Any row but `fine` is damage.
-func checkPragma(ctx context.Context, q Tx, pragma, fine string) error {
+func checkPragma(ctx context.Context, q querier, pragma, fine string) error {
 	rows, err := q.QueryContext(ctx, pragma)
 	if err != nil {
 		return MapError(err)
@@ -80,7 +102,7 @@ func checkPragma(ctx context.Context, q Tx, pragma, fine string) error {
 }
 
 // CheckForeignKeys returns [ErrDamaged] if a row refers to a row that does not exist.
-func CheckForeignKeys(ctx context.Context, q Tx) error {
+func CheckForeignKeys(ctx context.Context, q querier) error {
 	rows, err := q.QueryContext(ctx, `PRAGMA foreign_key_check`)
 	if err != nil {
 		return MapError(err)

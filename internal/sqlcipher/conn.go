@@ -62,7 +62,11 @@ func (c connector) Connect(context.Context) (driver.Conn, error) {
 	switch c.mode {
 	case reading:
 		begin = "BEGIN" // else each read would take the write lock
-		pragmas += `PRAGMA cache_size = -16384; PRAGMA query_only = ON;`
+		cache := 16384
+		if c.db.mode == building { // each page is read once
+			cache = 1024
+		}
+		pragmas += fmt.Sprintf(`PRAGMA cache_size = -%d; PRAGMA query_only = ON;`, cache)
 	case writing:
 		options.Set("_journal_mode", "WAL")
 		pragmas += `PRAGMA cache_size = -16384;`

@@ -176,7 +176,7 @@ func (db *DB) transact(ctx context.Context, pool *sql.DB, fn func(Tx) error) err
 			tx.Rollback()
 		}
 	}()
-	if err := fn(conn); err != nil {
+	if err := fn(&txConn{Conn: conn}); err != nil {
 		return MapError(err)
 	}
 	if err := ctx.Err(); err != nil {

@@ -3,6 +3,7 @@ package sqlcipher
 import (
 	"context"
 	"database/sql/driver"
+	"fmt"
 	"log/slog"
 	"strings"
 
@@ -100,13 +101,25 @@ func (c *statementConn) BeginTx(ctx context.Context, _ driver.TxOptions) (driver
 
 // run executes a statement without arguments and results.
 func (c *statementConn) run(query string) error {
+	_, err := c.exec(query, nil)
+	return err
+}
+
+// exec executes a statement and returns how many rows it changed.
+func (c *statementConn) exec(query string, args []driver.NamedValue) (changed int64, err error) {
 	stmt, err := c.PrepareContext(context.Background(), query)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	_, err = stmt.(driver.StmtExecContext).ExecContext(context.Background(), nil)
-	stmt.Close()
-	return err
+	defer stmt.Close()
+	if n := stmt.NumInput(); n != len(args) { // the others would stay as they were in the call before
+		return 0, fmt.Errorf("a statement has %d arguments, not %d", n, len(args))
+	}
+	res, err := stmt.(driver.StmtExecContext).ExecContext(context.Background(), args)
+	if err != nil {
+		return 0, err
+	}
+	return res.RowsAffected()
 }
 
 // transaction is an open transaction of the connection.

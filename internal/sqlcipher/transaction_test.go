@@ -48,3 +48,46 @@ func TestTransactionEnds(t *testing.T) {
 		t.Errorf("%d rows, %v", n, err)
 	}
 }
+
+// TestExecValues: the arguments are stored as they are, and nothing is stored in place of what
+// the driver does not know.
+func TestExecValues(t *testing.T) {
+	db := open(t, build(t), testKey())
+	ctx := t.Context()
+	err := db.Update(ctx, func(tx Tx) error {
+		const insert = `INSERT INTO t VALUES (?), (?), (?), (?), (?)`
+		values := []any{int64(1), "two", []byte("three"), nil, 5.5}
+		if n, err := ExecValues(ctx, tx, insert, values); err != nil || n != 5 {
+			t.Errorf("%d rows, %v", n, err)
+		}
+		for name, wrong := range map[string][]any{
+			"type":     {int64(1), "two", []byte("three"), nil, 5},
+			"too few":  values[:4],
+			"too many": append(values, nil),
+		} {
+			if n, err := ExecValues(ctx, tx, insert, wrong); err == nil || n != 0 {
+				t.Errorf("%s: %d rows, %v", name, n, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var types string
+	err = db.View(ctx, func(tx Tx) error {
+		return tx.QueryRowContext(ctx, `SELECT group_concat(typeof(x) || ' ' || coalesce(x, '-')) FROM t`).Scan(&types)
+	})
+	if want := "integer 1,text two,blob three,null -,real 5.5"; err != nil || types != want {
+		t.Errorf("%s, %v, want %s", types, err, want)
+	}
+	cancelled, cancel := context.WithCancel(ctx)
+	err = db.Update(cancelled, func(tx Tx) error {
+		cancel()
+		_, err := ExecValues(cancelled, tx, `DELETE FROM t`, nil)
+		return err
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("%v, want that the context ended", err)
+	}
+}

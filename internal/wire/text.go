@@ -20,6 +20,9 @@ func Control(r rune) bool {
 // terminal, begin another line, or change the writing direction. White space becomes a space;
 // everything else becomes a question mark.
 func Clean(s string) string {
+	if printable(s) {
+		return s
+	}
 	return strings.Map(func(r rune) rune {
 		switch {
 		case r == '\n', r == '\r', r == '\t':
@@ -29,6 +32,17 @@ func Clean(s string) string {
 		}
 		return r
 	}, s)
+}
+
+// printable reports whether a text has only ASCII characters that a terminal shows. Most texts do,
+// and there may be millions.
+func printable(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
 }
 
 // Shorten cuts a text after max bytes and marks the cut.
