@@ -8,6 +8,7 @@ import (
 	"log"
 	"os"
 	"path/filepath"
+	"time"
 
 	"filippo.io/age"
 
@@ -102,7 +103,7 @@ func ExampleOpen_headless() {
 	// Output: there is no vault yet
 }
 
-// Watch tells what changes, by this process or another.
+// Watch tells what changes from now on, by this process or another.
 func ExampleRegistry_Watch() {
 	ctx := context.Background()
 	cfg, remove := newVault(ctx)
@@ -116,30 +117,27 @@ func ExampleRegistry_Watch() {
 	if err := r.AddNode(ctx, node("hive-01")); err != nil {
 		log.Fatal(err)
 	}
+	go func() { // another goroutine, or another process
+		for range time.Tick(50 * time.Millisecond) {
+			if err := r.UpdateLastConnected(ctx, "hive-01"); err != nil {
+				return // the registry is closed
+			}
+		}
+	}()
 	for change, err := range r.Watch(ctx) {
-		if err != nil {
-			log.Fatal(err)
-		}
 		switch {
-		case change.Before == nil: // at first each node that is there
-			fmt.Println(change.Name, "added")
-			if err := r.UpdateStatus(ctx, change.Name, registry.StatusOnline); err != nil {
-				log.Fatal(err)
-			}
+		case err != nil:
+			log.Fatal(err)
+		case change.Before == nil:
+			fmt.Println(change.Name, "was added")
 		case change.After == nil:
-			fmt.Println(change.Name, "removed")
-			return
+			fmt.Println(change.Name, "was removed")
 		default:
-			fmt.Println(change.Name, "is", change.After.Status)
-			if _, err := r.RemoveNode(ctx, change.Name); err != nil {
-				log.Fatal(err)
-			}
+			fmt.Println(change.Name, "changed")
 		}
+		break // a daemon goes on until ctx ends
 	}
-	// Output:
-	// hive-01 added
-	// hive-01 is online
-	// hive-01 removed
+	// Output: hive-01 changed
 }
 
 // A whole fleet's heartbeat is one call. What did not change is not written.
