@@ -201,7 +201,11 @@ func (v *Vault) examineOrphans(ctx context.Context, m Meta) []Finding {
 
 func (p paths) examineModes() []Finding {
 	var found []Finding
-	for _, path := range append([]string{p.dir, p.db, p.slots, p.lock, p.write}, sqlcipher.SideFiles(p.db)...) {
+	paths := append([]string{p.dir, p.db, p.slots, p.lock, p.write}, sqlcipher.SideFiles(p.db)...)
+	if _, err := peekKeyID(p.db); errors.Is(err, ErrPlaintext) { // it is no vault; opening it says so
+		paths = paths[:1]
+	}
+	for _, path := range paths {
 		err := CheckPrivate(path)
 		if insecure, ok := errors.AsType[*InsecureError](err); ok {
 			found = append(found, failed(CheckModes, insecure.Fix, err))

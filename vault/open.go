@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
+	"github.com/rbee-keeper/rbee-vault/internal/trace"
 )
 
 // Open opens the vault at cfg.Path. It gets the key from the first source that is present. It
@@ -17,6 +18,7 @@ import (
 // [ErrForeignSigner], [ErrSuccessor], [ErrUnvouched]. After any of them the vault is unchanged,
 // except that it may have been migrated. The caller closes the vault.
 func Open(ctx context.Context, cfg Config) (*Vault, error) {
+	defer trace.Step(ctx, "open", "path", cfg.Path)()
 	p, err := newPaths(cfg.Path)
 	if err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -236,8 +237,19 @@ func CheckOutput(path, db string) error {
 	return nil
 }
 
-// checkPrivate checks the directory and every existing file of a vault.
+// checkPrivate checks the directory and every existing file of a vault. What is no vault but a
+// database in plaintext is named as that: its owner is not told to change its mode.
 func (p paths) checkPrivate() error {
+	err := p.checkModes()
+	if err != nil {
+		if _, e := peekKeyID(p.db); errors.Is(e, ErrPlaintext) {
+			return e
+		}
+	}
+	return err
+}
+
+func (p paths) checkModes() error {
 	for _, path := range append([]string{p.dir, p.db, p.slots, p.lock, p.write, p.turn, p.anchor, p.fresh}, sqlcipher.SideFiles(p.db)...) {
 		if err := CheckPrivate(path); err != nil {
 			return err

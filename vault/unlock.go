@@ -13,6 +13,7 @@ import (
 
 	"github.com/rbee-keeper/rbee-vault/identity"
 	"github.com/rbee-keeper/rbee-vault/internal/rootkey"
+	"github.com/rbee-keeper/rbee-vault/internal/trace"
 	"github.com/rbee-keeper/rbee-vault/keyring"
 )
 
@@ -107,6 +108,7 @@ func byIdentities(ctx context.Context, id KeyID, file slotsFile, identities []ag
 	if e == nil {
 		return unlocked{}, noEntry(id, file, source)
 	}
+	defer trace.Step(ctx, "unlock", "by", source, "slots", len(e.Slots))()
 	slots := e.Slots
 	return identity.Await(ctx, func() (unlocked, error) { // a plugin may hang
 		key, by, err := unwrapAny(slots, identities)
@@ -123,6 +125,7 @@ func byPassphrase(ctx context.Context, cfg Config, id KeyID, file slotsFile) (un
 	if len(slots) == 0 {
 		return unlocked{}, fmt.Errorf("%w: this vault has no passphrase slot; it opens by: %s", ErrNoUnlockMethod, e.unlockMethods())
 	}
+	defer trace.Step(ctx, "unlock", "by", FromPassphrase, "slots", len(slots))()
 	u := unlocked{source: FromPassphrase}
 	err := identity.AskPassphrase(ctx, cfg.Passphrase, "the vault", func(passphrase []byte) (err error) {
 		u.key, u.opener, err = unwrapByPassphrase(ctx, slots, passphrase)
@@ -132,6 +135,7 @@ func byPassphrase(ctx context.Context, cfg Config, id KeyID, file slotsFile) (un
 }
 
 func byKeyring(ctx context.Context, cfg Config, id KeyID, file slotsFile) (unlocked, error) {
+	defer trace.Step(ctx, "unlock", "by", FromKeyring)()
 	e := file.find(id)
 	accounts := []string{id.String()}
 	if e != nil { // the anchor is needed too, and each call of the keyring is slow

@@ -250,7 +250,7 @@ func (a *app) configWithoutIdentities() (vault.Config, error) {
 		ByPassphrase:    a.byPassphrase || a.passphraseFile != "",
 		Plugins:         a.plugins(),
 		CredentialsDir:  os.Getenv("CREDENTIALS_DIRECTORY"),
-		Keyring:         keyring.New(keyring.Config{Interactive: a.interactive()}),
+		Keyring:         tracedKeyring{keyring.New(keyring.Config{Interactive: a.interactive()})},
 		Wait:            max(a.wait, time.Millisecond),
 		AcceptRollback:  a.acceptRollback,
 		Via:             "rbee-vault " + version,

@@ -10,7 +10,6 @@ import (
 
 	"github.com/rbee-keeper/rbee-vault/backup"
 	"github.com/rbee-keeper/rbee-vault/internal/wire"
-	"github.com/rbee-keeper/rbee-vault/keyring"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
@@ -100,7 +99,7 @@ func examineProcess() vault.Finding {
 // examineKeyring reports the program behind the keyring. A vault may do without one, so a
 // missing keyring is only a warning.
 func examineKeyring(ctx context.Context, cfg vault.Config) vault.Finding {
-	k, ok := cfg.Keyring.(*keyring.Keyring)
+	k, ok := cfg.Keyring.(tracedKeyring)
 	if !ok {
 		return vault.Finding{Check: "keyring", Status: vault.FindingOK, Message: "none"}
 	}

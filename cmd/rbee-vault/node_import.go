@@ -302,8 +302,13 @@ func runNodeImport(ctx context.Context, a *app, o importOptions, args []string) 
 			}
 		}()
 	}
+	return importNodes(ctx, a, o, set, source, legacy)
+}
+
+// importNodes imports nodes that were read from source. legacy: it is a plaintext registry.
+func importNodes(ctx context.Context, a *app, o importOptions, set registry.ImportSet, source string, legacy bool) error {
 	var report registry.ImportReport
-	err = a.withRegistry(ctx, func(r *registry.Registry) (err error) {
+	err := a.withRegistry(ctx, func(r *registry.Registry) (err error) {
 		report, err = r.Import(ctx, set, registry.ImportOptions{Source: source, Replace: o.replace, SkipExisting: o.skipExisting, DryRun: o.dryRun})
 		return err
 	})

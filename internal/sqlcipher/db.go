@@ -10,6 +10,8 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+
+	"github.com/rbee-keeper/rbee-vault/internal/trace"
 )
 
 // KeySize is the size of a raw key in bytes.
@@ -161,6 +163,7 @@ func (db *DB) Update(ctx context.Context, fn func(Tx) error) error {
 // starts a goroutine for the transaction and one for each query: they cost an open a fifth of
 // its time. So fn must close its rows itself.
 func (db *DB) transact(ctx context.Context, pool *sql.DB, fn func(Tx) error) error {
+	defer trace.Step(ctx, "transaction", "writes", pool == db.writer)()
 	conn, err := pool.Conn(ctx)
 	if err != nil {
 		return fmt.Errorf("begin transaction: %w", MapError(err))
