@@ -23,7 +23,11 @@ func command(t testing.TB, env []string, args ...string) (code int, stdout, stde
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	cmd.Run()
-	return cmd.ProcessState.ExitCode(), out.String(), errs.String()
+	code = cmd.ProcessState.ExitCode()
+	if err := checkOutput(args, code, out.String(), errs.String()); err != nil {
+		t.Error(err)
+	}
+	return code, out.String(), errs.String()
 }
 
 // TestKeyringCauses: each failure of a keyring has its own exit code and message, none

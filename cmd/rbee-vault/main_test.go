@@ -151,6 +151,9 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if strconv.Itoa(code) != args[0] {
 		ts.Fatalf("exit code %d, want %s", code, args[0])
 	}
+	if err := checkOutput(args[2:], code, ts.ReadFile("stdout"), ts.ReadFile("stderr")); err != nil {
+		ts.Fatalf("%v", err)
+	}
 }
 
 // octal MODE FILE...: expects the permissions.
