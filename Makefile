@@ -3,7 +3,7 @@ BUILD = gcc libc6-dev
 STOCK = age jq openssh-client openssl sqlite3
 TEST  = $(BUILD) $(STOCK) bash-completion dbus fish git gnome-keyring keepassxc less librsvg2-bin libsecret-tools openssh-server poppler-utils rsync rustc strace systemd zbar-tools zsh
 
-.PHONY: build build-openssl install dist demo test bench bench-openssl fuzz
+.PHONY: build build-openssl install dist test-dist demo test bench bench-openssl fuzz
 
 build: ## the command, in ./rbee-vault
 	@scripts/install $(BUILD)
@@ -26,6 +26,10 @@ install: build ## the command and the link for scp -S, under PREFIX
 dist: ## packages, in dist/; for arm64 too where its cross compiler is installed
 	@scripts/install $(BUILD) git jq libssl-dev openssh-client
 	@scripts/dist
+
+test-dist: dist ## the Debian package in a clean root: installed, used, removed; two builds give the same bytes
+	@scripts/install debootstrap lintian
+	@scripts/test-dist --twice
 
 demo: ## the first minute of README.md, in a throwaway directory
 	@scripts/install $(BUILD) $(STOCK)
