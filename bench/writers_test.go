@@ -69,20 +69,3 @@ func BenchmarkUpdateStates(b *testing.B) {
 		})
 	}
 }
-
-// BenchmarkGrowth lists fleets that are ten times larger each, from the database.
-func BenchmarkGrowth(b *testing.B) {
-	for _, size := range []int{10, 100, 1_000, 10_000, 100_000} {
-		b.Run(fmt.Sprint(size), func(b *testing.B) {
-			o := newOurs(b, fleet(size))
-			b.ReportAllocs()
-			for b.Loop() {
-				// Each time by a registry that has read nothing yet.
-				if _, err := registry.New(o.Vault()).ListNodes(b.Context()); err != nil {
-					b.Fatal(err)
-				}
-			}
-			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*size), "ns/node")
-		})
-	}
-}
