@@ -12,8 +12,17 @@ import (
 
 // Actor says who makes a change, for the audit log.
 type Actor struct {
-	Name string // the person: "ops(1000)@desk"
+	Name string // the person: "ops(1000)@desk"; after it, whose slot opened the vault
 	Via  string // the program: "queen-rbee 0.3.0"
+}
+
+// openedBy names the person that a slot belongs to, for the audit log. It is "" where the slot
+// belongs to nobody.
+func (s Slot) openedBy() string {
+	if s.Person == "" {
+		return ""
+	}
+	return fmt.Sprintf("%s (by slot %.4s)", s.Person, s.ID)
 }
 
 type actorKey struct{}
@@ -35,6 +44,9 @@ func (c Config) actor(ctx context.Context) Actor {
 	}
 	if a.Via == "" {
 		a.Via = c.via()
+	}
+	if c.opener != "" {
+		a.Name += ", " + c.opener
 	}
 	a.Name, a.Via = auditText(a.Name, maxActor), auditText(a.Via, maxActor)
 	return a

@@ -91,6 +91,8 @@ type Config struct {
 	anySigner bool
 	// anchorAfter replaces anchorDelay in tests.
 	anchorAfter time.Duration
+	// opener is whose slot opened the vault; see [Slot.openedBy].
+	opener string
 	// accepted is the signer that ConfirmSigner accepted, while a vault is being opened.
 	accepted *string
 	// workFactor replaces identity.MinWorkFactor in tests, which would take minutes.

@@ -87,6 +87,7 @@ func (s Slot) rowText() []byte {
 		"wrapped", s.wrapped,
 		"id", s.ID,
 		"identity", anyText(s.Identity),
+		"person", anyText(s.Person),
 		"vouch", anyText(s.vouch),
 	)
 }

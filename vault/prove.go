@@ -88,6 +88,11 @@ func (v *Vault) prove(ctx context.Context, file slotsFile) (r reading, err error
 		return reading{}, fmt.Errorf("read %q: %w", v.paths.db, err)
 	}
 	v.sealer.vaultID = r.meta.VaultID
+	for _, s := range r.slots { // the table's: the slots file is not authenticated
+		if s.ID == v.opener.slot.ID {
+			v.cfg.opener, v.store.cfg.opener = s.openedBy(), s.openedBy()
+		}
+	}
 	r.file = file
 	return r, nil
 }

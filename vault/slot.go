@@ -34,6 +34,7 @@ type Slot struct {
 	ID        string // 16 hex digits
 	Kind      SlotKind
 	Label     string
+	Person    string // who it belongs to: what is done through it is audited with the name; "": nobody
 	Recipient string // as age or ssh writes it
 	Identity  string // a passphrase slot's identity, armored age; otherwise ""
 	Created   time.Time
@@ -61,8 +62,11 @@ func newSlot(s Slot, now time.Time) Slot {
 	return s
 }
 
-// maxLabel is the longest label, in bytes.
-const maxLabel = 256
+// The longest label and the longest name of a person, in bytes.
+const (
+	maxLabel  = 256
+	maxPerson = 128
+)
 
 // wrap wraps the key for the slot's recipient, until ctx ends. An error of a plugin matches
 // [ErrPlugin].
@@ -138,6 +142,7 @@ type slotJSON struct {
 	ID        string   `json:"id"`
 	Kind      SlotKind `json:"kind"`
 	Label     string   `json:"label"`
+	Person    *string  `json:"person"`
 	Recipient string   `json:"recipient"`
 	Identity  *string  `json:"identity"`
 	Created   string   `json:"created"`
@@ -150,6 +155,7 @@ func (s Slot) MarshalJSON() ([]byte, error) {
 		ID:        s.ID,
 		Kind:      s.Kind,
 		Label:     s.Label,
+		Person:    wire.Nullable(s.Person),
 		Recipient: s.Recipient,
 		Identity:  wire.Nullable(s.Identity),
 		Created:   wire.FormatTime(s.Created),
@@ -166,7 +172,7 @@ func (s *Slot) UnmarshalJSON(data []byte) error {
 	if err != nil {
 		return err
 	}
-	slot := Slot{ID: j.ID, Kind: j.Kind, Label: j.Label, Recipient: j.Recipient, Identity: wire.Text(j.Identity), Created: created}
+	slot := Slot{ID: j.ID, Kind: j.Kind, Label: j.Label, Person: wire.Text(j.Person), Recipient: j.Recipient, Identity: wire.Text(j.Identity), Created: created}
 	if err := slot.validate(); err != nil {
 		return err
 	}
@@ -188,6 +194,8 @@ func (s Slot) validate() error {
 		return fmt.Errorf("%w: slot %s: a passphrase slot must have an identity, and any other slot must have none", ErrInvalid, s.ID)
 	case s.Label != auditText(s.Label, maxLabel):
 		return fmt.Errorf("%w: the label of slot %s is too long or has control characters", ErrInvalid, s.ID)
+	case s.Person != auditText(s.Person, maxPerson):
+		return fmt.Errorf("%w: the person of slot %s is too long or has control characters", ErrInvalid, s.ID)
 	}
 	return nil
 }
@@ -223,6 +231,9 @@ func (s Slot) text() string {
 	text := string(s.Kind) + " " + identity.Short(s.Recipient)
 	if s.Label != "" {
 		text += " " + s.Label
+	}
+	if s.Person != "" {
+		text += " for " + s.Person
 	}
 	return text
 }

@@ -14,15 +14,17 @@ func insertSlot(ctx context.Context, tx *Tx, s Slot) error {
 			id,
 			kind,
 			label,
+			person,
 			recipient,
 			identity,
 			vouch,
 			wrapped,
 			created
-		) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+		) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		s.ID,
 		string(s.Kind),
 		s.Label,
+		wire.Nullable(s.Person),
 		s.Recipient,
 		wire.Nullable(s.Identity),
 		wire.Nullable(s.vouch),
@@ -40,6 +42,7 @@ func selectSlots(ctx context.Context, tx *Tx) ([]Slot, error) {
 			id,
 			kind,
 			label,
+			person,
 			recipient,
 			identity,
 			vouch,
@@ -54,12 +57,13 @@ func selectSlots(ctx context.Context, tx *Tx) ([]Slot, error) {
 	var slots []Slot
 	for rows.Next() {
 		var s Slot
-		var identity, vouch sql.NullString
+		var person, identity, vouch sql.NullString
 		var created int64
 		err := rows.Scan(
 			&s.ID,
 			&s.Kind,
 			&s.Label,
+			&person,
 			&s.Recipient,
 			&identity,
 			&vouch,
@@ -69,7 +73,7 @@ func selectSlots(ctx context.Context, tx *Tx) ([]Slot, error) {
 		if err != nil {
 			return nil, err
 		}
-		s.Identity, s.vouch = identity.String, vouch.String
+		s.Person, s.Identity, s.vouch = person.String, identity.String, vouch.String
 		s.Created = time.UnixMilli(created).UTC()
 		slots = append(slots, s)
 	}

@@ -40,6 +40,9 @@ func (tx *Tx) Recipients(ctx context.Context, others ...string) ([]age.Recipient
 type NewSlot struct {
 	Kind  SlotKind
 	Label string // for people; "" for a default
+	// Person is who the slot belongs to, such as "ops@example.org". What is done through it is
+	// audited with the name. "": nobody.
+	Person string
 
 	// Recipient is for [SlotRecipient]; see [identity.ParseRecipient].
 	Recipient string
@@ -156,7 +159,7 @@ func notAmong(slots []Slot, s Slot) error {
 // newSlot makes a slot. It also returns the identity that opens the slot, if it must be handed
 // over, and the key with which that identity vouches.
 func (v *Vault) newSlot(ctx context.Context, n NewSlot, m Meta) (s Slot, _ *NewIdentity, vouching []byte, err error) {
-	s = Slot{Kind: n.Kind, Label: auditText(n.Label, maxLabel)}
+	s = Slot{Kind: n.Kind, Label: auditText(n.Label, maxLabel), Person: auditText(n.Person, maxPerson)}
 	if s.Label == "" && n.Kind != SlotRecipient {
 		s.Label = string(n.Kind)
 	}

@@ -83,6 +83,7 @@ type entrySlotJSON struct {
 	ID        string   `json:"id"`
 	Kind      SlotKind `json:"kind"`
 	Label     string   `json:"label"`
+	Person    *string  `json:"person"`
 	Recipient string   `json:"recipient"`
 	Identity  *string  `json:"identity"`
 	Vouch     *string  `json:"vouch"`
@@ -109,6 +110,7 @@ func renderSlotsFile(entries []entry) []byte {
 				ID:        s.ID,
 				Kind:      s.Kind,
 				Label:     s.Label,
+				Person:    wire.Nullable(s.Person),
 				Recipient: s.Recipient,
 				Identity:  wire.Nullable(s.Identity),
 				Vouch:     wire.Nullable(s.vouch),
@@ -189,7 +191,7 @@ func (j entryJSON) parse() (entry, error) {
 		SlotsSeq:   j.SlotsSeq,
 	}
 	for _, s := range j.Slots {
-		slot := Slot{ID: s.ID, Kind: s.Kind, Label: s.Label, Recipient: s.Recipient, Identity: wire.Text(s.Identity), Created: created, vouch: wire.Text(s.Vouch), wrapped: s.Age}
+		slot := Slot{ID: s.ID, Kind: s.Kind, Label: s.Label, Person: wire.Text(s.Person), Recipient: s.Recipient, Identity: wire.Text(s.Identity), Created: created, vouch: wire.Text(s.Vouch), wrapped: s.Age}
 		if err := slot.validate(); err != nil {
 			return entry{}, err
 		}

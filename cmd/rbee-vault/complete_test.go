@@ -120,7 +120,7 @@ func TestNearest(t *testing.T) {
 	for _, c := range []struct{ word, want string }{
 		{"lst", "list"}, {"nod", "node"}, {"ndoe", "node"}, {"hvie-01", "hive-01"}, {"zzz", ""}, {"", ""}, {"stat", "status"},
 	} {
-		if got := strings.Join(nearest(c.word, []string{"list", "node", "hive-01", "status", "restore"}), ","); got != c.want {
+		if got := strings.Join(nearest(c.word, []string{"list", "node", "hive-01", "status", "restore", ""}), ","); got != c.want {
 			t.Errorf("%q: %q, want %q", c.word, got, c.want)
 		}
 	}

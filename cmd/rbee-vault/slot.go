@@ -50,7 +50,7 @@ func newSlotList(a *app) *cobra.Command {
 }
 
 func runSlotList(ctx context.Context, a *app, o tableOptions) error {
-	t, err := o.table([]string{"ID", "KIND", "LABEL", "CREATED", "RECIPIENT"})
+	t, err := o.table([]string{"ID", "KIND", "LABEL", "CREATED", "RECIPIENT", "PERSON"})
 	if err != nil {
 		return err
 	}
@@ -70,7 +70,7 @@ func runSlotList(ctx context.Context, a *app, o tableOptions) error {
 		return objects(a.ui, slots)
 	}
 	for _, s := range slots {
-		t.row(s.ID, s.Kind, s.Label, day(s.Created), s.Recipient)
+		t.row(s.ID, s.Kind, s.Label, day(s.Created), s.Recipient, s.Person)
 	}
 	a.ui.table(t)
 	return nil

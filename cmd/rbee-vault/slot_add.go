@@ -43,22 +43,25 @@ func (a *app) addSlot(ctx context.Context, v *vault.Vault, n vault.NewSlot) erro
 	return nil
 }
 
-func labelFlag(cmd *cobra.Command, label *string) {
-	cmd.Flags().StringVar(label, "label", "", "`NAME` of the slot")
+// ownerOptions are the flags that say whose a slot is.
+type ownerOptions struct {
+	label  string
+	person string
 }
 
-type recipientOptions struct {
-	label string
+func (o *ownerOptions) register(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&o.label, "label", "", "`NAME` of the slot")
+	cmd.Flags().StringVar(&o.person, "for", "", "the `PERSON` that it belongs to, such as ops@example.org: what is done through it is audited with that name")
 }
 
-func (o *recipientOptions) register(cmd *cobra.Command) { labelFlag(cmd, &o.label) }
+type recipientOptions struct{ ownerOptions }
 
 func newSlotAddRecipient(a *app) *cobra.Command {
 	var o recipientOptions
 	cmd := &cobra.Command{
 		Use:   "recipient KEY",
 		Short: "Add the owner of a public key: age1..., ssh-ed25519, ssh-rsa, or of an age plugin",
-		Example: `  rbee-vault slot add recipient age1... --label "ops@example.org"
+		Example: `  rbee-vault slot add recipient age1... --label laptop --for ops@example.org
   rbee-vault slot add recipient "$(cat ~/.ssh/id_ed25519.pub)"
   rbee-vault slot add recipient age1yubikey1...`,
 		Args: cobra.MinimumNArgs(1),
@@ -69,12 +72,12 @@ func newSlotAddRecipient(a *app) *cobra.Command {
 }
 
 func runSlotAddRecipient(ctx context.Context, a *app, o recipientOptions, args []string) error {
-	n := vault.NewSlot{Kind: vault.SlotRecipient, Label: o.label, Recipient: strings.Join(args, " ")}
+	n := vault.NewSlot{Kind: vault.SlotRecipient, Label: o.label, Person: o.person, Recipient: strings.Join(args, " ")}
 	return a.withVault(ctx, func(v *vault.Vault) error { return a.addSlot(ctx, v, n) })
 }
 
 type passphraseOptions struct {
-	label      string
+	ownerOptions
 	file       string
 	allowWeak  bool
 	workFactor int
@@ -82,7 +85,7 @@ type passphraseOptions struct {
 
 func (o *passphraseOptions) register(cmd *cobra.Command) {
 	f := cmd.Flags()
-	labelFlag(cmd, &o.label)
+	o.ownerOptions.register(cmd)
 	f.StringVar(&o.file, "passphrase-file", "", "read the new passphrase from the only line of `FILE`, '-' or 'fd:N'")
 	f.BoolVar(&o.allowWeak, "allow-weak", false, "accept a passphrase that can be guessed")
 	f.IntVar(&o.workFactor, "work-factor", identity.MinWorkFactor, fmt.Sprintf("scrypt work factor: 2^`N` steps, N from %d to %d", identity.MinWorkFactor, identity.MaxWorkFactor))
@@ -119,7 +122,7 @@ func runSlotAddPassphrase(ctx context.Context, a *app, o passphraseOptions) erro
 		if err := a.checkStrength(passphrase, o.allowWeak); err != nil {
 			return err
 		}
-		return a.addSlot(ctx, v, vault.NewSlot{Kind: vault.SlotPassphrase, Label: o.label, Passphrase: passphrase, WorkFactor: o.workFactor})
+		return a.addSlot(ctx, v, vault.NewSlot{Kind: vault.SlotPassphrase, Label: o.label, Person: o.person, Passphrase: passphrase, WorkFactor: o.workFactor})
 	})
 }
 
@@ -179,13 +182,13 @@ func (a *app) newPassphrase(ctx context.Context, file string) ([]byte, error) {
 }
 
 type recoveryOptions struct {
-	label string
+	ownerOptions
 	out   string
 	sheet string
 }
 
 func (o *recoveryOptions) register(cmd *cobra.Command) {
-	labelFlag(cmd, &o.label)
+	o.ownerOptions.register(cmd)
 	cmd.Flags().StringVar(&o.out, "out", "", "write the identity to the new `FILE`")
 	cmd.Flags().StringVar(&o.sheet, "sheet", "", "write a recovery sheet, for printing, to the new `FILE`: .txt, or .pdf, .png or .svg with a QR code")
 }
@@ -208,7 +211,7 @@ or .svg the page has the identity as a QR code too.`,
 }
 
 func runSlotAddRecovery(ctx context.Context, a *app, o recoveryOptions) error {
-	n := vault.NewSlot{Kind: vault.SlotRecovery, Label: o.label}
+	n := vault.NewSlot{Kind: vault.SlotRecovery, Label: o.label, Person: o.person}
 	if err := addFile(&n, o.out, nil); err != nil {
 		return err
 	}
@@ -278,7 +281,7 @@ func runSlotAddKeyring(ctx context.Context, a *app) error {
 }
 
 type credentialOptions struct {
-	label   string
+	ownerOptions
 	out     string
 	systemd bool
 	withKey string
@@ -286,7 +289,7 @@ type credentialOptions struct {
 
 func (o *credentialOptions) register(cmd *cobra.Command) {
 	f := cmd.Flags()
-	labelFlag(cmd, &o.label)
+	o.ownerOptions.register(cmd)
 	f.StringVar(&o.out, "out", "", "write the credential to the new `FILE`")
 	f.BoolVar(&o.systemd, "systemd", false, "encrypt it with systemd-creds")
 	f.StringVar(&o.withKey, "with-key", "", "the `KEY` that systemd-creds uses: host, tpm2, host+tpm2 or auto (its default)")
@@ -325,7 +328,7 @@ func runSlotAddCredential(ctx context.Context, a *app, o credentialOptions) erro
 	if o.systemd {
 		encode = systemdCredential{o.withKey, a.ui.warn}.encode
 	}
-	n := vault.NewSlot{Kind: vault.SlotCredential, Label: o.label}
+	n := vault.NewSlot{Kind: vault.SlotCredential, Label: o.label, Person: o.person}
 	if err := addFile(&n, o.out, encode); err != nil {
 		return err
 	}

@@ -18,9 +18,12 @@ func nearest(word string, candidates []string) []string {
 	word = strings.ToLower(word)
 	var near []candidate
 	for _, c := range candidates {
+		if word == "" || c == "" {
+			continue
+		}
 		lower := strings.ToLower(c)
 		d := editDistance(word, lower)
-		if word != "" && strings.HasPrefix(lower, word) {
+		if strings.HasPrefix(lower, word) {
 			d = 1 // somebody stopped early
 		}
 		if d <= max(1, len(word)/3) {

@@ -111,6 +111,7 @@ CREATE TABLE slots (
     id TEXT PRIMARY KEY,
     kind TEXT NOT NULL,
     label TEXT NOT NULL,
+    person TEXT,                -- who it belongs to; stands in the audit log
     recipient TEXT NOT NULL,
     identity TEXT,              -- a passphrase slot's identity, encrypted
     vouch TEXT,                 -- the recipient's own word for the signer
