@@ -34,6 +34,7 @@ const goldenSlotsFile = `{
           "id": "0123456789abcdef",
           "kind": "recovery",
           "label": "recovery",
+          "person": null,
           "recipient": "age1x",
           "identity": null,
           "vouch": null,
