@@ -314,7 +314,7 @@ func removeUnusedSSHKey(ctx context.Context, tx *vault.Tx, fingerprint, node str
 func (r *Registry) UpdateStatus(ctx context.Context, name string, status Status) error {
 	err := error(&FieldError{Field: "status", Rule: ruleStatus})
 	if status.Valid() {
-		err = r.updateState(ctx, name, func(_ time.Time, n *Node) {
+		err = r.updateState(ctx, name, r.statuses.differs(name, status), func(_ time.Time, n *Node) {
 			n.Status = status
 		}, func(tx *vault.Tx, _, n Node) error {
 			return updateNodeState(ctx, tx, stateOf(n))
@@ -323,13 +323,14 @@ func (r *Registry) UpdateStatus(ctx context.Context, name string, status Status)
 	if err != nil {
 		return fmt.Errorf("update status of node %q: %w", name, err)
 	}
+	r.statuses.set(name, status)
 	return nil
 }
 
 // UpdateLastConnected stores the current time, in whole seconds, as the time of the
 // last contact.
 func (r *Registry) UpdateLastConnected(ctx context.Context, name string) error {
-	err := r.updateState(ctx, name, func(now time.Time, n *Node) {
+	err := r.updateState(ctx, name, false, func(now time.Time, n *Node) {
 		n.LastConnected = now
 	}, func(tx *vault.Tx, _, n Node) error {
 		return updateNodeState(ctx, tx, stateOf(n))
@@ -345,7 +346,7 @@ func (r *Registry) UpdateLastConnected(ctx context.Context, name string) error {
 func (r *Registry) UpdateCapabilities(ctx context.Context, name string, backends []string, devices map[string]uint32) error {
 	err := validateCapabilities(backends, devices)
 	if err == nil {
-		err = r.updateState(ctx, name, func(_ time.Time, n *Node) {
+		err = r.updateState(ctx, name, false, func(_ time.Time, n *Node) {
 			n.Backends, n.Devices = backends, devices
 		}, func(tx *vault.Tx, old, n Node) error {
 			return replaceNode(ctx, tx, old, n, ActionNodeCapabilities)
@@ -357,10 +358,10 @@ func (r *Registry) UpdateCapabilities(ctx context.Context, name string, backends
 	return nil
 }
 
-// updateState lets change alter a node's state, and calls write when it differs. It
-// reads without the write lock first, and does not take the lock where nothing
-// changes.
-func (r *Registry) updateState(ctx context.Context, name string, change func(now time.Time, n *Node),
+// updateState lets change alter a node's state, and calls write when it differs. Unless it is
+// likely to differ, it reads without the write lock first, and does not take the lock where
+// nothing changes.
+func (r *Registry) updateState(ctx context.Context, name string, likely bool, change func(now time.Time, n *Node),
 	write func(tx *vault.Tx, old, n Node) error) error {
 
 	same := false
@@ -374,12 +375,14 @@ func (r *Registry) updateState(ctx context.Context, name string, change func(now
 		same = sameState(old, n)
 		return old, n, nil
 	}
-	err := r.v.View(ctx, func(tx *vault.Tx) error {
-		_, _, err := look(tx)
-		return err
-	})
-	if err != nil || same {
-		return err
+	if !likely {
+		err := r.v.View(ctx, func(tx *vault.Tx) error {
+			_, _, err := look(tx)
+			return err
+		})
+		if err != nil || same {
+			return err
+		}
 	}
 	return r.v.Update(ctx, func(tx *vault.Tx) error {
 		old, n, err := look(tx)

@@ -57,6 +57,8 @@ type Registry struct {
 	owned bool
 	cache nodeCache
 	used  atomic.Bool // a node was read or listed before
+
+	statuses lastStatuses
 }
 
 // revision returns the data revision of the database for the cache. The first

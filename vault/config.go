@@ -93,6 +93,8 @@ type Config struct {
 	anchorAfter time.Duration
 	// opener is whose slot opened the vault; see [Slot.openedBy].
 	opener string
+	// shareFor replaces maxShareTime in tests.
+	shareFor time.Duration
 	// accepted is the signer that ConfirmSigner accepted, while a vault is being opened.
 	accepted *string
 	// workFactor replaces identity.MinWorkFactor in tests, which would take minutes.
@@ -155,4 +157,11 @@ func (c Config) via() string {
 		return filepath.Base(os.Args[0])
 	}
 	return c.Via
+}
+
+func (c Config) shareTime() time.Duration {
+	if c.shareFor == 0 {
+		return maxShareTime
+	}
+	return c.shareFor
 }

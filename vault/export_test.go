@@ -34,6 +34,28 @@ func (c Config) WithAnchorDelay(d time.Duration) Config {
 	return c
 }
 
+// WithShareTime lets callers of Update join a commit for longer.
+func (c Config) WithShareTime(d time.Duration) Config {
+	c.shareFor = d
+	return c
+}
+
+// AwaitCallers waits until so many callers of Update wait for their turn.
+func (v *Vault) AwaitCallers(n int) {
+	for {
+		v.turns.mu.Lock()
+		waiting := len(v.turns.queue)
+		v.turns.mu.Unlock()
+		if waiting >= n {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// MaxShared is how many changes share a commit at most.
+const MaxShared = maxShared
+
 // ByAnySigner opens a vault without a check of its signer.
 func (c Config) ByAnySigner() Config {
 	c.anySigner = true

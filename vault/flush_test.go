@@ -73,9 +73,9 @@ func newFlushSite(t *testing.T) flushSite {
 }
 
 // run runs a child that ends with SIGKILL, and returns its lines.
-func (s flushSite) run(t *testing.T, what string) []string {
+func (s flushSite) run(t *testing.T, name, what string) []string {
 	t.Helper()
-	cmd := child("flush", childSpec(s.cfg, what, s.fails, s.log))
+	cmd := child(name, childSpec(s.cfg, what, s.fails, s.log))
 	cmd.Env = append(cmd.Env, "LD_PRELOAD="+s.shim, "RBEE_TEST_FLUSHES="+s.log, "RBEE_TEST_FLUSH_FAILS="+s.fails)
 	out, err := cmd.Output()
 	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
@@ -157,14 +157,14 @@ func nodes(t *testing.T, cfg vault.Config) string {
 // a kill it is there. The next commit overwrites it.
 func TestFlushThatFails(t *testing.T) {
 	s := newFlushSite(t)
-	if got := strings.Join(s.run(t, "killed"), ", "); got != "hive-01 acknowledged, hive-02 unknown" {
+	if got := strings.Join(s.run(t, "flush", "killed"), ", "); got != "hive-01 acknowledged, hive-02 unknown" {
 		t.Errorf("reported: %s", got)
 	}
 	if got := nodes(t, s.cfg); got != "hive-01 hive-02" {
 		t.Errorf("there is: %s", got) // so the outcome is unknown indeed
 	}
 	s = newFlushSite(t)
-	if got := strings.Join(s.run(t, "goes on"), ", "); got != "hive-01 acknowledged, hive-02 unknown, hive-03 acknowledged" {
+	if got := strings.Join(s.run(t, "flush", "goes on"), ", "); got != "hive-01 acknowledged, hive-02 unknown, hive-03 acknowledged" {
 		t.Errorf("reported: %s", got)
 	}
 	if got := nodes(t, s.cfg); got != "hive-01 hive-03" {

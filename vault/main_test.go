@@ -14,6 +14,8 @@ var children = map[string]func(arg string){
 	"crash":   crashChild,
 	"write":   writeChild,
 	"flush":   flushChild,
+	"share":   shareChild,
+	"crowd":   crowdChild,
 	"hold":    holdChild,
 	"rotate":  rotateChild,
 	"destroy": destroyChild,

@@ -18,7 +18,9 @@ type store struct {
 	sealer sealer
 	db     *sqlcipher.DB
 	build  bool
-	moved  digest.Digest // how the running write transaction has changed the digest
+	// What the function that writes has done so far:
+	moved    digest.Digest // how it has changed the digest
+	dangling bool          // it may have left a jump to a node that does not exist
 }
 
 // openStore makes a handle of the database at path under a key. It copies the key and reads
@@ -52,7 +54,10 @@ func newStore(cfg Config, key *Key, vaultID string, o sqlcipher.Options) (*store
 	defer wipe(derived)
 	o.Key, o.Salt = derived, sqlcipher.Salt(key.ID())
 	o.Prepare = func(conn *sqlcipher.Conn) error {
-		return digest.Maintain(conn, cfg.schemaVersion(), s.sealer.rowHasher(), &s.moved)
+		if err := digest.Maintain(conn, cfg.schemaVersion(), s.sealer.rowHasher(), &s.moved); err != nil {
+			return err
+		}
+		return noticeDangling(conn, cfg.schemaVersion(), &s.dangling)
 	}
 	db, err := sqlcipher.Open(o)
 	if err != nil {
@@ -107,14 +112,24 @@ func (s *store) view(ctx context.Context, fn func(tx *Tx) error) error {
 }
 
 // update runs fn in a write transaction and commits it if fn returns nil. It returns how soon
-// the anchor must follow. If fn changed rows that the digest covers, it must have written an
-// audit row after them.
+// the anchor must follow.
 func (s *store) update(ctx context.Context, fn func(tx *Tx) error) (urgency, error) {
+	b := s.db.NewBatch()
+	audited, err := s.run(ctx, b, fn)
+	if err == nil {
+		err = b.Commit()
+	}
+	return audited, err
+}
+
+// run runs fn in a batch. It returns how soon the anchor must follow the commit. If fn changed
+// rows that the digest covers, it must have written an audit row after them.
+func (s *store) run(ctx context.Context, b *sqlcipher.Batch, fn func(tx *Tx) error) (urgency, error) {
 	var audited urgency
-	err := s.db.Update(ctx, func(t sqlcipher.Tx) error {
+	err := b.Run(ctx, func(t sqlcipher.Tx) error {
 		tx := s.tx(t)
 		if !s.build {
-			s.moved = digest.Digest{}
+			s.moved, s.dangling = digest.Digest{}, false
 			tx.moved = &s.moved
 		}
 		if err := fn(tx); err != nil {
@@ -127,6 +142,9 @@ func (s *store) update(ctx context.Context, fn func(tx *Tx) error) (urgency, err
 			return errors.New("commit: no audit row ended the check of the copied rows")
 		}
 		audited = tx.audited
+		if s.dangling {
+			return tx.checkJumps(ctx)
+		}
 		return nil
 	})
 	return audited, err

@@ -21,13 +21,23 @@ func (v *Vault) View(ctx context.Context, fn func(tx *Tx) error) error {
 // Update runs fn in a write transaction and commits it if fn returns nil. When Update returns
 // nil, the change is on the disk. Update waits for writers of all processes, up to
 // [Config.Wait], and then returns [ErrLocked]. On any error but [ErrUnknownOutcome] nothing is
-// changed. fn must not call the Vault. The error of fn is returned.
+// changed. The error of fn is returned.
+//
+// Callers that wait for one another share a commit, but not its fate: each function runs alone,
+// and where one fails, only its own changes are undone. If the commit fails, all of them get its
+// error. ctx is not asked any more once fn has returned. fn must not call the Vault, and must not
+// wait for another call of Update to return.
 func (v *Vault) Update(ctx context.Context, fn func(tx *Tx) error) error {
-	return v.changing(ctx, func() error { return v.update(ctx, fn) })
+	return v.admitted(ctx, func() error { return v.updateShared(ctx, fn) })
 }
 
 // changing enters the gate and runs fn under the write lock, if the vault may be changed.
 func (v *Vault) changing(ctx context.Context, fn func() error) error {
+	return v.admitted(ctx, func() error { return v.locked(ctx, fn) })
+}
+
+// admitted enters the gate and runs fn, if the vault may be changed.
+func (v *Vault) admitted(ctx context.Context, fn func() error) error {
 	if err := v.enter(ctx); err != nil {
 		return err
 	}
@@ -36,7 +46,7 @@ func (v *Vault) changing(ctx context.Context, fn func() error) error {
 		return err
 	}
 	defer v.followAnchor(ctx)
-	return v.locked(ctx, fn)
+	return fn()
 }
 
 // resettle returns why nothing may change the vault. If the slots file could not be written

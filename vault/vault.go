@@ -35,6 +35,9 @@ type Vault struct {
 	*store
 	epoch int64 // counts how often this handle switched to another database
 
+	turns turns
+	open  *sharedCommit // that others may join, or nil; only the caller that has the turn uses it
+
 	claim *sqlcipher.Claim // nil: the caller that waits for this handle holds the claim
 
 	mu             sync.Mutex // guards what follows
@@ -126,6 +129,12 @@ func (v *Vault) update(ctx context.Context, fn func(tx *Tx) error) error {
 	if err != nil {
 		return err
 	}
+	v.committed(ctx, audited)
+	return nil
+}
+
+// committed does what follows a commit under the write lock.
+func (v *Vault) committed(ctx context.Context, audited urgency) {
 	ctx, cancel := afterwards(ctx)
 	defer cancel()
 	v.mu.Lock()
@@ -140,7 +149,6 @@ func (v *Vault) update(ctx context.Context, fn func(tx *Tx) error) error {
 	if err != nil {
 		v.cfg.log().Warn("the write-ahead log could not be checkpointed", "error", err)
 	}
-	return nil
 }
 
 // lastTry is how long to try for the exclusive lock without really waiting: for a first

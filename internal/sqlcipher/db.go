@@ -4,14 +4,11 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
-	"database/sql/driver"
 	"errors"
 	"fmt"
 	"os"
 	"sync"
 	"sync/atomic"
-
-	"github.com/rbee-keeper/rbee-vault/internal/trace"
 )
 
 // KeySize is the size of a raw key in bytes.
@@ -129,11 +126,11 @@ func (db *DB) Wrote() bool {
 // run at the same time. The error of fn is returned. If fn meets damage, the error matches
 // [ErrDamaged].
 func (db *DB) View(ctx context.Context, fn func(Tx) error) error {
-	pool, err := db.pool(reading)
-	if err != nil {
-		return err
+	b := Batch{db: db, mode: reading}
+	err := b.Run(ctx, fn)
+	if err == nil {
+		err = b.Commit()
 	}
-	err = db.transact(ctx, pool, fn)
 	if db.log.Load() == nil && db.mode != building {
 		db.checkLog() // to record the log early
 	}
@@ -143,66 +140,11 @@ func (db *DB) View(ctx context.Context, fn func(Tx) error) error {
 // Update runs fn in a write transaction and commits it if fn returns nil. The caller holds the
 // lock of all writers. On any error but [ErrUnknownOutcome] nothing is changed.
 func (db *DB) Update(ctx context.Context, fn func(Tx) error) error {
-	pool, err := db.pool(db.mode)
-	if err != nil {
+	b := db.NewBatch()
+	if err := b.Run(ctx, fn); err != nil {
 		return err
 	}
-	if err := db.transact(ctx, pool, fn); err != nil {
-		return err
-	}
-	if db.mode == building {
-		return nil
-	}
-	if err := db.checkLog(); err != nil {
-		return fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
-	}
-	return nil
-}
-
-// transact runs fn in a transaction on a connection of its own. It does without [sql.Tx], which
-// starts a goroutine for the transaction and one for each query: they cost an open a fifth of
-// its time. So fn must close its rows itself.
-func (db *DB) transact(ctx context.Context, pool *sql.DB, fn func(Tx) error) error {
-	defer trace.Step(ctx, "transaction", "writes", pool == db.writer)()
-	conn, err := pool.Conn(ctx)
-	if err != nil {
-		return fmt.Errorf("begin transaction: %w", MapError(err))
-	}
-	defer conn.Close()
-	tx, err := begin(ctx, conn)
-	if err != nil {
-		return fmt.Errorf("begin transaction: %w", MapError(err))
-	}
-	committing := false
-	defer func() {
-		if !committing { // also if fn panics
-			tx.Rollback()
-		}
-	}()
-	if err := fn(&txConn{Conn: conn}); err != nil {
-		return MapError(err)
-	}
-	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("commit: %w", err)
-	}
-	committing = true
-	switch err := tx.Commit(); {
-	case err == nil:
-		return nil
-	case db.mode == writing && flushFailed(err): // a database that is being built is discarded
-		return fmt.Errorf("commit: %w: %w", ErrUnknownOutcome, err)
-	default:
-		return fmt.Errorf("commit: %w", MapError(err))
-	}
-}
-
-// begin begins a transaction on a connection that nobody else uses until the transaction ends.
-func begin(ctx context.Context, conn *sql.Conn) (tx driver.Tx, err error) {
-	err = conn.Raw(func(c any) (err error) {
-		tx, err = c.(driver.ConnBeginTx).BeginTx(ctx, driver.TxOptions{})
-		return err
-	})
-	return tx, err
+	return b.Commit()
 }
 
 // checkLog checks that the write-ahead log is still the one that this handle found first. The

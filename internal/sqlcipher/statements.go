@@ -49,7 +49,7 @@ func reusable(query string) bool {
 		return false // several statements: only the first would be prepared
 	}
 	verb := strings.TrimLeft(query, " \t\r\n")
-	for _, prefix := range []string{"SELECT", "INSERT", "UPDATE", "DELETE", "BEGIN", "COMMIT", "ROLLBACK"} {
+	for _, prefix := range []string{"SELECT", "INSERT", "UPDATE", "DELETE", "BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE"} {
 		if strings.HasPrefix(verb, prefix) {
 			return true
 		}

@@ -3,9 +3,10 @@
 -- "RBEE": marks the file as a vault of rbee.
 PRAGMA application_id = 1380074821;
 
--- The registry, exactly as its users know it.
+-- The registry, with the columns that its users know. Without a rowid, a node is found in one
+-- tree, and a new one is written to one page in place of two.
 CREATE TABLE beehives (
-    node_name TEXT PRIMARY KEY,
+    node_name TEXT PRIMARY KEY NOT NULL,
     ssh_host TEXT NOT NULL,
     ssh_port INTEGER NOT NULL DEFAULT 22,
     ssh_user TEXT NOT NULL,
@@ -17,7 +18,7 @@ CREATE TABLE beehives (
     status TEXT NOT NULL DEFAULT 'unknown',
     backends TEXT,
     devices TEXT
-);
+) WITHOUT ROWID;
 
 -- What else is known of a node: a row only where there is something to say. The jump is
 -- compared at commit, so nodes may be written in any order.
@@ -51,7 +52,10 @@ CREATE TRIGGER beehives_inserted AFTER INSERT ON beehives
 BEGIN INSERT INTO node_changes (node_name) VALUES (NEW.node_name); END;
 
 CREATE TRIGGER beehives_updated AFTER UPDATE ON beehives
-BEGIN INSERT INTO node_changes (node_name) SELECT OLD.node_name UNION SELECT NEW.node_name; END;
+BEGIN INSERT INTO node_changes (node_name) VALUES (NEW.node_name); END;
+
+CREATE TRIGGER beehives_renamed AFTER UPDATE OF node_name ON beehives WHEN OLD.node_name <> NEW.node_name
+BEGIN INSERT INTO node_changes (node_name) VALUES (OLD.node_name); END;
 
 CREATE TRIGGER beehives_deleted AFTER DELETE ON beehives
 BEGIN INSERT INTO node_changes (node_name) VALUES (OLD.node_name); END;
@@ -60,7 +64,10 @@ CREATE TRIGGER node_details_inserted AFTER INSERT ON node_details
 BEGIN INSERT INTO node_changes (node_name) VALUES (NEW.node_name); END;
 
 CREATE TRIGGER node_details_updated AFTER UPDATE ON node_details
-BEGIN INSERT INTO node_changes (node_name) SELECT OLD.node_name UNION SELECT NEW.node_name; END;
+BEGIN INSERT INTO node_changes (node_name) VALUES (NEW.node_name); END;
+
+CREATE TRIGGER node_details_renamed AFTER UPDATE OF node_name ON node_details WHEN OLD.node_name <> NEW.node_name
+BEGIN INSERT INTO node_changes (node_name) VALUES (OLD.node_name); END;
 
 CREATE TRIGGER node_details_deleted AFTER DELETE ON node_details
 BEGIN INSERT INTO node_changes (node_name) VALUES (OLD.node_name); END;
@@ -69,7 +76,10 @@ CREATE TRIGGER node_labels_inserted AFTER INSERT ON node_labels
 BEGIN INSERT INTO node_changes (node_name) VALUES (NEW.node_name); END;
 
 CREATE TRIGGER node_labels_updated AFTER UPDATE ON node_labels
-BEGIN INSERT INTO node_changes (node_name) SELECT OLD.node_name UNION SELECT NEW.node_name; END;
+BEGIN INSERT INTO node_changes (node_name) VALUES (NEW.node_name); END;
+
+CREATE TRIGGER node_labels_renamed AFTER UPDATE OF node_name ON node_labels WHEN OLD.node_name <> NEW.node_name
+BEGIN INSERT INTO node_changes (node_name) VALUES (OLD.node_name); END;
 
 CREATE TRIGGER node_labels_deleted AFTER DELETE ON node_labels
 BEGIN INSERT INTO node_changes (node_name) VALUES (OLD.node_name); END;
