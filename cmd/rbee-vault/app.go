@@ -116,7 +116,7 @@ Begin with "rbee-vault init", then "rbee-vault node add".`,
 	}
 	a.registerFlags(cmd)
 	cmd.SetFlagErrorFunc(flagError)
-	addGroup(cmd, "fleet", "The fleet:", newNode(a), newCheck(a), newExec(a), newSSH(a), newServe(a), newSetup(a))
+	addGroup(cmd, "fleet", "The fleet:", newNode(a), newCheck(a), newExec(a), newSSH(a), newUICommand(a), newServe(a), newSetup(a))
 	addGroup(cmd, "keys", "SSH keys:", newSSHKey(a), newHostKey(a), newAgent(a))
 	addGroup(cmd, "vault", "The vault:", newInit(a), newStatus(a), newDoctor(a), newSlot(a), newRotate(a), newAudit(a), newDestroy(a))
 	addGroup(cmd, "backups", "Backups:", newBackup(a), newRestore(a))

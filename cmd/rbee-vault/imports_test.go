@@ -48,7 +48,7 @@ func TestImports(t *testing.T) {
 		"github.com/zalando/go-keyring":       "keyring/gokeyring.go",
 		"github.com/boombuler/barcode/qr":     "cmd/rbee-vault/sheet_page.go",
 	}
-	onlyCmd := []string{"github.com/spf13/cobra", "golang.org/x/term", "charm.land/lipgloss/v2", "github.com/schollz/progressbar/v3"}
+	onlyCmd := []string{"github.com/spf13/cobra", "golang.org/x/term", "charm.land/lipgloss/v2", "charm.land/bubbletea/v2", "github.com/schollz/progressbar/v3"}
 
 	out, err := exec.Command("go", "list", "-json=ImportPath,Imports,GoFiles,CgoFiles,Dir", module+"...").Output()
 	if err != nil {

@@ -48,25 +48,34 @@ func runNodeShow(ctx context.Context, a *app, o selectOptions, args []string) er
 			return err
 		}
 		for i, n := range nodes {
-			k, err := r.NodeSSHKey(ctx, n.Name)
-			if err != nil && !errors.Is(err, registry.ErrNotFound) {
+			k, err := keyOfNode(ctx, r, n.Name)
+			if err != nil {
 				return err
 			}
 			if i > 0 {
 				a.ui.printf("\n")
 			}
-			showNode(a, n, k, pins)
+			a.ui.sections(nodeSections(a.now(), n, k, pins))
 		}
 		return nil
 	})
 }
 
-// showNode prints a node in sections: how it is reached, what lets us in, what is installed
+// keyOfNode returns the vault's key for a node, an empty one where there is none.
+func keyOfNode(ctx context.Context, r *registry.Registry, name string) (registry.SSHKey, error) {
+	k, err := r.NodeSSHKey(ctx, name)
+	if errors.Is(err, registry.ErrNotFound) {
+		return registry.SSHKey{}, nil
+	}
+	return k, err
+}
+
+// nodeSections returns a node in sections: how it is reached, what lets us in, what is installed
 // there, and how it is.
-func showNode(a *app, n registry.Node, k registry.SSHKey, pins []registry.HostKey) {
+func nodeSections(now time.Time, n registry.Node, k registry.SSHKey, pins []registry.HostKey) []section {
 	last := "never"
 	if !n.LastConnected.IsZero() {
-		last = fmt.Sprintf("%s (%s ago)", n.LastConnected.Format("2006-01-02 15:04:05 MST"), ago(a.now().Sub(n.LastConnected)))
+		last = fmt.Sprintf("%s (%s ago)", n.LastConnected.Format("2006-01-02 15:04:05 MST"), ago(now.Sub(n.LastConnected)))
 	}
 	access := [][2]string{
 		{"ssh key", cmp.Or(keyName(k), "none in the vault")},
@@ -80,7 +89,7 @@ func showNode(a *app, n registry.Node, k registry.SSHKey, pins []registry.HostKe
 	if len(access) == 2 {
 		access = append(access, [2]string{"host key", "none pinned"})
 	}
-	a.ui.sections([]section{
+	return []section{
 		{"", [][2]string{
 			{"name", n.Name},
 			{"labels", cmp.Or(registry.FormatLabels(n.Labels), "none")},
@@ -103,5 +112,5 @@ func showNode(a *app, n registry.Node, k registry.SSHKey, pins []registry.HostKe
 			{"last contact", last},
 			{"backends", cmp.Or(backendsText(n), "unknown")},
 		}},
-	})
+	}
 }

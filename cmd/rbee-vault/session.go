@@ -9,10 +9,19 @@ import (
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
-// openSession opens the vault, and may ask for a passphrase or a PIN. When it opens the
-// vault again, nobody is asked: the identities and passphrases of the first time are
-// kept. The caller closes the session.
+// openSession opens the vault, as opener says. The caller closes the session.
 func (a *app) openSession(ctx context.Context) (*registry.Session, error) {
+	open, err := a.opener(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return registry.NewSession(ctx, open)
+}
+
+// opener returns the function that opens the vault, for one session after the other. The first
+// time it may ask for a passphrase or a PIN. When it opens the vault again, nobody is asked: the
+// identities and passphrases of the first time are kept.
+func (a *app) opener(ctx context.Context) (func(context.Context) (*vault.Vault, error), error) {
 	cfg, err := a.config(ctx)
 	if err != nil {
 		return nil, err
@@ -33,7 +42,7 @@ func (a *app) openSession(ctx context.Context) (*registry.Session, error) {
 			return passphrase, err
 		}
 	}
-	open := func(ctx context.Context) (*vault.Vault, error) {
+	return func(ctx context.Context) (*vault.Vault, error) {
 		if opened {
 			ctx = keyring.WithoutPrompt(ctx)
 		}
@@ -47,8 +56,7 @@ func (a *app) openSession(ctx context.Context) (*registry.Session, error) {
 			a.unattended = true
 		}
 		return v, err
-	}
-	return registry.NewSession(ctx, open)
+	}, nil
 }
 
 // withSession opens the vault, runs fn and closes it.

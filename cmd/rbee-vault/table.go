@@ -126,10 +126,30 @@ func (u *ui) table(t *table) {
 		u.tabSeparated(t)
 		return
 	}
+	width, height := u.size()
+	lines := t.texts(u)
+	shown, widths := t.fit(lines, width)
+	var b strings.Builder
+	for i, line := range lines {
+		var row []any // nil: the headers
+		if i += len(t.rows) - len(lines); i >= 0 {
+			row = t.rows[i]
+		}
+		b.WriteString(t.line(u, line, row, shown, widths))
+		b.WriteByte('\n')
+	}
+	if t.pager && len(lines) > height-1 && u.screen != nil && u.app.interactive() {
+		u.paged = b.String()
+		return
+	}
+	u.out.WriteString(b.String())
+}
+
+// texts returns the cells as a person sees them, under the headers.
+func (t *table) texts(u *ui) [][]string {
 	lines := make([][]string, 0, len(t.rows)+1)
-	headed := 0
 	if !t.bare {
-		lines, headed = append(lines, t.headers), 1
+		lines = append(lines, t.headers)
 	}
 	for _, row := range t.rows {
 		cells := make([]string, len(row))
@@ -138,28 +158,24 @@ func (u *ui) table(t *table) {
 		}
 		lines = append(lines, cells)
 	}
-	width, height := u.size()
-	shown, widths := t.fit(lines, width)
+	return lines
+}
+
+// line pads and colours the texts of a row, or of the headers where row is nil.
+func (t *table) line(u *ui, texts []string, row []any, shown []int, widths map[int]int) string {
 	var b strings.Builder
-	for i, line := range lines {
-		for at, column := range shown {
-			style := lipgloss.NewStyle().Bold(true)
-			if i >= headed {
-				style = cellStyle(t.rows[i-headed][column])
-			}
-			text := shortened(line[column], widths[column])
-			if at < len(shown)-1 {
-				text += strings.Repeat(" ", widths[column]-lipgloss.Width(text)+gap)
-			}
-			b.WriteString(string(u.paint(style, text)))
+	for at, column := range shown {
+		style := lipgloss.NewStyle().Bold(true)
+		if row != nil {
+			style = cellStyle(row[column])
 		}
-		b.WriteByte('\n')
+		text := shortened(texts[column], widths[column])
+		if at < len(shown)-1 {
+			text += strings.Repeat(" ", widths[column]-lipgloss.Width(text)+gap)
+		}
+		b.WriteString(string(u.paint(style, text)))
 	}
-	if t.pager && len(lines) > height-1 && u.screen != nil && u.app.interactive() {
-		u.paged = b.String()
-		return
-	}
-	u.out.WriteString(b.String())
+	return b.String()
 }
 
 func (u *ui) tabSeparated(t *table) {

@@ -44,8 +44,8 @@ func startOn(t *testing.T, size unix.Winsize, env []string, args ...string) *con
 	return startTerminal(t, size, env, "rbee-vault", args...)
 }
 
-// startTerminal is startOn for any program. Without a size, standard output is a pipe.
-func startTerminal(t *testing.T, size unix.Winsize, env []string, program string, args ...string) *console {
+// openTerminal makes a pseudo-terminal. The caller closes the slave.
+func openTerminal(t *testing.T) (master, slave *os.File) {
 	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
 	if err != nil {
@@ -59,10 +59,17 @@ func startTerminal(t *testing.T, size unix.Winsize, env []string, program string
 	if err := unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0); err != nil {
 		t.Fatal(err)
 	}
-	slave, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|syscall.O_NOCTTY, 0)
+	slave, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|syscall.O_NOCTTY, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return master, slave
+}
+
+// startTerminal is startOn for any program. Without a size, standard output is a pipe.
+func startTerminal(t *testing.T, size unix.Winsize, env []string, program string, args ...string) *console {
+	t.Helper()
+	master, slave := openTerminal(t)
 	defer slave.Close()
 	if err := unix.IoctlSetWinsize(int(slave.Fd()), unix.TIOCSWINSZ, &size); err != nil {
 		t.Fatal(err)

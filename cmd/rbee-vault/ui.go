@@ -217,6 +217,13 @@ type section struct {
 // sections prints sections whose values stand in one column. Without a title the pairs come
 // first.
 func (u *ui) sections(list []section) {
+	for _, line := range u.sectionLines(list) {
+		u.out.WriteString(line + "\n")
+	}
+}
+
+// sectionLines returns the lines of sections, with clean values.
+func (u *ui) sectionLines(list []section) (lines []string) {
 	width := 0
 	for _, s := range list {
 		for _, p := range s.pairs {
@@ -226,13 +233,14 @@ func (u *ui) sections(list []section) {
 	for _, s := range list {
 		indent := ""
 		if s.title != "" {
-			u.printf("%s\n", u.paint(lipgloss.NewStyle().Bold(true), s.title))
+			lines = append(lines, string(u.paint(lipgloss.NewStyle().Bold(true), s.title)))
 			indent = "  "
 		}
 		for _, p := range s.pairs {
-			u.printf("%s%-*s  %s\n", indent, width+2-len(indent), p[0], p[1])
+			lines = append(lines, fmt.Sprintf("%s%-*s  %s", indent, width+2-len(indent), p[0], wire.Clean(p[1])))
 		}
 	}
+	return lines
 }
 
 // pairs prints names and values, one pair on a line.

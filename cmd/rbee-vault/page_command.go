@@ -1,0 +1,144 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	tea "charm.land/bubbletea/v2"
+	"golang.org/x/sys/unix"
+	"golang.org/x/term"
+)
+
+// pageCommand is a run of rbee-vault that has the terminal. Meanwhile the page holds neither the
+// terminal nor the vault.
+type pageCommand struct {
+	args   []string
+	stay   bool // what it prints stays until a key, also where it has succeeded
+	flags  []string
+	reader pageReader
+	away   *atomic.Bool
+
+	in       io.Reader
+	out, err io.Writer
+}
+
+var _ tea.ExecCommand = (*pageCommand)(nil)
+
+// run runs a command, and says afterwards that it is done.
+func (p *fleetPage) run(c *pageCommand, done string) tea.Cmd {
+	c.flags, c.reader, c.away = p.flags, p.reader, p.away
+	return tea.Exec(c, func(err error) tea.Msg {
+		if err != nil {
+			return doneMsg{strings.Join(c.args, " ") + ": " + err.Error()}
+		}
+		return doneMsg{done}
+	})
+}
+
+// SetStdin implements [tea.ExecCommand].
+func (c *pageCommand) SetStdin(r io.Reader) { c.in = r }
+
+// SetStdout implements [tea.ExecCommand].
+func (c *pageCommand) SetStdout(w io.Writer) { c.out = w }
+
+// SetStderr implements [tea.ExecCommand].
+func (c *pageCommand) SetStderr(w io.Writer) { c.err = w }
+
+// Run implements [tea.ExecCommand]. Keys that interrupt are for the command, and a signal that
+// ends the page ends the command first.
+func (c *pageCommand) Run() error {
+	c.away.Store(true)
+	defer c.away.Store(false)
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, os.Interrupt, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGHUP)
+	defer signal.Stop(signals)
+	if err := c.reader.release(); err != nil {
+		return fmt.Errorf("close the vault: %w", err)
+	}
+	defer c.reader.resume()
+	stopped, err := c.runIn(signals)
+	if stopped || err == nil && !c.stay {
+		return err
+	}
+	if err != nil {
+		fmt.Fprintf(c.out, "\n%s: %v.", c.args[0], err)
+	}
+	fmt.Fprint(c.out, "\nPress a key to go back to the page.")
+	waitForKey(c.in, signals)
+	fmt.Fprint(c.out, "\n")
+	return err
+}
+
+// runIn runs the command on the terminal, and reports whether a signal was to end the page.
+func (c *pageCommand) runIn(signals <-chan os.Signal) (stopped bool, err error) {
+	program, err := os.Executable()
+	if err != nil {
+		return false, err
+	}
+	cmd := exec.Command(program, slices.Concat(c.flags, c.args)...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = c.in, c.out, c.err
+	if err := cmd.Start(); err != nil {
+		return false, err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	for {
+		select {
+		case s := <-signals:
+			if ends(s) { // the terminal sends it the others
+				stopped = true
+				cmd.Process.Signal(s)
+			}
+		case err := <-ended:
+			if err != nil {
+				err = statusOf(err)
+			}
+			return stopped, err
+		}
+	}
+}
+
+// ends reports whether a signal ends the page while a command has the terminal.
+func ends(s os.Signal) bool { return s == syscall.SIGTERM || s == syscall.SIGHUP }
+
+// keyPoll is how long a wait for a key goes on behind a signal.
+const keyPoll = 100 * time.Millisecond
+
+// waitForKey waits for a key on the terminal, or for a signal that ends the page.
+func waitForKey(in io.Reader, signals <-chan os.Signal) {
+	f, ok := in.(*os.File)
+	if !ok {
+		return
+	}
+	state, err := term.MakeRaw(int(f.Fd())) // so that Ctrl-C is a key
+	if err != nil {
+		return
+	}
+	defer term.Restore(int(f.Fd()), state)
+	fds := []unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLIN}}
+	for {
+		select {
+		case s := <-signals:
+			if ends(s) {
+				return
+			}
+		default:
+		}
+		n, err := unix.Poll(fds, int(keyPoll/time.Millisecond))
+		if err != nil && err != unix.EINTR {
+			return
+		}
+		if err == nil && n > 0 {
+			f.Read(make([]byte, 256)) // all of a key that sends several bytes
+			return
+		}
+	}
+}
