@@ -118,7 +118,7 @@ func checkOutput(args []string, code int, stdout, stderr string) error {
 // withoutJSON are commands that print nothing of their own with --json: text, another program's
 // output, or files.
 var withoutJSON = []string{
-	"ssh", "completion", "agent lock", "agent unlock", "node export", "setup",
+	"ssh", "ui", "completion", "agent lock", "agent unlock", "node export", "setup",
 }
 
 // TestJSONSchema: each command that prints JSON is in the schema, and no other.
