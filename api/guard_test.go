@@ -26,7 +26,10 @@ func TestGuardLoopback(t *testing.T) {
 	token := strings.Repeat("t0ken-", 8)
 	withToken := func(cfg *Config) { cfg.Token = []byte(token) }
 	ours := serve(t, withToken)
-	others := serveAs(t, os.Getuid()+1, withToken)
+	others := serveAs(t, os.Getuid()+1, func(cfg *Config) {
+		withToken(cfg)
+		cfg.UIDs = []int{os.Getuid()} // for the socket alone
+	})
 	othersWithout := serveAs(t, os.Getuid()+1, nil)
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	ask := func(name string, s *served, wantStatus int, want string, header ...string) {

@@ -83,6 +83,9 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		endPlugins() // again: the AfterFunc above may not have run yet
 	}
 	if err == nil {
+		err = a.ui.misfit
+	}
+	if err == nil {
 		err = a.ui.page()
 	}
 	if err == nil {

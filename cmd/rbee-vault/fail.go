@@ -88,7 +88,7 @@ var failures = []failure{
 	{registry.ErrConflict, exitExists, "conflict", "Nothing was changed. To take the backup's side: --prefer backup. To leave these as they are: --prefer live"},
 	{registry.ErrHostKeyChanged, exitDamaged, "host_key_changed", ""},
 	{registry.ErrBadRow, exitDamaged, "bad_row", "Remove the row (`rbee-vault node remove NAME`) and add the node again."},
-	{vault.ErrPlaintext, exitExists, "plaintext", "It is a registry as it was before the vault. To put it aside, and import it into a vault in its place: rbee-vault init --from-plaintext"},
+	{vault.ErrPlaintext, exitExists, "plaintext", "It is a registry as it was before the vault. Make a vault under another name, and import the file: rbee-vault init --db FILE.vault && rbee-vault node import FILE --db FILE.vault"},
 	{vault.ErrFileExists, exitExists, "exists", "Nothing was written. Choose a file that does not exist."},
 	{vault.ErrExists, exitExists, "exists", ""},
 	{backup.ErrExists, exitExists, "exists", "Choose another name: a backup never replaces a file."},

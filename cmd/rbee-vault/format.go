@@ -11,6 +11,7 @@ import (
 	"text/template"
 
 	"github.com/rbee-keeper/rbee-vault/internal/wire"
+	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
 // formatFlag is --format: a template that prints each object of --json as text.
@@ -40,12 +41,16 @@ func templateJSON(v any) (string, error) {
 	return string(line), err
 }
 
-func templateJoin(list []any, separator string) string {
+func templateJoin(v any, separator string) (string, error) {
+	list, ok := v.([]any)
+	if !ok && v != "" { // null
+		return "", fmt.Errorf("join takes a list, not %v", v)
+	}
 	texts := make([]string, len(list))
 	for i, v := range list {
 		texts[i] = fmt.Sprint(v)
 	}
-	return strings.Join(texts, separator)
+	return strings.Join(texts, separator), nil
 }
 
 // formatted prints a line of JSON by the template. Its texts are cleaned; only --json is exact.
@@ -110,8 +115,8 @@ func formatError(err error, object any) error {
 	fields, _ := object.(map[string]any)
 	if key := noEntry.FindStringSubmatch(err.Error()); key != nil {
 		names := slices.Sorted(maps.Keys(fields))
-		return withSuggestion(usagef("--format: there is no field %q", key[1]), key[1], names, "The fields: "+strings.Join(names, ", "))
+		return withSuggestion(fmt.Errorf("%w: --format: there is no field %q", vault.ErrInvalid, key[1]), key[1], names, "The fields: "+strings.Join(names, ", "))
 	}
 	_, problem, _ := strings.Cut(err.Error(), ">: ")
-	return usagef("--format does not fit what is printed: %s", problem)
+	return fmt.Errorf("%w: --format does not fit what is printed: %s", vault.ErrInvalid, problem)
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"strings"
 	"testing"
 )
@@ -14,6 +15,7 @@ func TestFormat(t *testing.T) {
 		{`{{join .list ","}} {{json .list}}`, `a,b? ["a","b?"]`, ""},
 		{`{{index .labels "rack"}}{{index .labels "zone"}}`, "3", ""},
 		{`{{if .key}}key{{else}}none{{end}}`, "none", ""},
+		{`{{join .key ","}}`, "", ""},
 		{`{{.nme}}`, "", `there is no field "nme"`},
 		{`{{join .name ","}}`, "", "does not fit"},
 		{`{{.name`, "", "a template such as"},
@@ -23,16 +25,16 @@ func TestFormat(t *testing.T) {
 		a.ui = newUI(t.Context(), a, &out, &errs)
 		err := (&formatFlag{app: a}).Set(c.template)
 		if err == nil {
-			err = a.ui.object(object)
+			err = errors.Join(a.ui.object(object), a.ui.misfit)
 		} else {
 			err = flagError(nil, newRoot(a).ParseFlags([]string{"--format", c.template}))
 		}
 		a.ui.flush()
-		if got := strings.TrimSuffix(out.String(), "\n"); got != c.want || (err == nil) != (c.failure == "") || err != nil && !strings.Contains(err.Error(), c.failure) {
+		if got := strings.TrimSuffix(out.String(), "\n"); c.failure == "" && got != c.want || (err == nil) != (c.failure == "") || err != nil && !strings.Contains(err.Error(), c.failure) {
 			t.Errorf("%s: %q, %v", c.template, got, err)
 		}
-		if err != nil && !isUsage(err) {
-			t.Errorf("%s: %v is no usage error", c.template, err)
+		if a.ui.misfit != nil && !strings.Contains(out.String(), `"name":"n1"`) {
+			t.Errorf("%s: the object is lost: %s", c.template, &out)
 		}
 	}
 }

@@ -20,8 +20,6 @@ type initOptions struct {
 	recipients  []string
 	pq          bool
 	noKeyring   bool
-
-	fromPlaintext bool
 }
 
 func (o *initOptions) register(cmd *cobra.Command) {
@@ -31,7 +29,6 @@ func (o *initOptions) register(cmd *cobra.Command) {
 	f.StringArrayVar(&o.recipients, "recipient", nil, "also let the owner of this public `KEY` open the vault: age1..., ssh-ed25519 or ssh-rsa; repeatable")
 	f.BoolVar(&o.pq, "pq", false, "create a post-quantum vault: recipients are age1pq1...")
 	f.BoolVar(&o.noKeyring, "no-keyring", false, "do not store the key in the OS keyring: the vault opens with an identity only")
-	f.BoolVar(&o.fromPlaintext, "from-plaintext", false, "put the plaintext registry at the vault's path aside, as PATH.plaintext, and import it into the vault")
 }
 
 func newInit(a *app) *cobra.Command {
@@ -44,10 +41,7 @@ slots. The recovery identity opens one slot, and each recipient's key another.
 
 The recovery identity is shown once, on the terminal, or written to new files: with
 --recovery-out to an identity file of age, with --sheet to a page for printing. Whoever has it can open the vault and its backups. Without it, a lost
-keyring means a lost vault, unless there is another recipient. Keep it offline.
-
-Where the vault is to be, a registry in plaintext may stand. On a terminal init offers to put
-it aside and to import it; --from-plaintext does so without a question.`,
+keyring means a lost vault, unless there is another recipient. Keep it offline.`,
 		Example: `  rbee-vault init
   rbee-vault init --recovery-out /media/usb/recovery.txt --recipient age1...
   rbee-vault init --sheet /media/usb/sheet.pdf
@@ -87,27 +81,11 @@ func runInit(ctx context.Context, a *app, o initOptions) error {
 	if err != nil {
 		return err
 	}
-	plaintext, err := o.findPlaintext(ctx, a, cfg.Path)
-	if err != nil {
-		return err
-	}
-	if plaintext != nil {
-		if err := plaintext.putAside(); err != nil {
-			return fmt.Errorf("put the plaintext registry aside: %w", err)
-		}
-	}
 	created, err := vault.Create(ctx, cfg, opts)
 	if err != nil {
-		err = initHint(err, cfg.Path)
-		if plaintext != nil {
-			err = errors.Join(err, plaintext.putBack())
-		}
-		return err
+		return initHint(err, cfg.Path)
 	}
-	if err := a.showInit(created, opts); err != nil || plaintext == nil {
-		return err
-	}
-	return plaintext.importAside(ctx, a, opts, created.Signer)
+	return a.showInit(created, opts)
 }
 
 func (a *app) showInit(created vault.Created, opts vault.CreateOptions) error {
@@ -186,7 +164,7 @@ holds the vault's key. Make backups: rbee-vault backup`, created.Path+".slots")
 func initHint(err error, path string) error {
 	switch {
 	case errors.Is(err, vault.ErrPlaintext):
-		return withHint(err, "The file was not changed. To put it aside, and import it into a vault in its place: rbee-vault init --from-plaintext --db %s", wire.Quote(path))
+		return withHint(err, "The file was not changed. Create a vault beside it and import the file: rbee-vault init --db %[2]s && rbee-vault node import %[1]s --db %[2]s", wire.Quote(path), wire.Quote(path+".vault"))
 	case errors.Is(err, vault.ErrExists):
 		return withHint(err, "Nothing was changed. Use that vault, or choose another path with --db.")
 	case noKeyringHere(err):

@@ -51,7 +51,6 @@ func startPage(t *testing.T, width, height int, env []string, args ...string) *p
 	t.Cleanup(func() {
 		p.cmd.Process.Kill()
 		p.cmd.Wait()
-		p.emulator.Close()
 	})
 	return p
 }

@@ -34,6 +34,7 @@ type ui struct {
 	pretty  bool           // standard output is a terminal
 	color   bool           // that shows colours
 	screen  *os.File       // that terminal, if it can move its cursor
+	misfit  error          // why --format does not fit; the objects from there on are JSON
 	paged   string         // a table that waits for the pager
 	size    func() (width, height int)
 }
@@ -160,14 +161,18 @@ func escapeJSON(line []byte) []byte {
 	return b.Bytes()
 }
 
-// object prints a value as one line of JSON, or by the template of --format.
+// object prints a value as one line of JSON, or by the template of --format. A template that does
+// not fit stops nothing: the object may tell of a change that was made. The command ends with
+// that error.
 func (u *ui) object(v any) error {
 	line, err := wire.Marshal(v)
 	if err != nil {
 		return err
 	}
-	if u.app.format != nil {
-		return u.formatted(line)
+	if u.app.format != nil && u.misfit == nil {
+		if u.misfit = u.formatted(line); u.misfit == nil {
+			return nil
+		}
 	}
 	fmt.Fprintf(u.out, "%s\n", escapeJSON(line))
 	return nil
