@@ -94,9 +94,8 @@ main() {
 	fi
 	# Two of these at once, of two nodes with one home directory, would lose a line. A
 	# directory is a lock on NFS too. One whose owner on this machine is gone, or that is older
-	# than a minute, is of a script that was killed: what comes now takes a moment. If two see
-	# that at once, one may take the lock of the other, so each looks at its copy as a whole
-	# before it is put in place.
+	# than a minute, is of a script that was killed: what comes now takes a moment. Each looks at
+	# its copy as a whole before it is put in place.
 	lock=$file.rbee-vault
 	copy=$lock/keys.$$
 	machine=$(uname -n)
@@ -115,11 +114,16 @@ main() {
 		fi
 		waited=$((waited + 1))
 		[ "$waited" -lt 150 ] || fail "$file is being changed by somebody else, who does not end: $lock"
-		if left; then
-			rm -f "$lock"/keys.* "$lock/owner"
-			rmdir "$lock"
-		else
+		if ! left; then
 			sleep 1
+		elif mkdir "$lock.left" 2>/dev/null; then # only one clears it, and looks again first
+			if left; then
+				rm -f "$lock"/keys.* "$lock/owner"
+				rmdir "$lock"
+			fi
+			rmdir "$lock.left"
+		elif [ -n "$(find "$lock.left" -prune -mmin +1 2>/dev/null)" ]; then
+			rmdir "$lock.left"
 		fi
 	done
 	locked=yes

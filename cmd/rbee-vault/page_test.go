@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -487,9 +488,8 @@ func TestPagePanic(t *testing.T) {
 	p := newFleetPage(t.Context(), a.ui, fakeReader{}, holdNotes(a.ui), nil)
 	shown := make(chan string, 1)
 	go func() {
-		var b strings.Builder
-		io.Copy(&b, master) // until the slave is closed
-		shown <- b.String()
+		text, _ := bufio.NewReader(master).ReadString('\x1f') // the end
+		shown <- text
 	}()
 	if err := runFleetPage(p, slave, slave); !errors.Is(err, errPagePanic) {
 		t.Errorf("%v", err)
@@ -497,7 +497,7 @@ func TestPagePanic(t *testing.T) {
 	if after := termios(t, slave); after != before {
 		t.Errorf("the terminal has other settings:\n%+v\n%+v", before, after)
 	}
-	slave.Close()
+	slave.WriteString("\x1f")
 	text := <-shown
 	for set, reset := range map[string]string{"\x1b[?1049h": "\x1b[?1049l", "\x1b[?25l": "\x1b[?25h", "\x1b[?2004h": "\x1b[?2004l"} {
 		if strings.LastIndex(text, set) > strings.LastIndex(text, reset) {
