@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -41,6 +43,7 @@ type fleetPage struct {
 	message       string
 	failure       string // why the fleet could not be read
 	err           error  // what the page ends with
+	panicked      string // what a command of ours panicked with
 }
 
 // lookInterval is the time between two looks at the vault.
@@ -60,6 +63,8 @@ type (
 	}
 	doneMsg struct{ message string } // of a command that had the terminal
 	stopMsg struct{}
+
+	panicMsg struct{ text string }
 )
 
 func newFleetPage(ctx context.Context, u *ui, reader pageReader, n *notes, flags []string) *fleetPage {
@@ -95,6 +100,9 @@ func runFleetPage(p *fleetPage, in, out *os.File) error {
 	} else if err != nil {
 		return err
 	}
+	if p.panicked != "" {
+		fmt.Fprintln(os.Stderr, cleanLines(p.panicked))
+	}
 	return p.err
 }
 
@@ -103,17 +111,30 @@ func (p *fleetPage) Init() tea.Cmd { return p.look() }
 
 // look reads the fleet if it has changed.
 func (p *fleetPage) look() tea.Cmd {
-	return func() tea.Msg {
+	return guarded(func() tea.Msg {
 		f, err := p.reader.look(p.ctx)
 		return fleetMsg{f, err}
-	}
+	})
 }
 
 // read reads the fields of a node.
 func (p *fleetPage) read(name string) tea.Cmd {
-	return func() tea.Msg {
+	return guarded(func() tea.Msg {
 		fields, err := p.reader.node(p.ctx, name)
 		return fieldsMsg{name, fields, err}
+	})
+}
+
+// guarded is a command whose panic ends the page in order: the library ends at once then, while
+// it still reads the terminal.
+func guarded(cmd tea.Cmd) tea.Cmd {
+	return func() (msg tea.Msg) {
+		defer func() {
+			if cause := recover(); cause != nil {
+				msg = panicMsg{fmt.Sprintf("%v\n%s", cause, debug.Stack())}
+			}
+		}()
+		return cmd()
 	}
 }
 
@@ -140,6 +161,9 @@ func (p *fleetPage) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		p.message = msg.message
 	case stopMsg:
 		p.err = errStopped
+		cmd = tea.Quit
+	case panicMsg:
+		p.err, p.panicked = errPagePanic, msg.text
 		cmd = tea.Quit
 	}
 	return p, cmd

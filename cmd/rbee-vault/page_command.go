@@ -98,6 +98,7 @@ func (c *pageCommand) runIn(signals <-chan os.Signal) (stopped bool, err error) 
 				cmd.Process.Signal(s)
 			}
 		case err := <-ended:
+			fmt.Fprint(c.out, endPasteMode)
 			if err != nil {
 				err = statusOf(err)
 			}
@@ -105,6 +106,9 @@ func (c *pageCommand) runIn(signals <-chan os.Signal) (stopped bool, err error) 
 		}
 	}
 }
+
+// endPasteMode ends the bracketed paste of a shell on a node, which may be gone without it.
+const endPasteMode = "\x1b[?2004l"
 
 // ends reports whether a signal ends the page while a command has the terminal.
 func ends(s os.Signal) bool { return s == syscall.SIGTERM || s == syscall.SIGHUP }

@@ -157,8 +157,9 @@ func TestPage(t *testing.T) {
 	p := startPage(t, 80, 24, h.env)
 	p.shows("There are no nodes yet", "0 nodes", "backups: there is no backup yet")
 	h.addNode("n10", "--label", "rack=3", "--label", "role=training")
+	p.shows("1 node: 1 unknown", "\n> n10 ")
 	h.addNode("n2", "--label", "rack=4", "--note", "slow disk", "--generate-key")
-	p.shows("2 nodes: 2 unknown", "\n> n2 ", "\n  n10 ", "n2    unknown  never  yes   0     rack=4", "none  0     rack=3,role=training")
+	p.shows("2 nodes: 2 unknown", "\n  n2 ", "\n> n10 ", "n2    unknown  never  yes   0     rack=4", "none  0     rack=3,role=training")
 	if screen := strings.Join(p.lines(), "\n"); strings.Index(screen, "n2 ") > strings.Index(screen, "n10 ") {
 		t.Errorf("n10 is before n2:\n%s", screen)
 	}
