@@ -228,10 +228,14 @@ func TestSharedCommitCrowd(t *testing.T) {
 }
 
 // shareChild has callers write at once, and prints how many flushes that took. With "fails",
-// each of these flushes fails.
+// each of these flushes fails. With "late", a commit has no time for others to join.
 func shareChild(arg string) {
 	f := strings.Split(arg, "|")
-	v, more := sharingVault(f), f[2:]
+	more, limit := f[2:], time.Minute
+	if more[0] == "late" {
+		limit = time.Nanosecond
+	}
+	v := sharingVault(f, limit)
 	ctx := context.Background()
 	if err := v.Update(ctx, func(tx *vault.Tx) error { return addNode(ctx, tx, "before") }); err != nil {
 		panic(err)
@@ -241,8 +245,10 @@ func shareChild(arg string) {
 		fns[i] = adding(fmt.Sprintf("hive-%03d", i), nil)
 	}
 	before := flushes(more[2])
-	if more[0] == "fails" {
+	if more[0] != "succeeds" {
 		fns = fns[:16]
+	}
+	if more[0] == "fails" {
 		if err := os.WriteFile(more[1], nil, 0o600); err != nil {
 			panic(err)
 		}
@@ -269,21 +275,22 @@ func shareChild(arg string) {
 	select {}
 }
 
-func sharingVault(f []string) *vault.Vault {
+func sharingVault(f []string, limit time.Duration) *vault.Vault {
 	identity, err := age.ParseX25519Identity(f[1])
 	if err != nil {
 		panic(err)
 	}
 	cfg := vault.Config{Path: f[0], Identities: []age.Identity{identity}, ConfirmSigner: vaulttest.AcceptSigner, Wait: time.Minute}
-	v, err := vault.Open(context.Background(), cfg.WithShareTime(time.Minute))
+	v, err := vault.Open(context.Background(), cfg.WithShareTime(limit))
 	if err != nil {
 		panic(err)
 	}
 	return v
 }
 
-// TestSharedCommitFlushes: callers that wait for one another need one flush, up to a limit, and
-// are all on the disk when they return. If the flush fails, all of them are told.
+// TestSharedCommitFlushes: callers that wait for one another need one flush, up to a number and
+// within a time, and are all on the disk when they return. If the flush fails, all of them get
+// its error.
 func TestSharedCommitFlushes(t *testing.T) {
 	s := newFlushSite(t)
 	want := fmt.Sprintf("%d acknowledged, 0 unknown, 2 flushes", 2*vault.MaxShared)
@@ -292,6 +299,11 @@ func TestSharedCommitFlushes(t *testing.T) {
 	}
 	if got := len(strings.Fields(nodes(t, s.cfg))); got != 1+2*vault.MaxShared {
 		t.Errorf("%d nodes after a kill", got)
+	}
+	s = newFlushSite(t)
+	want = "16 acknowledged, 0 unknown, 16 flushes"
+	if got := strings.Join(s.run(t, "share", "late"), ", "); got != want {
+		t.Errorf("%s, want %s", got, want)
 	}
 	s = newFlushSite(t)
 	want = "0 acknowledged, 16 unknown, 1 flushes"
