@@ -36,8 +36,8 @@
 //
 // A [Vault] is safe for many goroutines. Many processes may open one vault, but each process
 // opens it only once. Readers do not wait for a writer. Writers wait for each other, in all
-// processes. A rotation waits for the running transactions of its own process. It needs all
-// other processes to close the vault.
+// processes; those of one process that wait share a commit and its flush. A rotation waits for the
+// running transactions of its own process. It needs all other processes to close the vault.
 //
 // # Compatibility
 //
