@@ -66,6 +66,12 @@ func serve(t testing.TB, change func(*Config)) *served {
 // serveAs is serve for a user, who is another one than that of the test where uid says so.
 func serveAs(t testing.TB, uid int, change func(*Config)) *served {
 	t.Helper()
+	return start(t, change, func(s *Server) { s.uid = uid })
+}
+
+// start is serve that may also change the server itself, before it starts.
+func start(t testing.TB, change func(*Config), adapt func(*Server)) *served {
+	t.Helper()
 	reg := registry.New(vaulttest.New(t))
 	lend := func(_ context.Context, use func(*registry.Registry) error) error { return use(reg) }
 	keys, err := agent.New(agent.Config{Registry: agent.Lend(reg)})
@@ -76,7 +82,7 @@ func serveAs(t testing.TB, uid int, change func(*Config)) *served {
 	}
 	server, err := New(cfg)
 	check(t, err)
-	server.uid = uid
+	adapt(server)
 	dir, err := os.MkdirTemp("", "api") // its path is short enough for a socket
 	check(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })

@@ -3,6 +3,7 @@ package api
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -178,8 +179,8 @@ func TestStrangersTakeNoPlace(t *testing.T) {
 	}
 	taken[0].Close()
 	taken[0].Close() // gives back one place, not two
-	if len(l.strangers) != maxStrangers-1 || len(l.ours) != 1 {
-		t.Errorf("%d and %d places are taken", len(l.strangers), len(l.ours))
+	if len(l.strangerPlaces) != maxStrangers-1 || len(l.ourPlaces) != 1 {
+		t.Errorf("%d and %d places are taken", len(l.strangerPlaces), len(l.ourPlaces))
 	}
 }
 
@@ -195,6 +196,21 @@ func TestRefusedIsClosed(t *testing.T) {
 		if answer, err := io.ReadAll(c); err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 40") {
 			t.Errorf("%s: %.40q, %v", network, answer, err)
 		}
+	}
+}
+
+// TestUnreadAnswer: who reads no answer keeps no connection.
+func TestUnreadAnswer(t *testing.T) {
+	s := start(t, nil, func(s *Server) { s.answerTimeout = 100 * time.Millisecond })
+	c, err := net.Dial("unix", s.socket)
+	check(t, err)
+	defer c.Close()
+	c.SetWriteDeadline(time.Now().Add(bodyTimeout / 2)) // before the server gives up on the next request
+	for err == nil {
+		_, err = io.WriteString(c, "GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	}
+	if !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the connection goes on: %v", err)
 	}
 }
 

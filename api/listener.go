@@ -15,8 +15,8 @@ import (
 // connection without a place is closed at once: it must not keep others waiting.
 type listener struct {
 	net.Listener
-	admits          func(net.Conn, unixsocket.Peer) bool
-	ours, strangers chan struct{}
+	admits                    func(net.Conn, unixsocket.Peer) bool
+	ourPlaces, strangerPlaces chan struct{}
 }
 
 func (s *Server) admitting(l net.Listener) *listener {
@@ -30,9 +30,9 @@ func (l *listener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		c := &conn{Conn: accepted, peer: peerOf(accepted), places: l.strangers}
+		c := &conn{Conn: accepted, peer: peerOf(accepted), places: l.strangerPlaces}
 		if l.admits(accepted, c.peer) {
-			c.admitted, c.places = true, l.ours
+			c.admitted, c.places = true, l.ourPlaces
 		}
 		select {
 		case c.places <- struct{}{}:

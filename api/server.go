@@ -71,6 +71,8 @@ type Server struct {
 	watch   *hub
 	metrics metrics
 	handler http.Handler
+	// answerTimeout is shorter in tests.
+	answerTimeout time.Duration
 }
 
 // New returns a server for [Server.Serve].
@@ -81,7 +83,7 @@ func New(cfg Config) (*Server, error) {
 	case cfg.Token != nil && len(cfg.Token) < MinToken:
 		return nil, fmt.Errorf("new server: a token of %d bytes, %d is the least", len(cfg.Token), MinToken)
 	}
-	s := &Server{cfg: cfg, uid: os.Getuid(), log: cfg.Logger}
+	s := &Server{cfg: cfg, uid: os.Getuid(), log: cfg.Logger, answerTimeout: answerTimeout}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -122,7 +124,7 @@ func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 		Handler:           s.handler,
 		ReadHeaderTimeout: headerTimeout,
 		ReadTimeout:       bodyTimeout,
-		WriteTimeout:      answerTimeout,
+		WriteTimeout:      s.answerTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),

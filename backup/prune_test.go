@@ -288,16 +288,16 @@ func TestPruneLink(t *testing.T) {
 	if err := os.Rename(path, elsewhere); err != nil {
 		t.Fatal(err)
 	}
-	for name, put := range map[string]func() error{
-		"link": func() error { return os.Symlink(elsewhere, path) },
-		"pipe": func() error { return syscall.Mkfifo(path, 0o600) },
+	for says, put := range map[string]func() error{
+		"symbolic links":     func() error { return os.Symlink(elsewhere, path) },
+		"not a regular file": func() error { return syscall.Mkfifo(path, 0o600) },
 	} {
 		if err := put(); err != nil {
 			t.Fatal(err)
 		}
 		done := prune(t, v, backup.PruneOptions{Keep: backup.Keep{Last: 1}})
-		if sequencesOf(done, backup.PruneFailed) != "1" || !errors.Is(done[0].Err, vault.ErrDamaged) {
-			t.Errorf("%s: %+v in %s", name, done, dir)
+		if sequencesOf(done, backup.PruneFailed) != "1" || !errors.Is(done[0].Err, vault.ErrDamaged) || !strings.Contains(done[0].Err.Error(), says) {
+			t.Errorf("%s: %+v in %s", says, done, dir)
 		}
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)

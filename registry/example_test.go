@@ -39,6 +39,19 @@ func newVault(ctx context.Context) (cfg vault.Config, remove func()) {
 	return cfg, func() { os.RemoveAll(dir) }
 }
 
+// newRegistry opens the registry of a new vault.
+func newRegistry(ctx context.Context) (r *registry.Registry, end func()) {
+	cfg, remove := newVault(ctx)
+	r, err := registry.Open(ctx, cfg)
+	if err != nil {
+		log.Fatal(err)
+	}
+	return r, func() {
+		r.Close()
+		remove()
+	}
+}
+
 // node is a node with the fields that it cannot do without.
 func node(name string) registry.Node {
 	return registry.Node{
@@ -106,13 +119,8 @@ func ExampleOpen_headless() {
 // Watch tells what changes from now on, by this process or another.
 func ExampleRegistry_Watch() {
 	ctx := context.Background()
-	cfg, remove := newVault(ctx)
-	defer remove()
-	r, err := registry.Open(ctx, cfg)
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer r.Close()
+	r, end := newRegistry(ctx)
+	defer end()
 
 	if err := r.AddNode(ctx, node("hive-01")); err != nil {
 		log.Fatal(err)
@@ -143,13 +151,8 @@ func ExampleRegistry_Watch() {
 // A whole fleet's heartbeat is one call. What did not change is not written.
 func ExampleRegistry_UpdateStates() {
 	ctx := context.Background()
-	cfg, remove := newVault(ctx)
-	defer remove()
-	r, err := registry.Open(ctx, cfg)
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer r.Close()
+	r, end := newRegistry(ctx)
+	defer end()
 	if err := r.AddNode(ctx, node("hive-01")); err != nil {
 		log.Fatal(err)
 	}
@@ -173,13 +176,8 @@ func ExampleRegistry_UpdateStates() {
 // A signer signs with a key that never leaves the vault's process, and records each use.
 func ExampleRegistry_Signer() {
 	ctx := context.Background()
-	cfg, remove := newVault(ctx)
-	defer remove()
-	r, err := registry.Open(ctx, cfg)
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer r.Close()
+	r, end := newRegistry(ctx)
+	defer end()
 	if _, err := r.CreateNodeWithKey(ctx, node("hive-01"), registry.KeyChoice{Generate: true}); err != nil {
 		log.Fatal(err)
 	}

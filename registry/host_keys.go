@@ -140,47 +140,48 @@ func comparePins(pinned []HostKey, k HostKey, replaces []string) (known bool, ol
 	return false, old, nil
 }
 
-// ForgetHostKeys removes pinned host keys of the nodes, in one transaction, and
-// returns how many. It removes the keys with the fingerprint, or with "" all keys.
-// Where there are none, the error is ErrNotFound.
-func (r *Registry) ForgetHostKeys(ctx context.Context, fingerprint string, nodes ...string) (n int, err error) {
+// ForgetHostKeys removes pinned host keys of the nodes, in one transaction, and returns them. It
+// removes the keys with the fingerprint, or with "" all keys. Where there are none, the error is
+// ErrNotFound.
+func (r *Registry) ForgetHostKeys(ctx context.Context, fingerprint string, nodes ...string) (forgotten []HostKey, err error) {
 	err = r.v.Update(ctx, func(tx *vault.Tx) error {
-		n = 0
+		forgotten = nil
 		for _, node := range nodes {
 			gone, err := forgetHostKeys(ctx, tx, node, fingerprint)
 			if err != nil {
 				return fmt.Errorf("node %q: %w", node, err)
 			}
-			n += gone
+			forgotten = append(forgotten, gone...)
 		}
-		if n == 0 {
+		if len(forgotten) == 0 {
 			return ErrNotFound
 		}
 		return nil
 	})
 	if err != nil {
-		return 0, fmt.Errorf("forget host keys: %w", err)
+		return nil, fmt.Errorf("forget host keys: %w", err)
 	}
-	return n, nil
+	return forgotten, nil
 }
 
-func forgetHostKeys(ctx context.Context, tx *vault.Tx, node, fingerprint string) (int, error) {
+func forgetHostKeys(ctx context.Context, tx *vault.Tx, node, fingerprint string) (gone []HostKey, err error) {
 	pinned, err := selectNodeHostKeys(ctx, tx, node)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	var gone []string
+	var names []string
 	for _, k := range pinned {
 		if fingerprint != "" && vault.Fingerprint(k.PublicKey) != fingerprint {
 			continue
 		}
 		if err := deleteHostKey(ctx, tx, k); err != nil {
-			return 0, err
+			return nil, err
 		}
-		gone = append(gone, k.Type+" "+vault.Fingerprint(k.PublicKey))
+		gone = append(gone, k)
+		names = append(names, k.Type+" "+vault.Fingerprint(k.PublicKey))
 	}
 	if len(gone) == 0 {
-		return 0, nil
+		return nil, nil
 	}
-	return len(gone), tx.Audit(ctx, vault.Event{Action: ActionForgetHostKey, Subject: node, Detail: strings.Join(gone, "; ")})
+	return gone, tx.Audit(ctx, vault.Event{Action: ActionForgetHostKey, Subject: node, Detail: strings.Join(names, "; ")})
 }

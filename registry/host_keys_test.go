@@ -64,8 +64,8 @@ func TestTrustHostKey(t *testing.T) {
 	if _, err := r.ForgetHostKeys(ctx, ssh.FingerprintSHA256(first), "hive-01"); !errors.Is(err, registry.ErrNotFound) {
 		t.Errorf("%v, want ErrNotFound", err)
 	}
-	if n, err := r.ForgetHostKeys(ctx, "", "hive-01"); err != nil || n != 1 {
-		t.Errorf("%d, %v", n, err)
+	if gone, err := r.ForgetHostKeys(ctx, "", "hive-01"); err != nil || len(gone) != 1 || vault.Fingerprint(gone[0].PublicKey) != ssh.FingerprintSHA256(second) {
+		t.Errorf("%+v, %v", gone, err)
 	}
 }
 

@@ -258,7 +258,13 @@ func planImport(ctx context.Context, tx *vault.Tx, set ImportSet, opts ImportOpt
 	if report.HostKeys, plan.pins, err = planImportPins(ctx, tx, set, writes); err != nil {
 		return ImportReport{}, importPlan{}, err
 	}
-	plan.nodes = slices.DeleteFunc(writes, func(w importWrite) bool {
+	plan.nodes = changingWrites(writes, &report)
+	return report, plan, nil
+}
+
+// changingWrites returns the writes that change something, and puts every node on the report.
+func changingWrites(writes []importWrite, report *ImportReport) []importWrite {
+	return slices.DeleteFunc(writes, func(w importWrite) bool {
 		switch {
 		case w.old == nil:
 			report.Added = append(report.Added, w.node.Name)
@@ -270,7 +276,6 @@ func planImport(ctx context.Context, tx *vault.Tx, set ImportSet, opts ImportOpt
 		}
 		return false
 	})
-	return report, plan, nil
 }
 
 // skipBadJumps returns the nodes without those whose jump leads to no node, in a circle or

@@ -12,8 +12,9 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/rbee-keeper/rbee-vault/identity"
 	"golang.org/x/crypto/ssh"
+
+	"github.com/rbee-keeper/rbee-vault/identity"
 )
 
 // minRSABits is the size from which an RSA key is not weak.

@@ -28,18 +28,13 @@ const danglingTriggers = `
 	WHEN OLD.node_name IN (SELECT proxy_jump FROM main.node_details)
 	BEGIN SELECT rbee_dangling(); END;`
 
-// noticeDangling creates the triggers on a new write connection, if the database has the schema
-// for which they are made. They set dangling.
-func noticeDangling(conn *sqlcipher.Conn, schema int64, dangling *bool) error {
+// noticeDangling creates the triggers on a new write connection. They set dangling.
+func noticeDangling(conn *sqlcipher.Conn, dangling *bool) error {
 	notice := func() int64 {
 		*dangling = true
 		return 0
 	}
 	if err := conn.Function(danglingFunction, notice); err != nil {
-		return err
-	}
-	version, err := conn.Query(`PRAGMA user_version`)
-	if err != nil || version[0][0] != schema {
 		return err
 	}
 	return conn.Exec(danglingTriggers)

@@ -53,12 +53,7 @@ func newStore(cfg Config, key *Key, vaultID string, o sqlcipher.Options) (*store
 	derived := key.Derive(rootkey.SQLCipher)
 	defer wipe(derived)
 	o.Key, o.Salt = derived, sqlcipher.Salt(key.ID())
-	o.Prepare = func(conn *sqlcipher.Conn) error {
-		if err := digest.Maintain(conn, cfg.schemaVersion(), s.sealer.rowHasher(), &s.moved); err != nil {
-			return err
-		}
-		return noticeDangling(conn, cfg.schemaVersion(), &s.dangling)
-	}
+	o.Prepare = s.addTriggers
 	db, err := sqlcipher.Open(o)
 	if err != nil {
 		s.wipe()
@@ -66,6 +61,19 @@ func newStore(cfg Config, key *Key, vaultID string, o sqlcipher.Options) (*store
 	}
 	s.db = db
 	return s, nil
+}
+
+// addTriggers adds the triggers of a new write connection. Any other schema than the present one
+// is migrated first, and the migration computes the digest from all rows.
+func (s *store) addTriggers(conn *sqlcipher.Conn) error {
+	version, err := conn.Query(`PRAGMA user_version`)
+	if err != nil || version[0][0] != s.cfg.schemaVersion() {
+		return err
+	}
+	if err := digest.Maintain(conn, s.cfg.schemaVersion(), s.sealer.rowHasher(), &s.moved); err != nil {
+		return err
+	}
+	return noticeDangling(conn, &s.dangling)
 }
 
 // wipe overwrites the keys, best effort.

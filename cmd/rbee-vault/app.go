@@ -85,8 +85,10 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	if err == nil {
 		err = a.ui.misfit
 	}
-	if err == nil {
-		err = a.ui.page()
+	if ctx.Err() == nil {
+		if e := a.ui.page(); err == nil { // also where a part of the command has failed
+			err = e
+		}
 	}
 	if err == nil {
 		err = a.ui.flush()

@@ -151,7 +151,7 @@ func runAuditList(ctx context.Context, a *app, o auditListOptions) error {
 	if a.json {
 		return runAuditExport(ctx, a, o.auditOptions)
 	}
-	t.yields(o.tableOptions, "VIA")
+	t.dropFirst(o.tableOptions, "VIA")
 	err = o.each(ctx, a, func(row vault.AuditRow) error {
 		t.row(wire.FormatTime(row.At), row.Actor, row.Via, row.Action, row.Subject, row.Detail)
 		return nil

@@ -79,7 +79,7 @@ func runBackupList(ctx context.Context, a *app, o backupListOptions) error {
 	if err != nil {
 		return err
 	}
-	t.yields(o.tableOptions, "SIGNER", "KEYS", "NODES", "OPENS BY", "VERIFIED", "SIZE")
+	t.dropFirst(o.tableOptions, "SIGNER", "KEYS", "NODES", "OPENS BY", "VERIFIED", "SIZE")
 	var records []backup.Record
 	err = a.withVault(ctx, func(v *vault.Vault) (err error) {
 		records, err = backup.List(ctx, v)
@@ -152,7 +152,7 @@ func runTargetList(ctx context.Context, a *app, o backupListOptions) error {
 	if err != nil {
 		return err
 	}
-	t.yields(o.tableOptions, "VERSION", "SIZE")
+	t.dropFirst(o.tableOptions, "VERSION", "SIZE")
 	var found []backup.Found
 	err = a.withVault(ctx, func(v *vault.Vault) (err error) {
 		name, store, err := chooseTarget(ctx, v, o.target)

@@ -159,8 +159,10 @@ func (a *app) fromVault(ctx context.Context, list value) []string {
 	ctx, cancel := context.WithTimeout(ctx, completeTimeout)
 	defer cancel()
 	a.noInput, a.quiet, a.ui.err = true, true, io.Discard
-	if len(a.identities) == 1 && a.identities[0] == "-" {
-		return nil // what is there is not for the completion
+	for _, file := range append([]string{a.passphraseFile}, a.identities...) {
+		if file == "-" || strings.HasPrefix(file, "fd:") {
+			return nil // what is there is not for the completion
+		}
 	}
 	cfg, err := a.config(ctx)
 	if err != nil || slices.ContainsFunc(cfg.Identities, identity.UsesPlugin) {

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"filippo.io/age/plugin"
 	"golang.org/x/sys/unix"
 )
 
@@ -113,6 +115,36 @@ func TestCompletionValues(t *testing.T) {
 		if got := complete(append(h.env, "RBEE_VAULT_IDENTITY_FILE="+identity), "node", "show", ""); !strings.HasPrefix(got, ":4") {
 			t.Errorf("%s: %q", identity, got)
 		}
+	}
+}
+
+// TestCompletionStartsNoPlugin: a plugin may ask for a PIN or a touch.
+func TestCompletionStartsNoPlugin(t *testing.T) {
+	h := newHives(t)
+	h.must("node", "add", "hive-01", "--ssh-host", "192.0.2.1", "--ssh-user", "ops", "--git-repo", "https://example.org/r.git", "--install-path", "/opt")
+	started := filepath.Join(h.home, "started")
+	identity := filepath.Join(h.home, "plugin.txt")
+	bin := filepath.Join(h.home, "bin")
+	err := errors.Join(
+		os.Mkdir(bin, 0o700),
+		os.WriteFile(filepath.Join(bin, "age-plugin-marker"), []byte("#!/bin/sh\ntouch "+started+"\n"), 0o700),
+		os.WriteFile(identity, []byte(plugin.EncodeIdentity("marker", []byte("x"))+"\n"), 0o600),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	env := append(h.env, "RBEE_VAULT_IDENTITY_FILE="+identity, "PATH="+bin+":"+os.Getenv("PATH"))
+	if code, _, stderr := command(t, env, "node", "list"); code == exitOK {
+		t.Errorf("opened: %s", stderr)
+	}
+	if err := os.Remove(started); err != nil {
+		t.Fatalf("no plugin is started even where it should be: %v", err)
+	}
+	if code, stdout, _ := command(t, env, "__complete", "node", "show", ""); code != exitOK || strings.Contains(stdout, "hive-01") {
+		t.Errorf("%d %s", code, stdout)
+	}
+	if _, err := os.Stat(started); err == nil {
+		t.Error("the completion started a plugin")
 	}
 }
 

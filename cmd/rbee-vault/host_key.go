@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -60,7 +59,7 @@ func runHostKeyList(ctx context.Context, a *app, o hostKeyListOptions, args []st
 	if err != nil {
 		return err
 	}
-	t.yields(o.tableOptions, "FIRST SEEN", "TYPE")
+	t.dropFirst(o.tableOptions, "FIRST SEEN", "TYPE")
 	var names []string
 	var keys []registry.HostKey
 	err = a.withRegistry(ctx, func(r *registry.Registry) (err error) {
@@ -129,20 +128,14 @@ func runHostKeyForget(ctx context.Context, a *app, o forgetOptions, args []strin
 		if err := a.ui.confirmMany(ctx, fmt.Sprintf("Forget %s of %s?", what, fewOf(names)), len(names)); err != nil {
 			return err
 		}
-		pinned, err := r.ListHostKeys(ctx, names...)
-		if err != nil {
-			return err
-		}
-		n, err := r.ForgetHostKeys(ctx, o.fingerprint, names...)
+		gone, err := r.ForgetHostKeys(ctx, o.fingerprint, names...)
 		if err != nil {
 			return err
 		}
 		if a.json {
-			return objects(a.ui, slices.DeleteFunc(pinned, func(k registry.HostKey) bool {
-				return o.fingerprint != "" && vault.Fingerprint(k.PublicKey) != o.fingerprint
-			}))
+			return objects(a.ui, gone)
 		}
-		a.ui.info("%d host keys forgotten", n)
+		a.ui.info("%d host keys forgotten", len(gone))
 		return nil
 	})
 }

@@ -15,12 +15,38 @@ import (
 // the fingerprints of its keys.
 type nodeJSON struct {
 	node registry.Node
-	keys keyPrints
+	keys nodeFingerprints
 }
 
-type keyPrints struct {
-	sshKey   *string // null: the vault has no key for the node
-	hostKeys []string
+// nodeFingerprints are those of a node's keys.
+type nodeFingerprints struct {
+	sshKey   *string  // nil: the vault has no key for the node
+	hostKeys []string // of the pins, sorted
+}
+
+// readFingerprints reads the fingerprints of all nodes' keys, by node.
+func readFingerprints(ctx context.Context, r *registry.Registry) (map[string]nodeFingerprints, error) {
+	sshKeys, err := r.ListSSHKeys(ctx)
+	if err != nil {
+		return nil, err
+	}
+	pins, err := r.ListHostKeys(ctx)
+	if err != nil {
+		return nil, err
+	}
+	keys := map[string]nodeFingerprints{}
+	for _, k := range sshKeys {
+		for _, name := range k.Nodes {
+			keys[name] = nodeFingerprints{sshKey: &k.Fingerprint}
+		}
+	}
+	for _, pin := range pins {
+		k := keys[pin.Node]
+		k.hostKeys = append(k.hostKeys, vault.Fingerprint(pin.PublicKey))
+		slices.Sort(k.hostKeys)
+		keys[pin.Node] = k
+	}
+	return keys, nil
 }
 
 // nodeDetailsJSON follows the twelve fields of a node.
@@ -33,7 +59,7 @@ type nodeDetailsJSON struct {
 }
 
 func (n nodeJSON) MarshalJSON() ([]byte, error) {
-	details := nodeDetailsJSON{wire.Nullable(n.node.ProxyJump), wire.Nullable(n.node.Note), map[string]string{}, n.keys.sshKey, n.keys.hostKeys}
+	details := nodeDetailsJSON{wire.Nullable(n.node.ProxyJump), wire.Nullable(n.node.Note), map[string]string{}, n.keys.sshKey, notNil(n.keys.hostKeys)}
 	maps.Copy(details.Labels, n.node.Labels)
 	n.node.ProxyJump, n.node.Note, n.node.Labels = "", "", nil
 	node, err := n.node.MarshalJSON()
@@ -50,31 +76,13 @@ func (n nodeJSON) MarshalJSON() ([]byte, error) {
 
 // nodesJSON adds the fingerprints of their keys to the nodes.
 func nodesJSON(ctx context.Context, r *registry.Registry, nodes []registry.Node) ([]nodeJSON, error) {
-	sshKeys, err := r.ListSSHKeys(ctx)
+	keys, err := readFingerprints(ctx, r)
 	if err != nil {
 		return nil, err
-	}
-	pins, err := r.ListHostKeys(ctx)
-	if err != nil {
-		return nil, err
-	}
-	keys := map[string]keyPrints{}
-	for _, k := range sshKeys {
-		for _, name := range k.Nodes {
-			keys[name] = keyPrints{sshKey: &k.Fingerprint}
-		}
-	}
-	for _, pin := range pins {
-		k := keys[pin.Node]
-		k.hostKeys = append(k.hostKeys, vault.Fingerprint(pin.PublicKey))
-		keys[pin.Node] = k
 	}
 	var list []nodeJSON
 	for _, n := range nodes {
-		k := keys[n.Name]
-		k.hostKeys = notNil(k.hostKeys)
-		slices.Sort(k.hostKeys)
-		list = append(list, nodeJSON{n, k})
+		list = append(list, nodeJSON{n, keys[n.Name]})
 	}
 	return list, nil
 }

@@ -94,6 +94,6 @@ func (o listOptions) nodeTable() (*table, error) {
 	if err != nil {
 		return nil, err
 	}
-	t.yields(o.tableOptions, "PORT", "USER", "JUMP", "BACKENDS", "LABELS")
+	t.dropFirst(o.tableOptions, "PORT", "USER", "JUMP", "BACKENDS", "LABELS")
 	return t, nil
 }

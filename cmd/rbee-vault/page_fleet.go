@@ -135,11 +135,7 @@ func readFleet(ctx context.Context, r *registry.Registry) (*fleet, error) {
 	if err != nil {
 		return nil, err
 	}
-	keys, err := r.ListSSHKeys(ctx)
-	if err != nil {
-		return nil, err
-	}
-	pins, err := r.ListHostKeys(ctx)
+	keys, err := readFingerprints(ctx, r)
 	if err != nil {
 		return nil, err
 	}
@@ -147,17 +143,9 @@ func readFleet(ctx context.Context, r *registry.Registry) (*fleet, error) {
 	if f.health, err = backup.Examine(ctx, r.Vault(), backup.HealthOptions{Offline: true}); err != nil {
 		return nil, err
 	}
-	withKey, pinned := map[string]bool{}, map[string]int{}
-	for _, k := range keys {
-		for _, name := range k.Nodes {
-			withKey[name] = true
-		}
-	}
-	for _, pin := range pins {
-		pinned[pin.Node]++
-	}
 	for _, n := range nodes {
-		f.nodes = append(f.nodes, fleetNode{n, withKey[n.Name], pinned[n.Name], filterText(n)})
+		k := keys[n.Name]
+		f.nodes = append(f.nodes, fleetNode{n, k.sshKey != nil, len(k.hostKeys), filterText(n)})
 	}
 	slices.SortFunc(f.nodes, func(a, b fleetNode) int { return natural.Compare(a.Name, b.Name) })
 	return f, nil

@@ -37,7 +37,7 @@ func (p *fleetPage) bodyHeight() int { return max(p.height-frameHeight, 1) }
 func (p *fleetPage) layOut() layout {
 	t := newTable("NAME", "STATUS", "SEEN", "KEY", "PINS", "LABELS", "HOST", "NOTE")
 	t.fitted = true
-	t.yields(tableOptions{}, "NOTE", "HOST", "LABELS")
+	t.dropFirst(tableOptions{}, "NOTE", "HOST", "LABELS")
 	for _, n := range p.shown {
 		key, pins := styled{"yes", lipgloss.NewStyle()}, styled{n.pins, lipgloss.NewStyle()}
 		if !n.key {

@@ -38,8 +38,8 @@ func (u *ui) pager() string {
 	return ""
 }
 
-// runPager runs the pager. Whoever reads in it cannot start programs from it, and less keeps no
-// history of it on the disk.
+// runPager runs the pager. From less no program can be started, and it keeps no history on the
+// disk; another pager is the operator's own choice.
 func (u *ui) runPager(command, text string) error {
 	interrupts := make(chan os.Signal, 1) // they are the pager's
 	signal.Notify(interrupts, os.Interrupt)

@@ -111,9 +111,7 @@ func TestNodeAddInstallByPassword(t *testing.T) {
 	if code := c.exit(); code != exitError || !strings.Contains(c.screen(), "hive-01 is not added") {
 		t.Errorf("exit code %d:\n%s", code, c.screen())
 	}
-	if log := server.Log(); !strings.Contains(log, "Failed password") {
-		t.Errorf("the log does not show passwords:\n%s", log)
-	}
+	waitFor(t, "a refused password in the server's log", func() bool { return strings.Contains(server.Log(), "Failed password") })
 	wantNothing()
 
 	c = install("hive-01")

@@ -144,8 +144,8 @@ func (a *app) checkStrength(passphrase []byte, allowWeak bool) error {
 // offeredWords is how many words of EFF's list are offered as a passphrase: 77 bits.
 const offeredWords = 6
 
-// newPassphrase reads a new passphrase from a file, or prompts for it twice. Who takes the words
-// that are offered types them once, to have them.
+// newPassphrase reads a new passphrase from a file, or prompts for it twice. Whoever takes
+// the offered words types them once, which shows that they were noted.
 func (a *app) newPassphrase(ctx context.Context, file string) ([]byte, error) {
 	if file != "" {
 		return a.readPassphrase(ctx, file)

@@ -49,7 +49,7 @@ func runSSHKeyList(ctx context.Context, a *app, o tableOptions) error {
 	if err != nil {
 		return err
 	}
-	t.yields(o, "CREATED", "TYPE", "USED")
+	t.dropFirst(o, "CREATED", "TYPE", "USED")
 	var keys []registry.SSHKey
 	err = a.withRegistry(ctx, func(r *registry.Registry) (err error) {
 		keys, err = r.ListSSHKeys(ctx)

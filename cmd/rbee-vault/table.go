@@ -34,16 +34,16 @@ func (o *tableOptions) register(cmd *cobra.Command) {
 // table is rows under headers. A cell is text, or one of the types that [ui.cell] knows: a
 // person and a program see them differently.
 type table struct {
-	headers []string
-	shown   []int // columns, in their order
-	cramped []int // columns that go first where the terminal is too narrow for all
-	sort    int   // the column; -1: the rows stay as they are
-	reverse bool
-	header  bool // in a pipe too
-	bare    bool // no header
-	fitted  bool // no wider than the terminal
-	pager   bool // if it is longer than the terminal
-	rows    [][]any
+	headers   []string
+	shown     []int // columns, in their order
+	droppable []int // columns that a terminal too narrow for all does without, in this order
+	sort      int   // the column; -1: the rows stay as they are
+	reverse   bool
+	header    bool // in a pipe too
+	noHeader  bool
+	fitted    bool // no wider than the terminal
+	pager     bool // if it is longer than the terminal
+	rows      [][]any
 }
 
 // newTable returns a table that no flag changes, with all of its text.
@@ -61,7 +61,7 @@ func newTable(headers ...string) *table {
 func (o tableOptions) table(headers []string, more ...string) (*table, error) {
 	t := newTable(slices.Concat(headers, more)...)
 	t.shown = t.shown[:len(headers)]
-	t.header, t.bare, t.fitted, t.pager = o.header, o.noHeader, true, !o.noPager
+	t.header, t.noHeader, t.fitted, t.pager = o.header, o.noHeader, true, !o.noPager
 	if len(o.columns) > 0 {
 		t.shown = nil
 	}
@@ -83,12 +83,12 @@ func (o tableOptions) table(headers []string, more ...string) (*table, error) {
 	return t, nil
 }
 
-// yields names columns that a terminal too narrow for all does without, in this order.
+// dropFirst names columns that a terminal too narrow for all does without, in this order.
 // Columns that the operator asked for stay.
-func (t *table) yields(o tableOptions, headers ...string) {
+func (t *table) dropFirst(o tableOptions, headers ...string) {
 	for _, h := range headers {
 		if i := slices.Index(t.headers, h); len(o.columns) == 0 && i >= 0 {
-			t.cramped = append(t.cramped, i)
+			t.droppable = append(t.droppable, i)
 		}
 	}
 }
@@ -108,7 +108,7 @@ func (t *table) column(flag, name string) (int, error) {
 	return 0, withSuggestion(err, name, names, "The columns: "+strings.Join(names, ", "))
 }
 
-// row adds a row with a cell for each header.
+// row adds a row with a cell for each header. All cells of a column are of one type.
 func (t *table) row(cells ...any) { t.rows = append(t.rows, cells) }
 
 // table prints a table: on a terminal aligned, with headers, and no wider than it; in a pipe
@@ -139,7 +139,7 @@ func (u *ui) table(t *table) {
 		b.WriteByte('\n')
 	}
 	if t.pager && len(lines) > height-1 && u.screen != nil && u.app.interactive() {
-		u.paged = b.String()
+		u.paged += b.String()
 		return
 	}
 	u.out.WriteString(b.String())
@@ -148,7 +148,7 @@ func (u *ui) table(t *table) {
 // texts returns the cells as a person sees them, under the headers.
 func (t *table) texts(u *ui) [][]string {
 	lines := make([][]string, 0, len(t.rows)+1)
-	if !t.bare {
+	if !t.noHeader {
 		lines = append(lines, t.headers)
 	}
 	for _, row := range t.rows {
@@ -230,7 +230,7 @@ func (t *table) fit(lines [][]string, width int) (shown []int, widths map[int]in
 		return total - width
 	}
 	t.shorten(shown, widths, goodColumn, over)
-	for _, c := range t.cramped {
+	for _, c := range t.droppable {
 		if over() > 0 {
 			shown = slices.DeleteFunc(shown, func(s int) bool { return s == c })
 		}

@@ -459,7 +459,7 @@ func (u *ui) confirm(ctx context.Context, question string) error {
 	return err
 }
 
-// few is how many things are confirmed by "y", and how many names a question quotes.
+// few is how many things are confirmed by "y". Of more, a question quotes the first fewNames.
 const (
 	few      = 10
 	fewNames = 5
@@ -480,7 +480,7 @@ func (u *ui) confirmMany(ctx context.Context, question string, n int) error {
 
 // fewOf joins names for a question: the first ones, and how many more there are.
 func fewOf(names []string) string {
-	if len(names) <= fewNames+1 {
+	if len(names) <= few {
 		return strings.Join(names, ", ")
 	}
 	return fmt.Sprintf("%s and %d more", strings.Join(names[:fewNames], ", "), len(names)-fewNames)

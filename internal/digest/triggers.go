@@ -12,9 +12,8 @@ import (
 // text of the row.
 const movedFunction = "rbee_moved"
 
-// Maintain creates the triggers on a new write connection, if the database has the schema
-// for which they are made. From then on moved follows what each write changes. Any other schema
-// is migrated first, and the migration computes the digest from all rows.
+// Maintain creates the triggers on a new write connection of a database with this schema. From
+// then on moved follows what each write changes.
 func Maintain(conn *sqlcipher.Conn, schema int64, h *Hasher, moved *Digest) error {
 	move := func(set string, count int64, text []byte) int64 {
 		if set == "slots" {
@@ -25,10 +24,6 @@ func Maintain(conn *sqlcipher.Conn, schema int64, h *Hasher, moved *Digest) erro
 		return 0
 	}
 	if err := conn.Function(movedFunction, move); err != nil {
-		return err
-	}
-	version, err := conn.Query(`PRAGMA user_version`)
-	if err != nil || version[0][0] != schema {
 		return err
 	}
 	found, err := conn.Query(columnsQuery)

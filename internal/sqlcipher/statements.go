@@ -154,7 +154,8 @@ type rawStmt interface {
 	driver.StmtQueryContext
 }
 
-// sqlText is a statement for a log, on one line. It has no values.
+// sqlText is a statement for a log, on one line. Values are not in it: statements are written
+// with placeholders.
 type sqlText string
 
 // LogValue implements [slog.LogValuer].
