@@ -403,6 +403,9 @@ func Unopened(identities []age.Identity) error {
 
 // UsesPlugin reports whether an identity starts an age plugin, which may ask a person.
 func UsesPlugin(id age.Identity) bool {
+	if d, ok := id.(*described); ok {
+		id = d.Identity
+	}
 	_, ok := id.(pluginIdentity)
 	return ok
 }
