@@ -281,6 +281,15 @@ func (a *archiveReader) readTargets(ctx context.Context, r io.Reader) error {
 	})
 }
 
+func (a *archiveReader) readSettings(ctx context.Context, r io.Reader) error {
+	return readLines(r, &a.counts.Settings, a.manifest.Counts.Settings, func(s registry.Setting) error {
+		if err := a.index.follow(s.Name); err != nil {
+			return err
+		}
+		return asSinkError(a.to.setting(ctx, s))
+	})
+}
+
 // readAuditLog checks that each row continues the one before.
 func (a *archiveReader) readAuditLog(ctx context.Context, r io.Reader) error {
 	return readLines(r, &a.counts.AuditLog, a.manifest.Counts.AuditLog, func(row vault.AuditRow) (err error) {

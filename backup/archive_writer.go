@@ -295,6 +295,19 @@ func (a *archiveWriter) writeTargets(ctx context.Context, w io.Writer) error {
 	return nil
 }
 
+func (a *archiveWriter) writeSettings(ctx context.Context, w io.Writer) error {
+	lines := lineWriter{w: w}
+	for s, err := range registry.EachSetting(ctx, a.tx) {
+		if err == nil {
+			err = lines.write(s)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (a *archiveWriter) writeAuditLog(ctx context.Context, w io.Writer) error {
 	lines := lineWriter{w: w}
 	var head vault.AuditHead

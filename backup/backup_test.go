@@ -96,6 +96,9 @@ func fleet(t testing.TB) (vault.Config, *vault.Vault) {
 	if err == nil {
 		err = backup.AddTarget(t.Context(), v, backup.Target{Name: "bucket", URL: "s3://backups/fleet", Endpoint: "https://s3.example.org", AccessKey: "AKIDEXAMPLE", Secret: []byte("not-a-secret"), Retain: 30 * 24 * time.Hour})
 	}
+	if err == nil {
+		err = r.SetSetting(t.Context(), registry.Setting{Name: registry.SettingSSHUser, Value: "ops"})
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,6 +113,7 @@ func content(t testing.TB, v *vault.Vault) (all struct {
 	HostKeys  []registry.HostKey
 	Rotations []registry.KeyRotation
 	Targets   []backup.Target
+	Settings  []registry.Setting
 }) {
 	t.Helper()
 	ctx := t.Context()
@@ -147,6 +151,12 @@ func content(t testing.TB, v *vault.Vault) (all struct {
 				return err
 			}
 			all.Targets = append(all.Targets, target)
+		}
+		for s, err := range registry.EachSetting(ctx, tx) {
+			if err != nil {
+				return err
+			}
+			all.Settings = append(all.Settings, s)
 		}
 		return nil
 	})

@@ -293,7 +293,7 @@ func hashConfiguration(ctx context.Context, tx *vault.Tx) (string, error) {
 			return "", err
 		}
 	}
-	for _, write := range []func(context.Context, io.Writer) error{a.writeRotations, a.writeTargets, a.writeSlots} {
+	for _, write := range []func(context.Context, io.Writer) error{a.writeRotations, a.writeTargets, a.writeSettings, a.writeSlots} {
 		if err := write(ctx, m); err != nil {
 			return "", err
 		}

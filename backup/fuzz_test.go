@@ -119,6 +119,10 @@ func (c *collect) target(_ context.Context, t Target) error {
 	return c.add(memberTargets, t.json())
 }
 
+func (c *collect) setting(_ context.Context, s registry.Setting) error {
+	return c.add(memberSettings, s)
+}
+
 func (c *collect) auditRow(_ context.Context, r vault.AuditRow) error {
 	return c.add(memberAuditLog, r)
 }

@@ -54,8 +54,8 @@ func TestGolden(t *testing.T) {
 		if got := nodeLines(t, v); got != want {
 			t.Errorf("%s: nodes\n%s\nwant\n%s", name, got, want)
 		}
-		if all := content(t, v); len(all.PEMs) != 2 || len(all.HostKeys) != 1 || len(all.Rotations) != 1 || len(all.Targets) != 1 {
-			t.Errorf("%s: %d keys, %d host keys, %d rotations and %d targets, want 2, 1, 1 and 1", name, len(all.PEMs), len(all.HostKeys), len(all.Rotations), len(all.Targets))
+		if all := content(t, v); len(all.PEMs) != 2 || len(all.HostKeys) != 1 || len(all.Rotations) != 1 || len(all.Targets) != 1 || len(all.Settings) != 1 {
+			t.Errorf("%s: %d keys, %d host keys, %d rotations, %d targets and %d settings, want 2, 1, 1, 1 and 1", name, len(all.PEMs), len(all.HostKeys), len(all.Rotations), len(all.Targets), len(all.Settings))
 		}
 	}
 	check("vault", cfg)

@@ -56,6 +56,7 @@ func TestHashConfiguration(t *testing.T) {
 		{"rotation", func() error { _, err := r.BeginKeyRotation(ctx, n.Name); return err }, true},
 		{"target", func() error { return AddTarget(ctx, v, Target{Name: "disk", URL: "dir:/srv"}) }, true},
 		{"address", exec(`UPDATE backup_targets SET url = 'dir:/mnt'`), true},
+		{"setting", func() error { return r.SetSetting(ctx, registry.Setting{Name: registry.SettingSSHUser, Value: "ops"}) }, true},
 		{"slot", exec(`UPDATE slots SET label = 'x'`), true},
 	} {
 		if err := step.change(); err != nil {
@@ -94,12 +95,13 @@ func TestCompareRestored(t *testing.T) {
 		change func(*drilling)
 		want   error
 	}{
-		"nothing": {func(*drilling) {}, nil},
-		"nodes":   {func(d *drilling) { d.manifest.Counts.Nodes++ }, ErrNotProven},
-		"slots":   {func(d *drilling) { d.manifest.Counts.Slots++ }, ErrNotProven},
-		"targets": {func(d *drilling) { d.manifest.Counts.Targets++ }, ErrNotProven},
-		"head":    {func(d *drilling) { d.manifest.AuditHash = hashOf(nil) }, ErrNotProven},
-		"row":     {func(d *drilling) { d.manifest.AuditSeq++ }, ErrNotProven},
+		"nothing":  {func(*drilling) {}, nil},
+		"nodes":    {func(d *drilling) { d.manifest.Counts.Nodes++ }, ErrNotProven},
+		"slots":    {func(d *drilling) { d.manifest.Counts.Slots++ }, ErrNotProven},
+		"targets":  {func(d *drilling) { d.manifest.Counts.Targets++ }, ErrNotProven},
+		"settings": {func(d *drilling) { d.manifest.Counts.Settings++ }, ErrNotProven},
+		"head":     {func(d *drilling) { d.manifest.AuditHash = hashOf(nil) }, ErrNotProven},
+		"row":      {func(d *drilling) { d.manifest.AuditSeq++ }, ErrNotProven},
 	} {
 		d := &drilling{vault: v, manifest: c.Manifest}
 		tt.change(d)

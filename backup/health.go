@@ -20,6 +20,7 @@ type HealthOptions struct {
 	MaxAge      time.Duration // 0: DefaultMaxAge
 	MaxUnproven time.Duration // 0: DefaultMaxUnproven
 	Offline     bool          // ask no target
+	Targets     []string      // that must have the newest backup; nil: every one
 }
 
 // ProblemKind names a problem for monitors. The names are promises.
@@ -132,10 +133,16 @@ func (h *Health) examineCopies(ctx context.Context, v *vault.Vault, targets []Ta
 			h.problem(ProblemMissing, "backup %d at %s is %s", h.Last.Sequence, c, state)
 		}
 	}
-	for _, t := range targets {
-		has := slices.ContainsFunc(h.Last.Copies, func(c Copy) bool { return c.Target == t.Name && c.There() })
+	must := opts.Targets
+	if must == nil {
+		for _, t := range targets {
+			must = append(must, t.Name)
+		}
+	}
+	for _, name := range must {
+		has := slices.ContainsFunc(h.Last.Copies, func(c Copy) bool { return c.Target == name && c.There() })
 		if !has {
-			h.problem(ProblemMissing, "the target %s has no copy of backup %d", t.Name, h.Last.Sequence)
+			h.problem(ProblemMissing, "the target %s has no copy of backup %d", name, h.Last.Sequence)
 		}
 	}
 	return nil

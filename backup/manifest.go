@@ -55,6 +55,7 @@ type Counts struct {
 	Rotations int64 `json:"key_rotations"`
 	HostKeys  int64 `json:"host_keys"`
 	Targets   int64 `json:"backup_targets"`
+	Settings  int64 `json:"settings"`
 	AuditLog  int64 `json:"audit_log"`
 	Slots     int64 `json:"slots"`
 }
@@ -119,8 +120,8 @@ func newCounts(ctx context.Context, tx *vault.Tx, head vault.AuditHead) (Counts,
 	if err != nil {
 		return Counts{}, err
 	}
-	var targets int64
-	if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM backup_targets`).Scan(&targets); err != nil {
+	var targets, settings int64
+	if err := tx.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM backup_targets), (SELECT count(*) FROM settings)`).Scan(&targets, &settings); err != nil {
 		return Counts{}, err
 	}
 	return Counts{
@@ -130,6 +131,7 @@ func newCounts(ctx context.Context, tx *vault.Tx, head vault.AuditHead) (Counts,
 		Rotations: int64(totals.Rotations),
 		HostKeys:  int64(totals.HostKeys),
 		Targets:   targets,
+		Settings:  settings,
 		AuditLog:  head.Seq,
 		Slots:     int64(len(slots)),
 	}, nil

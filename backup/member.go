@@ -19,6 +19,7 @@ const (
 	memberHostKeys   = "host_keys.jsonl"
 	memberKnownHosts = "known_hosts"
 	memberTargets    = "backup_targets.jsonl"
+	memberSettings   = "settings.jsonl"
 	memberAuditLog   = "audit_log.jsonl"
 	memberSlots      = "slots.jsonl"
 )
@@ -65,6 +66,7 @@ func layout(keys int) []member {
 		{name: memberHostKeys, content: true, write: (*archiveWriter).writeHostKeys, read: (*archiveReader).readHostKeys, verified: (*archiveReader).endMember},
 		{name: memberKnownHosts, content: true, write: (*archiveWriter).writeKnownHosts, read: (*archiveReader).skipKnownHosts},
 		{name: memberTargets, content: true, write: (*archiveWriter).writeTargets, read: (*archiveReader).readTargets},
+		{name: memberSettings, content: true, write: (*archiveWriter).writeSettings, read: (*archiveReader).readSettings, verified: (*archiveReader).endMember},
 		{name: memberAuditLog, write: (*archiveWriter).writeAuditLog, read: (*archiveReader).readAuditLog},
 		{name: memberSlots, content: true, write: (*archiveWriter).writeSlots, read: (*archiveReader).readSlots, verified: (*archiveReader).checkSlots},
 	}...)
@@ -81,6 +83,7 @@ var tables = map[string]string{
 	"key_rotations":    memberRotations,
 	"host_keys":        memberHostKeys,
 	"backup_targets":   memberTargets,
+	"settings":         memberSettings,
 	"audit_log":        memberAuditLog,
 	"slots":            memberSlots,
 	"signers":          memberSigners,

@@ -72,6 +72,7 @@ type sink interface {
 	keyRotation(ctx context.Context, k registry.KeyRotation) error
 	hostKey(ctx context.Context, k registry.HostKey) error
 	target(ctx context.Context, t Target) error
+	setting(ctx context.Context, s registry.Setting) error
 	auditRow(ctx context.Context, r vault.AuditRow) error
 	slots(ctx context.Context, slots []vault.Slot) error
 }

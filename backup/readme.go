@@ -43,6 +43,7 @@ What is what:
                       they take the old key, behind that the new one
     host_keys.jsonl   one pinned host key a line; known_hosts: for OpenSSH
     backup_targets.jsonl  where backups are written, with the credentials
+    settings.jsonl    defaults of the commands
     audit_log.jsonl   who changed what, each line chained to the one before
     slots.jsonl       who could open the vault, by public key
 

@@ -34,6 +34,7 @@ func (discard) sshKey(context.Context, registry.SSHKey, []byte) error   { return
 func (discard) keyRotation(context.Context, registry.KeyRotation) error { return nil }
 func (discard) hostKey(context.Context, registry.HostKey) error         { return nil }
 func (discard) target(context.Context, Target) error                    { return nil }
+func (discard) setting(context.Context, registry.Setting) error         { return nil }
 func (d discard) auditRow(_ context.Context, r vault.AuditRow) error {
 	if d.row != nil {
 		d.row(r)

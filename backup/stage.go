@@ -149,6 +149,10 @@ func (s *stage) target(_ context.Context, t Target) error {
 	})
 }
 
+func (s *stage) setting(_ context.Context, k registry.Setting) error {
+	return s.do(func() error { return registry.InsertSetting(s.ctx, s.tx, k) })
+}
+
 func (s *stage) auditRow(_ context.Context, r vault.AuditRow) error {
 	s.rows = append(s.rows, r)
 	return s.flushIfMany(len(s.rows))

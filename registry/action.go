@@ -22,4 +22,6 @@ const (
 	ActionSignSSHKey         vault.Action = "ssh-key.sign"
 	ActionTrustHostKey       vault.Action = "host-key.trust"
 	ActionForgetHostKey      vault.Action = "host-key.forget"
+	ActionSetSetting         vault.Action = "setting.set"
+	ActionUnsetSetting       vault.Action = "setting.unset"
 )

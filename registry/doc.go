@@ -86,9 +86,12 @@
 //	ssh-key.sign           a signature is about to be made; Sign
 //	host-key.trust         a host key is pinned; the detail names the replaced ones
 //	host-key.forget        host keys of a node are removed
+//	setting.set            a default is set
+//	setting.unset          a default is removed
 //
 // The subject is the name of the node for node, host-key, ssh-key.assign and
-// ssh-key.rotate, and the fingerprint for the other actions about SSH keys. The detail names each changed
+// ssh-key.rotate, the fingerprint for the other actions about SSH keys, and the name of
+// the setting. The detail names each changed
 // field with its old and new value.
 //
 // Status, last contact, and when a host key was last seen are not audited. An

@@ -13,7 +13,7 @@ import (
 // The errors of this package. Compare them with errors.Is. The errors of package
 // vault pass through.
 var (
-	// ErrNotFound: there is no such node, SSH key or host key.
+	// ErrNotFound: there is no such node, SSH key, host key or setting.
 	ErrNotFound = errors.New("not found")
 
 	// ErrExists: the node or the key exists already.

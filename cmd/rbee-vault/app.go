@@ -46,12 +46,14 @@ type app struct {
 	acceptSuccessor bool
 	vaultID         string
 	wait            time.Duration
+	given           func(flag string) bool // reports whether a flag of every command was given
 
-	creating   bool          // the command makes a vault
-	offers     []vault.Offer // the identities, once config has read them
-	stdinTaken string        // the flag or argument that reads standard input
-	passphrase []byte        // the passphrase in passphraseFile, once it was read
-	unattended bool          // the vault was opened, and no plugin asks when it is opened again
+	creating   bool                        // the command makes a vault
+	offers     []vault.Offer               // the identities, once config has read them
+	stdinTaken string                      // the flag or argument that reads standard input
+	passphrase []byte                      // the passphrase in passphraseFile, once it was read
+	readFile   func() (*configFile, error) // nil: it was not read yet
+	unattended bool                        // the vault was opened, and no plugin asks when it is opened again
 }
 
 // run runs the command line and returns the exit code.
@@ -123,7 +125,7 @@ Begin with "rbee-vault init", then "rbee-vault node add".`,
 	cmd.SetFlagErrorFunc(flagError)
 	addGroup(cmd, "fleet", "The fleet:", newNode(a), newCheck(a), newExec(a), newSSH(a), newUICommand(a), newServe(a), newSetup(a))
 	addGroup(cmd, "keys", "SSH keys:", newSSHKey(a), newHostKey(a), newAgent(a))
-	addGroup(cmd, "vault", "The vault:", newInit(a), newStatus(a), newDoctor(a), newSlot(a), newRotate(a), newAudit(a), newDestroy(a))
+	addGroup(cmd, "vault", "The vault:", newInit(a), newStatus(a), newDoctor(a), newSlot(a), newRotate(a), newAudit(a), newConfig(a), newDestroy(a))
 	addGroup(cmd, "backups", "Backups:", newBackup(a), newRestore(a))
 	cmd.AddCommand(newVersion(a), newCompletion(a))
 	addTopics(cmd)
@@ -148,6 +150,7 @@ func addGroup(cmd *cobra.Command, id, title string, subs ...*cobra.Command) {
 // registerFlags registers the flags that every command takes.
 func (a *app) registerFlags(cmd *cobra.Command) {
 	f := cmd.PersistentFlags()
+	a.given = f.Changed
 	f.StringVar(&a.db, "db", "", "database `PATH` ($RBEE_VAULT_DB; default ~/.rbee/beehives.db)")
 	f.StringArrayVar(&a.identities, "identity", nil, "open with the age or SSH identity in `FILE`, '-' for standard input, 'fd:N' for a descriptor; repeatable ($RBEE_VAULT_IDENTITY_FILE)")
 	f.BoolVar(&a.byPassphrase, "passphrase", false, "open with a passphrase slot, even if there is a keyring")
@@ -158,7 +161,7 @@ func (a *app) registerFlags(cmd *cobra.Command) {
 	f.BoolVar(&a.yes, "yes", false, "answer yes to every confirmation")
 	f.BoolVarP(&a.quiet, "quiet", "q", false, "print only data, warnings and errors")
 	f.BoolVar(&a.debug, "debug", false, "print each step with how long it took, without values and secrets")
-	f.DurationVar(&a.wait, "wait", 10*time.Second, "how long to wait for a lock that another process holds")
+	f.DurationVar(&a.wait, "wait", defaultWait, "how long to wait for a lock that another process holds")
 	f.StringVar(&a.signer, "signer", "", "the vault's signer: its `FINGERPRINT` (SHA256:...), or the file of a sheet that names it ($RBEE_VAULT_SIGNER)")
 	f.BoolVar(&a.acceptSuccessor, "accept-successor", false, "also accept a certified successor of --signer")
 	f.StringVar(&a.vaultID, "vault-id", "", "open the vault only if it has this `ID`")
@@ -185,10 +188,10 @@ func refuseSecrets(a *app, args []string) error {
 		"Give the path of its file, or '-' for standard input. Stop using that key: others may have read it, and your shell keeps it in its history.")
 }
 
-// path returns the database's path: flag, then environment, then default.
+// path returns the database's path.
 func (a *app) path() (string, error) {
-	if path := cmp.Or(a.db, os.Getenv("RBEE_VAULT_DB")); path != "" {
-		return path, nil
+	if v, err := a.hereSetting(settingDB); err != nil || v.origin != fromBuiltIn {
+		return v.value, err
 	}
 	home, err := os.UserHomeDir()
 	if err != nil || !filepath.IsAbs(home) {
@@ -230,6 +233,14 @@ func (a *app) configWithoutIdentities() (vault.Config, error) {
 	if err != nil {
 		return vault.Config{}, err
 	}
+	wait, err := a.hereSetting(settingWait)
+	if err != nil {
+		return vault.Config{}, err
+	}
+	waitFor, err := time.ParseDuration(wait.value)
+	if err != nil {
+		return vault.Config{}, err
+	}
 	var passphrase identity.PassphraseFunc
 	if a.passphraseFile != "" || a.byPassphrase || a.interactive() {
 		passphrase = a.askPassphrase
@@ -256,7 +267,7 @@ func (a *app) configWithoutIdentities() (vault.Config, error) {
 		Plugins:         a.plugins(),
 		CredentialsDir:  os.Getenv("CREDENTIALS_DIRECTORY"),
 		Keyring:         tracedKeyring{keyring.New(keyring.Config{Interactive: a.interactive()})},
-		Wait:            max(a.wait, time.Millisecond),
+		Wait:            max(waitFor, time.Millisecond),
 		AcceptRollback:  a.acceptRollback,
 		Via:             "rbee-vault " + version,
 		Logger:          a.ui.logger(),

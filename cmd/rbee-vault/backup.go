@@ -23,7 +23,7 @@ type backupOptions struct {
 
 func (o *backupOptions) register(cmd *cobra.Command) {
 	cmd.Flags().StringVarP(&o.out, "output", "o", "", "write to the new `FILE`, or into a directory; '-' for standard output")
-	cmd.Flags().StringArrayVar(&o.targets, "target", nil, "write to this target alone: its `NAME`; repeatable (default: every target; without any, backups/ beside the database)")
+	cmd.Flags().StringArrayVar(&o.targets, "target", nil, "write to this target alone: its `NAME`; repeatable (default: the setting backup-target, which is every target; without any, backups/ beside the database)")
 	cmd.Flags().StringArrayVar(&o.recipients, "recipient", nil, "also encrypt to this public `KEY`; repeatable")
 	cmd.Flags().BoolVar(&o.ifChanged, "if-changed", false, "make none if the newest one holds the same, and is everywhere it should be")
 	cmd.Flags().StringVar(&o.hook, "hook", "", "then run this `COMMAND`, with the copies as arguments; no shell reads it")
@@ -167,8 +167,8 @@ func (a *app) showConfirmed(last backup.Record, err error) error {
 	return err
 }
 
-// createOptions decides where the backup goes: to -o, else to --target, else to every
-// target of the vault. Without any it goes into the directory backups/ beside the database.
+// createOptions decides where the backup goes: to -o, else to --target, else to the targets
+// that the setting names, else to every target of the vault. Without any it goes into the directory backups/ beside the database.
 func (a *app) createOptions(ctx context.Context, v *vault.Vault, o backupOptions) (backup.CreateOptions, error) {
 	opts := backup.CreateOptions{Recipients: o.recipients, Targets: o.targets, Program: "rbee-vault " + version}
 	if o.out == "-" {
@@ -182,9 +182,16 @@ func (a *app) createOptions(ctx context.Context, v *vault.Vault, o backupOptions
 	if opts.Path = o.out; o.out != "" || len(o.targets) > 0 {
 		return opts, nil
 	}
+	values, err := a.fleetSettings(ctx, v)
+	if err != nil {
+		return opts, err
+	}
 	targets, err := backup.Targets(ctx, v)
 	if err != nil {
 		return opts, err
+	}
+	if opts.Targets = targetsOf(values); opts.Targets != nil {
+		return opts, checkTargets(opts.Targets, targets, "To back up to every target: rbee-vault config set backup-target all")
 	}
 	for _, t := range targets {
 		opts.Targets = append(opts.Targets, t.Name)

@@ -23,7 +23,7 @@ type backupStatusOptions struct {
 func (o *backupStatusOptions) register(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&o.maxAge, "max-age", "30d", "the newest backup is stale at this `AGE`, such as 26h")
-	f.StringVar(&o.maxUnproven, "max-unproven", "90d", "a restore must have been tried out within this `AGE`")
+	f.StringVar(&o.maxUnproven, "max-unproven", "", "a restore must have been tried out within this `AGE` (default: the setting drill-age, 90d)")
 	f.BoolVar(&o.offline, "offline", false, "do not ask the targets what they hold")
 	f.StringVar(&o.metrics, "metrics", "", "also write `FILE` for Prometheus (node_exporter's textfile collector)")
 }
@@ -81,12 +81,14 @@ func runBackupStatus(ctx context.Context, a *app, o backupStatusOptions) (err er
 	if opts.MaxAge, err = registry.ParseAge(o.maxAge); err != nil {
 		return fmt.Errorf("--max-age: %w", err)
 	}
-	if opts.MaxUnproven, err = registry.ParseAge(o.maxUnproven); err != nil {
-		return fmt.Errorf("--max-unproven: %w", err)
+	if o.maxUnproven != "" {
+		if opts.MaxUnproven, err = registry.ParseAge(o.maxUnproven); err != nil {
+			return fmt.Errorf("--max-unproven: %w", err)
+		}
 	}
 	var h backup.Health
 	err = a.withVault(ctx, func(v *vault.Vault) error {
-		h, err = backup.Examine(ctx, v, opts)
+		h, err = a.backupHealth(ctx, v, opts)
 		return err
 	})
 	if err == nil && o.metrics != "" {
@@ -106,6 +108,21 @@ func runBackupStatus(ctx context.Context, a *app, o backupStatusOptions) (err er
 		return withHint(errFindings, "%s", problemHints[h.Problems[0].Kind])
 	}
 	return nil
+}
+
+// backupHealth looks at the backups. What opts leaves open, the settings say.
+func (a *app) backupHealth(ctx context.Context, v *vault.Vault, opts backup.HealthOptions) (backup.Health, error) {
+	values, err := a.fleetSettings(ctx, v)
+	if err != nil {
+		return backup.Health{}, err
+	}
+	if opts.MaxUnproven == 0 {
+		if opts.MaxUnproven, err = registry.ParseAge(values[registry.SettingDrillAge].value); err != nil {
+			return backup.Health{}, err
+		}
+	}
+	opts.Targets = targetsOf(values)
+	return backup.Examine(ctx, v, opts)
 }
 
 // problemHints are the next steps.

@@ -2,12 +2,15 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/rbee-keeper/rbee-vault/backup"
 	"github.com/rbee-keeper/rbee-vault/internal/wire"
+	"github.com/rbee-keeper/rbee-vault/registry"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
@@ -122,7 +125,16 @@ func newBackupTargetRemove(a *app) *cobra.Command {
 }
 
 func runBackupTargetRemove(ctx context.Context, a *app, name string) error {
-	err := a.withVault(ctx, func(v *vault.Vault) error { return backup.RemoveTarget(ctx, v, name) })
+	err := a.withVault(ctx, func(v *vault.Vault) error {
+		values, err := a.fleetSettings(ctx, v)
+		if err != nil {
+			return err
+		}
+		if slices.Contains(targetsOf(values), name) {
+			return withHint(fmt.Errorf("the target %s is %w: the setting %s names it", name, registry.ErrInUse, registry.SettingBackupTarget), "To back up to every target: rbee-vault config set backup-target all")
+		}
+		return backup.RemoveTarget(ctx, v, name)
+	})
 	if err != nil {
 		return err
 	}

@@ -120,6 +120,17 @@ func (a *app) complete(ctx context.Context, placeholders, given []string, typed 
 		switch {
 		case slices.Contains(files, p):
 			return nil, cobra.ShellCompDirectiveDefault
+		case p == "SETTING":
+			all = append(all, settingNames()...)
+		case p == "VALUE" && len(given) == 1:
+			switch given[0] {
+			case settingDB, settingIdentityFile:
+				return nil, cobra.ShellCompDirectiveDefault
+			case settingColor:
+				all = append(all, "auto", "never")
+			case registry.SettingBackupTarget:
+				all = append(append(all, everyTarget), a.fromVault(ctx, targetNames)...)
+			}
 		case p == "CONDITIONS":
 			all = append(all, a.conditions(ctx, typed)...)
 		case words[p] != nil:
@@ -159,10 +170,9 @@ func (a *app) fromVault(ctx context.Context, list value) []string {
 	ctx, cancel := context.WithTimeout(ctx, completeTimeout)
 	defer cancel()
 	a.noInput, a.quiet, a.ui.err = true, true, io.Discard
-	for _, file := range append([]string{a.passphraseFile}, a.identities...) {
-		if file == "-" || strings.HasPrefix(file, "fd:") {
-			return nil // what is there is not for the completion
-		}
+	sources, err := a.identitySources()
+	if err != nil || slices.ContainsFunc(append(sources, a.passphraseFile), isStream) {
+		return nil // what is in a stream is not for the completion
 	}
 	cfg, err := a.config(ctx)
 	if err != nil || slices.ContainsFunc(cfg.Identities, identity.UsesPlugin) {

@@ -113,7 +113,7 @@ func examineKeyring(ctx context.Context, cfg vault.Config) vault.Finding {
 // examineBackups checks age and copies of the newest backup, as far as this machine can see, and
 // when a restore was last tried out. No target is asked.
 func examineBackups(ctx context.Context, a *app, v *vault.Vault) []vault.Finding {
-	h, err := backup.Examine(ctx, v, backup.HealthOptions{Offline: true})
+	h, err := a.backupHealth(ctx, v, backup.HealthOptions{Offline: true})
 	if err != nil {
 		return []vault.Finding{{Check: "backup", Status: vault.FindingFail, Message: err.Error(), Err: err}}
 	}

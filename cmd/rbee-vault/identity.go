@@ -21,15 +21,9 @@ import (
 
 // readOffers reads the identities that --identity or the environment names.
 func (a *app) readOffers(ctx context.Context) ([]vault.Offer, error) {
-	sources := a.identities
-	if len(sources) == 0 {
-		file := os.Getenv("RBEE_VAULT_IDENTITY_FILE")
-		if _, err := os.Lstat(file); a.creating && errors.Is(err, fs.ErrNotExist) {
-			file = "" // the new vault's identity may go there
-		}
-		if file != "" {
-			sources = []string{file}
-		}
+	sources, err := a.identitySources()
+	if err != nil {
+		return nil, err
 	}
 	var offers []vault.Offer
 	for _, source := range sources {
@@ -43,6 +37,24 @@ func (a *app) readOffers(ctx context.Context) ([]vault.Offer, error) {
 		offers = append(offers, vault.Offer{Name: source, Identities: found})
 	}
 	return offers, nil
+}
+
+// identitySources returns the names of the identities, as --identity takes them.
+func (a *app) identitySources() ([]string, error) {
+	if len(a.identities) > 0 {
+		return a.identities, nil
+	}
+	v, err := a.hereSetting(settingIdentityFile)
+	if err != nil || v.value == "" {
+		return nil, err
+	}
+	if _, err := os.Lstat(v.value); a.creating && errors.Is(err, fs.ErrNotExist) {
+		return nil, nil // the new vault's identity may go there
+	}
+	if v.origin == fromFile && hasCredential() {
+		return nil, nil // systemd says how this service opens the vault
+	}
+	return []string{v.value}, nil
 }
 
 func (a *app) readIdentity(ctx context.Context, source string) ([]age.Identity, error) {
@@ -89,6 +101,19 @@ func underCredentials(path string) bool {
 	dir := os.Getenv("CREDENTIALS_DIRECTORY")
 	return filepath.IsAbs(dir) && strings.HasPrefix(filepath.Clean(path), filepath.Clean(dir)+"/")
 }
+
+// hasCredential reports whether systemd passed the identity that opens the vault.
+func hasCredential() bool {
+	dir := os.Getenv("CREDENTIALS_DIRECTORY")
+	if dir == "" {
+		return false
+	}
+	_, err := os.Lstat(filepath.Join(dir, vault.CredentialName))
+	return err == nil
+}
+
+// isStream reports whether a source is standard input or a descriptor, which is read once.
+func isStream(source string) bool { return source == "-" || strings.HasPrefix(source, "fd:") }
 
 // maxPassphrase caps a passphrase, in bytes.
 const maxPassphrase = 1024

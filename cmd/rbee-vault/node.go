@@ -49,12 +49,12 @@ func (o *nodeOptions) register(cmd *cobra.Command) {
 	f := cmd.Flags()
 	o.given = f.Changed
 	f.StringVar(&o.sshHost, "ssh-host", "", "`HOST` name or address")
-	f.Uint16Var(&o.sshPort, "ssh-port", registry.DefaultSSHPort, "SSH `PORT`")
-	f.StringVar(&o.sshUser, "ssh-user", "", "SSH `USER`")
+	f.Uint16Var(&o.sshPort, "ssh-port", 0, "SSH `PORT` (default: the setting ssh-port, 22)")
+	f.StringVar(&o.sshUser, "ssh-user", "", "SSH `USER` (default: the setting ssh-user)")
 	f.StringVar(&o.sshKey, "ssh-key", "", "`PATH` of the SSH private key on this machine")
-	f.StringVar(&o.gitRepo, "git-repo", "", "`URL` to install from")
-	f.StringVar(&o.gitBranch, "git-branch", "main", "`BRANCH` to install")
-	f.StringVar(&o.installPath, "install-path", "", "`PATH` to install at, on the node")
+	f.StringVar(&o.gitRepo, "git-repo", "", "`URL` to install from (default: the setting git-repo)")
+	f.StringVar(&o.gitBranch, "git-branch", "", "`BRANCH` to install (default: the setting git-branch, main)")
+	f.StringVar(&o.installPath, "install-path", "", "`PATH` to install at, on the node (default: the setting install-path)")
 	f.StringArrayVar(&o.backends, "backend", nil, "compute backend: `NAME[=DEVICES]`, such as cuda=2 or cpu; repeatable")
 	f.StringVar(&o.jump, "jump", "", "reach it through this `NODE`")
 	f.StringArrayVar(&o.labels, "label", nil, "label: `KEY=VALUE`, such as rack=3; repeatable")
@@ -64,6 +64,26 @@ func (o *nodeOptions) register(cmd *cobra.Command) {
 // anyGiven reports whether any of these flags was given.
 func (o nodeOptions) anyGiven() bool {
 	return slices.ContainsFunc([]string{"ssh-host", "ssh-port", "ssh-user", "ssh-key", "git-repo", "git-branch", "install-path", "backend", "jump", "label", "note"}, o.given)
+}
+
+// fill gives the flags that were not given the values of the settings.
+func (o *nodeOptions) fill(values map[string]settingValue) error {
+	for name, to := range map[string]*string{
+		registry.SettingSSHUser:     &o.sshUser,
+		registry.SettingGitRepo:     &o.gitRepo,
+		registry.SettingGitBranch:   &o.gitBranch,
+		registry.SettingInstallPath: &o.installPath,
+	} {
+		if !o.given(name) {
+			*to = values[name].value
+		}
+	}
+	if o.given(registry.SettingSSHPort) {
+		return nil
+	}
+	port, err := strconv.ParseUint(values[registry.SettingSSHPort].value, 10, 16)
+	o.sshPort = uint16(port)
+	return err
 }
 
 // apply copies the flags to the node: those that were given, or all of them with their

@@ -103,11 +103,8 @@ func (o *nodeAddOptions) ask(ctx context.Context, a *app, name string) error {
 	return nil
 }
 
-// check returns a usage error if a flag is missing, or if there is more than one key.
+// check returns a usage error for flags that do not go together.
 func (o nodeAddOptions) check() error {
-	if missing := o.missing(); len(missing) > 0 {
-		return usagef("these flags are needed too: %s", strings.Join(missing, ", "))
-	}
 	var keys []string
 	for _, flag := range []string{"ssh-key", "import-key", "generate-key", "use-key"} {
 		if o.given(flag) && !(flag == "ssh-key" && o.install) { // there it is the operator's own access
@@ -121,45 +118,12 @@ func (o nodeAddOptions) check() error {
 }
 
 func runNodeAdd(ctx context.Context, a *app, o nodeAddOptions, name string) error {
-	n, err := o.node(ctx, a, name)
-	if err != nil {
+	if err := o.check(); err != nil {
 		return err
 	}
-	choice := registry.KeyChoice{Generate: o.generate}
-	if o.importKey != "" {
-		key, err := a.readPrivateKey(ctx, o.importKey, registry.PrivateKeyOptions{AllowWeak: o.allowWeak})
-		if err != nil {
-			return err
-		}
-		defer key.Wipe()
-		choice.Import = key
-	}
-	in := &installer{app: a}
-	defer in.closeAgent()
-	if o.password {
-		if in.password, err = a.ui.askSecret(ctx, "Password on the node: "); err != nil {
-			return err
-		}
-		defer clear(in.password)
-	}
 	var fingerprint string
-	err = a.withRegistry(ctx, func(r *registry.Registry) (err error) {
-		signer, err := o.signer(ctx, r, name, &choice)
-		if err != nil {
-			return err
-		}
-		proof, err := o.prove(ctx, a, r, n, signer, in)
-		if err != nil {
-			return err
-		}
-		if fingerprint, err = r.CreateNodeWithKey(ctx, n, choice); err != nil {
-			return err
-		}
-		a.ui.info("added %s", name)
-		err = o.finish(ctx, a, r, n, proof, in)
-		if a.json { // it is there in any case
-			err = errors.Join(err, a.showChanged(ctx, r, "", name))
-		}
+	err := a.withRegistry(ctx, func(r *registry.Registry) (err error) {
+		fingerprint, err = o.add(ctx, a, r, name)
 		return err
 	})
 	if errors.Is(err, registry.ErrExists) {
@@ -174,14 +138,64 @@ func runNodeAdd(ctx context.Context, a *app, o nodeAddOptions, name string) erro
 	return nil
 }
 
-// node returns the node that the flags and the answers describe. It is valid by itself.
-func (o *nodeAddOptions) node(ctx context.Context, a *app, name string) (registry.Node, error) {
+// add adds the node, and returns the fingerprint of its key in the vault.
+func (o nodeAddOptions) add(ctx context.Context, a *app, r *registry.Registry, name string) (fingerprint string, err error) {
+	n, err := o.node(ctx, a, r, name)
+	if err != nil {
+		return "", err
+	}
+	choice := registry.KeyChoice{Generate: o.generate}
+	if o.importKey != "" {
+		key, err := a.readPrivateKey(ctx, o.importKey, registry.PrivateKeyOptions{AllowWeak: o.allowWeak})
+		if err != nil {
+			return "", err
+		}
+		defer key.Wipe()
+		choice.Import = key
+	}
+	in := &installer{app: a}
+	defer in.closeAgent()
+	if o.password {
+		if in.password, err = a.ui.askSecret(ctx, "Password on the node: "); err != nil {
+			return "", err
+		}
+		defer clear(in.password)
+	}
+	signer, err := o.signer(ctx, r, name, &choice)
+	if err != nil {
+		return "", err
+	}
+	proof, err := o.prove(ctx, a, r, n, signer, in)
+	if err != nil {
+		return "", err
+	}
+	if fingerprint, err = r.CreateNodeWithKey(ctx, n, choice); err != nil {
+		return "", err
+	}
+	a.ui.info("added %s", name)
+	err = o.finish(ctx, a, r, n, proof, in)
+	if a.json { // it is there in any case
+		err = errors.Join(err, a.showChanged(ctx, r, "", name))
+	}
+	return fingerprint, err
+}
+
+// node returns the node that the flags, the settings and the answers describe. It is valid by
+// itself.
+func (o *nodeAddOptions) node(ctx context.Context, a *app, r *registry.Registry, name string) (registry.Node, error) {
 	n := registry.Node{Name: name}
+	values, err := a.fleetSettings(ctx, r.Vault())
+	if err != nil {
+		return n, err
+	}
+	if err := o.fill(values); err != nil {
+		return n, err
+	}
 	if err := o.ask(ctx, a, name); err != nil {
 		return n, err
 	}
-	if err := o.check(); err != nil {
-		return n, err
+	if missing := o.missing(); len(missing) > 0 {
+		return n, withHint(usagef("these flags are needed too: %s", strings.Join(missing, ", ")), "To set a default for all new nodes: rbee-vault config set NAME VALUE")
 	}
 	if err := o.apply(&n, true); err != nil {
 		return n, err

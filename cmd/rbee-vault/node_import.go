@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,9 +41,9 @@ type importOptions struct {
 func (o *importOptions) register(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&o.sshConfig, "ssh-config", "", "import the aliases of the ssh_config `FILE`")
-	f.StringVar(&o.gitRepo, "git-repo", "", "`URL` to install from, for --ssh-config")
-	f.StringVar(&o.gitBranch, "git-branch", "main", "`BRANCH` to install, for --ssh-config")
-	f.StringVar(&o.installPath, "install-path", "", "`PATH` to install at, for --ssh-config")
+	f.StringVar(&o.gitRepo, "git-repo", "", "`URL` to install from, for --ssh-config (default: the setting git-repo)")
+	f.StringVar(&o.gitBranch, "git-branch", "", "`BRANCH` to install, for --ssh-config (default: the setting git-branch, main)")
+	f.StringVar(&o.installPath, "install-path", "", "`PATH` to install at, for --ssh-config (default: the setting install-path)")
 	f.BoolVar(&o.withKeys, "with-keys", false, "seal the private keys at the nodes' key paths into the vault")
 	f.BoolVar(&o.allowWeak, "allow-weak", false, "accept RSA keys of fewer than 3072 bits")
 	f.BoolVar(&o.allowExec, "allow-exec", false, "let ssh run the programs in Match exec lines of the ssh_config")
@@ -164,7 +165,7 @@ func readSSHConfig(ctx context.Context, o importOptions, home string) (registry.
 			"Nothing was run. If you trust every included file, and the programs in them: --allow-exec")
 	}
 	set := registry.ImportSet{TwelveFields: true, Warnings: aliases.Skipped, More: registry.More{Warnings: aliases.More}} // skipped patterns are only warnings
-	base := registry.Node{GitRepoURL: o.gitRepo, GitBranch: o.gitBranch, InstallPath: o.installPath}
+	var base registry.Node                                                                                                // without what SSH does not know
 	// The hosts that the aliases jump through become nodes too; ssh knows their values.
 	names := slices.Clone(aliases.Names)
 	for i := 0; i < len(names); i++ {
@@ -272,9 +273,6 @@ func (o *importOptions) check(args []string) error {
 	if o.replace && o.skipExisting {
 		return usagef("give either --replace or --skip-existing")
 	}
-	if o.sshConfig != "" && (o.gitRepo == "" || o.installPath == "") {
-		return usagef("--ssh-config needs --git-repo and --install-path")
-	}
 	if o.knownHosts != "" && !o.withHostKeys {
 		return usagef("--known-hosts needs --with-host-keys")
 	}
@@ -315,6 +313,11 @@ func runNodeImport(ctx context.Context, a *app, o importOptions, args []string) 
 func importNodes(ctx context.Context, a *app, o importOptions, set registry.ImportSet, source string, legacy bool) error {
 	var report registry.ImportReport
 	err := a.withRegistry(ctx, func(r *registry.Registry) (err error) {
+		if o.sshConfig != "" {
+			if err := o.fill(ctx, a, r, set.Nodes); err != nil {
+				return err
+			}
+		}
 		report, err = r.Import(ctx, set, registry.ImportOptions{Source: source, Replace: o.replace, SkipExisting: o.skipExisting, DryRun: o.dryRun})
 		return err
 	})
@@ -342,6 +345,24 @@ func importNodes(ctx context.Context, a *app, o importOptions, set registry.Impo
 	}
 	if n := len(report.Skipped) + report.More.Skipped; n > 0 {
 		return fmt.Errorf("%w: %d of the file's rows were skipped", errPartial, n)
+	}
+	return nil
+}
+
+// fill gives the nodes of an ssh_config what SSH does not know, by the flags and the settings.
+func (o *importOptions) fill(ctx context.Context, a *app, r *registry.Registry, nodes []registry.Node) error {
+	values, err := a.fleetSettings(ctx, r.Vault())
+	if err != nil {
+		return err
+	}
+	repo := cmp.Or(o.gitRepo, values[registry.SettingGitRepo].value)
+	branch := cmp.Or(o.gitBranch, values[registry.SettingGitBranch].value)
+	path := cmp.Or(o.installPath, values[registry.SettingInstallPath].value)
+	if repo == "" || path == "" {
+		return withHint(usagef("--ssh-config needs --git-repo and --install-path"), "To set a default for all new nodes: rbee-vault config set NAME VALUE")
+	}
+	for i := range nodes {
+		nodes[i].GitRepoURL, nodes[i].GitBranch, nodes[i].InstallPath = repo, branch, path
 	}
 	return nil
 }

@@ -121,7 +121,7 @@ func (r *vaultReader) look(ctx context.Context) (f *fleet, err error) {
 		if err != nil || open == r.of && revision == r.seen && now.Sub(r.read).Abs() < fleetAge {
 			return err
 		}
-		if f, err = readFleet(ctx, open); err == nil {
+		if f, err = readFleet(ctx, r.app, open); err == nil {
 			r.of, r.seen, r.read = open, revision, now
 		}
 		return err
@@ -130,7 +130,7 @@ func (r *vaultReader) look(ctx context.Context) (f *fleet, err error) {
 }
 
 // readFleet reads all that the page shows. The targets of backups are not asked.
-func readFleet(ctx context.Context, r *registry.Registry) (*fleet, error) {
+func readFleet(ctx context.Context, a *app, r *registry.Registry) (*fleet, error) {
 	nodes, err := r.ListNodes(ctx)
 	if err != nil {
 		return nil, err
@@ -140,7 +140,7 @@ func readFleet(ctx context.Context, r *registry.Registry) (*fleet, error) {
 		return nil, err
 	}
 	f := &fleet{}
-	if f.health, err = backup.Examine(ctx, r.Vault(), backup.HealthOptions{Offline: true}); err != nil {
+	if f.health, err = a.backupHealth(ctx, r.Vault(), backup.HealthOptions{Offline: true}); err != nil {
 		return nil, err
 	}
 	for _, n := range nodes {

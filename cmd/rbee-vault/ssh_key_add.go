@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -117,7 +116,7 @@ func (a *app) showAdded(k registry.SSHKey) error {
 
 // readPrivateKey reads a private key from a file, '-' or 'fd:N'.
 func (a *app) readPrivateKey(ctx context.Context, source string, opts registry.PrivateKeyOptions) (*registry.PrivateKey, error) {
-	if source != "-" && !strings.HasPrefix(source, "fd:") {
+	if !isStream(source) {
 		if err := checkRegular(source); err != nil {
 			return nil, withHint(err, "To read a key from a pipe, give '-' or fd:N.")
 		}

@@ -9,13 +9,28 @@ import (
 
 // topics are the pages of `rbee-vault help TOPIC`.
 var topics = []struct{ name, short, long string }{
-	{"environment", "The variables that the command reads", `A flag comes first, then the variable, then the default. No variable holds a secret: other
-programs can read them.
+	{"settings", "The defaults that can be set", `A flag comes first, then the variable of the environment, then the file of this machine,
+then the vault, then what is built in. "rbee-vault config list" shows each value, and where
+it comes from.
+
+Kept in the vault, so that they travel with it:
+
+` + settingsText(false) + `
+About this machine, in $XDG_CONFIG_HOME/rbee-vault/config.toml (else ~/.config/...), which may
+also have another value for those above:
+
+` + settingsText(true) + `
+A line of the file is as in: ssh-user = "ops". Only you may be able to change it. Where systemd
+passes a credential, that is used and not the file's identity-file.`},
+	{"environment", "The variables that the command reads", `A flag comes first, then the variable, then the settings ("rbee-vault help settings"). No
+variable holds a secret: other programs can read them.
 
   RBEE_VAULT_DB             the database (--db)
   RBEE_VAULT_IDENTITY_FILE  a file with identities that open the vault (--identity)
+  RBEE_VAULT_SSH_USER, ...  any other setting: its name in capitals
   RBEE_VAULT_SIGNER         the vault's signer, or the file of a sheet (--signer)
   CREDENTIALS_DIRECTORY     of systemd: the file rbee-vault in it is an identity
+  XDG_CONFIG_HOME           where the file of settings is
   XDG_RUNTIME_DIR           where the sockets of agent and serve are, and what ssh needs
   SSH_AUTH_SOCK             your own SSH agent, for ssh-key install and node add --install
   SSH_ASKPASS               the program that asks, for agent --confirm
@@ -40,7 +55,7 @@ all nodes, and one that changes nodes takes none.`},
 	{"unlocking", "What opens the vault, and in which order", `The first of these that is present decides. If it fails, the command says why and names the
 others; it does not try them by itself.
 
-  1. --identity FILE, or $RBEE_VAULT_IDENTITY_FILE: the recovery identity, a recipient's age
+  1. --identity FILE, $RBEE_VAULT_IDENTITY_FILE, or the setting identity-file: the recovery identity, a recipient's age
      or SSH identity, or that of an age plugin
   2. a systemd credential named rbee-vault
   3. the OS keyring, where the vault has its key in it

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -73,7 +72,7 @@ func checkPage(a *app) error {
 		return withHint(usagef("ui needs a terminal that can move its cursor, as standard input and output"), "To list the nodes: rbee-vault node list")
 	}
 	for _, file := range append([]string{a.passphraseFile}, a.identities...) {
-		if file == "-" || strings.HasPrefix(file, "fd:") {
+		if isStream(file) {
 			return withHint(usagef("ui cannot hand %s on to the commands that it runs", file), "Give a file's path, or open with the keyring.")
 		}
 	}

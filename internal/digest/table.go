@@ -17,6 +17,7 @@ var content = []Table{
 	{"key_rotations", nil},
 	{"signers", []string{"sheet"}},
 	{"backup_targets", nil},
+	{"settings", nil},
 }
 
 // ContentTables returns the tables of the configuration. The table of slots has its own digest.

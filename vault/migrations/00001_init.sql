@@ -250,3 +250,9 @@ CREATE TABLE backup_targets (
     checksum INTEGER NOT NULL CHECK (checksum IN (0, 1)),
     created INTEGER NOT NULL
 );
+
+-- Defaults of the commands, such as the user of a new node. They are configuration too.
+CREATE TABLE settings (
+    name TEXT PRIMARY KEY NOT NULL,
+    value TEXT NOT NULL
+);
