@@ -35,6 +35,8 @@ type ImportSet struct {
 	// HostKeys are host keys by the name of a node. Import pins them with the node. Where
 	// another key of the type is pinned, the import fails: ErrHostKeyChanged.
 	HostKeys map[string][]ssh.PublicKey
+
+	content []byte // hash of the rows of a plain SQLite file
 }
 
 // MaxImport is the most rows that one import takes, including skipped rows.

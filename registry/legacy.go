@@ -1,7 +1,10 @@
 package registry
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
+	"database/sql"
 	"errors"
 	"fmt"
 	"math"
@@ -49,20 +52,45 @@ func readLegacy(ctx context.Context, path, home string) (set ImportSet, err erro
 		return ImportSet{}, err
 	}
 	defer tx.Rollback()
+	return readLegacyRows(ctx, tx, home)
+}
+
+func readLegacyRows(ctx context.Context, tx *sql.Tx, home string) (set ImportSet, err error) {
 	columns, err := legacyColumns(ctx, tx)
 	if err != nil {
 		return ImportSet{}, err
 	}
+	content := sha256.New()
 	for row, err := range selectLegacyRows(ctx, tx, columns) {
 		if err != nil {
 			return ImportSet{}, err
 		}
+		fmt.Fprintf(content, "%d %#v\n", row.rowid, row.values)
 		if err := set.add(row, home); err != nil {
 			return ImportSet{}, err
 		}
 	}
 	set.TwelveFields = true
+	set.content = content.Sum(nil)
 	return set, nil
+}
+
+// PutLegacyAside gives a plain SQLite file that was imported another name, and has its own name
+// stand for the vault, by a link. It returns the new name. set is what [ReadLegacy] returned: if
+// the file has other rows by now, it is ErrConflict, and nothing is changed. Other errors are
+// those of [vault.PutPlaintextAside].
+func (r *Registry) PutLegacyAside(ctx context.Context, path string, set ImportSet) (aside string, err error) {
+	aside, err = vault.PutPlaintextAside(ctx, path, r.v.Path(), func(ctx context.Context, tx *sql.Tx) error {
+		now, err := readLegacyRows(ctx, tx, "")
+		if err == nil && !bytes.Equal(now.content, set.content) {
+			err = fmt.Errorf("%w: the file has changed since it was read", ErrConflict)
+		}
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("put %q aside: %w", path, vault.PlaintextError(err))
+	}
+	return aside, nil
 }
 
 // legacyRow is one row of the file.

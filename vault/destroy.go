@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"slices"
 
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
@@ -144,6 +145,9 @@ func planRemoval(ctx context.Context, cfg Config, p paths) (removal, error) {
 		r.files = append(r.files, p.beforeCopies(id)...)
 	}
 	r.files = append(append(r.files, sqlcipher.SideFiles(p.db)...), p.db, p.slots)
+	if info, err := os.Lstat(cfg.Path); err == nil && info.Mode()&fs.ModeSymlink != 0 {
+		r.files = append(r.files, cfg.Path) // it would name nothing
+	}
 	r.files = slices.DeleteFunc(r.files, func(path string) bool {
 		ok, err := durable.Exists(path)
 		return err == nil && !ok

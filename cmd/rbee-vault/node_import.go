@@ -311,14 +311,28 @@ func runNodeImport(ctx context.Context, a *app, o importOptions, args []string) 
 
 // importNodes imports nodes that were read from source. legacy: it is a plaintext registry.
 func importNodes(ctx context.Context, a *app, o importOptions, set registry.ImportSet, source string, legacy bool) error {
-	var report registry.ImportReport
 	err := a.withRegistry(ctx, func(r *registry.Registry) (err error) {
 		if o.sshConfig != "" {
 			if err := o.fill(ctx, a, r, set.Nodes); err != nil {
 				return err
 			}
 		}
-		report, err = r.Import(ctx, set, registry.ImportOptions{Source: source, Replace: o.replace, SkipExisting: o.skipExisting, DryRun: o.dryRun})
+		report, err := r.Import(ctx, set, registry.ImportOptions{Source: source, Replace: o.replace, SkipExisting: o.skipExisting, DryRun: o.dryRun})
+		if err != nil {
+			return err
+		}
+		if err := showImport(a, report, o.dryRun); err != nil {
+			return err
+		}
+		if n := len(report.Skipped) + report.More.Skipped; n > 0 {
+			err = fmt.Errorf("%w: %d of the file's rows were skipped", errPartial, n)
+		}
+		if legacy && err == nil && !o.dryRun {
+			source, err = a.offerAside(ctx, r, set, source)
+		}
+		if legacy && !o.dryRun && len(report.Added)+len(report.Replaced)+len(report.Unchanged)+len(report.Existing) > 0 {
+			a.ui.info("%s still exists, in plaintext. After you have checked the import and made a backup,\nremove it: shred -u %s", source, wire.Quote(source))
+		}
 		return err
 	})
 	if errors.Is(err, registry.ErrExists) {
@@ -327,26 +341,7 @@ func importNodes(ctx context.Context, a *app, o importOptions, set registry.Impo
 	if errors.Is(err, registry.ErrHostKeyChanged) {
 		return withHint(err, "Nothing was imported. If you know why the key changed, see: rbee-vault host-key trust --help")
 	}
-	if err != nil {
-		return err
-	}
-	if a.json {
-		if err := a.ui.object(newImportJSON(report, o.dryRun)); err != nil {
-			return err
-		}
-	} else {
-		showImport(a, report)
-	}
-	switch {
-	case o.dryRun:
-		a.ui.info("Nothing was written: this was a dry run.")
-	case legacy && len(report.Added)+len(report.Replaced)+len(report.Unchanged)+len(report.Existing) > 0:
-		a.ui.info("%s still exists, in plaintext. After you have checked the import and made a backup,\nremove it: shred -u %s", source, wire.Quote(source))
-	}
-	if n := len(report.Skipped) + report.More.Skipped; n > 0 {
-		return fmt.Errorf("%w: %d of the file's rows were skipped", errPartial, n)
-	}
-	return nil
+	return err
 }
 
 // fill gives the nodes of an ssh_config what SSH does not know, by the flags and the settings.
@@ -391,7 +386,10 @@ func newImportJSON(report registry.ImportReport, dryRun bool) importJSON {
 }
 
 // showImport prints the warnings and what was done with each node.
-func showImport(a *app, report registry.ImportReport) {
+func showImport(a *app, report registry.ImportReport, dryRun bool) error {
+	if a.json {
+		return a.ui.object(newImportJSON(report, dryRun))
+	}
 	for _, p := range report.Warnings {
 		a.ui.warn("%s: %s", p.Row, p.Reason)
 	}
@@ -412,4 +410,8 @@ func showImport(a *app, report registry.ImportReport) {
 			a.ui.printf("%s\t%s\n", done.verb, name)
 		}
 	}
+	if dryRun {
+		a.ui.info("Nothing was written: this was a dry run.")
+	}
+	return nil
 }

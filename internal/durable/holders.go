@@ -10,7 +10,7 @@ import (
 	"syscall"
 )
 
-// Holder is a process that holds a lock.
+// Holder is a process that holds a lock, or has a file open.
 type Holder struct {
 	PID     int
 	Program string // its short name, or "" if it is not known

@@ -18,6 +18,38 @@ import (
 // [fs.ErrNotExist] if there is no file. The caller closes the database and passes its errors to
 // [MapError].
 func OpenPlaintext(ctx context.Context, path string) (*sql.DB, error) {
+	return openPlaintext(ctx, path, "mode=ro&_query_only=on")
+}
+
+// WithPlaintext runs fn while nobody else can use an unencrypted database. All that it has is in
+// the file itself then: the write-ahead log and the journal are gone. fn may rename the file,
+// and does not write to the database. If another connection has locked it, the error matches
+// [ErrLocked]; a connection in rollback mode that does nothing has no lock. Other errors are
+// those of [OpenPlaintext].
+func WithPlaintext(ctx context.Context, path string, fn func(ctx context.Context, tx *sql.Tx) error) error {
+	db, err := openPlaintext(ctx, path, "mode=rw&_busy_timeout=1000&_txlock=exclusive")
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	db.SetMaxOpenConns(1)
+	var mode string
+	if err := db.QueryRowContext(ctx, `PRAGMA journal_mode = DELETE`).Scan(&mode); err != nil {
+		return fmt.Errorf("take %q: %w", path, MapError(err))
+	}
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("take %q: %w", path, MapError(err))
+	}
+	defer tx.Rollback()
+	if err := CheckNoSideFiles(path); err != nil {
+		return err
+	}
+	return fn(ctx, tx)
+}
+
+// openPlaintext opens a plaintext database by these parameters of the driver.
+func openPlaintext(ctx context.Context, path, parameters string) (*sql.DB, error) {
 	if err := CheckNotOpen(path); err != nil {
 		return nil, err
 	}
@@ -33,7 +65,7 @@ func OpenPlaintext(ctx context.Context, path string) (*sql.DB, error) {
 		claim.Release()
 		return nil, err
 	}
-	uri := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: "mode=ro&_query_only=on"}
+	uri := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: parameters}
 	db := sql.OpenDB(plaintextConnector{uri.String(), claim})
 	if err := db.PingContext(ctx); err != nil {
 		db.Close()
