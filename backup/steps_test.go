@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -27,7 +28,8 @@ var jobs = map[string]job{"drill": drillNewest, "prune": pruneOld}
 // pruneOld removes all backups but the newest.
 func pruneOld(ctx context.Context, v *vault.Vault, steps *faulttest.Steps) error {
 	opts := backup.PruneOptions{Keep: backup.Keep{Last: 1}}
-	opts.Wrap(func(s backup.Store) backup.Store { return stepStore{s, steps} })
+	dir := filepath.Join(filepath.Dir(v.Path()), "backups")
+	opts.Wrap(func(s backup.Store) backup.Store { return stepStore{s, steps, dir} })
 	plan, err := backup.PlanPrune(ctx, v, opts)
 	if err != nil {
 		return err
@@ -45,6 +47,7 @@ func pruneOld(ctx context.Context, v *vault.Vault, steps *faulttest.Steps) error
 type stepStore struct {
 	backup.Store
 	steps *faulttest.Steps
+	dir   string
 }
 
 func (s stepStore) Open(ctx context.Context, name, version string) (r io.ReadCloser, err error) {
@@ -56,7 +59,15 @@ func (s stepStore) Open(ctx context.Context, name, version string) (r io.ReadClo
 }
 
 func (s stepStore) Remove(ctx context.Context, name, version string) error {
-	return s.steps.Do("remove", func() error { return s.Store.Remove(ctx, name, version) })
+	if s.steps.Disk == nil {
+		return s.steps.Do("remove", func() error { return s.Store.Remove(ctx, name, version) })
+	}
+	// The same calls as those of the store, on the disk that forgets.
+	fs := faulttest.FS{Steps: s.steps}
+	if err := fs.Remove(filepath.Join(s.dir, name)); err != nil {
+		return err
+	}
+	return fs.SyncDir(s.dir)
 }
 
 // drillNewest tries the newest backup out.
@@ -109,9 +120,14 @@ func runJob(ctx context.Context, name, db string, steps *faulttest.Steps) error 
 func stepsChild(spec string) {
 	f := strings.Split(spec, "|")
 	at, _ := strconv.Atoi(f[2])
-	if err := runJob(context.Background(), f[0], f[1], &faulttest.Steps{At: at, Fault: faulttest.Fault(f[3])}); err != nil {
+	steps := &faulttest.Steps{At: at, Fault: faulttest.Fault(f[3])}
+	if slices.Contains(faulttest.Cuts, steps.Fault) {
+		steps.Disk = &faulttest.Disk{Lost: filepath.Join(filepath.Dir(f[1]), "lost")}
+	}
+	if err := runJob(context.Background(), f[0], f[1], steps); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 	}
+	steps.End()
 }
 
 // stepsSite makes a vault with three backups beside it.
@@ -133,7 +149,8 @@ func stepsSite(t *testing.T) string {
 	return cfg.Path
 }
 
-// eachStep runs a job with each fault at each of its steps, and after that without a fault. Then
+// eachStep runs a job with each fault and each power cut at each of its steps, and after that
+// without a fault. Then
 // check looks at what is left.
 func eachStep(t *testing.T, name string, check func(t *testing.T, v *vault.Vault)) {
 	t.Helper()
@@ -144,10 +161,20 @@ func eachStep(t *testing.T, name string, check func(t *testing.T, v *vault.Vault
 	if counted.N() < 4 {
 		t.Fatalf("only %d steps: %v", counted.N(), counted.Names())
 	}
-	for at := 1; at <= counted.N(); at++ {
-		for _, fault := range faulttest.Faults {
+	cut := &faulttest.Steps{Disk: &faulttest.Disk{Lost: t.TempDir()}}
+	if err := runJob(t.Context(), name, stepsSite(t), cut); err != nil {
+		t.Fatal(err)
+	}
+	names := append(cut.Names(), "the end")
+	for at := range names {
+		at++
+		for _, fault := range append(faulttest.Faults, faulttest.Cuts...) {
+			ends := fault.Kills() || slices.Contains(faulttest.Cuts, fault)
+			if at > counted.N() && !slices.Contains(faulttest.Cuts, fault) {
+				continue
+			}
 			db := stepsSite(t)
-			if fault.Kills() {
+			if ends {
 				cmd := exec.Command(os.Args[0])
 				cmd.Env = append(os.Environ(), fmt.Sprintf("RBEE_TEST_STEPS=%s|%s|%d|%s", name, db, at, fault))
 				if out, err := cmd.CombinedOutput(); err == nil {
@@ -158,7 +185,7 @@ func eachStep(t *testing.T, name string, check func(t *testing.T, v *vault.Vault
 				runJob(t.Context(), name, db, &faulttest.Steps{At: at, Fault: fault})
 			}
 			if err := runJob(t.Context(), name, db, &faulttest.Steps{}); err != nil {
-				t.Fatalf("step %d %s, %s; then: %v", at, counted.Names()[at-1], fault, err)
+				t.Fatalf("step %d %s, %s; then: %v", at, names[at-1], fault, err)
 			}
 			cfg, err := stepsConfig(db, &faulttest.Steps{})
 			if err != nil {
@@ -170,11 +197,11 @@ func eachStep(t *testing.T, name string, check func(t *testing.T, v *vault.Vault
 				t.Fatal(err)
 			}
 			if t.Failed() {
-				t.Fatalf("step %d %s, %s", at, counted.Names()[at-1], fault)
+				t.Fatalf("step %d %s, %s", at, names[at-1], fault)
 			}
 		}
 	}
-	t.Logf("%d steps: %v", counted.N(), counted.Names())
+	t.Logf("%d steps, %d cuts: %v", counted.N(), len(names), names)
 }
 
 // TestDrillSteps: a drill that fails or is killed at any step leaves the vault as it was, and the

@@ -120,6 +120,9 @@ func (d *Disk) Link(oldPath, newPath string) error {
 func (d *Disk) Remove(path string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if info, err := os.Lstat(path); err == nil && info.IsDir() {
+		return durable.OS{}.Remove(path) // it comes back with a file that was in it
+	}
 	file := d.look(path)
 	if err := d.keepFile(path, file); err != nil {
 		return err
@@ -305,6 +308,7 @@ func (d *Disk) Cut(b Fault) {
 		if file == nil {
 			continue
 		}
+		must(os.MkdirAll(filepath.Dir(path), 0o700))
 		must(os.Link(file.Keep, path))
 		info, err := os.Stat(path)
 		must(err)
