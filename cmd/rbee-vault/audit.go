@@ -139,12 +139,14 @@ func newAuditList(a *app) *cobra.Command {
 		RunE:    func(cmd *cobra.Command, _ []string) error { return runAuditList(cmd.Context(), a, o) },
 	}
 	o.auditOptions.register(cmd)
-	o.tableOptions.register(cmd)
+	o.tableOptions.register(cmd, auditHeaders...)
 	return cmd
 }
 
+var auditHeaders = []string{"AT", "WHO", "VIA", "ACTION", "SUBJECT", "DETAIL"}
+
 func runAuditList(ctx context.Context, a *app, o auditListOptions) error {
-	t, err := o.table([]string{"AT", "WHO", "VIA", "ACTION", "SUBJECT", "DETAIL"})
+	t, err := o.table(auditHeaders)
 	if err != nil {
 		return err
 	}

@@ -19,7 +19,7 @@ type backupListOptions struct {
 }
 
 func (o *backupListOptions) register(cmd *cobra.Command) {
-	o.tableOptions.register(cmd)
+	o.tableOptions.register(cmd, backupHeaders...)
 	cmd.Flags().BoolVar(&o.check, "check", false, "read the files and compare their hashes, not only their sizes")
 	cmd.Flags().StringVar(&o.target, "target", "", "list what is in this target: its `NAME`, or its address, to read it by the credential in the environment")
 }
@@ -71,11 +71,13 @@ func newRecordJSON(r backup.Record, hash bool) recordJSON {
 	}
 }
 
+var backupHeaders = []string{"SEQ", "AGE", "SIZE", "NODES", "KEYS", "STATE", "VERIFIED", "PROVEN", "OPENS BY", "SIGNER", "COPY"}
+
 func runBackupList(ctx context.Context, a *app, o backupListOptions) error {
 	if o.target != "" {
 		return runTargetList(ctx, a, o)
 	}
-	t, err := o.table([]string{"SEQ", "AGE", "SIZE", "NODES", "KEYS", "STATE", "VERIFIED", "PROVEN", "OPENS BY", "SIGNER", "COPY"})
+	t, err := o.table(backupHeaders)
 	if err != nil {
 		return err
 	}

@@ -101,6 +101,13 @@ func TestCompletionValues(t *testing.T) {
 		{[]string{"audit", "list", "--action", "node"}, "node.\n"},
 		{[]string{"restore", ""}, ":0"},
 		{[]string{"completion", "b"}, "bash\n"},
+		{[]string{"node", "list", "--columns", "na"}, "name\n"},
+		{[]string{"node", "list", "--columns", "name,la"}, "name,last-contact\nname,labels\n"},
+		{[]string{"slot", "list", "--sort", "per"}, "person\n"},
+		{[]string{"config", "get", "ssh-"}, "ssh-port\nssh-user\n"},
+		{[]string{"config", "set", "backup-target", ""}, "all\ndisk\n"},
+		{[]string{"config", "set", "color", "n"}, "never\n"},
+		{[]string{"config", "set", "db", ""}, ":0"},
 	} {
 		if got := complete(h.env, line.args...); !strings.Contains(got, line.want) || line.want == ":4" && strings.Contains(got, "hive") {
 			t.Errorf("%q: %q, want %q", line.args, got, line.want)

@@ -24,7 +24,7 @@ type hostKeyListOptions struct {
 
 func (o *hostKeyListOptions) register(cmd *cobra.Command) {
 	o.selectOptions.register(cmd)
-	o.tableOptions.register(cmd)
+	o.tableOptions.register(cmd, hostKeyHeaders...)
 	cmd.Flags().BoolVar(&o.knownHosts, "known-hosts", false, "print the host keys of all nodes in the known_hosts format of OpenSSH")
 }
 
@@ -42,6 +42,8 @@ of OpenSSH, for: ssh -o KnownHostsCommand='/usr/bin/rbee-vault host-key list --k
 	return cmd
 }
 
+var hostKeyHeaders = []string{"NODE", "TYPE", "FINGERPRINT", "FIRST SEEN", "LAST SEEN"}
+
 func runHostKeyList(ctx context.Context, a *app, o hostKeyListOptions, args []string) error {
 	if o.knownHosts {
 		if len(args) > 0 || o.where != "" {
@@ -55,7 +57,7 @@ func runHostKeyList(ctx context.Context, a *app, o hostKeyListOptions, args []st
 	if err != nil {
 		return err
 	}
-	t, err := o.table([]string{"NODE", "TYPE", "FINGERPRINT", "FIRST SEEN", "LAST SEEN"})
+	t, err := o.table(hostKeyHeaders)
 	if err != nil {
 		return err
 	}

@@ -16,7 +16,7 @@ type listOptions struct {
 
 func (o *listOptions) register(cmd *cobra.Command) {
 	o.selectOptions.register(cmd)
-	o.tableOptions.register(cmd)
+	o.tableOptions.register(cmd, nodeHeaders...)
 	cmd.Flags().BoolVar(&o.wide, "wide", false, "with jump and labels")
 }
 
@@ -83,14 +83,15 @@ func runNodeList(ctx context.Context, a *app, o listOptions, args []string) erro
 	return nil
 }
 
+var nodeHeaders = []string{"NAME", "HOST", "PORT", "USER", "STATUS", "LAST CONTACT", "BACKENDS", "JUMP", "LABELS"}
+
 // nodeTable returns the table of nodes, without rows.
 func (o listOptions) nodeTable() (*table, error) {
-	headers := []string{"NAME", "HOST", "PORT", "USER", "STATUS", "LAST CONTACT", "BACKENDS", "JUMP", "LABELS"}
-	shown := len(headers)
+	shown := len(nodeHeaders)
 	if !o.wide {
 		shown -= 2
 	}
-	t, err := o.table(headers[:shown], headers[shown:]...)
+	t, err := o.table(nodeHeaders[:shown], nodeHeaders[shown:]...)
 	if err != nil {
 		return nil, err
 	}

@@ -45,12 +45,14 @@ func newSlotList(a *app) *cobra.Command {
 		Short: "List the unlock methods; `rbee-vault doctor` tests them",
 		RunE:  func(cmd *cobra.Command, _ []string) error { return runSlotList(cmd.Context(), a, o) },
 	}
-	o.register(cmd)
+	o.register(cmd, slotHeaders...)
 	return cmd
 }
 
+var slotHeaders = []string{"ID", "KIND", "LABEL", "CREATED", "RECIPIENT", "PERSON"}
+
 func runSlotList(ctx context.Context, a *app, o tableOptions) error {
-	t, err := o.table([]string{"ID", "KIND", "LABEL", "CREATED", "RECIPIENT", "PERSON"})
+	t, err := o.table(slotHeaders)
 	if err != nil {
 		return err
 	}

@@ -40,12 +40,14 @@ func newSSHKeyList(a *app) *cobra.Command {
 		Short: "List the keys, and which nodes use them",
 		RunE:  func(cmd *cobra.Command, _ []string) error { return runSSHKeyList(cmd.Context(), a, o) },
 	}
-	o.register(cmd)
+	o.register(cmd, sshKeyHeaders...)
 	return cmd
 }
 
+var sshKeyHeaders = []string{"FINGERPRINT", "TYPE", "COMMENT", "CREATED", "USED", "NODES"}
+
 func runSSHKeyList(ctx context.Context, a *app, o tableOptions) error {
-	t, err := o.table([]string{"FINGERPRINT", "TYPE", "COMMENT", "CREATED", "USED", "NODES"})
+	t, err := o.table(sshKeyHeaders)
 	if err != nil {
 		return err
 	}

@@ -21,7 +21,8 @@ type tableOptions struct {
 	noPager  bool
 }
 
-func (o *tableOptions) register(cmd *cobra.Command) {
+// headers are those of all columns that the table can have, for the completion.
+func (o *tableOptions) register(cmd *cobra.Command, headers ...string) {
 	f := cmd.Flags()
 	f.StringSliceVar(&o.columns, "columns", nil, "print these columns, in this order: `NAMES` of headers in small letters, joined by commas")
 	f.StringVar(&o.sort, "sort", "", "sort by this `COLUMN`, numbers in text by their value; with '-' before it, the other way round")
@@ -29,6 +30,21 @@ func (o *tableOptions) register(cmd *cobra.Command) {
 	f.BoolVar(&o.noHeader, "no-header", false, "print no headers")
 	f.BoolVar(&o.noPager, "no-pager", false, "never open $PAGER for a table that is longer than the terminal")
 	cmd.MarkFlagsMutuallyExclusive("header", "no-header")
+	var names []string
+	for _, h := range headers {
+		names = append(names, columnName(h))
+	}
+	cmd.RegisterFlagCompletionFunc("columns", func(_ *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
+		before := typed[:strings.LastIndex(typed, ",")+1]
+		var lists []string
+		for _, name := range names {
+			if list := before + name; strings.HasPrefix(list, typed) && !slices.Contains(strings.Split(before, ","), name) {
+				lists = append(lists, list)
+			}
+		}
+		return lists, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
+	})
+	cmd.RegisterFlagCompletionFunc("sort", cobra.FixedCompletions(names, cobra.ShellCompDirectiveNoFileComp))
 }
 
 // table is rows under headers. A cell is text, or one of the types that [ui.cell] knows: a
