@@ -57,6 +57,11 @@ func (s Snapshot) Since(older Snapshot) iter.Seq[Change] {
 	return func(yield func(Change) bool) {
 		before, after := older.nodes, s.nodes
 		for len(before)+len(after) > 0 {
+			// A node that nobody wrote is the same pointer: most nodes are not looked at.
+			if n := commonPrefix(before, after); n > 0 {
+				before, after = before[n:], after[n:]
+				continue
+			}
 			var c Change
 			switch {
 			case len(after) == 0 || len(before) > 0 && before[0].Name < after[0].Name:
@@ -68,8 +73,7 @@ func (s Snapshot) Since(older Snapshot) iter.Seq[Change] {
 			default:
 				c = Change{Name: after[0].Name, Before: before[0], After: after[0]}
 				before, after = before[1:], after[1:]
-				// A node that nobody wrote is the same pointer, so only the others are compared.
-				if c.Before == c.After || sameNode(*c.Before, *c.After) {
+				if sameNode(*c.Before, *c.After) {
 					continue
 				}
 			}
@@ -78,4 +82,13 @@ func (s Snapshot) Since(older Snapshot) iter.Seq[Change] {
 			}
 		}
 	}
+}
+
+// commonPrefix returns how many nodes at the beginning of two lists are the same pointers.
+func commonPrefix(a, b []*Node) int {
+	n := 0
+	for n < len(a) && n < len(b) && a[n] == b[n] {
+		n++
+	}
+	return n
 }
