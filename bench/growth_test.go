@@ -42,6 +42,7 @@ func BenchmarkGrowth(b *testing.B) {
 				}
 			}
 		})
+		b.Run(fmt.Sprint("watch/", size), func(b *testing.B) { growWatch(b, r, one.Name) })
 		b.Run(fmt.Sprint("add/", size), func(b *testing.B) {
 			n := one
 			for i := 0; b.Loop(); i++ {
@@ -51,7 +52,6 @@ func BenchmarkGrowth(b *testing.B) {
 				}
 			}
 		})
-		b.Run(fmt.Sprint("watch/", size), func(b *testing.B) { growWatch(b, r, one.Name) })
 		b.Run(fmt.Sprint("backup/", size), func(b *testing.B) {
 			for b.Loop() {
 				if _, err := backup.Create(b.Context(), r.Vault(), backup.CreateOptions{Path: filepath.Join(b.TempDir(), "backup")}); err != nil {

@@ -202,6 +202,7 @@ func (r *Registry) loadAll(ctx context.Context, revision vault.Revision) (all []
 		return all, nil
 	}
 	var seq int64
+	shared := sharedTexts{}
 	err = r.v.View(ctx, func(tx *vault.Tx) (err error) {
 		if _, seq, err = selectChangeBounds(ctx, tx); err != nil {
 			return err
@@ -210,6 +211,7 @@ func (r *Registry) loadAll(ctx context.Context, revision vault.Revision) (all []
 			if err != nil {
 				return err
 			}
+			shared.share(&n)
 			all = append(all, &n)
 		}
 		return nil
@@ -219,6 +221,26 @@ func (r *Registry) loadAll(ctx context.Context, revision vault.Revision) (all []
 	}
 	return all, err
 }
+
+// sharedTexts has one copy of texts that many nodes have.
+type sharedTexts map[string]string
+
+// share replaces texts of a node by equal ones of the nodes before.
+func (t sharedTexts) share(n *Node) {
+	for _, text := range []*string{&n.SSHUser, &n.GitRepoURL, &n.GitBranch, &n.InstallPath} {
+		if len(t) > maxShared {
+			clear(t) // they differ more than they are alike
+		}
+		if same, ok := t[*text]; ok {
+			*text = same
+		} else {
+			t[*text] = *text
+		}
+	}
+}
+
+// maxShared is how many texts are remembered.
+const maxShared = 1000
 
 // clone returns a copy that shares no memory with n.
 func (n Node) clone() Node {
