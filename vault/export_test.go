@@ -3,6 +3,7 @@ package vault
 import (
 	"context"
 	"io/fs"
+	"runtime"
 	"time"
 
 	"github.com/rbee-keeper/rbee-vault/identity"
@@ -40,16 +41,23 @@ func (c Config) WithShareTime(d time.Duration) Config {
 	return c
 }
 
-// AwaitCallers waits until so many callers of Update wait for their turn.
+// AwaitCallers waits until so many callers of Update wait for the baton.
 func (v *Vault) AwaitCallers(n int) {
-	for {
-		v.turns.mu.Lock()
-		waiting := len(v.turns.queue)
-		v.turns.mu.Unlock()
-		if waiting >= n {
-			return
-		}
+	for v.waiting() < n {
 		time.Sleep(time.Millisecond)
+	}
+}
+
+func (v *Vault) waiting() int {
+	v.baton.mu.Lock()
+	defer v.baton.mu.Unlock()
+	return len(v.baton.queue)
+}
+
+// AwaitCaller waits until one waits, or ctx ends.
+func (v *Vault) AwaitCaller(ctx context.Context) {
+	for v.waiting() == 0 && ctx.Err() == nil {
+		runtime.Gosched()
 	}
 }
 
@@ -86,4 +94,9 @@ func DigestedTables() map[string]bool {
 		covered[t.Name] = true
 	}
 	return covered
+}
+
+// Changing takes the write lock as one who does not share a commit.
+func (v *Vault) Changing(ctx context.Context) error {
+	return v.changing(ctx, func() error { return nil })
 }

@@ -130,6 +130,9 @@ func nodes(t *testing.T, cfg vault.Config) string {
 		if _, err := tx.VerifyAudit(t.Context()); err != nil {
 			return err
 		}
+		if err := tx.VerifyContent(t.Context()); err != nil {
+			return err
+		}
 		rows, err := tx.QueryContext(t.Context(), `SELECT node_name FROM beehives ORDER BY node_name`)
 		if err != nil {
 			return err

@@ -19,8 +19,8 @@ import (
 )
 
 // together calls the functions at once, each in an Update of its own, and returns their results
-// in their order. The first one does not end before all others wait for their turn, which come
-// in that order too.
+// in their order. The first one does not end before all others wait for the baton, which
+// they get in that order too.
 func together(ctx context.Context, v *vault.Vault, fns ...func(ctx context.Context, tx *vault.Tx) error) []error {
 	results := make([]error, len(fns))
 	begun, others := make(chan struct{}), make(chan struct{})
@@ -147,7 +147,7 @@ func TestSharedCommitCancelled(t *testing.T) {
 		}
 		return addNode(ctx, tx, "first")
 	}, func(ctx context.Context, tx *vault.Tx) error {
-		cancelJoined() // before or after its turn
+		cancelJoined() // before or after it gets the baton
 		return addNode(ctx, tx, "second")
 	})
 	if err := errors.Join(others...); err != nil {
@@ -224,6 +224,32 @@ func TestSharedCommitCrowd(t *testing.T) {
 	}
 	if len(there) != len(acknowledged) || len(there) < 16*25/3 {
 		t.Errorf("%d nodes, %d acknowledged", len(there), len(acknowledged))
+	}
+}
+
+// TestSharedCommitFailing: callers that all fail, and of whom one always waits, do not keep
+// others from writing.
+func TestSharedCommitFailing(t *testing.T) {
+	cfg := vaulttest.Config(t)
+	v := vaulttest.Open(t, cfg)
+	refused := errors.New("refused")
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	for range 3 {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				v.Update(ctx, func(*vault.Tx) error {
+					v.AwaitCaller(ctx)
+					return refused
+				})
+			}
+		})
+	}
+	v.AwaitCaller(ctx)
+	if err := v.Changing(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -35,8 +35,8 @@ type Vault struct {
 	*store
 	epoch int64 // counts how often this handle switched to another database
 
-	turns turns
-	open  *sharedCommit // that others may join, or nil; only the caller that has the turn uses it
+	baton      baton
+	openCommit *sharedCommit // that others may join, or nil; only the caller that has the baton uses it
 
 	claim *sqlcipher.Claim // nil: the caller that waits for this handle holds the claim
 
