@@ -1,6 +1,7 @@
 package vault_test
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -317,6 +318,26 @@ func TestAnchorFollows(t *testing.T) {
 	await(t, func() bool { return anchorOf(t, k) != before })
 	if state, err := v.Anchor(t.Context()); err != nil || !state.BehindSince.IsZero() {
 		t.Errorf("%+v, %v", state, err)
+	}
+}
+
+// TestAnchorFollowsSharedCommit: an urgent event is in the anchor when Update returns, whoever
+// commits it.
+func TestAnchorFollowsSharedCommit(t *testing.T) {
+	cfg, k, _ := keyringVault(t)
+	cfg = cfg.WithAnchorDelay(time.Hour).WithShareTime(time.Minute)
+	v := vaulttest.Open(t, cfg)
+	before := anchorOf(t, k)
+	urgent := func(ctx context.Context, tx *vault.Tx) error {
+		return tx.Audit(ctx, vault.Event{Action: vault.UrgentAction("backup")})
+	}
+	for _, err := range together(t.Context(), v, adding("hive-01", nil), urgent, adding("hive-02", nil)) {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if anchorOf(t, k) == before {
+		t.Error("the anchor does not follow")
 	}
 }
 
