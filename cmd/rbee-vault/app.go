@@ -200,6 +200,15 @@ func (a *app) path() (string, error) {
 	return vault.DefaultPath(home), nil
 }
 
+// lockWait returns how long to wait for a lock.
+func (a *app) lockWait() (time.Duration, error) {
+	v, err := a.hereSetting(settingWait)
+	if err != nil {
+		return 0, err
+	}
+	return time.ParseDuration(v.value)
+}
+
 // exact reports whether all output is JSON.
 func (a *app) exact() bool { return a.json && a.format == nil }
 
@@ -233,11 +242,10 @@ func (a *app) configWithoutIdentities() (vault.Config, error) {
 	if err != nil {
 		return vault.Config{}, err
 	}
-	wait, err := a.hereSetting(settingWait)
-	if err != nil {
-		return vault.Config{}, err
+	wait, err := a.lockWait()
+	if err == nil {
+		_, err = a.hereSetting(settingColor) // newUI had no place for its error
 	}
-	waitFor, err := time.ParseDuration(wait.value)
 	if err != nil {
 		return vault.Config{}, err
 	}
@@ -267,7 +275,7 @@ func (a *app) configWithoutIdentities() (vault.Config, error) {
 		Plugins:         a.plugins(),
 		CredentialsDir:  os.Getenv("CREDENTIALS_DIRECTORY"),
 		Keyring:         tracedKeyring{keyring.New(keyring.Config{Interactive: a.interactive()})},
-		Wait:            max(waitFor, time.Millisecond),
+		Wait:            max(wait, time.Millisecond),
 		AcceptRollback:  a.acceptRollback,
 		Via:             "rbee-vault " + version,
 		Logger:          a.ui.logger(),

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -38,7 +39,8 @@ func newBackup(a *app) *cobra.Command {
 		Long: `Write the vault to one file. It is encrypted to the recovery identity and every other
 recipient of the vault, and signed by the vault. An existing file is never replaced.
 
-It goes to every target: rbee-vault backup target add`,
+It goes to every target, or to those that the setting backup-target names. To add one:
+rbee-vault backup target add`,
 		Example: `  rbee-vault backup
   rbee-vault backup -o /media/usb/fleet.tar.gz.age
   rbee-vault backup -o - | ssh ops@backup.example.org 'cat > fleet.tar.gz.age'`,
@@ -170,7 +172,7 @@ func (a *app) showConfirmed(last backup.Record, err error) error {
 // createOptions decides where the backup goes: to -o, else to --target, else to the targets
 // that the setting names, else to every target of the vault. Without any it goes into the directory backups/ beside the database.
 func (a *app) createOptions(ctx context.Context, v *vault.Vault, o backupOptions) (backup.CreateOptions, error) {
-	opts := backup.CreateOptions{Recipients: o.recipients, Targets: o.targets, Program: "rbee-vault " + version}
+	opts := backup.CreateOptions{Recipients: o.recipients, Targets: slices.Compact(slices.Sorted(slices.Values(o.targets))), Program: "rbee-vault " + version}
 	if o.out == "-" {
 		opts.Writer = a.ui.out
 		return opts, a.ui.checkRaw("a backup is binary: redirect standard output to a file or a pipe")

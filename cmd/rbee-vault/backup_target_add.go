@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -109,6 +110,14 @@ func runBackupTargetAdd(ctx context.Context, a *app, o backupTargetAddOptions, n
 		}
 		if a.json {
 			return a.ui.object(addedTargetJSON{newTargetJSON(t), checked})
+		}
+		values, err := a.fleetSettings(ctx, v)
+		if err != nil {
+			return err
+		}
+		if names := targetsOf(values); names != nil && !slices.Contains(names, t.Name) {
+			a.ui.warn("no backup goes to %[1]s yet: the setting %[2]s names others. To add it: rbee-vault config set %[2]s %[3]s,%[1]s", t.Name, registry.SettingBackupTarget, strings.Join(names, ","))
+			return nil
 		}
 		a.ui.info("Each backup goes to %s from now on. To make one: rbee-vault backup", t.Name)
 		return nil

@@ -45,10 +45,13 @@ func newConfigList(a *app) *cobra.Command {
 
 func runConfigList(ctx context.Context, a *app) error {
 	inVault, err := a.vaultSettings(ctx)
-	if errors.Is(err, vault.ErrNoVault) {
-		a.ui.info("There is no vault yet, so these are the settings of this machine.")
-	} else if err != nil {
+	switch {
+	case ctx.Err() != nil:
 		return err
+	case errors.Is(err, vault.ErrNoVault):
+		a.ui.info("There is no vault yet, so these are the settings of this machine.")
+	case err != nil:
+		a.ui.warn("the vault does not open, so these are the settings of this machine: %v", err)
 	}
 	all, err := a.allSettings(inVault)
 	if err != nil {

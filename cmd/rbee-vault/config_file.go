@@ -18,6 +18,7 @@ import (
 
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
 	"github.com/rbee-keeper/rbee-vault/internal/wire"
+	"github.com/rbee-keeper/rbee-vault/registry"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
 
@@ -56,17 +57,14 @@ func readConfigFile() (*configFile, error) {
 	return c, nil
 }
 
-// readOwned reads a file that nobody else can change: it says which vault is opened, and how.
+// readOwned reads a file that nobody else can change or replace: it says which vault is opened,
+// and how. One that is not there is empty.
 func readOwned(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe must not hold it up
 	// A service whose sandbox hides the home directory has no such file.
-	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+	if _, e := os.Stat(path); errors.Is(err, fs.ErrNotExist) || errors.Is(e, fs.ErrPermission) {
 		return nil, nil
-	}
-	if err := checkRegular(path); err != nil {
-		return nil, err
-	}
-	f, err := os.Open(path)
-	if err != nil {
+	} else if err != nil {
 		return nil, err
 	}
 	defer f.Close()
@@ -74,17 +72,37 @@ func readOwned(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) != os.Geteuid() && st.Uid != 0 {
-		return nil, &vault.InsecureError{Path: path, Rule: fmt.Sprintf("belongs to user %d, not to you (%d)", st.Uid, os.Geteuid()), Fix: fmt.Sprintf("sudo chown %d %s", os.Geteuid(), wire.Quote(path))}
+	if !info.Mode().IsRegular() {
+		return nil, notRegular(path)
 	}
-	if info.Mode().Perm()&0o022 != 0 {
-		return nil, &vault.InsecureError{Path: path, Rule: fmt.Sprintf("can be changed by others (mode %04o)", info.Mode().Perm()), Fix: "chmod go-w " + wire.Quote(path)}
+	if err := checkOwned(path, info); err != nil {
+		return nil, err
+	}
+	for _, dir := range []string{filepath.Dir(path), filepath.Dir(filepath.Dir(path))} {
+		if info, err = os.Stat(dir); err == nil {
+			err = checkOwned(dir, info)
+		}
+		if err != nil {
+			return nil, err
+		}
 	}
 	text, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
 	if err == nil && len(text) > maxConfig {
 		err = fmt.Errorf("%w: %s has more than %d bytes", vault.ErrInvalid, path, maxConfig)
 	}
 	return text, err
+}
+
+// checkOwned checks that a file or directory is ours or root's, and that nobody else can change
+// it.
+func checkOwned(path string, info fs.FileInfo) error {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) != os.Geteuid() && st.Uid != 0 {
+		return &vault.InsecureError{Path: path, Rule: fmt.Sprintf("belongs to user %d, not to you (%d)", st.Uid, os.Geteuid()), Fix: fmt.Sprintf("sudo chown %d %s", os.Geteuid(), wire.Quote(path))}
+	}
+	if info.Mode().Perm()&0o022 != 0 {
+		return &vault.InsecureError{Path: path, Rule: fmt.Sprintf("can be changed by others (mode %04o)", info.Mode().Perm()), Fix: "chmod go-w " + wire.Quote(path)}
+	}
+	return nil
 }
 
 // parseConfig returns the values of a file. path names it in errors.
@@ -118,10 +136,36 @@ func parseConfig(path string, text []byte) (map[string]string, error) {
 	return values, nil
 }
 
-// set writes the file with a value, "" to remove it. Other lines stay as they are.
-func (c *configFile) set(name, value string) error {
-	if c.path == "" {
+// setInConfigFile writes the file with a value, "" to remove it. Other lines stay as they are. Of
+// two that do so at once, each keeps what the other one wrote.
+func setInConfigFile(name, value string) error {
+	dir, err := os.UserConfigDir()
+	if err != nil {
 		return fmt.Errorf("%w: no home directory ($HOME is not set), so there is no place for a file of settings", vault.ErrInvalid)
+	}
+	dir = filepath.Join(dir, "rbee-vault")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	lock, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer lock.Close() // and with it the lock
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		return fmt.Errorf("lock %q: %w", dir, err)
+	}
+	c, err := readConfigFile()
+	if err != nil {
+		return err
+	}
+	return c.set(name, value)
+}
+
+// set writes the file with a value; the caller holds the lock.
+func (c *configFile) set(name, value string) error {
+	if value == "" && c.values[name] == "" {
+		return fmt.Errorf("%s in %s: %w", name, c.path, registry.ErrNotFound)
 	}
 	text, err := editConfig(c.text, name, value)
 	if err != nil {
@@ -132,14 +176,11 @@ func (c *configFile) set(name, value string) error {
 		want[name] = value
 	}
 	if got, err := parseConfig(c.path, text); err != nil || !maps.Equal(got, want) {
-		return withHint(fmt.Errorf("%w: %s is laid out so that only you can change %s there", vault.ErrInvalid, c.path, name), "Nothing was written. Change the file with an editor.")
+		return withHint(fmt.Errorf("%w: %s has %s in a form that this command cannot edit", vault.ErrInvalid, c.path, name), "Nothing was written. Change the file with an editor.")
 	}
 	path := c.path
 	if linked, err := filepath.EvalSymlinks(path); err == nil {
 		path = linked // the link stays
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return err
 	}
 	return durable.Replace(durable.OS{}, path, text)
 }

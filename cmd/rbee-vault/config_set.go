@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -86,23 +87,16 @@ func runConfigSet(ctx context.Context, a *app, o configSetOptions, name, value s
 }
 
 func runConfigUnset(ctx context.Context, a *app, o configSetOptions, name string) error {
-	s, err := findSetting(name)
-	if err != nil {
-		return err
-	}
-	if s.here || o.here {
-		file, err := a.configFile()
-		if err == nil && file.values[name] == "" {
-			err = fmt.Errorf("%s in %s: %w", name, file.path, registry.ErrNotFound)
-		}
-		if err != nil {
-			return err
-		}
+	s, known := findSetting(name)
+	if known == nil && (s.here || o.here) {
 		return a.changeConfigFile(s, "")
 	}
 	var inVault map[string]string
-	err = a.withRegistry(ctx, func(r *registry.Registry) error {
-		if err := r.UnsetSetting(ctx, name); err != nil {
+	err := a.withRegistry(ctx, func(r *registry.Registry) (err error) {
+		err = r.UnsetSetting(ctx, name)
+		if known != nil && errors.Is(err, registry.ErrNotFound) {
+			return known
+		} else if err != nil {
 			return err
 		}
 		inVault, err = r.Settings(ctx)
@@ -111,6 +105,7 @@ func runConfigUnset(ctx context.Context, a *app, o configSetOptions, name string
 	if err != nil {
 		return err
 	}
+	s.name = name // also of one that a later version has set
 	return a.showSetting(s, fromVault, inVault)
 }
 
@@ -130,11 +125,7 @@ func checkTargets(names []string, targets []backup.Target, next string) error {
 
 // changeConfigFile sets or removes a setting in the file of this machine.
 func (a *app) changeConfigFile(s setting, value string) error {
-	file, err := a.configFile()
-	if err != nil {
-		return err
-	}
-	if err := file.set(s.name, value); err != nil {
+	if err := setInConfigFile(s.name, value); err != nil {
 		return err
 	}
 	a.readFile = nil

@@ -35,6 +35,7 @@ type findingJSON struct {
 
 // runDoctor prints every finding. The error is damage if there is any, else errFindings.
 func runDoctor(ctx context.Context, a *app) error {
+	settings := a.examineConfigFile()
 	cfg, err := a.config(ctx)
 	if err != nil {
 		return err
@@ -54,7 +55,7 @@ func runDoctor(ctx context.Context, a *app) error {
 			provider.Status, provider.Fix = vault.FindingOK, "" // this vault does not use it
 		}
 	}
-	found = append([]vault.Finding{provider, examineProcess()}, found...)
+	found = append([]vault.Finding{settings, provider, examineProcess()}, found...)
 	var worst error
 	for _, f := range found {
 		if err := printFinding(a, f); err != nil {
@@ -70,6 +71,16 @@ func runDoctor(ctx context.Context, a *app) error {
 		}
 	}
 	return worst
+}
+
+// examineConfigFile reads the file of settings. A bad one is left out for the rest of the command.
+func (a *app) examineConfigFile() vault.Finding {
+	file, err := a.configFile()
+	if err != nil {
+		a.readFile = func() (*configFile, error) { return &configFile{}, nil }
+		return vault.Finding{Check: "settings", Status: vault.FindingFail, Message: err.Error(), Fix: failureHint(err), Err: err}
+	}
+	return vault.Finding{Check: "settings", Status: vault.FindingOK, Message: file.path}
 }
 
 func printFinding(a *app, f vault.Finding) error {

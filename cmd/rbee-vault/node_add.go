@@ -122,8 +122,8 @@ func runNodeAdd(ctx context.Context, a *app, o nodeAddOptions, name string) erro
 		return err
 	}
 	var fingerprint string
-	err := a.withRegistry(ctx, func(r *registry.Registry) (err error) {
-		fingerprint, err = o.add(ctx, a, r, name)
+	err := a.withSession(ctx, func(s *registry.Session) (err error) {
+		fingerprint, err = o.add(ctx, a, s, name)
 		return err
 	})
 	if errors.Is(err, registry.ErrExists) {
@@ -138,9 +138,18 @@ func runNodeAdd(ctx context.Context, a *app, o nodeAddOptions, name string) erro
 	return nil
 }
 
-// add adds the node, and returns the fingerprint of its key in the vault.
-func (o nodeAddOptions) add(ctx context.Context, a *app, r *registry.Registry, name string) (fingerprint string, err error) {
-	n, err := o.node(ctx, a, r, name)
+// add adds the node, and returns the fingerprint of its key in the vault. While it asks for what
+// is missing, another process may have the vault for itself.
+func (o nodeAddOptions) add(ctx context.Context, a *app, s *registry.Session, name string) (fingerprint string, err error) {
+	var values map[string]settingValue
+	err = s.Use(ctx, func(r *registry.Registry) error {
+		values, err = a.fleetSettings(ctx, r.Vault())
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	n, err := o.node(ctx, a, values, name)
 	if err != nil {
 		return "", err
 	}
@@ -161,33 +170,32 @@ func (o nodeAddOptions) add(ctx context.Context, a *app, r *registry.Registry, n
 		}
 		defer clear(in.password)
 	}
-	signer, err := o.signer(ctx, r, name, &choice)
-	if err != nil {
-		return "", err
-	}
-	proof, err := o.prove(ctx, a, r, n, signer, in)
-	if err != nil {
-		return "", err
-	}
-	if fingerprint, err = r.CreateNodeWithKey(ctx, n, choice); err != nil {
-		return "", err
-	}
-	a.ui.info("added %s", name)
-	err = o.finish(ctx, a, r, n, proof, in)
-	if a.json { // it is there in any case
-		err = errors.Join(err, a.showChanged(ctx, r, "", name))
-	}
+	err = s.Use(ctx, func(r *registry.Registry) error {
+		signer, err := o.signer(ctx, r, name, &choice)
+		if err != nil {
+			return err
+		}
+		proof, err := o.prove(ctx, a, r, n, signer, in)
+		if err != nil {
+			return err
+		}
+		if fingerprint, err = r.CreateNodeWithKey(ctx, n, choice); err != nil {
+			return err
+		}
+		a.ui.info("added %s", name)
+		err = o.finish(ctx, a, r, n, proof, in)
+		if a.json { // it is there in any case
+			err = errors.Join(err, a.showChanged(ctx, r, "", name))
+		}
+		return err
+	})
 	return fingerprint, err
 }
 
 // node returns the node that the flags, the settings and the answers describe. It is valid by
 // itself.
-func (o *nodeAddOptions) node(ctx context.Context, a *app, r *registry.Registry, name string) (registry.Node, error) {
+func (o *nodeAddOptions) node(ctx context.Context, a *app, values map[string]settingValue, name string) (registry.Node, error) {
 	n := registry.Node{Name: name}
-	values, err := a.fleetSettings(ctx, r.Vault())
-	if err != nil {
-		return n, err
-	}
 	if err := o.fill(values); err != nil {
 		return n, err
 	}

@@ -237,7 +237,9 @@ func targetsOf(values map[string]settingValue) []string {
 // splitTargets returns the names in a value of [registry.SettingBackupTarget].
 func splitTargets(value string) (names []string) {
 	for name := range strings.SplitSeq(value, ",") {
-		names = append(names, strings.TrimSpace(name))
+		if name = strings.TrimSpace(name); !slices.Contains(names, name) {
+			names = append(names, name)
+		}
 	}
 	return names
 }

@@ -48,7 +48,7 @@ func newUI(ctx context.Context, a *app, stdout, stderr io.Writer) *ui {
 		if name := os.Getenv("TERM"); name != "" && name != "dumb" {
 			u.screen = f
 		}
-		color, _ := a.hereSetting(settingColor) // who opens the vault reports the error
+		color, _ := a.hereSetting(settingColor) // configWithoutIdentities reports the error
 		u.color = color.value != "never" && os.Getenv("TERM") != "dumb"
 	}
 	return u

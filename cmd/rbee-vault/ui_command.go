@@ -71,7 +71,11 @@ func checkPage(a *app) error {
 	case !ok || !term.IsTerminal(int(in.Fd())) || a.ui.screen == nil:
 		return withHint(usagef("ui needs a terminal that can move its cursor, as standard input and output"), "To list the nodes: rbee-vault node list")
 	}
-	for _, file := range append([]string{a.passphraseFile}, a.identities...) {
+	sources, err := a.identitySources()
+	if err != nil {
+		return err
+	}
+	for _, file := range append(sources, a.passphraseFile) {
 		if isStream(file) {
 			return withHint(usagef("ui cannot hand %s on to the commands that it runs", file), "Give a file's path, or open with the keyring.")
 		}
