@@ -1,7 +1,7 @@
 # What the tests and the demo use of Debian. Installed only where it is missing.
 BUILD = gcc libc6-dev
 STOCK = age jq openssh-client openssl sqlite3
-TEST  = $(BUILD) $(STOCK) bash-completion dbus fish git gnome-keyring keepassxc less librsvg2-bin libsecret-tools openssh-server poppler-utils rsync rustc strace systemd zbar-tools zsh
+TEST  = $(BUILD) $(STOCK) bash-completion bsdextrautils curl dbus fish git gnome-keyring iproute2 keepassxc less librsvg2-bin libsecret-tools openssh-server poppler-utils procps rsync rustc strace systemd zbar-tools zsh
 
 .PHONY: build build-openssl install dist test-dist demo test bench bench-openssl fuzz
 

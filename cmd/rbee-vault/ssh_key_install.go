@@ -93,6 +93,7 @@ type installer struct {
 	dialer   *hive.Dialer
 	password []byte   // of the operator on the nodes, or nil
 	agent    net.Conn // to the operator's own agent, once it is needed
+	keys     agent.Agent
 }
 
 // installation is what was done for a node.
@@ -210,9 +211,11 @@ func (in *installer) agentSigners() ([]ssh.Signer, error) {
 		if err != nil {
 			return nil, fmt.Errorf("connect to the SSH agent: %w", err)
 		}
-		in.agent = conn
+		// One client for all nodes: each one reads from the connection by itself, so that a
+		// second one would get the first one's answers.
+		in.agent, in.keys = conn, agent.NewClient(conn)
 	}
-	signers, err := agent.NewClient(in.agent).Signers()
+	signers, err := in.keys.Signers()
 	if err != nil {
 		return nil, fmt.Errorf("list the keys of the SSH agent: %w", err)
 	}

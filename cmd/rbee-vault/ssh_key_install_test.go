@@ -50,7 +50,9 @@ func TestSSHKeyInstall(t *testing.T) {
 	add("by-agent", server)
 	add("elsewhere", elsewhere, "--ssh-key", key)
 	add("keyless", server, "--ssh-key", key)
-	for _, name := range []string{"by-path", "by-agent", "elsewhere"} {
+	add("by-agent-2", server)
+	add("by-agent-3", server)
+	for _, name := range []string{"by-path", "by-agent", "by-agent-2", "by-agent-3", "elsewhere"} {
 		expect(exitOK, "", env, "ssh-key", "generate", "--node", name, "--comment", "rbee@"+name)
 	}
 
@@ -80,6 +82,7 @@ func TestSSHKeyInstall(t *testing.T) {
 		}
 	}
 	expect(exitOK, `"result":"installed"`, withAgent, "ssh-key", "install", "by-agent", "--json")
+	expect(exitOK, "by-agent-3 accepts its key now", withAgent, "ssh-key", "install", "by-agent-2", "by-agent-3") // by one connection to the agent
 	// The login decides, and the line is for whoever knows where it goes.
 	expect(exitPartial, "Add this line to the authorized_keys of", env, "ssh-key", "install", "elsewhere")
 	expect(exitPartial, "ssh-key generate --node keyless", env, "ssh-key", "install", "keyless", "by-path")
@@ -88,7 +91,7 @@ func TestSSHKeyInstall(t *testing.T) {
 	expect(exitUsage, "cannot prompt", env, "ssh-key", "install", "by-path", "--password")
 
 	lines, err := os.ReadFile(authorized)
-	if err != nil || strings.Count(string(lines), "\n") != 3 || !strings.Contains(string(lines), " rbee@by-path\n") {
+	if err != nil || strings.Count(string(lines), "\n") != 5 || !strings.Contains(string(lines), " rbee@by-path\n") {
 		t.Errorf("authorized_keys: %v\n%s", err, lines)
 	}
 }

@@ -69,18 +69,24 @@ func openTerminal(t *testing.T) (master, slave *os.File) {
 // startTerminal is startOn for any program. Without a size, standard output is a pipe.
 func startTerminal(t *testing.T, size unix.Winsize, env []string, program string, args ...string) *console {
 	t.Helper()
+	exe, err := exec.LookPath(program) // TestMain puts it into PATH
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(exe, args...)
+	cmd.Env = append(os.Environ(), env...)
+	return runOnTerminal(t, size, cmd)
+}
+
+// runOnTerminal starts a command that is prepared but for its terminal.
+func runOnTerminal(t *testing.T, size unix.Winsize, cmd *exec.Cmd) *console {
+	t.Helper()
 	master, slave := openTerminal(t)
 	defer slave.Close()
 	if err := unix.IoctlSetWinsize(int(slave.Fd()), unix.TIOCSWINSZ, &size); err != nil {
 		t.Fatal(err)
 	}
-	exe, err := exec.LookPath(program) // TestMain puts it into PATH
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &console{t: t, master: master, more: make(chan struct{}, 1)}
-	c.cmd = exec.Command(exe, args...)
-	c.cmd.Env = append(os.Environ(), env...)
+	c := &console{t: t, master: master, cmd: cmd, more: make(chan struct{}, 1)}
 	c.cmd.Stdin, c.cmd.Stdout, c.cmd.Stderr = slave, &c.stdout, slave
 	if size.Row > 0 {
 		c.cmd.Stdout = slave

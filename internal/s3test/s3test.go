@@ -24,7 +24,7 @@ import (
 // machine.
 const version = "v1.8.0"
 
-// Region is the server's.
+// Region is that of a server, if it is started in no other.
 const Region = "us-east-1"
 
 // Server is a versitygw whose data ends with the test.
@@ -33,6 +33,7 @@ type Server struct {
 	Root Credential
 	Dir  string // a bucket is a directory in it
 
+	region  string
 	program string
 	log     *bytes.Buffer
 }
@@ -43,10 +44,17 @@ type Credential struct{ AccessKey, Secret string }
 // Start starts a server. It ends with the test.
 func Start(t testing.TB) *Server {
 	t.Helper()
+	return StartIn(t, Region)
+}
+
+// StartIn is Start in another region.
+func StartIn(t testing.TB, region string) *Server {
+	t.Helper()
 	dir := t.TempDir()
 	s := &Server{
 		Root:    Credential{"root-access-key", "root-secret-key-planted"},
 		Dir:     filepath.Join(dir, "buckets"),
+		region:  region,
 		program: build(t),
 		log:     new(bytes.Buffer),
 	}
@@ -62,7 +70,7 @@ func Start(t testing.TB) *Server {
 	addr := l.Addr().String()
 	l.Close()
 	s.URL = "http://" + addr
-	cmd := exec.Command(s.program, "--port", addr, "--region", Region, "--iam-dir", filepath.Join(dir, "users"), "--iam-cache-disable", "--quiet", "--keep-alive",
+	cmd := exec.Command(s.program, "--port", addr, "--region", region, "--iam-dir", filepath.Join(dir, "users"), "--iam-cache-disable", "--quiet", "--keep-alive",
 		"posix", "--versioning-dir", filepath.Join(dir, "versions"), s.Dir)
 	cmd.Env = append(os.Environ(), "ROOT_ACCESS_KEY="+s.Root.AccessKey, "ROOT_SECRET_KEY="+s.Root.Secret)
 	cmd.Stdout, cmd.Stderr = s.log, s.log
@@ -130,7 +138,7 @@ func build(t testing.TB) string {
 func (s *Server) Client(c Credential) *s3.Client {
 	return s3.New(s3.Options{
 		BaseEndpoint: aws.String(s.URL),
-		Region:       Region,
+		Region:       s.region,
 		UsePathStyle: true,
 		Credentials:  credentials.NewStaticCredentialsProvider(c.AccessKey, c.Secret, ""),
 	})
