@@ -190,7 +190,7 @@ func refuseSecrets(a *app, args []string) error {
 
 // path returns the database's path.
 func (a *app) path() (string, error) {
-	if v, err := a.hereSetting(settingDB); err != nil || v.origin != fromBuiltIn {
+	if v, err := a.hereSetting(settingDB); err != nil || v.origin != originBuiltIn {
 		return v.value, err
 	}
 	home, err := os.UserHomeDir()

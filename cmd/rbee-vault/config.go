@@ -70,11 +70,11 @@ func runConfigList(ctx context.Context, a *app) error {
 
 func (v settingValue) originText() string {
 	switch v.origin {
-	case fromNowhere:
+	case originUnset:
 		return ""
-	case fromVault:
+	case originVault:
 		return "the vault"
-	case fromBuiltIn:
+	case originBuiltIn:
 		return "built in"
 	}
 	return v.where
@@ -106,7 +106,7 @@ func runConfigGet(ctx context.Context, a *app, name string) error {
 		return err
 	}
 	v, err := a.lookUp(s, nil)
-	if err == nil && !s.here && (v.origin == fromBuiltIn || v.origin == fromNowhere) {
+	if err == nil && !s.here && (v.origin == originBuiltIn || v.origin == originUnset) {
 		var inVault map[string]string
 		if inVault, err = a.vaultSettings(ctx); err == nil {
 			v, err = a.lookUp(s, inVault)
@@ -115,7 +115,7 @@ func runConfigGet(ctx context.Context, a *app, name string) error {
 	if err != nil {
 		return err
 	}
-	if v.origin == fromNowhere {
+	if v.origin == originUnset {
 		return withHint(fmt.Errorf("a value of %s: %w", name, registry.ErrNotFound), "To set it: rbee-vault config set %s VALUE", name)
 	}
 	if a.json {

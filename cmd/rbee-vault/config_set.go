@@ -83,7 +83,7 @@ func runConfigSet(ctx context.Context, a *app, o configSetOptions, name, value s
 	if err != nil {
 		return err
 	}
-	return a.showSetting(s, fromVault, inVault)
+	return a.showSetting(s, originVault, inVault)
 }
 
 func runConfigUnset(ctx context.Context, a *app, o configSetOptions, name string) error {
@@ -106,7 +106,7 @@ func runConfigUnset(ctx context.Context, a *app, o configSetOptions, name string
 		return err
 	}
 	s.name = name // also of one that a later version has set
-	return a.showSetting(s, fromVault, inVault)
+	return a.showSetting(s, originVault, inVault)
 }
 
 // checkTargets refuses names of targets that the vault does not have. next is the next step.
@@ -129,7 +129,7 @@ func (a *app) changeConfigFile(s setting, value string) error {
 		return err
 	}
 	a.readFile = nil
-	return a.showSetting(s, fromFile, nil)
+	return a.showSetting(s, originFile, nil)
 }
 
 // showSetting prints what holds after a change at a place.
@@ -142,7 +142,7 @@ func (a *app) showSetting(s setting, changed origin, inVault map[string]string) 
 		return a.ui.object(newSettingJSON(v))
 	}
 	switch v.origin {
-	case fromNowhere:
+	case originUnset:
 		a.ui.info("%s has no value now", s.name)
 	case changed:
 		a.ui.info("%s is now %s", s.name, wire.Quote(v.value))

@@ -51,7 +51,7 @@ func (a *app) identitySources() ([]string, error) {
 	if _, err := os.Lstat(v.value); a.creating && errors.Is(err, fs.ErrNotExist) {
 		return nil, nil // the new vault's identity may go there
 	}
-	if v.origin == fromFile && (hasCredential() || a.byPassphrase || a.passphraseFile != "") {
+	if v.origin == originFile && (hasCredential() || a.byPassphrase || a.passphraseFile != "") {
 		return nil, nil // systemd, or a flag, says how the vault is opened
 	}
 	return []string{v.value}, nil

@@ -95,7 +95,9 @@ func runFleetPage(p *fleetPage, in, out *os.File) error {
 			}
 		}
 	}()
-	if _, err := program.Run(); errors.Is(err, tea.ErrProgramPanic) {
+	_, err := program.Run()
+	readAnswers(in, out)
+	if errors.Is(err, tea.ErrProgramPanic) {
 		return errPagePanic
 	} else if err != nil {
 		return err

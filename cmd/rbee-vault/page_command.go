@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"regexp"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -64,6 +65,7 @@ func (c *pageCommand) Run() error {
 		return fmt.Errorf("close the vault: %w", err)
 	}
 	defer c.reader.resume()
+	readAnswers(c.in, c.out)
 	stopped, err := c.runIn(signals)
 	if stopped || err == nil && !c.stay {
 		return err
@@ -144,5 +146,52 @@ func waitForKey(in io.Reader, signals <-chan os.Signal) {
 			f.Read(make([]byte, 256)) // all of a key that sends several bytes
 			return
 		}
+	}
+}
+
+// primaryAttributes asks a terminal what it is, and attributes is its answer.
+const primaryAttributes = "\x1b[c"
+
+var attributes = regexp.MustCompile(`\x1b\[\?[0-9;]*c`)
+
+// answerWait is how long a terminal may take for it.
+const answerWait = 500 * time.Millisecond
+
+// readAnswers reads what a terminal far away still answers to the page: the next program would
+// take it for keys. A terminal answers in order, so it is asked for something that all of them
+// answer.
+func readAnswers(in io.Reader, out io.Writer) {
+	f, ok := in.(*os.File)
+	if !ok {
+		return
+	}
+	state, err := term.MakeRaw(int(f.Fd())) // so that answers are not shown, and come without a new line
+	if err != nil {
+		return
+	}
+	defer term.Restore(int(f.Fd()), state)
+	if _, err := io.WriteString(out, primaryAttributes); err != nil {
+		return
+	}
+	var answers []byte
+	fds := []unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLIN}}
+	for end := time.Now().Add(answerWait); !attributes.Match(answers); {
+		left := time.Until(end)
+		if left <= 0 {
+			return
+		}
+		n, err := unix.Poll(fds, int(left/time.Millisecond)+1)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil || n == 0 {
+			return
+		}
+		part := make([]byte, 256)
+		read, err := f.Read(part)
+		if err != nil {
+			return
+		}
+		answers = append(answers, part[:read]...)
 	}
 }

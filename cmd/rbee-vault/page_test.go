@@ -523,3 +523,22 @@ func BenchmarkPageView(b *testing.B) {
 		}
 	})
 }
+
+// TestPageLateAnswers: what a terminal far away answers late is not taken for keys by what comes
+// next.
+func TestPageLateAnswers(t *testing.T) {
+	h := newHives(t)
+	h.addNode("hive-01")
+	c := startTerminal(t, unix.Winsize{Row: 24, Col: 80}, append(h.env, "TERM=xterm-256color"), "sh", "-c", "rbee-vault ui; echo behind; read line; echo \"got $line\"")
+	c.expect(`\x1b\[\?2026\$p`)
+	c.expect(`hive-01`)
+	c.send("q")
+	c.expect(`\x1b\[c`) // now the answers arrive
+	c.send("\x1b[?2026;2$y\x1b[?0u\x1b[?62;4c")
+	c.expect("behind")
+	c.send("typed\n")
+	c.expect(`got typed`)
+	if code := c.exit(); code != exitOK {
+		t.Errorf("exit code %d", code)
+	}
+}

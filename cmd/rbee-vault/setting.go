@@ -127,12 +127,12 @@ type origin string
 
 // The origins, the first ones first.
 const (
-	fromFlag        origin = "flag"
-	fromEnvironment origin = "environment"
-	fromFile        origin = "file"
-	fromVault       origin = "vault"
-	fromBuiltIn     origin = "built-in"
-	fromNowhere     origin = "unset"
+	originFlag        origin = "flag"
+	originEnvironment origin = "environment"
+	originFile        origin = "file"
+	originVault       origin = "vault"
+	originBuiltIn     origin = "built-in"
+	originUnset       origin = "unset"
 )
 
 // settingValue is a setting's value, and where it comes from.
@@ -147,31 +147,31 @@ type settingValue struct {
 // file of this machine, else of the vault, else the built-in one. inVault are the vault's.
 func (a *app) lookUp(s setting, inVault map[string]string) (settingValue, error) {
 	if value, flag := a.settingFlag(s.name); value != "" {
-		return settingValue{s.name, value, fromFlag, flag}, nil
+		return settingValue{s.name, value, originFlag, flag}, nil
 	}
 	if s.name == settingColor && os.Getenv("NO_COLOR") != "" {
-		return settingValue{s.name, "never", fromEnvironment, "$NO_COLOR"}, nil
+		return settingValue{s.name, "never", originEnvironment, "$NO_COLOR"}, nil
 	}
 	if value := os.Getenv(s.variable()); value != "" {
 		if err := s.check(value); err != nil && !s.path { // a path may be relative there
 			return settingValue{}, fmt.Errorf("$%s: %w", s.variable(), err)
 		}
-		return settingValue{s.name, value, fromEnvironment, "$" + s.variable()}, nil
+		return settingValue{s.name, value, originEnvironment, "$" + s.variable()}, nil
 	}
 	file, err := a.configFile()
 	if err != nil {
 		return settingValue{}, err
 	}
 	if value := file.values[s.name]; value != "" {
-		return settingValue{s.name, s.expand(value), fromFile, file.path}, nil
+		return settingValue{s.name, s.expand(value), originFile, file.path}, nil
 	}
 	if value := inVault[s.name]; value != "" {
-		return settingValue{s.name, value, fromVault, ""}, nil
+		return settingValue{s.name, value, originVault, ""}, nil
 	}
 	if s.builtIn != "" {
-		return settingValue{s.name, s.expand(s.builtIn), fromBuiltIn, ""}, nil
+		return settingValue{s.name, s.expand(s.builtIn), originBuiltIn, ""}, nil
 	}
-	return settingValue{name: s.name, origin: fromNowhere}, nil
+	return settingValue{name: s.name, origin: originUnset}, nil
 }
 
 // expand returns a path without the ~ that it may begin with.
@@ -257,7 +257,7 @@ func (a *app) allSettings(inVault map[string]string) ([]settingValue, error) {
 	}
 	for name, value := range maps.All(inVault) {
 		if !slices.Contains(settingNames(), name) {
-			all = append(all, settingValue{name, value, fromVault, ""})
+			all = append(all, settingValue{name, value, originVault, ""})
 		}
 	}
 	slices.SortFunc(all, func(a, b settingValue) int { return cmp.Compare(a.name, b.name) })
