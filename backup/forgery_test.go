@@ -247,6 +247,8 @@ func (f *forgery) countAgain(signer string) {
 		SSHKeys:   count(memberSSHKeys),
 		Rotations: count(memberRotations),
 		HostKeys:  count(memberHostKeys),
+		Targets:   count(memberTargets),
+		Settings:  count(memberSettings),
 		AuditLog:  count(memberAuditLog),
 		Slots:     count(memberSlots),
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -158,6 +159,14 @@ func TestInventory(t *testing.T) {
 			states += fmt.Sprintf("%d %s, ", f.Sequence, f.State)
 		}
 		return strings.TrimSuffix(states, ", ")
+	}
+	if got := look(); got != "0 unknown" {
+		t.Error(got)
+	}
+	// Only files are backups.
+	link := filepath.Join(dirs[1], "link.tar.gz.age")
+	if err := errors.Join(os.Symlink("/etc/passwd", link), syscall.Mkfifo(filepath.Join(dirs[1], "pipe.tar.gz.age"), 0o600)); err != nil {
+		t.Fatal(err)
 	}
 	if got := look(); got != "0 unknown" {
 		t.Error(got)

@@ -26,6 +26,12 @@ func richForgery(t testing.TB) *forgery {
 		_, e2 := r.BeginKeyRotation(t.Context(), "hive-01")
 		signer, _ := fixedSigner(t)
 		_, e3 := r.TrustHostKey(t.Context(), "hive-01", signer.PublicKey())
+		for _, name := range []string{"disk", "usb"} {
+			err = errors.Join(err, AddTarget(t.Context(), r.Vault(), Target{Name: name, URL: "dir:/srv/" + name}))
+		}
+		for _, s := range []registry.Setting{{Name: registry.SettingSSHPort, Value: "2222"}, {Name: registry.SettingSSHUser, Value: "ops"}} {
+			err = errors.Join(err, r.SetSetting(t.Context(), s))
+		}
 		return errors.Join(err, e, e2, e3)
 	})
 	return &f
@@ -61,16 +67,18 @@ func TestSignedButBad(t *testing.T) {
 		return func(f *forgery) { f.setLines(member, append(f.lines(member), f.lines(member)...)...) }
 	}
 	for name, forge := range map[string]func(f *forgery){
-		"a node twice":     twice(memberNodes),
-		"a rotation twice": twice(memberRotations),
-		"a host key twice": twice(memberHostKeys),
-		"a slot twice":     twice(memberSlots),
-		"nodes out of order": func(f *forgery) {
-			lines := f.lines(memberNodes)
-			f.setLines(memberNodes, lines[1], lines[0])
-		},
-		"a host key of no node": func(f *forgery) { f.change(memberHostKeys, "hive-01", "hive-66") },
-		"a rotation of no node": func(f *forgery) { f.change(memberRotations, "hive-01", "hive-66") },
+		"a node twice":           twice(memberNodes),
+		"a rotation twice":       twice(memberRotations),
+		"a host key twice":       twice(memberHostKeys),
+		"a slot twice":           twice(memberSlots),
+		"nodes out of order":     swapLines(memberNodes),
+		"targets out of order":   swapLines(memberTargets),
+		"settings out of order":  swapLines(memberSettings),
+		"a target twice":         repeatLine(memberTargets),
+		"a setting twice":        repeatLine(memberSettings),
+		"a setting as an option": func(f *forgery) { f.change(memberSettings, `"ops"`, `"-ops"`) },
+		"a host key of no node":  func(f *forgery) { f.change(memberHostKeys, "hive-01", "hive-66") },
+		"a rotation of no node":  func(f *forgery) { f.change(memberRotations, "hive-01", "hive-66") },
 		"a rotation to no key": func(f *forgery) {
 			line := f.lines(memberRotations)[0]
 			at := strings.Index(line, `"new":"SHA256:`) + len(`"new":"SHA256:`)
@@ -123,6 +131,22 @@ func TestSignedButBad(t *testing.T) {
 	file := f.seal(t, zip(f.pack()))
 	if err := errors.Join(f.verify(t, file), f.restore(t, file)); err != nil {
 		t.Errorf("unchanged: %v", err)
+	}
+}
+
+// swapLines swaps the two lines of a member.
+func swapLines(member string) func(*forgery) {
+	return func(f *forgery) {
+		lines := f.lines(member)
+		f.setLines(member, lines[1], lines[0])
+	}
+}
+
+// repeatLine puts the first line of a member in the place of the second.
+func repeatLine(member string) func(*forgery) {
+	return func(f *forgery) {
+		first := f.lines(member)[0]
+		f.setLines(member, first, first)
 	}
 }
 
