@@ -266,17 +266,15 @@ func (a *archiveReader) skipKnownHosts(_ context.Context, r io.Reader) error {
 }
 
 func (a *archiveReader) readTargets(ctx context.Context, r io.Reader) error {
-	before := ""
 	return readLines(r, &a.counts.Targets, a.manifest.Counts.Targets, func(j targetJSON) error {
 		t, err := j.target()
 		if err != nil {
 			return err
 		}
 		defer clear(t.Secret)
-		if t.Name <= before {
-			return fmt.Errorf("%w: the target %q is out of order, or there twice", ErrDamaged, t.Name)
+		if err := a.index.follow(t.Name); err != nil {
+			return err
 		}
-		before = t.Name
 		return asSinkError(a.to.target(ctx, t))
 	})
 }

@@ -65,7 +65,7 @@ func layout(keys int) []member {
 		{name: memberRotations, content: true, write: (*archiveWriter).writeRotations, read: (*archiveReader).readRotations, verified: (*archiveReader).endMember},
 		{name: memberHostKeys, content: true, write: (*archiveWriter).writeHostKeys, read: (*archiveReader).readHostKeys, verified: (*archiveReader).endMember},
 		{name: memberKnownHosts, content: true, write: (*archiveWriter).writeKnownHosts, read: (*archiveReader).skipKnownHosts},
-		{name: memberTargets, content: true, write: (*archiveWriter).writeTargets, read: (*archiveReader).readTargets},
+		{name: memberTargets, content: true, write: (*archiveWriter).writeTargets, read: (*archiveReader).readTargets, verified: (*archiveReader).endMember},
 		{name: memberSettings, content: true, write: (*archiveWriter).writeSettings, read: (*archiveReader).readSettings, verified: (*archiveReader).endMember},
 		{name: memberAuditLog, write: (*archiveWriter).writeAuditLog, read: (*archiveReader).readAuditLog},
 		{name: memberSlots, content: true, write: (*archiveWriter).writeSlots, read: (*archiveReader).readSlots, verified: (*archiveReader).checkSlots},
