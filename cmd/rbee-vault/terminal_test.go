@@ -382,3 +382,73 @@ func TestRemoveMany(t *testing.T) {
 		t.Errorf("%d %s", code, out)
 	}
 }
+
+// TestNodeAddAsks: what cannot be is said at the question that it answers, and what cannot succeed
+// before the first one.
+func TestNodeAddAsks(t *testing.T) {
+	h := newHives(t)
+	h.must("config", "set", "git-repo", "https://example.org/r.git")
+	h.must("config", "set", "install-path", "/opt/rbee")
+	c := startConsole(t, h.env, "node", "add", "hive-01", "--label", "rack=3")
+	c.expect(`Host name or address \[hive-01\]: $`)
+	c.send("bad host!\n")
+	c.expect(`ssh_host must be .*\.\nHost name or address \[hive-01\]: $`)
+	c.send("\n")
+	c.expect(`SSH user.*: $`)
+	c.send("-oProxyCommand=x\n")
+	c.expect(`ssh_user must not start with '-'\.\nSSH user.*: $`)
+	c.send("ops\n")
+	c.expect(`added hive-01\n`)
+	if code := c.exit(); code != exitOK {
+		t.Errorf("exit code %d", code)
+	}
+	h.expect(exitOK, "", "node", "list", "hive-01", "--where", "label.rack=3")
+	for name, row := range map[string]struct {
+		args []string
+		code int
+		says string
+	}{
+		"a node that exists": {[]string{"hive-01"}, exitExists, `node update hive-01`},
+		"a label":            {[]string{"hive-02", "--label", "rack"}, exitInvalid, `rack=3`},
+		"a name":             {[]string{"hive 02"}, exitInvalid, `node_name`},
+	} {
+		c := startConsole(t, h.env, append([]string{"node", "add"}, row.args...)...)
+		c.expect(row.says)
+		if code := c.exit(); code != row.code || strings.Contains(c.screen(), "Host name") {
+			t.Errorf("%s: exit code %d:\n%s", name, code, c.screen())
+		}
+	}
+}
+
+// TestWeakPassphraseAgain: a passphrase that is refused is not to be repeated, and another one may
+// be typed.
+func TestWeakPassphraseAgain(t *testing.T) {
+	env, recovery := keylessVault(t)
+	c := startConsole(t, env, "slot", "add", "passphrase", "--identity", recovery)
+	words := c.expect(`if you want them: ([a-z-]+)\n`)[1]
+	c.expect(`these words\): $`)
+	c.send("hunter2\n")
+	c.expect(`the passphrase is weak.*\nNew passphrase \(Enter: these words\): $`)
+	c.send("\n")
+	c.expect(`Repeat passphrase: $`)
+	c.send("other\n")
+	c.expect(`differ.*\nNew passphrase \(Enter: these words\): $`)
+	c.send("\n")
+	c.expect(`(?s)Repeat.*Repeat passphrase: $`)
+	c.send(words + "\n")
+	if code := c.exit(); code != exitOK {
+		t.Fatalf("exit code %d:\n%s", code, c.screen())
+	}
+	if !strings.Contains(c.screen(), "The vault now opens by") || strings.Contains(c.screen(), "hunter2") {
+		t.Error(c.screen())
+	}
+	c = startConsole(t, env, "slot", "add", "passphrase", "--identity", recovery)
+	for range 3 {
+		c.expect(`these words\): $`)
+		c.send("hunter2\n")
+	}
+	c.expect(`--allow-weak`)
+	if code := c.exit(); code != exitInvalid {
+		t.Errorf("exit code %d:\n%s", code, c.screen())
+	}
+}
