@@ -452,3 +452,41 @@ func TestWeakPassphraseAgain(t *testing.T) {
 		t.Errorf("exit code %d:\n%s", code, c.screen())
 	}
 }
+
+// TestRestoreTypedSheet: what a drill rehearses, a restore takes: the identity typed from paper, where
+// a mistake is pointed at, and then the fingerprint, which may be mistyped too.
+func TestRestoreTypedSheet(t *testing.T) {
+	env, recovery := keylessVault(t)
+	file := filepath.Join(t.TempDir(), "b.age")
+	for _, args := range [][]string{{"slot", "add", "recovery", "--out", file + ".txt"}, {"backup", "-o", file}} {
+		if code, _, stderr := command(t, env, append(args, "--identity", recovery)...); code != exitOK {
+			t.Fatal(stderr)
+		}
+	}
+	paper, err := os.ReadFile(recovery)
+	if err != nil {
+		t.Fatal(err)
+	}
+	identity := regexp.MustCompile(`AGE-SECRET-KEY-1[0-9A-Z]+`).FindString(string(paper))
+	signer := regexp.MustCompile(`(?m)^# signer: (.*)$`).FindStringSubmatch(string(paper))[1]
+	db := filepath.Join(t.TempDir(), "new", "v.db")
+	c := startConsole(t, env, "restore", file, "--sheet", "--no-keyring", "--db", db)
+	c.expect(`Recovery identity on the sheet .*: $`)
+	c.send(identity + "Q\n")
+	c.expect(`is too many\.\nRecovery identity on the sheet .*: $`)
+	c.send(strings.ToLower(identity) + "\n")
+	c.expect(`Fingerprint of the signer on your sheet .*: $`)
+	c.send("SHA256:short\n")
+	c.expect(`43 characters; this has 5\.\nFingerprint of the signer .*: $`)
+	c.send(signer + "\n")
+	c.expect(`\n  recovery age1[0-9a-z]+\n\n  rbee-vault status --identity FILE`) // what has not vouched: one on a line
+	if code := c.exit(); code != exitOK {
+		t.Fatalf("exit code %d:\n%s", code, c.screen())
+	}
+	if strings.Contains(strings.ToUpper(c.screen()), identity[:30]) {
+		t.Errorf("the terminal shows the identity:\n%s", c.screen())
+	}
+	if code, _, stderr := command(t, env, "status", "--identity", recovery, "--db", db); code != exitOK {
+		t.Error(stderr)
+	}
+}
