@@ -167,10 +167,16 @@ func (a *app) showConfirmed(last backup.Record, err error) error {
 	return err
 }
 
+// backupsDir is the directory beside the database that backups go to where there is no target.
+const backupsDir = "backups"
+
 // createOptions decides where the backup goes: to -o, else to --target, else to the targets
 // that the setting names, else to every target of the vault. Without any it goes into the directory backups/ beside the database.
 func (a *app) createOptions(ctx context.Context, v *vault.Vault, o backupOptions) (backup.CreateOptions, error) {
 	opts := backup.CreateOptions{Recipients: o.recipients, Targets: o.targets, Program: "rbee-vault " + version}
+// backupsDir is the directory beside the database that backups go to where there is no target.
+const backupsDir = "backups"
+
 	if o.out == "-" {
 		opts.Writer = a.ui.out
 		return opts, a.ui.checkRaw("a backup is binary: redirect standard output to a file or a pipe")
@@ -197,7 +203,7 @@ func (a *app) createOptions(ctx context.Context, v *vault.Vault, o backupOptions
 		opts.Targets = append(opts.Targets, t.Name)
 	}
 	if len(targets) == 0 {
-		opts.Dir = filepath.Join(filepath.Dir(v.Path()), "backups")
+		opts.Dir = filepath.Join(filepath.Dir(v.Path()), backupsDir)
 	}
 	return opts, nil
 }
