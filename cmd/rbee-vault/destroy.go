@@ -104,7 +104,7 @@ func showLeft(a *app, path string) {
 	if len(entries) > 0 {
 		a.ui.info("Backups stay: %d in %s", len(entries), dir)
 	}
-	for _, suffix := range []string{".lock", ".write", ".turn", ".anchor"} {
+	for _, suffix := range []string{".lock", ".write", ".turn", ".anchor", ".drill.lock"} {
 		if info, err := os.Stat(path + suffix); err == nil && info.Size() == 0 {
 			a.ui.info("Stays, empty: %s", path+suffix)
 		}
