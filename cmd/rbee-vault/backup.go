@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -133,6 +134,9 @@ func (a *app) backup(ctx context.Context, v *vault.Vault, o backupOptions) (*bac
 	opts.Progress, end = a.ui.count("backup")
 	created, err := backup.Create(ctx, v, opts)
 	end()
+	if errors.Is(err, fs.ErrNotExist) && !errors.Is(err, backup.ErrPartial) && len(opts.Targets) > 0 {
+		err = withHint(err, "Nothing was written. Is its disk mounted? rbee-vault backup target check. The next backup tries every target again.")
+	}
 	if err != nil && !errors.Is(err, backup.ErrNotRecorded) && !errors.Is(err, backup.ErrPartial) {
 		return nil, err
 	}
@@ -174,9 +178,6 @@ const backupsDir = "backups"
 // that the setting names, else to every target of the vault. Without any it goes into the directory backups/ beside the database.
 func (a *app) createOptions(ctx context.Context, v *vault.Vault, o backupOptions) (backup.CreateOptions, error) {
 	opts := backup.CreateOptions{Recipients: o.recipients, Targets: o.targets, Program: "rbee-vault " + version}
-// backupsDir is the directory beside the database that backups go to where there is no target.
-const backupsDir = "backups"
-
 	if o.out == "-" {
 		opts.Writer = a.ui.out
 		return opts, a.ui.checkRaw("a backup is binary: redirect standard output to a file or a pipe")
