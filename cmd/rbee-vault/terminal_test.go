@@ -29,6 +29,7 @@ type console struct {
 	mu   sync.Mutex
 	seen bytes.Buffer
 	more chan struct{}
+	read chan struct{} // closed when nothing more comes
 }
 
 // startConsole starts rbee-vault with a pseudo-terminal as its controlling terminal.
@@ -78,7 +79,7 @@ func startTerminal(t *testing.T, size unix.Winsize, env []string, program string
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &console{t: t, master: master, more: make(chan struct{}, 1)}
+	c := &console{t: t, master: master, more: make(chan struct{}, 1), read: make(chan struct{})}
 	c.cmd = exec.Command(exe, args...)
 	c.cmd.Env = append(os.Environ(), env...)
 	c.cmd.Stdin, c.cmd.Stdout, c.cmd.Stderr = slave, &c.stdout, slave
@@ -90,6 +91,7 @@ func startTerminal(t *testing.T, size unix.Winsize, env []string, program string
 		t.Fatal(err)
 	}
 	go func() {
+		defer close(c.read)
 		buf := make([]byte, 4096)
 		for {
 			n, err := master.Read(buf)
