@@ -106,9 +106,13 @@ func (h *Health) examineRuns(records []Record, opts HealthOptions) {
 	if len(records) == 0 {
 		return
 	}
-	for _, c := range records[len(records)-1].Copies {
+	last := records[len(records)-1]
+	if h.Last != nil && h.Last.Confirmed.After(last.Created) {
+		return // a later run needed no other backup: each place has the newest again
+	}
+	for _, c := range last.Copies {
 		if c.Failed != "" {
-			h.problem(ProblemFailing, "backup %d was not written to %s: %s", records[len(records)-1].Sequence, c, c.Failed)
+			h.problem(ProblemFailing, "backup %d was not written to %s: %s", last.Sequence, c, c.Failed)
 		}
 	}
 }

@@ -215,6 +215,16 @@ func TestExamine(t *testing.T) {
 			change(t, v, `INSERT INTO backups (sequence, created) VALUES (2, 1)`)
 			change(t, v, `INSERT INTO backup_copies (sequence, target, name, failed) VALUES (2, 'first', 'x', 'disk full')`)
 		}, "failing"},
+		"failed, then confirmed": {func(t *testing.T, v *vault.Vault, _ [2]string) {
+			change(t, v, `INSERT INTO backups (sequence, created) VALUES (2, ?)`, ago(2*time.Hour))
+			change(t, v, `INSERT INTO backup_copies (sequence, target, name, failed) VALUES (2, 'first', 'x', 'no such directory')`)
+			change(t, v, `UPDATE backups SET created = ?, confirmed = ? WHERE sequence = 1`, ago(3*time.Hour), ago(time.Hour))
+		}, ""},
+		"confirmed, then failed": {func(t *testing.T, v *vault.Vault, _ [2]string) {
+			change(t, v, `INSERT INTO backups (sequence, created) VALUES (2, ?)`, ago(time.Hour))
+			change(t, v, `INSERT INTO backup_copies (sequence, target, name, failed) VALUES (2, 'first', 'x', 'no such directory')`)
+			change(t, v, `UPDATE backups SET created = ?, confirmed = ? WHERE sequence = 1`, ago(3*time.Hour), ago(2*time.Hour))
+		}, "failing"},
 		"removed": {func(t *testing.T, _ *vault.Vault, dirs [2]string) { removeAll(t, dirs[0]) }, "missing"},
 		"cut":     {func(t *testing.T, _ *vault.Vault, dirs [2]string) { cutAll(t, dirs[1]) }, "missing"},
 		"a new target": {func(t *testing.T, v *vault.Vault, _ [2]string) {

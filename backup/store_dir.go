@@ -37,6 +37,9 @@ func (s dirStore) Put(ctx context.Context, name string, body *io.SectionReader, 
 	if errors.Is(err, fs.ErrExist) {
 		return Copy{}, fmt.Errorf("%q %w", path, ErrExists)
 	}
+	if errors.Is(err, fs.ErrNotExist) { // a disk that is not mounted, and no matter of the file's name
+		return Copy{}, fmt.Errorf("directory %q: %w", s.dir, fs.ErrNotExist)
+	}
 	if err != nil {
 		return Copy{}, err
 	}

@@ -45,6 +45,9 @@ const MaxImport = 100_000
 // maxProblems is how many problems of each kind are listed.
 const maxProblems = 100
 
+// maxTaken is how many names an error lists of those that exist already.
+const maxTaken = 10
+
 // More counts the problems that are not listed.
 type More struct {
 	Skipped  int
@@ -112,7 +115,7 @@ type ImportReport struct {
 }
 
 // Import adds the nodes of a set in one transaction. Without Replace or SkipExisting, the
-// whole import fails where any name exists: the error is ErrExists and lists these names. A node
+// whole import fails where any name exists: the error is ErrExists and lists the first ten names. A node
 // may jump through one that follows in the set. It is skipped where it jumps through a node
 // that is neither there nor in the set, in a circle, or through too many.
 // After any error nothing is imported and the report is empty. Where nothing
@@ -247,6 +250,9 @@ func planImport(ctx context.Context, tx *vault.Tx, set ImportSet, opts ImportOpt
 		writes = append(writes, importWrite{node: &merged, old: &old})
 	}
 	if len(taken) > 0 {
+		if n := len(taken) - maxTaken; n > 0 {
+			taken = append(taken[:maxTaken], fmt.Sprintf("and %d more", n))
+		}
 		return ImportReport{}, importPlan{}, fmt.Errorf("%s: %w", strings.Join(taken, ", "), ErrExists)
 	}
 	writes, err := skipBadJumps(ctx, tx, writes, &report)

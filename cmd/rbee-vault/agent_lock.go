@@ -106,7 +106,7 @@ func (a *app) newLockPassphrase(ctx context.Context, file string) ([]byte, error
 	if err := a.needLockPassphrase(file); err != nil {
 		return nil, err
 	}
-	return a.newPassphrase(ctx, file)
+	return a.newPassphrase(ctx, file, func([]byte) error { return nil })
 }
 
 func (a *app) needLockPassphrase(file string) error {

@@ -35,7 +35,7 @@ func (o *auditOptions) register(cmd *cobra.Command) {
 	f.StringVar(&o.since, "since", "", "only rows since `WHEN`: an age (90m, 36h, 7d), a day (2006-01-02) or a time (RFC 3339)")
 	f.StringVar(&o.node, "node", "", "only rows about the node `NAME`")
 	f.StringVar(&o.action, "action", "", "only rows whose action begins with `ACTION`, such as node.add or ssh-key.")
-	f.StringVar(&o.actor, "actor", "", "only rows whose actor begins with `WHO`")
+	f.StringVar(&o.actor, "actor", "", "only rows whose user or person begins with `WHO`")
 	f.IntVar(&o.limit, "limit", 0, "only the newest `N` rows")
 }
 
@@ -103,7 +103,13 @@ func (o *auditOptions) picks(row vault.AuditRow, since time.Time) bool {
 	return !row.At.Before(since) &&
 		(o.node == "" || concerns(row, o.node)) &&
 		strings.HasPrefix(row.Action, o.action) &&
-		strings.HasPrefix(row.Actor, o.actor)
+		didIt(row.Actor, o.actor)
+}
+
+// didIt reports whether the user of the machine or the person in an actor, as in "ops(1000)@desk,
+// alex@example.org (by slot 1a2b)", begins so.
+func didIt(actor, who string) bool {
+	return slices.ContainsFunc(strings.Split(actor, ", "), func(part string) bool { return strings.HasPrefix(part, who) })
 }
 
 // concerns reports whether a row is about a node. The action decides: the subject of
@@ -160,6 +166,9 @@ func runAuditList(ctx context.Context, a *app, o auditListOptions) error {
 	})
 	if err != nil {
 		return err
+	}
+	if len(t.rows) == 0 {
+		a.ui.info("No row matches.")
 	}
 	a.ui.table(t)
 	return nil

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -135,6 +136,9 @@ func (a *app) backup(ctx context.Context, v *vault.Vault, o backupOptions) (*bac
 	opts.Progress, end = a.ui.count("backup")
 	created, err := backup.Create(ctx, v, opts)
 	end()
+	if errors.Is(err, fs.ErrNotExist) && !errors.Is(err, backup.ErrPartial) && len(opts.Targets) > 0 {
+		err = withHint(err, "Nothing was written. Is its disk mounted? rbee-vault backup target check. The next backup tries every target again.")
+	}
 	if err != nil && !errors.Is(err, backup.ErrNotRecorded) && !errors.Is(err, backup.ErrPartial) {
 		return nil, err
 	}
@@ -169,6 +173,9 @@ func (a *app) showConfirmed(last backup.Record, err error) error {
 	return err
 }
 
+// backupsDir is the directory beside the database that backups go to where there is no target.
+const backupsDir = "backups"
+
 // createOptions decides where the backup goes: to -o, else to --target, else to the targets
 // that the setting names, else to every target of the vault. Without any it goes into the directory backups/ beside the database.
 func (a *app) createOptions(ctx context.Context, v *vault.Vault, o backupOptions) (backup.CreateOptions, error) {
@@ -199,7 +206,7 @@ func (a *app) createOptions(ctx context.Context, v *vault.Vault, o backupOptions
 		opts.Targets = append(opts.Targets, t.Name)
 	}
 	if len(targets) == 0 {
-		opts.Dir = filepath.Join(filepath.Dir(v.Path()), "backups")
+		opts.Dir = filepath.Join(filepath.Dir(v.Path()), backupsDir)
 	}
 	return opts, nil
 }

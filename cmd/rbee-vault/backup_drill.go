@@ -90,7 +90,7 @@ func runBackupDrill(ctx context.Context, a *app, o drillOptions, name string) er
 		}
 		identities = []age.Identity{typed}
 	}
-	if err := needIdentities(identities); err != nil {
+	if err := needIdentities(identities, true); err != nil {
 		return err
 	}
 	read, err := o.build(ctx, a, cfg, false) // the open vault vouches for its own backups
@@ -198,6 +198,19 @@ func namedRecord(records []backup.Record, name string) *backup.Record {
 		}
 	}
 	return nil
+}
+
+// offerTyped has the command open with an identity that the operator types from paper, in the
+// place of --identity.
+func (a *app) offerTyped(ctx context.Context) error {
+	if len(a.identities) > 0 {
+		return usagef("give either --identity or --sheet")
+	}
+	typed, err := a.askIdentity(ctx)
+	if err == nil {
+		a.offers = []vault.Offer{{Name: "what was typed", Identities: []age.Identity{typed}}}
+	}
+	return err
 }
 
 // askIdentity asks for an identity that the operator types from paper.

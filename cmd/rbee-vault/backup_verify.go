@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"filippo.io/age"
 	"github.com/spf13/cobra"
@@ -82,7 +83,7 @@ func verifiedBackup(ctx context.Context, a *app, o readOptions, file string, aud
 	if err != nil {
 		return m, "", err
 	}
-	if err := needIdentities(cfg.Identities); err != nil {
+	if err := needIdentities(cfg.Identities, false); err != nil {
 		return m, "", err
 	}
 	r, err := o.openBackup(ctx, a, file)
@@ -160,11 +161,17 @@ func (a *app) askSigner(ctx context.Context, c backup.Claim) (string, error) {
 	if !a.interactive() {
 		return "", fmt.Errorf("%w: nothing vouches for its signer, %s", backup.ErrUntrusted, c.Signer)
 	}
-	answer, err := a.ui.ask(ctx, "Fingerprint of the signer on your sheet (SHA256:...): ")
-	if err != nil {
-		return "", err
+	for attempt := 1; ; attempt++ {
+		answer, err := a.ui.ask(ctx, "Fingerprint of the signer on your sheet (SHA256:...): ")
+		if err != nil {
+			return "", err
+		}
+		fingerprint, err := checkFingerprint(answer)
+		if err == nil || attempt == 3 {
+			return fingerprint, err
+		}
+		a.ui.say("A fingerprint is SHA256: and 43 characters; this has %d.", len(strings.TrimPrefix(answer, "SHA256:")))
 	}
-	return checkFingerprint(answer)
 }
 
 // recordedBackups returns the SHA-256 of the SHA256SUMS of each backup that the vault in
@@ -191,13 +198,17 @@ func recordedBackups(ctx context.Context, a *app, cfg vault.Config) map[string]b
 }
 
 // needIdentities returns an error if no identity was given. It is called before a backup
-// is read, which may be long.
-func needIdentities(identities []age.Identity) error {
+// is read, which may be long. typed says that the command also takes one that is typed.
+func needIdentities(identities []age.Identity, typed bool) error {
 	if len(identities) > 0 {
 		return nil
 	}
+	fromPaper := ""
+	if typed {
+		fromPaper = " To type it from the recovery sheet: --sheet"
+	}
 	return withHint(fmt.Errorf("%w: a backup opens with an identity only", vault.ErrNoUnlockMethod),
-		"Give the recovery identity or a recipient's: --identity FILE. A passphrase opens the vault that was backed up, not the backup.")
+		"Give the recovery identity or a recipient's: --identity FILE. A passphrase opens the vault that was backed up, not the backup.%s", fromPaper)
 }
 
 func countsText(c backup.Counts) string {

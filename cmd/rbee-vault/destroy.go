@@ -3,11 +3,14 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/rbee-keeper/rbee-vault/backup"
 	"github.com/rbee-keeper/rbee-vault/internal/wire"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
@@ -68,6 +71,7 @@ func runDestroy(ctx context.Context, a *app, o destroyOptions) error {
 		return a.ui.object(destroyJSON{o.dryRun, notNil(plan.Files), notNil(plan.Accounts), notNil(plan.Left), notNil(plan.LeftAccounts)})
 	}
 	showDestroyed(a, plan, o.dryRun)
+	showLeft(a, cfg.Path)
 	return nil
 }
 
@@ -88,6 +92,22 @@ func showDestroyed(a *app, plan vault.Destroyed, dryRun bool) {
 	}
 	for _, account := range plan.LeftAccounts {
 		a.ui.warn("the keyring item %s was not removed: it may belong to another vault", account)
+	}
+}
+
+// showLeft names what belongs to the vault and is not removed, for whoever leaves for good. Where
+// copies of its backups are elsewhere, the vault alone has known.
+func showLeft(a *app, path string) {
+	dir := filepath.Join(filepath.Dir(path), backupsDir)
+	entries, _ := os.ReadDir(dir)
+	entries = slices.DeleteFunc(entries, func(e os.DirEntry) bool { return !backup.IsObjectName(e.Name()) })
+	if len(entries) > 0 {
+		a.ui.info("Backups stay: %d in %s", len(entries), dir)
+	}
+	for _, suffix := range []string{".lock", ".write", ".turn", ".anchor", ".drill.lock"} {
+		if info, err := os.Stat(path + suffix); err == nil && info.Size() == 0 {
+			a.ui.info("Stays, empty: %s", path+suffix)
+		}
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"filippo.io/age"
 	"filippo.io/age/plugin"
+	"golang.org/x/sys/unix"
 
 	"github.com/rbee-keeper/rbee-vault/identity"
 	"github.com/rbee-keeper/rbee-vault/vault"
@@ -81,11 +82,12 @@ func (a *app) openSecret(ctx context.Context, source, what string) (io.ReadClose
 		if err != nil || fd < 3 {
 			return nil, fmt.Errorf("%w: the number in fd:N must be 3 or more", vault.ErrInvalid)
 		}
-		f := os.NewFile(uintptr(fd), source)
-		if f == nil {
+		// Where nobody opened it, it may be one of Go's own. Those are closed on exec, so the
+		// descriptors that were passed are not.
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC != 0 {
 			return nil, fmt.Errorf("%w: %s is not an open descriptor", vault.ErrInvalid, source)
 		}
-		return newInput(ctx, f), nil
+		return newInput(ctx, os.NewFile(uintptr(fd), source)), nil
 	}
 	if !underCredentials(source) {
 		if err := vault.CheckPrivate(source); err != nil {

@@ -143,9 +143,7 @@ of it, when the keyring is lost. Move it offline, away from this machine. Keep t
 signer's fingerprint with it: a restore asks for the fingerprint.`, opts.RecoveryFile)
 	}
 	for _, page := range opts.RecoverySheets {
-		a.ui.info(`
-The recovery sheet is in %s. Print it, keep it in a safe, and delete the
-file: whoever has it opens this vault and every backup of it.`, page.Path)
+		a.ui.info("\n"+sheetWritten, page.Path)
 	}
 	if opts.RecoveryFile == "" && len(opts.RecoverySheets) == 0 && opts.ShowRecovery == nil {
 		a.ui.info(`

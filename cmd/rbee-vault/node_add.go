@@ -74,10 +74,14 @@ func (o nodeAddOptions) missing() (flags []string) {
 	return flags
 }
 
-// ask asks on a terminal for what was not given.
+// ask asks on a terminal for what was not given. What cannot succeed is refused before the first
+// question, and an answer that no node can have is asked for again.
 func (o *nodeAddOptions) ask(ctx context.Context, a *app, name string) error {
 	if len(o.missing()) == 0 || !a.interactive() || a.json {
 		return nil
+	}
+	if err := o.fits(name); err != nil {
+		return err
 	}
 	for _, q := range []struct {
 		flag, question, usual string
@@ -98,9 +102,25 @@ func (o *nodeAddOptions) ask(ctx context.Context, a *app, name string) error {
 				return err
 			}
 			*q.value = cmp.Or(answer, q.usual)
+			if err := o.fits(name); err != nil {
+				a.ui.say("%v.", err)
+				*q.value = ""
+			}
 		}
 	}
 	return nil
+}
+
+// fits returns why no node can be as the flags and the answers so far say.
+func (o nodeAddOptions) fits(name string) error {
+	// Nothing is wrong yet with what is missing.
+	o.sshHost, o.sshUser = cmp.Or(o.sshHost, "host"), cmp.Or(o.sshUser, "user")
+	o.gitRepo, o.installPath = cmp.Or(o.gitRepo, "https://example.org/rbee.git"), cmp.Or(o.installPath, "/")
+	n := registry.Node{Name: name}
+	if err := o.apply(&n, true); err != nil {
+		return err
+	}
+	return n.Validate()
 }
 
 // check returns a usage error for flags that do not go together.
@@ -143,6 +163,9 @@ func runNodeAdd(ctx context.Context, a *app, o nodeAddOptions, name string) erro
 func (o nodeAddOptions) add(ctx context.Context, a *app, s *registry.Session, name string) (fingerprint string, err error) {
 	var values map[string]settingValue
 	err = s.Use(ctx, func(r *registry.Registry) error {
+		if _, err := r.GetNode(ctx, name); err == nil { // before anybody is asked
+			return fmt.Errorf("create node %q: %w", name, registry.ErrExists)
+		}
 		values, err = a.fleetSettings(ctx, r.Vault())
 		return err
 	})

@@ -402,6 +402,7 @@ func showImport(a *app, report registry.ImportReport, dryRun bool) error {
 	if n := report.More.Skipped; n > 0 {
 		a.ui.warn("skipped %d more", n)
 	}
+	var counts []string
 	for _, done := range []struct {
 		verb  string
 		names []string
@@ -409,6 +410,12 @@ func showImport(a *app, report registry.ImportReport, dryRun bool) error {
 		for _, name := range done.names {
 			a.ui.printf("%s\t%s\n", done.verb, name)
 		}
+		if len(done.names) > 0 {
+			counts = append(counts, fmt.Sprintf("%d %s", len(done.names), done.verb))
+		}
+	}
+	if a.ui.pretty && len(report.Added)+len(report.Replaced)+len(report.Unchanged)+len(report.Existing) > few {
+		a.ui.info("%s", strings.Join(counts, ", ")) // the lines have scrolled away
 	}
 	if dryRun {
 		a.ui.info("Nothing was written: this was a dry run.")

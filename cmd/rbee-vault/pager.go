@@ -46,9 +46,13 @@ func (u *ui) runPager(command, text string) error {
 	defer signal.Stop(interrupts)
 	cmd := exec.Command("/bin/sh", "-c", command)
 	cmd.Env = append(os.Environ(), "LESSSECURE=1", "LESSHISTFILE=-")
-	if _, set := os.LookupEnv("LESS"); !set {
-		cmd.Env = append(cmd.Env, "LESS=FRX") // colours; no pager for one screen; the text stays
+	// Colours; no pager for one screen; the text stays. Whoever has options of their own needs the
+	// colours too: without R less prints them as text.
+	options := "LESS=FRX"
+	if own, set := os.LookupEnv("LESS"); set {
+		options = "LESS=-R " + own
 	}
+	cmd.Env = append(cmd.Env, options)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(text), u.screen, os.Stderr
 	err := cmd.Run()
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.ExitCode() < 126 { // it ran: 126 and 127 are the shell's

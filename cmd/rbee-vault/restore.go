@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -20,6 +19,7 @@ type restoreOptions struct {
 	replace   bool
 	noKeyring bool
 	dryRun    bool
+	sheet     bool
 }
 
 func (o *restoreOptions) register(cmd *cobra.Command) {
@@ -28,6 +28,7 @@ func (o *restoreOptions) register(cmd *cobra.Command) {
 	f.BoolVar(&o.replace, "replace", false, "replace a vault in place: it is set aside")
 	f.BoolVar(&o.noKeyring, "no-keyring", false, "do not store the new key in the OS keyring")
 	f.BoolVar(&o.dryRun, "dry-run", false, "do everything but the last step, and report it, without changing anything")
+	f.BoolVar(&o.sheet, "sheet", false, "type the identity from the recovery sheet")
 	f.StringVar(&o.at, "at", "", "in place of FILE: the newest recorded backup of this `TIME` or before: 2h or 3d ago, 2006-01-02 or 2006-01-02T15:04:05Z")
 	f.StringArrayVar(&o.nodes, "node", nil, "restore only the nodes with this `NAME` or glob, into the vault in place; repeatable")
 	f.BoolVar(&o.merge, "merge", false, "restore all nodes into the vault in place")
@@ -42,7 +43,8 @@ func newRestore(a *app) *cobra.Command {
 		Short: "Create a vault from a backup, or bring back a part of it",
 		Long: `Create a vault from a backup, at --db. The whole backup is verified before anything is put
 in place. The vault gets a new id, a new key and a new signing
-key. It keeps the recipients of the backup, so the same recovery identity opens it.
+key. It keeps the recipients of the backup, so the same recovery identity opens it. With
+--sheet you type that identity from paper, and a mistake is pointed at.
 
 ` + backupArgument + `
 
@@ -61,6 +63,7 @@ SSH key is being replaced does not get another key: finish the rotation first.
 
 --diff prints each field in which backup and vault differ, keys by fingerprint.`,
 		Example: `  rbee-vault restore beehives-20260102T150405Z-000007.tar.gz.age --identity recovery.txt
+  rbee-vault restore beehives-20260102T150405Z-000007.tar.gz.age --sheet
   rbee-vault restore s3://fleet-backups/hive --region eu-central-1 --identity recovery.txt --signer SHA256:...
   rbee-vault restore --at 3d --diff --identity recovery.txt
   rbee-vault restore --at 3d --node 'hive-*' --prefer backup --identity recovery.txt`,
@@ -88,6 +91,11 @@ type restoreJSON struct {
 func runRestore(ctx context.Context, a *app, o restoreOptions, args []string) error {
 	if err := o.check(); err != nil {
 		return err
+	}
+	if o.sheet {
+		if err := a.offerTyped(ctx); err != nil {
+			return err
+		}
 	}
 	from, err := o.wanted(ctx, a, args)
 	if err != nil {
@@ -120,7 +128,7 @@ func restoreWhole(ctx context.Context, a *app, o restoreOptions, from wantedBack
 // restore puts the backup in place, and returns where it was read. If the backup is damaged or not trusted, the audit log
 // of the vault that it should have replaced records the attempt.
 func restore(ctx context.Context, a *app, cfg vault.Config, o restoreOptions, from wantedBackup) (done backup.Restored, source string, err error) {
-	if err := needIdentities(cfg.Identities); err != nil {
+	if err := needIdentities(cfg.Identities, true); err != nil {
 		return done, "", err
 	}
 	r, err := o.openBackup(ctx, a, from.name)
@@ -220,7 +228,7 @@ func (a *app) showUnvouched(slots []vault.Slot, signer string) {
 	var unvouched []string
 	for _, s := range slots {
 		if !s.Vouched() {
-			unvouched = append(unvouched, "  "+slotText(s))
+			unvouched = append(unvouched, slotText(s))
 		}
 	}
 	if unvouched == nil {
@@ -229,10 +237,11 @@ func (a *app) showUnvouched(slots []vault.Slot, signer string) {
 	a.ui.info(`
 These unlock methods have not vouched for the signer yet. Each of them asks once, at its
 first use, or vouches with the command below. A service cannot be asked, so run the
-command for its credential first.
-%s
-
-  rbee-vault status --identity FILE --signer %s`, strings.Join(unvouched, "\n"), vault.Fingerprint(signer))
+command for its credential first.`)
+	for _, text := range unvouched {
+		a.ui.info("  %s", text)
+	}
+	a.ui.info("\n  rbee-vault status --identity FILE --signer %s", vault.Fingerprint(signer))
 }
 
 func restoreHint(err error) error {

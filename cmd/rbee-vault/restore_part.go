@@ -63,7 +63,7 @@ func restorePart(ctx context.Context, a *app, o restoreOptions, from wantedBacku
 }
 
 func readPart(ctx context.Context, a *app, cfg vault.Config, o restoreOptions, from wantedBackup) (partOfBackup, error) {
-	if err := needIdentities(cfg.Identities); err != nil {
+	if err := needIdentities(cfg.Identities, true); err != nil {
 		return partOfBackup{}, err
 	}
 	r, err := o.openBackup(ctx, a, from.name)

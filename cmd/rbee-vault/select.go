@@ -25,12 +25,50 @@ func (o *selectOptions) register(cmd *cobra.Command) {
 // parse parses the flags and the arguments. Without any of them, every node is selected.
 // It is called before the vault is opened, so that nobody unlocks it for a mistyped glob.
 func (o selectOptions) parse(patterns []string) (nodeSelection, error) {
+	if _, err := registry.ParseSelector(nil, o.where); err != nil {
+		return nodeSelection{}, o.whereHint(err)
+	}
 	s, err := registry.ParseSelector(patterns, o.where)
 	if err != nil {
 		return nodeSelection{}, err
 	}
 	exact, _ := s.Names()
-	return nodeSelection{selector: s, exact: exact, conditional: o.where != ""}, nil
+	return nodeSelection{selector: s, exact: exact, conditional: o.where != "", backends: backendsOf(o.where)}, nil
+}
+
+// conditionNames are what --where compares, besides the devices of a backend.
+var conditionNames = []string{"status", "backend", "seen", "label"}
+
+// backendsOf returns the names in --where that are taken for those of backends.
+func backendsOf(where string) (names []string) {
+	for text := range strings.SplitSeq(where, ",") {
+		name := strings.TrimSpace(text)
+		if at := strings.IndexAny(name, "!=<>"); at >= 0 {
+			name = strings.TrimSpace(name[:at])
+		}
+		word, _, _ := strings.Cut(name, ".")
+		if !slices.Contains(conditionNames, word) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// conditionMeant is didYouMean for a name in --where.
+func conditionMeant(name string) string {
+	word, _, _ := strings.Cut(name, ".")
+	return didYouMean(word, conditionNames)
+}
+
+// whereHint says what a name in --where may have meant that is taken for a backend.
+func (o selectOptions) whereHint(err error) error {
+	const next = "The conditions: rbee-vault help selectors"
+	for _, name := range backendsOf(o.where) {
+		if meant := conditionMeant(name); meant != "" {
+			return withHint(err, "%s %s", meant, next)
+		}
+	}
+	return withHint(err, next)
 }
 
 // parseSome is parse for commands that change nodes: they never mean every node.
@@ -49,6 +87,7 @@ type nodeSelection struct {
 	selector    registry.Selector
 	exact       []string // the names, where there is no glob and no condition
 	conditional bool     // --where was given
+	backends    []string // whose devices it compares
 }
 
 // selectNode selects the node of that name. A glob is not expanded.
@@ -68,11 +107,30 @@ func (s nodeSelection) nodes(ctx context.Context, a *app, r *registry.Registry) 
 	if err != nil {
 		return nil, nodeHint(err, s.selector.Unmatched(all), all)
 	}
+	s.warnUnknown(a, all)
 	slices.SortFunc(nodes, func(a, b registry.Node) int { return natural.Compare(a.Name, b.Name) })
 	if len(nodes) == 0 && s.conditional {
 		a.ui.info("No node matches.")
 	}
 	return nodes, nil
+}
+
+// warnUnknown warns of backends in --where that no node has. A mistyped name would pass for a
+// condition that just holds nowhere, or with != everywhere.
+func (s nodeSelection) warnUnknown(a *app, all []registry.Node) {
+	for _, name := range s.backends {
+		if name == "" || slices.ContainsFunc(all, func(n registry.Node) bool {
+			_, counted := n.Devices[name]
+			return counted || slices.Contains(n.Backends, name)
+		}) {
+			continue
+		}
+		meant := conditionMeant(name)
+		if meant != "" {
+			meant = ". " + meant
+		}
+		a.ui.warn("no node is known to have the backend %s of --where%s", name, meant)
+	}
 }
 
 func (s nodeSelection) exactNodes(ctx context.Context, r *registry.Registry) ([]registry.Node, error) {

@@ -17,6 +17,10 @@ import (
 // what is written: a text, or a picture of the page with a QR code.
 type sheet string
 
+// sheetWritten is what to do with the file of a recovery sheet.
+const sheetWritten = `The recovery sheet is in %s. Print it, keep it in a safe, and delete the
+file: whoever has it opens this vault and every backup of it.`
+
 // newSheet checks that the file can be created, before anything is changed.
 func newSheet(path string) (sheet, error) {
 	if path == "" {

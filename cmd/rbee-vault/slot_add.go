@@ -114,14 +114,11 @@ passphrase, type that at its prompt.`,
 
 func runSlotAddPassphrase(ctx context.Context, a *app, o passphraseOptions) error {
 	return a.withVault(ctx, func(v *vault.Vault) error {
-		passphrase, err := a.newPassphrase(ctx, o.file)
+		passphrase, err := a.newPassphrase(ctx, o.file, func(p []byte) error { return a.checkStrength(p, o.allowWeak) })
 		if err != nil {
 			return err
 		}
 		defer clear(passphrase)
-		if err := a.checkStrength(passphrase, o.allowWeak); err != nil {
-			return err
-		}
 		return a.addSlot(ctx, v, vault.NewSlot{Kind: vault.SlotPassphrase, Label: o.label, Person: o.person, Passphrase: passphrase, WorkFactor: o.workFactor})
 	})
 }
@@ -145,10 +142,19 @@ func (a *app) checkStrength(passphrase []byte, allowWeak bool) error {
 const offeredWords = 6
 
 // newPassphrase reads a new passphrase from a file, or prompts for it twice. Whoever takes
-// the offered words types them once, which shows that they were noted.
-func (a *app) newPassphrase(ctx context.Context, file string) ([]byte, error) {
+// the offered words types them once, which shows that they were noted. check refuses a passphrase;
+// at a prompt another one may be typed then.
+func (a *app) newPassphrase(ctx context.Context, file string, check func([]byte) error) ([]byte, error) {
 	if file != "" {
-		return a.readPassphrase(ctx, file)
+		passphrase, err := a.readPassphrase(ctx, file)
+		if err != nil {
+			return nil, err
+		}
+		if err := check(passphrase); err != nil {
+			clear(passphrase)
+			return nil, err
+		}
+		return passphrase, nil
 	}
 	if err := a.needPassphrasePrompt(); err != nil {
 		return nil, err
@@ -159,6 +165,17 @@ func (a *app) newPassphrase(ctx context.Context, file string) ([]byte, error) {
 	}
 	offer := strings.Join(words, "-")
 	a.ui.say("Six random words, if you want them: %s", offer)
+	for attempt := 1; ; attempt++ {
+		passphrase, err := a.typePassphrase(ctx, offer, check)
+		if !errors.Is(err, vault.ErrInvalid) || attempt == 3 {
+			return passphrase, err
+		}
+		a.ui.say("%s.", strings.TrimPrefix(err.Error(), vault.ErrInvalid.Error()+": "))
+	}
+}
+
+// typePassphrase prompts for a new passphrase, twice if check takes it.
+func (a *app) typePassphrase(ctx context.Context, offer string, check func([]byte) error) ([]byte, error) {
 	first, err := a.ui.askSecret(ctx, "New passphrase (Enter: these words): ")
 	if err != nil {
 		return nil, err
@@ -169,6 +186,9 @@ func (a *app) newPassphrase(ctx context.Context, file string) ([]byte, error) {
 	defer clear(first)
 	if len(first) > maxPassphrase {
 		return nil, fmt.Errorf("%w: a passphrase has 1 to %d bytes", vault.ErrInvalid, maxPassphrase)
+	}
+	if err := check(first); err != nil {
+		return nil, err
 	}
 	second, err := a.ui.askSecret(ctx, "Repeat passphrase: ")
 	if err != nil {
@@ -228,7 +248,16 @@ func runSlotAddRecovery(ctx context.Context, a *app, o recoveryOptions) error {
 		}
 		n.Show = a.showRecovery("add no slot")
 	}
-	return a.withVault(ctx, func(v *vault.Vault) error { return a.addSlot(ctx, v, n) })
+	if err := a.withVault(ctx, func(v *vault.Vault) error { return a.addSlot(ctx, v, n) }); err != nil {
+		return err
+	}
+	if o.out != "" {
+		a.ui.info("The recovery identity is in %s. Move it offline, away from this machine.", o.out)
+	}
+	if page != "" {
+		a.ui.info(sheetWritten, string(page))
+	}
+	return nil
 }
 
 // encodeIdentity returns the content of the file that an identity is written to. nil

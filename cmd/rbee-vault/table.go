@@ -58,6 +58,7 @@ type table struct {
 	header    bool // in a pipe too
 	noHeader  bool
 	fitted    bool // no wider than the terminal
+	asked     bool // the operator named the columns: they all stay
 	pager     bool // if it is longer than the terminal
 	rows      [][]any
 }
@@ -79,7 +80,7 @@ func (o tableOptions) table(headers []string, more ...string) (*table, error) {
 	t.shown = t.shown[:len(headers)]
 	t.header, t.noHeader, t.fitted, t.pager = o.header, o.noHeader, true, !o.noPager
 	if len(o.columns) > 0 {
-		t.shown = nil
+		t.shown, t.asked = nil, true
 	}
 	for _, name := range o.columns {
 		i, err := t.column("columns", name)
@@ -227,16 +228,28 @@ const (
 
 // fit chooses columns and their widths so that the lines are no wider than a terminal. First
 // wide columns are shortened a little, but for the first one, which names the row; then columns
-// go; then all are shortened.
+// go; then all are shortened. Where that is not enough, the last ones go.
 func (t *table) fit(lines [][]string, width int) (shown []int, widths map[int]int) {
-	shown, widths = slices.Clone(t.shown), map[int]int{}
+	for columns := t.shown; ; columns = columns[:len(columns)-1] {
+		var excess int
+		shown, widths, excess = t.fitColumns(lines, width, columns)
+		if excess <= 0 || !t.fitted || t.asked || len(columns) == 1 {
+			return shown, widths
+		}
+	}
+}
+
+// fitColumns is fit for some columns, the last of which do not go. excess is how much too wide
+// they stay.
+func (t *table) fitColumns(lines [][]string, width int, columns []int) (shown []int, widths map[int]int, excess int) {
+	shown, widths = slices.Clone(columns), map[int]int{}
 	for _, line := range lines {
 		for _, c := range shown {
 			widths[c] = max(widths[c], lipgloss.Width(line[c]))
 		}
 	}
 	if !t.fitted {
-		return shown, widths
+		return shown, widths, 0
 	}
 	over := func() int {
 		total := gap * (len(shown) - 1)
@@ -255,7 +268,7 @@ func (t *table) fit(lines [][]string, width int) (shown []int, widths map[int]in
 	if excess := over(); excess > 0 {
 		widths[shown[0]] = max(widths[shown[0]]-excess, minColumn)
 	}
-	return shown, widths
+	return shown, widths, over()
 }
 
 // shorten makes the widest columns narrower, down to least, while the lines are too long.

@@ -29,6 +29,7 @@ type console struct {
 	mu   sync.Mutex
 	seen bytes.Buffer
 	more chan struct{}
+	read chan struct{} // closed when nothing more comes
 }
 
 // startConsole starts rbee-vault with a pseudo-terminal as its controlling terminal.
@@ -86,7 +87,7 @@ func runOnTerminal(t *testing.T, size unix.Winsize, cmd *exec.Cmd) *console {
 	if err := unix.IoctlSetWinsize(int(slave.Fd()), unix.TIOCSWINSZ, &size); err != nil {
 		t.Fatal(err)
 	}
-	c := &console{t: t, master: master, cmd: cmd, more: make(chan struct{}, 1)}
+	c := &console{t: t, master: master, cmd: cmd, more: make(chan struct{}, 1), read: make(chan struct{})}
 	c.cmd.Stdin, c.cmd.Stdout, c.cmd.Stderr = slave, &c.stdout, slave
 	if size.Row > 0 {
 		c.cmd.Stdout = slave
@@ -96,6 +97,7 @@ func runOnTerminal(t *testing.T, size unix.Winsize, cmd *exec.Cmd) *console {
 		t.Fatal(err)
 	}
 	go func() {
+		defer close(c.read)
 		buf := make([]byte, 4096)
 		for {
 			n, err := master.Read(buf)
@@ -386,5 +388,113 @@ func TestRemoveMany(t *testing.T) {
 	}
 	if code, out, _ := command(t, h.env, "node", "list"); code != exitOK || out != "" {
 		t.Errorf("%d %s", code, out)
+	}
+}
+
+// TestNodeAddAsks: what cannot be is said at the question that it answers, and what cannot succeed
+// before the first one.
+func TestNodeAddAsks(t *testing.T) {
+	h := newHives(t)
+	h.must("config", "set", "git-repo", "https://example.org/r.git")
+	h.must("config", "set", "install-path", "/opt/rbee")
+	c := startConsole(t, h.env, "node", "add", "hive-01", "--label", "rack=3")
+	c.expect(`Host name or address \[hive-01\]: $`)
+	c.send("bad host!\n")
+	c.expect(`ssh_host must be .*\.\nHost name or address \[hive-01\]: $`)
+	c.send("\n")
+	c.expect(`SSH user.*: $`)
+	c.send("-oProxyCommand=x\n")
+	c.expect(`ssh_user must not start with '-'\.\nSSH user.*: $`)
+	c.send("ops\n")
+	c.expect(`added hive-01\n`)
+	if code := c.exit(); code != exitOK {
+		t.Errorf("exit code %d", code)
+	}
+	h.expect(exitOK, "", "node", "list", "hive-01", "--where", "label.rack=3")
+	for name, row := range map[string]struct {
+		args []string
+		code int
+		says string
+	}{
+		"a node that exists": {[]string{"hive-01"}, exitExists, `node update hive-01`},
+		"a label":            {[]string{"hive-02", "--label", "rack"}, exitInvalid, `rack=3`},
+		"a name":             {[]string{"hive 02"}, exitInvalid, `node_name`},
+	} {
+		c := startConsole(t, h.env, append([]string{"node", "add"}, row.args...)...)
+		c.expect(row.says)
+		if code := c.exit(); code != row.code || strings.Contains(c.screen(), "Host name") {
+			t.Errorf("%s: exit code %d:\n%s", name, code, c.screen())
+		}
+	}
+}
+
+// TestWeakPassphraseAgain: a passphrase that is refused is not to be repeated, and another one may
+// be typed.
+func TestWeakPassphraseAgain(t *testing.T) {
+	env, recovery := keylessVault(t)
+	c := startConsole(t, env, "slot", "add", "passphrase", "--identity", recovery)
+	words := c.expect(`if you want them: ([a-z-]+)\n`)[1]
+	c.expect(`these words\): $`)
+	c.send("hunter2\n")
+	c.expect(`the passphrase is weak.*\nNew passphrase \(Enter: these words\): $`)
+	c.send("\n")
+	c.expect(`Repeat passphrase: $`)
+	c.send("other\n")
+	c.expect(`differ.*\nNew passphrase \(Enter: these words\): $`)
+	c.send("\n")
+	c.expect(`(?s)Repeat.*Repeat passphrase: $`)
+	c.send(words + "\n")
+	if code := c.exit(); code != exitOK {
+		t.Fatalf("exit code %d:\n%s", code, c.screen())
+	}
+	if !strings.Contains(c.screen(), "The vault now opens by") || strings.Contains(c.screen(), "hunter2") {
+		t.Error(c.screen())
+	}
+	c = startConsole(t, env, "slot", "add", "passphrase", "--identity", recovery)
+	for range 3 {
+		c.expect(`these words\): $`)
+		c.send("hunter2\n")
+	}
+	c.expect(`--allow-weak`)
+	if code := c.exit(); code != exitInvalid {
+		t.Errorf("exit code %d:\n%s", code, c.screen())
+	}
+}
+
+// TestRestoreTypedSheet: what a drill rehearses, a restore takes: the identity typed from paper, where
+// a mistake is pointed at, and then the fingerprint, which may be mistyped too.
+func TestRestoreTypedSheet(t *testing.T) {
+	env, recovery := keylessVault(t)
+	file := filepath.Join(t.TempDir(), "b.age")
+	for _, args := range [][]string{{"slot", "add", "recovery", "--out", file + ".txt"}, {"backup", "-o", file}} {
+		if code, _, stderr := command(t, env, append(args, "--identity", recovery)...); code != exitOK {
+			t.Fatal(stderr)
+		}
+	}
+	paper, err := os.ReadFile(recovery)
+	if err != nil {
+		t.Fatal(err)
+	}
+	identity := regexp.MustCompile(`AGE-SECRET-KEY-1[0-9A-Z]+`).FindString(string(paper))
+	signer := regexp.MustCompile(`(?m)^# signer: (.*)$`).FindStringSubmatch(string(paper))[1]
+	db := filepath.Join(t.TempDir(), "new", "v.db")
+	c := startConsole(t, env, "restore", file, "--sheet", "--no-keyring", "--db", db)
+	c.expect(`Recovery identity on the sheet .*: $`)
+	c.send(identity + "Q\n")
+	c.expect(`is too many\.\nRecovery identity on the sheet .*: $`)
+	c.send(strings.ToLower(identity) + "\n")
+	c.expect(`Fingerprint of the signer on your sheet .*: $`)
+	c.send("SHA256:short\n")
+	c.expect(`43 characters; this has 5\.\nFingerprint of the signer .*: $`)
+	c.send(signer + "\n")
+	c.expect(`\n  recovery age1[0-9a-z]+\n\n  rbee-vault status --identity FILE`) // what has not vouched: one on a line
+	if code := c.exit(); code != exitOK {
+		t.Fatalf("exit code %d:\n%s", code, c.screen())
+	}
+	if strings.Contains(strings.ToUpper(c.screen()), identity[:30]) {
+		t.Errorf("the terminal shows the identity:\n%s", c.screen())
+	}
+	if code, _, stderr := command(t, env, "status", "--identity", recovery, "--db", db); code != exitOK {
+		t.Error(stderr)
 	}
 }

@@ -56,6 +56,9 @@ func wrongArgs(cmd *cobra.Command, given int) error {
 	if given == 0 {
 		return usagef("%s needs %s", cmd.CommandPath(), takes)
 	}
+	if given == 1 {
+		return usagef("%s takes %s, and got 1 argument", cmd.CommandPath(), takes)
+	}
 	return usagef("%s takes %s, and got %d arguments", cmd.CommandPath(), takes, given)
 }
 
