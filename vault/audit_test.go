@@ -258,7 +258,7 @@ func TestAuditActor(t *testing.T) {
 	long := strings.Repeat("é", 300)
 	for _, ctx := range []context.Context{
 		t.Context(),
-		vault.WithActor(t.Context(), vault.Actor{Name: "kim\nroot\x1b[2J\u0085", Via: "queen-rbee 0.3.0"}),
+		vault.WithActor(t.Context(), vault.Actor{Name: "ops\nroot\x1b[2J\u0085", Via: "queen-rbee 0.3.0"}),
 		vault.WithActor(t.Context(), vault.Actor{Name: long + "\xff"}),
 	} {
 		if err := v.Update(ctx, func(tx *vault.Tx) error { return tx.Audit(ctx, vault.Event{Action: vault.Action("x")}) }); err != nil {
@@ -281,7 +281,7 @@ func TestAuditActor(t *testing.T) {
 	if !strings.Contains(actors[0], "(") || !strings.Contains(actors[0], ")@") {
 		t.Errorf("the user's own name: %q", actors[0])
 	}
-	if diff := cmp.Diff([]string{"kim root?[2J?", strings.Repeat("é", 123) + "… (cut)"}, actors[1:]); diff != "" {
+	if diff := cmp.Diff([]string{"ops root?[2J?", strings.Repeat("é", 123) + "… (cut)"}, actors[1:]); diff != "" {
 		t.Error(diff)
 	}
 }

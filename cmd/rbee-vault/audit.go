@@ -103,12 +103,12 @@ func (o *auditOptions) picks(row vault.AuditRow, since time.Time) bool {
 	return !row.At.Before(since) &&
 		(o.node == "" || concerns(row, o.node)) &&
 		strings.HasPrefix(row.Action, o.action) &&
-		didIt(row.Actor, o.actor)
+		hasActor(row.Actor, o.actor)
 }
 
-// didIt reports whether the user of the machine or the person in an actor, as in "ops(1000)@desk,
-// alex@example.org (by slot 1a2b)", begins so.
-func didIt(actor, who string) bool {
+// hasActor reports whether the user of the machine or the person in an actor, as in "ops(1000)@desk,
+// ops@example.org (by slot 1a2b)", begins so.
+func hasActor(actor, who string) bool {
 	return slices.ContainsFunc(strings.Split(actor, ", "), func(part string) bool { return strings.HasPrefix(part, who) })
 }
 

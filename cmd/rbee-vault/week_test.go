@@ -394,43 +394,43 @@ func (w *week) twoThousand() {
 
 // secondOperator comes, works and goes. What can still be read afterwards is said.
 func (w *week) secondOperator() {
-	alex := filepath.Join(w.safe, "alex.txt")
-	recipient := strings.TrimSpace(w.sh("age-keygen -o " + alex + " 2>/dev/null; age-keygen -y " + alex))
+	second := filepath.Join(w.safe, "second.txt")
+	recipient := strings.TrimSpace(w.sh("age-keygen -o " + second + " 2>/dev/null; age-keygen -y " + second))
 	w.must("backup")
-	w.expect(exitOK, "The vault now opens by recipient", "slot", "add", "recipient", recipient, "--label", "alex-laptop", "--for", "alex@example.org")
+	w.expect(exitOK, "The vault now opens by recipient", "slot", "add", "recipient", recipient, "--label", "second-laptop", "--for", "ops@example.org")
 	w.expect(exitExists, "already has a slot", "slot", "add", "recipient", recipient)
 	w.must("backup")
 
-	w.expect(exitUntrusted, "nothing vouches", "node", "list", "--identity", alex)
+	w.expect(exitUntrusted, "nothing vouches", "node", "list", "--identity", second)
 	for _, row := range []struct {
 		answer string
 		code   int
 	}{{"n", exitUntrusted}, {"y", exitOK}} {
-		c := w.on(80, "node", "label", "gpu-1", "rack=9", "--identity", alex)
+		c := w.on(80, "node", "label", "gpu-1", "rack=9", "--identity", second)
 		c.expect(`signer +SHA256:`)
 		c.expect(`Is it your vault\? \[y/N\] $`)
 		c.send(row.answer + "\n")
 		w.ends(c, row.code)
 	}
-	w.expect(exitOK, "", "node", "label", "gpu-1", "role=test", "--identity", alex) // asked once
+	w.expect(exitOK, "", "node", "label", "gpu-1", "role=test", "--identity", second) // asked once
 	for _, action := range []string{"node.update", "slot.vouch"} {
-		if out := w.must("audit", "list", "--actor", "alex", "--action", action, "--columns", "who,subject"); !strings.Contains(out, ", alex@example.org (by slot ") {
+		if out := w.must("audit", "list", "--actor", "ops@", "--action", action, "--columns", "who,subject"); !strings.Contains(out, ", ops@example.org (by slot ") {
 			w.t.Errorf("%s: %s", action, out)
 		}
 	}
 
-	c := w.on(80, "slot", "remove", "alex-laptop")
+	c := w.on(80, "slot", "remove", "second-laptop")
 	c.expect(`(?s)Remove recipient.*\[y/N\] $`)
 	c.send("y\n")
 	c.expect(`It still opens these backups: 2\.`)
 	c.expect(`Rotate now\? \[y/N\] $`)
-	w.expect(exitWrongKey, "opens none of the vault's", "node", "list", "--identity", alex) // meanwhile
+	w.expect(exitWrongKey, "opens none of the vault's", "node", "list", "--identity", second) // meanwhile
 	c.send("y\n")
 	c.expect(`The vault has a new signer`)
 	w.ends(c, exitOK)
 	w.must("status", "--sheet", filepath.Join(w.safe, "signer.txt"))
 	w.must("backup")
-	w.expect(exitWrongKey, "opens none of the vault's", "node", "list", "--identity", alex)
+	w.expect(exitWrongKey, "opens none of the vault's", "node", "list", "--identity", second)
 
 	signer := filepath.Join(w.safe, "sheet.txt")
 	for sequence, code := range map[string]int{"000001": exitWrongKey, "000002": exitOK, "000003": exitWrongKey} {
@@ -438,9 +438,9 @@ func (w *week) secondOperator() {
 		if err != nil || len(files) != 1 {
 			w.t.Fatal(files, err)
 		}
-		w.expect(code, "", "backup", "verify", files[0], "--identity", alex, "--signer", signer)
+		w.expect(code, "", "backup", "verify", files[0], "--identity", second, "--signer", signer)
 	}
-	if out := w.must("backup", "recipients"); !regexp.MustCompile(`(?m)^alex-laptop\tno\t2\t` + recipient + `$`).MatchString(out) {
+	if out := w.must("backup", "recipients"); !regexp.MustCompile(`(?m)^second-laptop\tno\t2\t` + recipient + `$`).MatchString(out) {
 		w.t.Error(out)
 	}
 }
@@ -633,7 +633,7 @@ func (w *week) leaving() {
 		}
 	}
 	w.sh("rbee-vault audit export >out/audit.jsonl")
-	if audit := w.read(filepath.Join(w.home, "out", "audit.jsonl")); !strings.Contains(audit, "alex@example.org (by slot") || strings.Count(audit, `"ssh-key.export"`) != len(keys) {
+	if audit := w.read(filepath.Join(w.home, "out", "audit.jsonl")); !strings.Contains(audit, "ops@example.org (by slot") || strings.Count(audit, `"ssh-key.export"`) != len(keys) {
 		w.t.Error("the log lacks what was done")
 	}
 	if err := os.Rename(filepath.Join(w.home, "out"), filepath.Join(w.safe, "out")); err != nil {
