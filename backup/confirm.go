@@ -13,7 +13,8 @@ import (
 // Confirm reports whether a backup to opts would hold nothing new, and records that it was
 // looked at: see [Record.AsOf]. So it is if the configuration is that of the newest backup,
 // which all of opts.Recipients can open, and there is a copy of it in opts.Dir, or in each of
-// opts.Targets, which is still locked for more than half of the target's retention.
+// opts.Targets, which is still locked for more than half of the target's retention. A place to
+// which the last run could not write gets a new backup.
 //
 // A Path or a Writer gets a new backup always: the error matches [vault.ErrInvalid].
 func Confirm(ctx context.Context, v *vault.Vault, opts CreateOptions) (last Record, confirmed bool, err error) {
@@ -30,7 +31,7 @@ func Confirm(ctx context.Context, v *vault.Vault, opts CreateOptions) (last Reco
 		return Record{}, false, err
 	}
 	newest := NewestRecord(records)
-	if newest == nil {
+	if newest == nil || records[len(records)-1].failedAt(opts) {
 		return Record{}, false, nil
 	}
 	last = *newest
@@ -55,6 +56,13 @@ func Confirm(ctx context.Context, v *vault.Vault, opts CreateOptions) (last Reco
 		return Record{}, false, fmt.Errorf("confirm backup %d: %w", last.Sequence, err)
 	}
 	return last, confirmed, nil
+}
+
+// failedAt reports whether the backup could not be written to one of the places of opts.
+func (r Record) failedAt(opts CreateOptions) bool {
+	return slices.ContainsFunc(r.Copies, func(c Copy) bool {
+		return c.Failed != "" && (slices.Contains(opts.Targets, c.Target) || c.Target == "" && filepath.Dir(c.Name) == opts.Dir)
+	})
 }
 
 // covers reports whether each place of opts has a copy that is good for some time.

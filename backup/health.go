@@ -107,9 +107,6 @@ func (h *Health) examineRuns(records []Record, opts HealthOptions) {
 		return
 	}
 	last := records[len(records)-1]
-	if h.Last != nil && h.Last.Confirmed.After(last.Created) {
-		return // a later run needed no other backup: each place has the newest again
-	}
 	for _, c := range last.Copies {
 		if c.Failed != "" {
 			h.problem(ProblemFailing, "backup %d was not written to %s: %s", last.Sequence, c, c.Failed)

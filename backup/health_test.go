@@ -61,6 +61,12 @@ func TestConfirm(t *testing.T) {
 			change(t, v, `UPDATE backup_copies SET locked_until = ? WHERE target = 'bucket'`, time.Now().Add(left).UnixMilli())
 		}
 	}
+	failed := func(target string) func(*testing.T, *vault.Vault, [2]string) {
+		return func(t *testing.T, v *vault.Vault, _ [2]string) {
+			change(t, v, `INSERT INTO backups (sequence, created) VALUES (2, 1)`)
+			change(t, v, `INSERT INTO backup_copies (sequence, target, name, failed) VALUES (2, ?, 'x', 'no such directory')`, target)
+		}
+	}
 	for name, tt := range map[string]struct {
 		change    func(*testing.T, *vault.Vault, [2]string)
 		opts      backup.CreateOptions
@@ -93,6 +99,8 @@ func TestConfirm(t *testing.T) {
 		"a newer failure": {func(t *testing.T, v *vault.Vault, _ [2]string) {
 			change(t, v, `INSERT INTO backups (sequence, created) VALUES (2, 1)`)
 		}, both, true},
+		"a newer failure there":     {failed("second"), both, false},
+		"a newer failure elsewhere": {failed("second"), backup.CreateOptions{Targets: []string{"first"}}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			v, dirs := twoTargets(t)
@@ -214,16 +222,6 @@ func TestExamine(t *testing.T) {
 		"failed everywhere": {func(t *testing.T, v *vault.Vault, _ [2]string) {
 			change(t, v, `INSERT INTO backups (sequence, created) VALUES (2, 1)`)
 			change(t, v, `INSERT INTO backup_copies (sequence, target, name, failed) VALUES (2, 'first', 'x', 'disk full')`)
-		}, "failing"},
-		"failed, then confirmed": {func(t *testing.T, v *vault.Vault, _ [2]string) {
-			change(t, v, `INSERT INTO backups (sequence, created) VALUES (2, ?)`, ago(2*time.Hour))
-			change(t, v, `INSERT INTO backup_copies (sequence, target, name, failed) VALUES (2, 'first', 'x', 'no such directory')`)
-			change(t, v, `UPDATE backups SET created = ?, confirmed = ? WHERE sequence = 1`, ago(3*time.Hour), ago(time.Hour))
-		}, ""},
-		"confirmed, then failed": {func(t *testing.T, v *vault.Vault, _ [2]string) {
-			change(t, v, `INSERT INTO backups (sequence, created) VALUES (2, ?)`, ago(time.Hour))
-			change(t, v, `INSERT INTO backup_copies (sequence, target, name, failed) VALUES (2, 'first', 'x', 'no such directory')`)
-			change(t, v, `UPDATE backups SET created = ?, confirmed = ? WHERE sequence = 1`, ago(3*time.Hour), ago(2*time.Hour))
 		}, "failing"},
 		"removed": {func(t *testing.T, _ *vault.Vault, dirs [2]string) { removeAll(t, dirs[0]) }, "missing"},
 		"cut":     {func(t *testing.T, _ *vault.Vault, dirs [2]string) { cutAll(t, dirs[1]) }, "missing"},

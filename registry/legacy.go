@@ -75,12 +75,12 @@ func readLegacyRows(ctx context.Context, tx *sql.Tx, home string) (set ImportSet
 	return set, nil
 }
 
-// PutLegacyAside gives a plain SQLite file that was imported another name, and has its own name
-// stand for the vault, by a link. It returns the new name. set is what [ReadLegacy] returned: if
-// the file has other rows by now, it is ErrConflict, and nothing is changed. Other errors are
-// those of [vault.PutPlaintextAside].
-func (r *Registry) PutLegacyAside(ctx context.Context, path string, set ImportSet) (aside string, err error) {
-	aside, err = vault.PutPlaintextAside(ctx, path, r.v.Path(), func(ctx context.Context, tx *sql.Tx) error {
+// PutLegacyAside gives a plain SQLite file that was imported another name, and makes its own name
+// a link to the vault of cfg. It returns where the file is; see [vault.PutPlaintextAside], whose
+// errors pass through. set is what [ReadLegacy] returned: if the file has other rows by now, the
+// error is ErrConflict, and nothing is changed.
+func PutLegacyAside(ctx context.Context, cfg vault.Config, path string, set ImportSet) (at string, err error) {
+	at, err = vault.PutPlaintextAside(ctx, cfg, path, func(ctx context.Context, tx *sql.Tx) error {
 		now, err := readLegacyRows(ctx, tx, "")
 		if err == nil && !bytes.Equal(now.content, set.content) {
 			err = fmt.Errorf("%w: the file has changed since it was read", ErrConflict)
@@ -88,9 +88,9 @@ func (r *Registry) PutLegacyAside(ctx context.Context, path string, set ImportSe
 		return err
 	})
 	if err != nil {
-		return "", fmt.Errorf("put %q aside: %w", path, vault.PlaintextError(err))
+		err = fmt.Errorf("put %q aside: %w", path, vault.PlaintextError(err))
 	}
-	return aside, nil
+	return at, err
 }
 
 // legacyRow is one row of the file.

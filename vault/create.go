@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 
 	"github.com/rbee-keeper/rbee-vault/identity"
@@ -206,6 +207,9 @@ func mustNotExist(p paths) error {
 	ok, err := durable.Exists(p.db)
 	if err != nil || !ok {
 		return err
+	}
+	if _, err := os.Stat(p.db); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: %q is a link to a file that does not exist: remove the link first", ErrInvalid, p.db)
 	}
 	if _, err := peekKeyID(p.db); errors.Is(err, ErrPlaintext) {
 		return fmt.Errorf("%q %w: %w", p.db, ErrExists, ErrPlaintext)

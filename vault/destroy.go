@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
@@ -17,6 +18,7 @@ import (
 
 // Destroyed lists what was removed and what is left.
 type Destroyed struct {
+	Path     string   // of the database, without links
 	Files    []string // removed
 	Accounts []string // keyring items that were deleted
 	Left     []string // vaults of their own beside it
@@ -52,7 +54,7 @@ func Destroy(ctx context.Context, cfg Config) (Destroyed, error) {
 	if err != nil {
 		return Destroyed{}, err
 	}
-	done := Destroyed{LeftAccounts: r.leftAccounts, Left: r.left}
+	done := Destroyed{Path: p.db, LeftAccounts: r.leftAccounts, Left: r.left}
 	for _, account := range r.accounts {
 		if err := cfg.Keyring.Delete(ctx, account); err != nil {
 			return done, fmt.Errorf("delete the vault's key from the keyring: %w", err)
@@ -72,10 +74,22 @@ func Destroy(ctx context.Context, cfg Config) (Destroyed, error) {
 	return done, nil
 }
 
+// links returns the symbolic links beside the database that would name nothing without it.
+func (p paths) links() (links []string) {
+	entries, _ := os.ReadDir(p.dir)
+	for _, e := range entries {
+		path := filepath.Join(p.dir, e.Name())
+		if real, err := filepath.EvalSymlinks(path); err == nil && real == p.db && path != p.db {
+			links = append(links, path)
+		}
+	}
+	return links
+}
+
 // PlanDestruction returns what [Destroy] would remove. Errors are those of Destroy.
 func PlanDestruction(ctx context.Context, cfg Config) (Destroyed, error) {
-	_, r, err := planDestruction(ctx, cfg)
-	return Destroyed{Files: r.files, Accounts: r.accounts, Left: r.left, LeftAccounts: r.leftAccounts}, err
+	p, r, err := planDestruction(ctx, cfg)
+	return Destroyed{Path: p.db, Files: r.files, Accounts: r.accounts, Left: r.left, LeftAccounts: r.leftAccounts}, err
 }
 
 func planDestruction(ctx context.Context, cfg Config) (paths, removal, error) {
@@ -144,10 +158,7 @@ func planRemoval(ctx context.Context, cfg Config, p paths) (removal, error) {
 	if known != nil && !p.setAside() {
 		r.files = append(r.files, p.beforeCopies(id)...)
 	}
-	r.files = append(append(r.files, sqlcipher.SideFiles(p.db)...), p.db, p.slots)
-	if info, err := os.Lstat(cfg.Path); err == nil && info.Mode()&fs.ModeSymlink != 0 {
-		r.files = append(r.files, cfg.Path) // it would name nothing
-	}
+	r.files = append(append(append(r.files, sqlcipher.SideFiles(p.db)...), p.links()...), p.db, p.slots)
 	r.files = slices.DeleteFunc(r.files, func(path string) bool {
 		ok, err := durable.Exists(path)
 		return err == nil && !ok

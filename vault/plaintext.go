@@ -23,29 +23,32 @@ func OpenPlaintext(ctx context.Context, path string) (*sql.DB, error) {
 }
 
 // PutPlaintextAside gives an unencrypted SQLite database the name path + ".plaintext", or one
-// with a number behind it, and has path name the vault at db from then on, by a link. Both are
-// in one directory, and the caller has the vault open. unchanged is called before, while nobody else can write to the database; its
-// error ends all. It returns the new name.
+// with a number behind it, and makes path a link to the vault of cfg. Both are in one directory.
+// unchanged is called before, while nobody else can write to the database; its error ends all.
+//
+// It returns where the database is: its new name, or path after an error. Only where a failure
+// could not be undone, it returns a new name with the error, and path may be the link.
 //
 // [ErrLocked]: another program has the database open. [ErrInvalid]: path is a link, or the
 // vault is elsewhere. On a file system without the needed call, the error matches
-// [errors.ErrUnsupported]. After any error the database is under its old name.
-func PutPlaintextAside(ctx context.Context, path, db string, unchanged func(ctx context.Context, tx *sql.Tx) error) (aside string, err error) {
+// [errors.ErrUnsupported].
+func PutPlaintextAside(ctx context.Context, cfg Config, path string, unchanged func(ctx context.Context, tx *sql.Tx) error) (at string, err error) {
 	info, err := os.Lstat(path)
 	if err != nil {
-		return "", err
+		return path, err
 	}
 	real, err := resolve(path)
 	if err != nil {
-		return "", err
+		return path, err
 	}
-	p, err := newPaths(db)
+	p, err := newPaths(cfg.Path)
 	if err != nil {
-		return "", err
+		return path, err
 	}
 	if !info.Mode().IsRegular() || durable.Links(info) > 1 || filepath.Dir(real) != p.dir || real == p.db {
-		return "", fmt.Errorf("%w: %q must be a file with one name, beside the vault", ErrInvalid, path)
+		return path, fmt.Errorf("%w: %q must be a file with one name, beside the vault", ErrInvalid, path)
 	}
+	at = path
 	err = sqlcipher.WithPlaintext(ctx, real, func(ctx context.Context, tx *sql.Tx) error {
 		if err := notOpen(real); err != nil {
 			return err
@@ -53,37 +56,35 @@ func PutPlaintextAside(ctx context.Context, path, db string, unchanged func(ctx 
 		if err := unchanged(ctx, tx); err != nil {
 			return err
 		}
-		aside, err = putAside(real, p.db)
+		moved, err := putAside(cfg.fs(), real, p.db)
+		if moved != real {
+			at = moved
+		}
 		return err
 	})
-	return aside, err
+	return at, err
 }
 
 // putAside gives the database a free name. A program that has opened it meanwhile would write to
 // it unseen: then everything is undone.
-func putAside(path, db string) (aside string, err error) {
-	if err := os.Chmod(path, 0o600); err != nil {
-		return "", err
-	}
+func putAside(fsys durable.FS, path, db string) (at string, err error) {
 	for n := 1; ; n++ {
-		aside = path + ".plaintext"
+		aside := path + ".plaintext"
 		if n > 1 {
 			aside = fmt.Sprintf("%s-%d", aside, n)
 		}
-		err = durable.PutAside(path, aside, filepath.Base(db))
-		if !errors.Is(err, fs.ErrExist) {
+		if at, err = durable.PutAside(fsys, path, aside, filepath.Base(db)); !errors.Is(err, fs.ErrExist) {
 			break
 		}
 	}
-	if err == nil {
-		if err = notOpen(aside); err != nil {
-			err = errors.Join(err, durable.PutBack(path, aside))
-		}
-	}
 	if err != nil {
-		return "", err
+		return at, err
 	}
-	return aside, nil
+	if open := notOpen(at); open != nil {
+		back, err := durable.PutBack(fsys, path, at)
+		return back, errors.Join(open, err)
+	}
+	return at, os.Chmod(at, 0o600)
 }
 
 // notOpen returns [ErrLocked] if another process has the file open.

@@ -194,8 +194,8 @@ func (s Slot) validate() error {
 		return fmt.Errorf("%w: slot %s: a passphrase slot must have an identity, and any other slot must have none", ErrInvalid, s.ID)
 	case s.Label != auditText(s.Label, maxLabel):
 		return fmt.Errorf("%w: the label of slot %s is too long or has control characters", ErrInvalid, s.ID)
-	case s.Person != auditText(s.Person, maxPerson):
-		return fmt.Errorf("%w: the person of slot %s is too long or has control characters", ErrInvalid, s.ID)
+	case s.Person != auditText(s.Person, maxPerson) || strings.Contains(s.Person, ","):
+		return fmt.Errorf("%w: the person of slot %s is too long, or has a comma or control characters", ErrInvalid, s.ID)
 	}
 	return nil
 }

@@ -109,7 +109,7 @@ func (o *auditOptions) picks(row vault.AuditRow, since time.Time) bool {
 // hasActor reports whether the user of the machine or the person in an actor, as in "ops(1000)@desk,
 // ops@example.org (by slot 1a2b)", begins so.
 func hasActor(actor, who string) bool {
-	return slices.ContainsFunc(strings.Split(actor, ", "), func(part string) bool { return strings.HasPrefix(part, who) })
+	return strings.HasPrefix(actor, who) || slices.ContainsFunc(strings.Split(actor, ", "), func(part string) bool { return strings.HasPrefix(part, who) })
 }
 
 // concerns reports whether a row is about a node. The action decides: the subject of

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/BurntSushi/toml"
 
@@ -57,8 +59,8 @@ func readConfigFile() (*configFile, error) {
 	return c, nil
 }
 
-// readOwned reads a file that nobody else can change or replace: it says which vault is opened,
-// and how. One that is not there is empty.
+// readOwned reads a file that nobody else can change, nor replace in its directories: it says
+// which vault is opened, and how. One that is not there is empty.
 func readOwned(path string) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe must not hold it up
 	// A service whose sandbox hides the home directory has no such file.
@@ -78,7 +80,11 @@ func readOwned(path string) ([]byte, error) {
 	if err := checkOwned(path, info); err != nil {
 		return nil, err
 	}
-	for _, dir := range []string{filepath.Dir(path), filepath.Dir(filepath.Dir(path))} {
+	dirs := []string{filepath.Dir(path), filepath.Dir(filepath.Dir(path))}
+	if linked, err := filepath.EvalSymlinks(path); err == nil && linked != path {
+		dirs = append(dirs, filepath.Dir(linked))
+	}
+	for _, dir := range dirs {
 		if info, err = os.Stat(dir); err == nil {
 			err = checkOwned(dir, info)
 		}
@@ -99,7 +105,7 @@ func checkOwned(path string, info fs.FileInfo) error {
 	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) != os.Geteuid() && st.Uid != 0 {
 		return &vault.InsecureError{Path: path, Rule: fmt.Sprintf("belongs to user %d, not to you (%d)", st.Uid, os.Geteuid()), Fix: fmt.Sprintf("sudo chown %d %s", os.Geteuid(), wire.Quote(path))}
 	}
-	if info.Mode().Perm()&0o022 != 0 {
+	if info.Mode().Perm()&0o022 != 0 && info.Mode()&fs.ModeSticky == 0 {
 		return &vault.InsecureError{Path: path, Rule: fmt.Sprintf("can be changed by others (mode %04o)", info.Mode().Perm()), Fix: "chmod go-w " + wire.Quote(path)}
 	}
 	return nil
@@ -137,8 +143,8 @@ func parseConfig(path string, text []byte) (map[string]string, error) {
 }
 
 // setInConfigFile writes the file with a value, "" to remove it. Other lines stay as they are. Of
-// two that do so at once, each keeps what the other one wrote.
-func setInConfigFile(name, value string) error {
+// two that do so at once, each keeps what the other one wrote; one waits for the other up to wait.
+func setInConfigFile(ctx context.Context, wait time.Duration, name, value string) error {
 	dir, err := os.UserConfigDir()
 	if err != nil {
 		return fmt.Errorf("%w: no home directory ($HOME is not set), so there is no place for a file of settings", vault.ErrInvalid)
@@ -152,8 +158,24 @@ func setInConfigFile(name, value string) error {
 		return err
 	}
 	defer lock.Close() // and with it the lock
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
-		return fmt.Errorf("lock %q: %w", dir, err)
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	for {
+		err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return fmt.Errorf("lock %q: %w", dir, err)
+		}
+		select {
+		case <-ctx.Done():
+			if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				return ctx.Err()
+			}
+			return fmt.Errorf("the directory %q: %w", dir, vault.ErrLocked)
+		case <-time.After(20 * time.Millisecond):
+		}
 	}
 	c, err := readConfigFile()
 	if err != nil {

@@ -59,7 +59,7 @@ func runConfigSet(ctx context.Context, a *app, o configSetOptions, name, value s
 		return err
 	}
 	if s.here || o.here {
-		return a.changeConfigFile(s, value)
+		return a.changeConfigFile(ctx, s, value)
 	}
 	var inVault map[string]string
 	err = a.withRegistry(ctx, func(r *registry.Registry) error {
@@ -89,7 +89,7 @@ func runConfigSet(ctx context.Context, a *app, o configSetOptions, name, value s
 func runConfigUnset(ctx context.Context, a *app, o configSetOptions, name string) error {
 	s, known := findSetting(name)
 	if known == nil && (s.here || o.here) {
-		return a.changeConfigFile(s, "")
+		return a.changeConfigFile(ctx, s, "")
 	}
 	var inVault map[string]string
 	err := a.withRegistry(ctx, func(r *registry.Registry) (err error) {
@@ -124,8 +124,12 @@ func checkTargets(names []string, targets []backup.Target, next string) error {
 }
 
 // changeConfigFile sets or removes a setting in the file of this machine.
-func (a *app) changeConfigFile(s setting, value string) error {
-	if err := setInConfigFile(s.name, value); err != nil {
+func (a *app) changeConfigFile(ctx context.Context, s setting, value string) error {
+	wait := defaultWait
+	if a.given("wait") { // the file itself may be what is wrong
+		wait = a.wait
+	}
+	if err := setInConfigFile(ctx, wait, s.name, value); err != nil {
 		return err
 	}
 	a.readFile = nil

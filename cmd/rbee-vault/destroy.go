@@ -71,7 +71,7 @@ func runDestroy(ctx context.Context, a *app, o destroyOptions) error {
 		return a.ui.object(destroyJSON{o.dryRun, notNil(plan.Files), notNil(plan.Accounts), notNil(plan.Left), notNil(plan.LeftAccounts)})
 	}
 	showDestroyed(a, plan, o.dryRun)
-	showLeft(a, cfg.Path)
+	showLeft(a, plan.Path)
 	return nil
 }
 
@@ -103,6 +103,9 @@ func showLeft(a *app, path string) {
 	entries = slices.DeleteFunc(entries, func(e os.DirEntry) bool { return !backup.IsObjectName(e.Name()) })
 	if len(entries) > 0 {
 		a.ui.info("Backups stay: %d in %s", len(entries), dir)
+	}
+	for _, file := range plaintextBeside(path) {
+		a.ui.info("Stays, in plaintext: %s", file)
 	}
 	for _, suffix := range []string{".lock", ".write", ".turn", ".anchor", ".drill.lock"} {
 		if info, err := os.Stat(path + suffix); err == nil && info.Size() == 0 {

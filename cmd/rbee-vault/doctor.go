@@ -43,7 +43,7 @@ func runDoctor(ctx context.Context, a *app) error {
 	provider := examineKeyring(ctx, cfg)
 	cfg.Logger = nil // the findings report the same
 	opts := vault.ExamineOptions{Use: func(v *vault.Vault) []vault.Finding {
-		return examineBackups(ctx, a, v)
+		return append(examineBackups(ctx, a, v), examinePlaintext(v.Path())...)
 	}}
 	opts.Offers = a.offers
 	found, err := vault.Examine(ctx, cfg, opts)
@@ -71,6 +71,14 @@ func runDoctor(ctx context.Context, a *app) error {
 		}
 	}
 	return worst
+}
+
+// examinePlaintext names the registries of the earlier program beside the vault.
+func examinePlaintext(db string) (found []vault.Finding) {
+	for _, file := range plaintextBeside(db) {
+		found = append(found, vault.Finding{Check: "plaintext", Status: vault.FindingWarn, Message: file + " is a registry in plaintext", Fix: "after a backup: shred -u " + wire.Quote(file)})
+	}
+	return found
 }
 
 // examineConfigFile reads the file of settings. A bad one is left out for the rest of the command.

@@ -61,7 +61,8 @@ func newNodeImport(a *app) *cobra.Command {
 		Short: "Import nodes from a plaintext registry, JSON lines or an ssh_config",
 		Long: `Import nodes in one transaction. FILE is one of these:
 
-  a plaintext beehives.db, with ten or twelve columns; it is only read
+  a plaintext beehives.db, with ten or twelve columns; it is only read. On a terminal the
+    import offers to put ~/.rbee/beehives.db aside behind it, with the vault in its place
   JSON lines, as "node list --json" prints them; '-' is standard input
 
 --ssh-config imports the aliases of an ssh_config file, with the values that "ssh -G"
@@ -311,28 +312,16 @@ func runNodeImport(ctx context.Context, a *app, o importOptions, args []string) 
 
 // importNodes imports nodes that were read from source. legacy: it is a plaintext registry.
 func importNodes(ctx context.Context, a *app, o importOptions, set registry.ImportSet, source string, legacy bool) error {
+	var report registry.ImportReport
+	var db string
 	err := a.withRegistry(ctx, func(r *registry.Registry) (err error) {
+		db = r.Vault().Path()
 		if o.sshConfig != "" {
 			if err := o.fill(ctx, a, r, set.Nodes); err != nil {
 				return err
 			}
 		}
-		report, err := r.Import(ctx, set, registry.ImportOptions{Source: source, Replace: o.replace, SkipExisting: o.skipExisting, DryRun: o.dryRun})
-		if err != nil {
-			return err
-		}
-		if err := showImport(a, report, o.dryRun); err != nil {
-			return err
-		}
-		if n := len(report.Skipped) + report.More.Skipped; n > 0 {
-			err = fmt.Errorf("%w: %d of the file's rows were skipped", errPartial, n)
-		}
-		if legacy && err == nil && !o.dryRun {
-			source, err = a.offerAside(ctx, r, set, source)
-		}
-		if legacy && !o.dryRun && len(report.Added)+len(report.Replaced)+len(report.Unchanged)+len(report.Existing) > 0 {
-			a.ui.info("%s still exists, in plaintext. After you have checked the import and made a backup,\nremove it: shred -u %s", source, wire.Quote(source))
-		}
+		report, err = r.Import(ctx, set, registry.ImportOptions{Source: source, Replace: o.replace, SkipExisting: o.skipExisting, DryRun: o.dryRun})
 		return err
 	})
 	if errors.Is(err, registry.ErrExists) {
@@ -340,6 +329,24 @@ func importNodes(ctx context.Context, a *app, o importOptions, set registry.Impo
 	}
 	if errors.Is(err, registry.ErrHostKeyChanged) {
 		return withHint(err, "Nothing was imported. If you know why the key changed, see: rbee-vault host-key trust --help")
+	}
+	if err == nil {
+		err = showImport(a, report, o.dryRun)
+	}
+	if err != nil {
+		return err
+	}
+	if n := len(report.Skipped) + report.More.Skipped; n > 0 {
+		err = fmt.Errorf("%w: %d of the file's rows were skipped", errPartial, n)
+	}
+	if !legacy || o.dryRun {
+		return err
+	}
+	if err == nil && len(report.Existing) == 0 { // the vault has all that the file has
+		source, err = a.offerAside(ctx, set, source, db)
+	}
+	if len(report.Added)+len(report.Replaced)+len(report.Unchanged)+len(report.Existing) > 0 {
+		a.sayPlaintext(source)
 	}
 	return err
 }

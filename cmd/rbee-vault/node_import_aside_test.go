@@ -20,7 +20,7 @@ INSERT INTO beehives VALUES ('hive-01', '192.0.2.1', 22, 'ops', NULL, 'https://e
 func TestPlaintextAside(t *testing.T) {
 	for name, c := range map[string]struct {
 		answer   string
-		wal      bool                                   // the row is in the write-ahead log of a killed program alone
+		journal  string                                 // journal_mode; with WAL the row is in the log of a killed program alone
 		before   func(t *testing.T, path string) func() // the answer
 		code     int
 		says     string
@@ -28,11 +28,12 @@ func TestPlaintextAside(t *testing.T) {
 	}{
 		"no":         {answer: "n", code: exitOK, says: `still exists, in plaintext`},
 		"yes":        {answer: "y", code: exitOK, says: `is now a link to the vault, vault\.db`, imported: true},
-		"log":        {answer: "y", wal: true, code: exitOK, says: `beehives\.db\.plaintext still exists`, imported: true},
+		"log":        {answer: "y", journal: "WAL", code: exitOK, says: `beehives\.db\.plaintext still exists`, imported: true},
 		"aside":      {answer: "y", before: taken, code: exitOK, says: `beehives\.db\.plaintext-2 still exists`, imported: true},
 		"rest":       {answer: "y", before: interrupted, code: exitOK, says: `beehives\.db\.plaintext still exists`, imported: true},
+		"persist":    {answer: "y", journal: "PERSIST", code: exitOK, says: `beehives\.db\.plaintext still exists`, imported: true},
 		"idle":       {answer: "y", before: reader, code: exitPartial, says: `is open in sleep`},
-		"connection": {answer: "y", wal: true, before: connection, code: exitPartial, says: `the nodes are imported, but .*locked`},
+		"connection": {answer: "y", journal: "WAL", before: connection, code: exitPartial, says: `the nodes are imported, but .*locked`},
 		"row":        {answer: "y", before: anotherRow, code: exitPartial, says: `has changed since it was read`},
 		"two names":  {answer: "y", before: secondName, code: exitPartial, says: `must be a file with one name`},
 	} {
@@ -43,7 +44,7 @@ func TestPlaintextAside(t *testing.T) {
 			if err := os.Mkdir(dir, 0o700); err != nil {
 				t.Fatal(err)
 			}
-			oldRegistry(t, path, c.wal)
+			oldRegistry(t, path, c.journal)
 			env := []string{"HOME=" + home, "RBEE_VAULT_IDENTITY_FILE=" + filepath.Join(home, "r.txt"), "TERM=xterm"}
 			vaultPath := filepath.Join(dir, "vault.db")
 			if code, _, stderr := command(t, env, "init", "--no-keyring", "--recovery-out", filepath.Join(home, "r.txt"), "--db", vaultPath); code != exitOK {
@@ -58,6 +59,9 @@ func TestPlaintextAside(t *testing.T) {
 			console.expect(c.says)
 			if code := console.exit(); code != c.code {
 				t.Errorf("exit code %d, want %d", code, c.code)
+			}
+			if strings.Contains(console.screen(), "shred -u "+path+"\r\n") {
+				t.Error("a command is named that would destroy the vault behind a link")
 			}
 			if code, out, stderr := command(t, env, "node", "list", "--columns", "name", "--db", vaultPath); code != exitOK || out != "hive-01\n" {
 				t.Errorf("%d %q %s", code, out, stderr)
@@ -94,8 +98,12 @@ func checkAside(t *testing.T, env []string, path string) {
 	if info, err := os.Lstat(last); err != nil || info.Mode() != 0o600 {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
-	if code, _, stderr := command(t, env, "destroy", "--yes"); code != exitOK {
-		t.Errorf("destroy: %d %s", code, stderr)
+	if code, stdout, _ := command(t, env, "doctor"); !strings.Contains(stdout, last+" is a registry in plaintext") {
+		t.Errorf("doctor: %d %s", code, stdout)
+	}
+	// By its own path: the link goes too.
+	if code, stdout, stderr := command(t, env, "destroy", "--yes", "--db", filepath.Join(filepath.Dir(path), "vault.db")); code != exitOK || !strings.Contains(stdout, path+"\n") || !strings.Contains(stderr, "Stays, in plaintext: "+last) {
+		t.Errorf("destroy: %d %s%s", code, stdout, stderr)
 	}
 	left, _ := filepath.Glob(filepath.Join(filepath.Dir(path), "*"))
 	for _, file := range left {
@@ -105,15 +113,59 @@ func checkAside(t *testing.T, env []string, path string) {
 	}
 }
 
+// TestPlaintextAsideOnlyWhenWhole: where the vault has not all that the file has, nothing is offered.
+func TestPlaintextAsideOnlyWhenWhole(t *testing.T) {
+	home := t.TempDir()
+	dir := filepath.Join(home, ".rbee")
+	path := filepath.Join(dir, "beehives.db")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	oldRegistry(t, path, "")
+	env := []string{"HOME=" + home, "RBEE_VAULT_DB=" + filepath.Join(dir, "vault.db"), "RBEE_VAULT_IDENTITY_FILE=" + filepath.Join(home, "r.txt"), "TERM=xterm"}
+	for _, args := range [][]string{
+		{"init", "--no-keyring", "--recovery-out", filepath.Join(home, "r.txt")},
+		{"node", "add", "hive-01", "--ssh-host", "192.0.2.9", "--ssh-user", "ops", "--git-repo", "https://example.org/r.git", "--install-path", "/opt"},
+	} {
+		if code, _, stderr := command(t, env, args...); code != exitOK {
+			t.Fatal(stderr)
+		}
+	}
+	c := startOn(t, unix.Winsize{Row: 24, Col: 300}, env, "node", "import", path, "--skip-existing")
+	c.expect(`still exists, in plaintext`)
+	if code := c.exit(); code != exitOK || strings.Contains(c.screen(), "Stop every program") {
+		t.Errorf("%d %s", code, c.screen())
+	}
+}
+
+// TestDanglingLink: where a link names no vault, it is said what is in the way.
+func TestDanglingLink(t *testing.T) {
+	home := t.TempDir()
+	if err := os.Mkdir(filepath.Join(home, ".rbee"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("vault.db", filepath.Join(home, ".rbee", "beehives.db")); err != nil {
+		t.Fatal(err)
+	}
+	code, _, stderr := command(t, []string{"HOME=" + home}, "init", "--no-keyring", "--recovery-out", filepath.Join(home, "r.txt"))
+	if code != exitInvalid || !strings.Contains(stderr, "a link to a file that does not exist") {
+		t.Errorf("%d %s", code, stderr)
+	}
+}
+
 // oldRegistry makes a registry of the earlier program, with one node.
-func oldRegistry(t *testing.T, path string, wal bool) {
+func oldRegistry(t *testing.T, path, journal string) {
 	t.Helper()
 	made, ends := filepath.Join(t.TempDir(), "made.db"), []string{""}
-	parameters := ""
-	if wal {
-		parameters, ends = "?_journal_mode=WAL", append(ends, "-wal")
+	switch journal {
+	case "":
+		journal = "DELETE"
+	case "WAL":
+		ends = append(ends, "-wal")
+	default:
+		ends = append(ends, "-journal")
 	}
-	db, err := sql.Open("sqlite3", made+parameters)
+	db, err := sql.Open("sqlite3", made+"?_journal_mode="+journal)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +198,7 @@ func taken(t *testing.T, path string) func() {
 
 // interrupted leaves what a kill before the exchange of names leaves.
 func interrupted(t *testing.T, path string) func() {
-	if err := os.Symlink("vault.db", path+".plaintext"); err != nil {
+	if err := os.Symlink("vault.db", path+".link"); err != nil {
 		t.Fatal(err)
 	}
 	return func() {}

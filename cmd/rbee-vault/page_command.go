@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"os"
@@ -155,7 +156,7 @@ const primaryAttributes = "\x1b[c"
 var attributes = regexp.MustCompile(`\x1b\[\?[0-9;]*c`)
 
 // answerWait is how long a terminal may take for it.
-const answerWait = 500 * time.Millisecond
+const answerWait = 2 * time.Second
 
 // readAnswers reads what a terminal far away still answers to the page: the next program would
 // take it for keys. A terminal answers in order, so it is asked for something that all of them
@@ -192,6 +193,8 @@ func readAnswers(in io.Reader, out io.Writer) {
 		if err != nil {
 			return
 		}
-		answers = append(answers, part[:read]...)
+		if answers = append(answers, part[:read]...); bytes.IndexByte(answers, 0x03) >= 0 {
+			return // Ctrl-C: somebody does not want to wait
+		}
 	}
 }

@@ -42,9 +42,12 @@ var conditionNames = []string{"status", "backend", "seen", "label"}
 // backendsOf returns the names in --where that are taken for those of backends.
 func backendsOf(where string) (names []string) {
 	for text := range strings.SplitSeq(where, ",") {
-		name := strings.TrimSpace(text)
+		name, value := strings.TrimSpace(text), ""
 		if at := strings.IndexAny(name, "!=<>"); at >= 0 {
-			name = strings.TrimSpace(name[:at])
+			name, value = strings.TrimSpace(name[:at]), strings.TrimLeft(name[at:], "!=")
+		}
+		if name == "backend" {
+			names = append(names, strings.TrimSpace(value))
 		}
 		word, _, _ := strings.Cut(name, ".")
 		if !slices.Contains(conditionNames, word) {

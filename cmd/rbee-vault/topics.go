@@ -20,7 +20,7 @@ About this machine, in $XDG_CONFIG_HOME/rbee-vault/config.toml (else ~/.config/.
 also have another value for those above:
 
 ` + settingsText(true) + `
-A line of the file is as in: ssh-user = "ops". Nobody else may be able to change it. Where systemd
+A line of the file is as in: ssh-user = "ops". Other users must not be able to change it. Where systemd
 passes a credential, that is used and not the file's identity-file.`},
 	{"environment", "The variables that the command reads", `A flag comes first, then the variable, then the settings ("rbee-vault help settings"). No
 variable holds a secret: other programs can read them.

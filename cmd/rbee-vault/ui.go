@@ -57,7 +57,7 @@ func newUI(ctx context.Context, a *app, stdout, stderr io.Writer) *ui {
 // flush writes the data out, and reports a full disk or a closed pipe.
 func (u *ui) flush() error {
 	if err := u.out.Flush(); err != nil {
-		return withHint(fmt.Errorf("write output: %w", err), "Only output is lost. Where the command changes something, that is done.")
+		return withHint(fmt.Errorf("write output: %w", err), "Output is lost. What the command had changed by then is done.")
 	}
 	return nil
 }

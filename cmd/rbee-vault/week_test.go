@@ -333,7 +333,7 @@ func (w *week) terminalsAndPipes() {
 			w.t.Errorf("%s: %s", args, out)
 		}
 	}
-	if out := w.sh("rbee-vault node add late --ssh-host 192.0.2.99 --json >/dev/full; echo code $?"); !strings.Contains(out, "Only output is lost") || !strings.HasSuffix(out, "code 1\n") {
+	if out := w.sh("rbee-vault node add late --ssh-host 192.0.2.99 --json >/dev/full; echo code $?"); !strings.Contains(out, "Output is lost") || !strings.HasSuffix(out, "code 1\n") {
 		w.t.Error(out)
 	}
 	w.must("node", "remove", "late", "--yes")
@@ -603,7 +603,8 @@ func (w *week) headless() {
 	says(exitOK, "problem         none", monitor)
 	says(exitNotFound, "directory", "mv nas away; mv usb away-usb; "+cron)
 	says(exitPartial, "was not written to", monitor)
-	says(exitOK, "Nothing has changed", "mv away nas; mv away-usb usb; "+cron)
+	says(exitOK, "usb/", "mv away nas; mv away-usb usb; "+cron) // where one failed, the next run makes a new one
+	says(exitOK, "Nothing has changed", cron)
 	says(exitOK, "problem         none", monitor)
 	if out := w.sh("rbee-vault backup status --json"); !strings.Contains(out, `"ok":true,"problems":[]`) {
 		w.t.Error(out)

@@ -19,6 +19,14 @@ type FS interface {
 	// afterwards.
 	Link(oldPath, newPath string) error
 	Remove(path string) error
+	// Symlink makes a symbolic link. If path exists, the error matches [fs.ErrExist].
+	Symlink(target, path string) error
+	// Exchange swaps two names at one moment. Where the system cannot, the error matches
+	// [errors.ErrUnsupported].
+	Exchange(a, b string) error
+	// RenameNew renames and never replaces a file. If newPath exists, the error matches
+	// [fs.ErrExist].
+	RenameNew(oldPath, newPath string) error
 	// Sync flushes the file at path to the disk.
 	Sync(path string) error
 	// SyncDir flushes a directory, which holds the names of its files.
@@ -51,6 +59,15 @@ func (OS) Link(oldPath, newPath string) error { return linkOrRename(oldPath, new
 
 // Remove implements [FS].
 func (OS) Remove(path string) error { return os.Remove(path) }
+
+// Symlink implements [FS].
+func (OS) Symlink(target, path string) error { return os.Symlink(target, path) }
+
+// Exchange implements [FS].
+func (OS) Exchange(a, b string) error { return exchange(a, b) }
+
+// RenameNew implements [FS].
+func (OS) RenameNew(oldPath, newPath string) error { return renameNew(oldPath, newPath) }
 
 // Sync implements [FS].
 func (OS) Sync(path string) error {

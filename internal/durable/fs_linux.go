@@ -25,6 +25,17 @@ func renameNew(oldPath, newPath string) error {
 	return nil
 }
 
+func exchange(a, b string) error {
+	err := unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE)
+	if errors.Is(err, unix.EINVAL) { // the file system cannot
+		err = errors.ErrUnsupported
+	}
+	if err != nil {
+		return &os.LinkError{Op: "exchange", Old: a, New: b, Err: err}
+	}
+	return nil
+}
+
 // NetworkFS returns the name of the file system of a directory, if it is a network file system
 // or one that a program serves. For a local one it returns "".
 func NetworkFS(dir string) (string, error) {

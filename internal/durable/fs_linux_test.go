@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
+	"github.com/rbee-keeper/rbee-vault/internal/faulttest"
 )
 
 // TestNothingIsReplaced: a new file, a link, and the rename that replaces a link never replace
@@ -56,39 +57,77 @@ func TestFlushesAreAsked(t *testing.T) {
 // undone.
 func TestPutAside(t *testing.T) {
 	dir := t.TempDir()
-	path, aside := filepath.Join(dir, "db"), filepath.Join(dir, "aside")
+	path, aside, link := filepath.Join(dir, "db"), filepath.Join(dir, "aside"), filepath.Join(dir, "db.link")
 	put(t, path, "old")
 	put(t, filepath.Join(dir, "vault"), "new")
+	refused := func(what, from string, want map[string]string) {
+		t.Helper()
+		got, err := durable.PutAside(durable.OS{}, from, aside, "vault")
+		if err == nil || got != from {
+			t.Errorf("%s: %s, %v", what, got, err)
+		}
+		if diff := cmp.Diff(want, files(t, dir)); diff != "" {
+			t.Errorf("%s: %s", what, diff)
+		}
+	}
 	put(t, aside, "mine")
-	if err := durable.PutAside(path, aside, "vault"); !errors.Is(err, fs.ErrExist) {
-		t.Error(err)
-	}
-	if diff := cmp.Diff(map[string]string{"db": "old", "vault": "new", "aside": "mine"}, files(t, dir)); diff != "" {
-		t.Error(diff)
-	}
-	if err := os.Remove(aside); err != nil {
+	refused("a file aside", path, map[string]string{"db": "old", "vault": "new", "aside": "mine"})
+	if err := os.Rename(aside, link); err != nil {
 		t.Fatal(err)
 	}
-	if err := durable.PutAside(filepath.Join(dir, "none"), aside, "vault"); !errors.Is(err, fs.ErrNotExist) {
-		t.Error(err)
-	}
-	if _, err := os.Lstat(aside); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("a link is left: %v", err)
-	}
-	if err := os.Symlink("vault", aside); err != nil { // as a kill leaves it
+	refused("a file in the way", path, map[string]string{"db": "old", "vault": "new", "db.link": "mine"})
+	if err := os.Remove(link); err != nil {
 		t.Fatal(err)
 	}
-	if err := durable.PutAside(path, aside, "vault"); err != nil {
-		t.Error(err)
+	refused("no file", filepath.Join(dir, "none"), map[string]string{"db": "old", "vault": "new"})
+	if err := os.Symlink("vault", link); err != nil { // as a kill leaves it
+		t.Fatal(err)
+	}
+	if at, err := durable.PutAside(durable.OS{}, path, aside, "vault"); err != nil || at != aside {
+		t.Error(at, err)
 	}
 	if diff := cmp.Diff(map[string]string{"db": "new", "vault": "new", "aside": "old"}, files(t, dir)); diff != "" {
 		t.Error(diff)
 	}
-	if err := durable.PutBack(path, aside); err != nil {
-		t.Error(err)
+	if at, err := durable.PutBack(durable.OS{}, path, aside); err != nil || at != path {
+		t.Error(at, err)
 	}
 	if diff := cmp.Diff(map[string]string{"db": "old", "vault": "new"}, files(t, dir)); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// TestPutAsideFaults: whatever call fails, before or after its effect, the file is where PutAside
+// says, once, and there is always something at its path.
+func TestPutAsideFaults(t *testing.T) {
+	counted := &faulttest.Steps{}
+	run := func(steps *faulttest.Steps) (dir, at string, err error) {
+		dir = t.TempDir()
+		put(t, filepath.Join(dir, "db"), "old")
+		put(t, filepath.Join(dir, "vault"), "new")
+		at, err = durable.PutAside(faulttest.FS{Steps: steps}, filepath.Join(dir, "db"), filepath.Join(dir, "aside"), "vault")
+		return dir, at, err
+	}
+	if _, _, err := run(counted); err != nil || counted.N() != 5 {
+		t.Fatal(counted.Names(), err)
+	}
+	for at := 1; at <= counted.N(); at++ {
+		for _, fault := range []faulttest.Fault{faulttest.FailBefore, faulttest.FailAfter, faulttest.FailOnwards} {
+			dir, where, err := run(&faulttest.Steps{At: at, Fault: fault})
+			found := files(t, dir)
+			var old []string
+			for name, content := range found {
+				if info, e := os.Lstat(filepath.Join(dir, name)); e == nil && info.Mode().IsRegular() && content == "old" {
+					old = append(old, filepath.Join(dir, name))
+				}
+			}
+			if err == nil || len(old) != 1 || old[0] != where || found["db"] == "" || found["vault"] != "new" {
+				t.Errorf("%s, %s: at %s, %v; %v", counted.Names()[at-1], fault, where, err, found)
+			}
+			if fault != faulttest.FailOnwards && where != filepath.Join(dir, "db") {
+				t.Errorf("%s, %s: it is not undone: %v", counted.Names()[at-1], fault, found)
+			}
+		}
 	}
 }
 

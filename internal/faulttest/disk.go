@@ -134,6 +134,49 @@ func (d *Disk) Remove(path string) error {
 	return nil
 }
 
+// Symlink implements [durable.FS].
+func (d *Disk) Symlink(target, path string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.look(path)
+	if err := (durable.OS{}).Symlink(target, path); err != nil {
+		return err
+	}
+	info, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	link := &diskFile{ID: fileID(info)}
+	d.files = append(d.files, link)
+	d.change(link, map[string]*diskFile{path: link})
+	return nil
+}
+
+// Exchange implements [durable.FS].
+func (d *Disk) Exchange(a, b string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	first, second := d.look(a), d.look(b)
+	if err := (durable.OS{}).Exchange(a, b); err != nil {
+		return err
+	}
+	d.change(first, map[string]*diskFile{a: second, b: first})
+	return nil
+}
+
+// RenameNew implements [durable.FS].
+func (d *Disk) RenameNew(oldPath, newPath string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	file := d.look(oldPath)
+	d.look(newPath)
+	if err := (durable.OS{}).RenameNew(oldPath, newPath); err != nil {
+		return err
+	}
+	d.change(file, map[string]*diskFile{oldPath: nil, newPath: file})
+	return nil
+}
+
 // Sync implements [durable.FS].
 func (d *Disk) Sync(path string) error {
 	d.mu.Lock()

@@ -50,6 +50,21 @@ func (f FS) Remove(path string) error {
 	return f.Steps.Do("remove "+base(path), func() error { return f.fs().Remove(path) })
 }
 
+// Symlink implements [durable.FS].
+func (f FS) Symlink(target, path string) error {
+	return f.Steps.Do("symlink "+base(path), func() error { return f.fs().Symlink(target, path) })
+}
+
+// Exchange implements [durable.FS].
+func (f FS) Exchange(a, b string) error {
+	return f.Steps.Do("exchange "+base(a), func() error { return f.fs().Exchange(a, b) })
+}
+
+// RenameNew implements [durable.FS].
+func (f FS) RenameNew(oldPath, newPath string) error {
+	return f.Steps.Do("rename "+base(newPath), func() error { return f.fs().RenameNew(oldPath, newPath) })
+}
+
 // Sync implements [durable.FS].
 func (f FS) Sync(path string) error {
 	return f.Steps.Do("sync "+base(path), func() error { return f.fs().Sync(path) })

@@ -1,12 +1,16 @@
 package sqlcipher
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/url"
+	"os"
 
 	sqlite3 "github.com/mutecomm/go-sqlcipher/v4"
 )
@@ -42,10 +46,31 @@ func WithPlaintext(ctx context.Context, path string, fn func(ctx context.Context
 		return fmt.Errorf("take %q: %w", path, MapError(err))
 	}
 	defer tx.Rollback()
-	if err := CheckNoSideFiles(path); err != nil {
+	err = removeIdleJournal(path + "-journal")
+	if err == nil {
+		err = CheckNoSideFiles(path)
+	}
+	if err != nil {
 		return err
 	}
 	return fn(ctx, tx)
+}
+
+// removeIdleJournal removes the journal that journal_mode PERSIST or TRUNCATE leaves: it is empty,
+// or its header is zero. The caller has the database for itself, so none is in use.
+func removeIdleJournal(path string) error {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	defer f.Close()
+	header := make([]byte, 8)
+	if n, err := io.ReadFull(f, header); n > 0 && (err != nil || !bytes.Equal(header, make([]byte, 8))) {
+		return nil // it is not idle: CheckNoSideFiles refuses it
+	}
+	return os.Remove(path)
 }
 
 // openPlaintext opens a plaintext database by these parameters of the driver.
