@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"charm.land/lipgloss/v2"
 	"github.com/spf13/cobra"
@@ -76,7 +77,11 @@ func runDoctor(ctx context.Context, a *app) error {
 // examinePlaintext names the registries of the earlier program beside the vault.
 func examinePlaintext(db string) (found []vault.Finding) {
 	for _, file := range plaintextBeside(db) {
-		found = append(found, vault.Finding{Check: "plaintext", Status: vault.FindingWarn, Message: file + " is a registry in plaintext", Fix: "after a backup: shred -u " + wire.Quote(file)})
+		f := vault.Finding{Check: "plaintext", Status: vault.FindingWarn, Message: file + " is a registry in plaintext: remove it once you have a backup"}
+		if !strings.HasSuffix(file, ".link") { // shred follows links
+			f.Fix = "shred -u " + wire.Quote(file)
+		}
+		found = append(found, f)
 	}
 	return found
 }
