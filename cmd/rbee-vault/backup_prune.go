@@ -147,7 +147,7 @@ func chooseTarget(ctx context.Context, v *vault.Vault, arg string) (name string,
 // showPruned prints what is to become of copies, or what became of them.
 func (a *app) showPruned(list []backup.Pruned) error {
 	if a.json {
-		return objectsOf(a.ui, list, newPrunedJSON)
+		return changedOf(a.ui, list, newPrunedJSON)
 	}
 	if len(list) == 0 {
 		a.ui.info("There is nothing to remove.")

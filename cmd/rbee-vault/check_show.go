@@ -154,7 +154,7 @@ func (c *checker) liveTable(names []string) *live {
 func (c *checker) show(results []checked) error {
 	u := c.app.ui
 	if c.app.json {
-		return objectsOf(u, results, checked.json)
+		return changedOf(u, results, checked.json)
 	}
 	t := newTable("NODE", "OUTCOME", "STATUS", "TOOK", "BACKENDS", "CAUSE")
 	if u.pretty && !c.opts.discover {

@@ -135,7 +135,7 @@ func runHostKeyForget(ctx context.Context, a *app, o forgetOptions, args []strin
 			return err
 		}
 		if a.json {
-			return objects(a.ui, gone)
+			return changed(a.ui, gone)
 		}
 		a.ui.info("%d host keys forgotten", len(gone))
 		return nil

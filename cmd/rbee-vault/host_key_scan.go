@@ -158,7 +158,7 @@ func (s *scan) run(ctx context.Context, nodes []registry.Node) error {
 		return err
 	}
 	if s.app.json {
-		if err := objectsOf(s.app.ui, results, scanned.json); err != nil {
+		if err := changedOf(s.app.ui, results, scanned.json); err != nil {
 			return err
 		}
 	}

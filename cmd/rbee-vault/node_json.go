@@ -107,5 +107,5 @@ func (a *app) showChanged(ctx context.Context, r *registry.Registry, verb string
 	if err != nil {
 		return err
 	}
-	return objects(a.ui, list)
+	return changed(a.ui, list)
 }

@@ -191,18 +191,35 @@ func (u *ui) checkRaw(onTerminal string) error {
 	return nil
 }
 
-// objects prints each value as a line of JSON.
+// objects prints each value of a list as a line of JSON, or by the template of --format. A
+// template that does not fit ends it.
 func objects[T any](u *ui, list []T) error {
+	return objectsOf(u, list, func(v T) T { return v })
+}
+
+// objectsOf is objects for the JSON of each value.
+func objectsOf[T, J any](u *ui, list []T, convert func(T) J) error {
 	for _, v := range list {
-		if err := u.object(v); err != nil {
+		line, err := wire.Marshal(convert(v))
+		if err != nil {
+			return err
+		}
+		if u.app.format == nil {
+			fmt.Fprintf(u.out, "%s\n", escapeJSON(line))
+		} else if err := u.formatted(line); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// objectsOf prints the JSON of each value as a line.
-func objectsOf[T, J any](u *ui, list []T, convert func(T) J) error {
+// changed prints what was changed, each as [ui.object] does.
+func changed[T any](u *ui, list []T) error {
+	return changedOf(u, list, func(v T) T { return v })
+}
+
+// changedOf is changed for the JSON of each value.
+func changedOf[T, J any](u *ui, list []T, convert func(T) J) error {
 	for _, v := range list {
 		if err := u.object(convert(v)); err != nil {
 			return err
