@@ -35,15 +35,24 @@ func newSettingJSON(v settingValue) settingJSON {
 	return settingJSON{v.name, wire.Nullable(v.value), v.origin, wire.Nullable(v.where)}
 }
 
+var settingHeaders = []string{"NAME", "VALUE", "FROM"}
+
 func newConfigList(a *app) *cobra.Command {
-	return &cobra.Command{
+	var o tableOptions
+	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the settings, and where each value comes from",
-		RunE:  func(cmd *cobra.Command, _ []string) error { return runConfigList(cmd.Context(), a) },
+		RunE:  func(cmd *cobra.Command, _ []string) error { return runConfigList(cmd.Context(), a, o) },
 	}
+	o.register(cmd, settingHeaders...)
+	return cmd
 }
 
-func runConfigList(ctx context.Context, a *app) error {
+func runConfigList(ctx context.Context, a *app, o tableOptions) error {
+	list, err := o.table(settingHeaders)
+	if err != nil {
+		return err
+	}
 	inVault, err := a.vaultSettings(ctx)
 	switch {
 	case ctx.Err() != nil:
@@ -60,7 +69,6 @@ func runConfigList(ctx context.Context, a *app) error {
 	if a.json {
 		return objectsOf(a.ui, all, newSettingJSON)
 	}
-	list := newTable("NAME", "VALUE", "FROM")
 	for _, v := range all {
 		list.row(v.name, v.value, v.originText())
 	}
