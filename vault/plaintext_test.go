@@ -2,6 +2,8 @@ package vault_test
 
 import (
 	"bytes"
+	"context"
+	"database/sql"
 	"errors"
 	"os"
 	"os/exec"
@@ -9,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rbee-keeper/rbee-vault/internal/durable"
 	"github.com/rbee-keeper/rbee-vault/vault"
 	"github.com/rbee-keeper/rbee-vault/vault/vaulttest"
 )
@@ -113,5 +116,39 @@ func TestDatabaseTakenAway(t *testing.T) {
 	}
 	if !bytes.Equal(read(t, v.Path()), before) {
 		t.Error("the other database was changed")
+	}
+}
+
+// TestPutPlaintextAsideUndone: a program that opens the database at the last moment would write
+// to it unseen, so everything is undone.
+func TestPutPlaintextAsideUndone(t *testing.T) {
+	cfg := vaulttest.Config(t)
+	vaulttest.Open(t, cfg)
+	path := filepath.Join(filepath.Dir(cfg.Path), "old.db")
+	if out, err := exec.Command("sqlite3", path, "CREATE TABLE t (x)").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	var program *exec.Cmd
+	at, err := vault.PutPlaintextAside(t.Context(), cfg, path, func(context.Context, *sql.Tx) error {
+		// Behind the first look for such programs, and before the second one. The child opens
+		// it: this process would drop the lock of SQLite.
+		program = exec.Command("sh", "-c", `exec sleep 1000 <"$1"`, "sh", path)
+		if err := program.Start(); err != nil {
+			return err
+		}
+		await(t, func() bool { return len(durable.Openers(path)) > 0 })
+		return nil
+	})
+	program.Process.Kill()
+	program.Wait()
+	if !errors.Is(err, vault.ErrLocked) || at != path {
+		t.Errorf("%s, %v", at, err)
+	}
+	if info, err := os.Lstat(path); err != nil || !info.Mode().IsRegular() {
+		t.Errorf("%v, %v", info, err)
+	}
+	left, err := filepath.Glob(path + "*")
+	if err != nil || len(left) != 1 {
+		t.Errorf("left: %q, %v", left, err)
 	}
 }

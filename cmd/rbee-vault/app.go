@@ -48,12 +48,13 @@ type app struct {
 	wait            time.Duration
 	given           func(flag string) bool // reports whether a flag of every command was given
 
-	creating   bool                        // the command makes a vault
-	offers     []vault.Offer               // the identities, once config has read them
-	stdinTaken string                      // the flag or argument that reads standard input
-	passphrase []byte                      // the passphrase in passphraseFile, once it was read
-	readFile   func() (*configFile, error) // nil: it was not read yet
-	unattended bool                        // the vault was opened, and no plugin asks when it is opened again
+	creating   bool          // the command makes a vault
+	offers     []vault.Offer // the identities, once config has read them
+	stdinTaken string        // the flag or argument that reads standard input
+	passphrase []byte        // the passphrase in passphraseFile, once it was read
+	file       *configFile   // the settings of this machine; nil: not read yet, or fileErr
+	fileErr    error
+	unattended bool // the vault was opened, and no plugin asks when it is opened again
 }
 
 // run runs the command line and returns the exit code.

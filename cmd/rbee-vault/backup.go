@@ -177,7 +177,8 @@ func (a *app) showConfirmed(last backup.Record, err error) error {
 const backupsDir = "backups"
 
 // createOptions decides where the backup goes: to -o, else to --target, else to the targets
-// that the setting names, else to every target of the vault. Without any it goes into the directory backups/ beside the database.
+// that the setting names, else to every target of the vault. Without any it goes into the
+// directory backups/ beside the database.
 func (a *app) createOptions(ctx context.Context, v *vault.Vault, o backupOptions) (backup.CreateOptions, error) {
 	opts := backup.CreateOptions{Recipients: o.recipients, Targets: slices.Compact(slices.Sorted(slices.Values(o.targets))), Program: "rbee-vault " + version}
 	if o.out == "-" {

@@ -36,11 +36,10 @@ const maxConfig = 64 << 10
 
 // configFile reads the file once.
 func (a *app) configFile() (*configFile, error) {
-	if a.readFile == nil {
-		file, err := readConfigFile()
-		a.readFile = func() (*configFile, error) { return file, err }
+	if a.file == nil && a.fileErr == nil {
+		a.file, a.fileErr = readConfigFile()
 	}
-	return a.readFile()
+	return a.file, a.fileErr
 }
 
 // readConfigFile reads the file. One that is not there is empty.

@@ -132,7 +132,7 @@ func (a *app) changeConfigFile(ctx context.Context, s setting, value string) err
 	if err := setInConfigFile(ctx, wait, s.name, value); err != nil {
 		return err
 	}
-	a.readFile = nil
+	a.file, a.fileErr = nil, nil // it is read again
 	return a.showSetting(s, originFile, nil)
 }
 

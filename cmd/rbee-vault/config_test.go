@@ -2,11 +2,13 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -35,10 +37,12 @@ func TestConfigFileAtOnce(t *testing.T) {
 func TestConfigFileOfAnother(t *testing.T) {
 	home := t.TempDir()
 	env := []string{"HOME=" + home, "XDG_CONFIG_HOME=" + home}
-	kept := filepath.Join(home, "dotfiles.toml")
+	dotfiles := filepath.Join(home, "dotfiles")
+	kept := filepath.Join(dotfiles, "config.toml")
 	path := filepath.Join(home, "rbee-vault", "config.toml")
 	for _, err := range []error{
 		os.Mkdir(filepath.Dir(path), 0o700),
+		os.Mkdir(dotfiles, 0o700),
 		os.WriteFile(kept, nil, 0o600),
 		os.Symlink(kept, path),
 	} {
@@ -55,6 +59,18 @@ func TestConfigFileOfAnother(t *testing.T) {
 	if code, stdout, _ := command(t, env, "config", "get", "wait"); code != exitOK || stdout != "3s\n" {
 		t.Errorf("%d %q", code, stdout)
 	}
+	if err := os.Chmod(dotfiles, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, stderr := command(t, env, "config", "get", "wait"); code != exitError || !strings.Contains(stderr, "dotfiles can be changed by others") {
+		t.Errorf("%d %s", code, stderr)
+	}
+	if err := os.Chmod(dotfiles, 0o777|os.ModeSticky); err != nil { // as /tmp
+		t.Fatal(err)
+	}
+	if code, _, stderr := command(t, env, "config", "get", "wait"); code != exitOK {
+		t.Errorf("%d %s", code, stderr)
+	}
 	if os.Getuid() != 0 {
 		t.Log("only root can give a file away")
 		return
@@ -64,6 +80,27 @@ func TestConfigFileOfAnother(t *testing.T) {
 	}
 	if code, _, stderr := command(t, env, "config", "get", "wait"); code != exitError || !strings.Contains(stderr, "belongs to user 65534") {
 		t.Errorf("%d %s", code, stderr)
+	}
+}
+
+// TestWaitSetting: the setting says how long to wait for a lock, and the flag comes first.
+func TestWaitSetting(t *testing.T) {
+	t.Setenv("HOME", t.TempDir())
+	t.Setenv("XDG_CONFIG_HOME", "")
+	t.Setenv("RBEE_VAULT_WAIT", "3s")
+	for _, c := range []struct {
+		args []string
+		want time.Duration
+	}{{nil, 3 * time.Second}, {[]string{"--wait", "4s"}, 4 * time.Second}} {
+		a := &app{}
+		a.ui = newUI(t.Context(), a, io.Discard, io.Discard)
+		root := newRoot(a)
+		if err := root.ParseFlags(c.args); err != nil {
+			t.Fatal(err)
+		}
+		if cfg, err := a.configWithoutIdentities(); err != nil || cfg.Wait != c.want {
+			t.Errorf("%v, %v; want %v", cfg.Wait, err, c.want)
+		}
 	}
 }
 

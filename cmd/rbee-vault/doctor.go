@@ -90,7 +90,7 @@ func examinePlaintext(db string) (found []vault.Finding) {
 func (a *app) examineConfigFile() vault.Finding {
 	file, err := a.configFile()
 	if err != nil {
-		a.readFile = func() (*configFile, error) { return &configFile{}, nil }
+		a.file, a.fileErr = &configFile{}, nil
 		return vault.Finding{Check: "settings", Status: vault.FindingFail, Message: err.Error(), Fix: failureHint(err), Err: err}
 	}
 	return vault.Finding{Check: "settings", Status: vault.FindingOK, Message: file.path}

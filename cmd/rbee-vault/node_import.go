@@ -166,7 +166,6 @@ func readSSHConfig(ctx context.Context, o importOptions, home string) (registry.
 			"Nothing was run. If you trust every included file, and the programs in them: --allow-exec")
 	}
 	set := registry.ImportSet{TwelveFields: true, Warnings: aliases.Skipped, More: registry.More{Warnings: aliases.More}} // skipped patterns are only warnings
-	var base registry.Node                                                                                                // without what SSH does not know
 	// The hosts that the aliases jump through become nodes too; ssh knows their values.
 	names := slices.Clone(aliases.Names)
 	for i := 0; i < len(names); i++ {
@@ -174,8 +173,7 @@ func readSSHConfig(ctx context.Context, o importOptions, home string) (registry.
 			return registry.ImportSet{}, ctx.Err()
 		}
 		name := names[i]
-		base.Name = name
-		n, lost, err := sshAlias(ctx, file, base, home)
+		n, lost, err := sshAlias(ctx, file, name, home)
 		if err != nil {
 			set.Skipped = append(set.Skipped, registry.Problem{Row: name, Reason: err.Error()})
 			continue
@@ -191,14 +189,14 @@ func readSSHConfig(ctx context.Context, o importOptions, home string) (registry.
 	return set, nil
 }
 
-// sshAlias asks ssh for the values of the alias base.Name, and adds them to base. lost
-// says what could not be imported.
-func sshAlias(ctx context.Context, file string, base registry.Node, home string) (n registry.Node, lost []string, err error) {
-	out, err := sshValues(ctx, file, base.Name)
+// sshAlias asks ssh for the values of an alias. The node has no more than SSH knows. lost says
+// what could not be imported.
+func sshAlias(ctx context.Context, file, alias, home string) (n registry.Node, lost []string, err error) {
+	out, err := sshValues(ctx, file, alias)
 	if err != nil {
 		return registry.Node{}, nil, err
 	}
-	return registry.ParseSSHValues(bytes.NewReader(out), base, home)
+	return registry.ParseSSHValues(bytes.NewReader(out), registry.Node{Name: alias}, home)
 }
 
 // sshValues returns the values that ssh has for an alias.

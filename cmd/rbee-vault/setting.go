@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -255,7 +254,7 @@ func (a *app) allSettings(inVault map[string]string) ([]settingValue, error) {
 		}
 		all = append(all, value)
 	}
-	for name, value := range maps.All(inVault) {
+	for name, value := range inVault {
 		if !slices.Contains(settingNames(), name) {
 			all = append(all, settingValue{name, value, originVault, ""})
 		}
