@@ -364,8 +364,9 @@ func TestPageShell(t *testing.T) {
 		t.Errorf("the page has open: %v", files)
 	}
 	h.must("rotate")
-	p.send("sleep 1000\n")
-	p.shows("sleep 1000")
+	// What the shell has only begun to start would not get the interrupt.
+	p.send(`sh -c 'trap "exit 5" INT; echo wai""ting; while :; do sleep 0.1; done'` + "\n")
+	p.shows("\nwaiting")
 	p.send("\x03")
 	p.send("exit 0\n")
 	p.shows("> hive-01", "Back from hive-01.", "rack=1")
