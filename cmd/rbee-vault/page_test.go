@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -74,20 +73,49 @@ const pageWait = 30 * time.Second
 // shows waits until the screen has all of these texts, and none of those behind a "!".
 func (p *pageTest) shows(texts ...string) {
 	p.t.Helper()
+	p.waits(func(screen string) (missing string) {
+		for _, text := range texts {
+			if unwanted, not := strings.CutPrefix(text, "!"); not == strings.Contains(screen, unwanted) {
+				return text
+			}
+		}
+		return ""
+	})
+}
+
+// asks waits until the screen from before the page ends with a question that matches. An older
+// question has its answer behind it.
+func (p *pageTest) asks(pattern string) {
+	p.t.Helper()
+	end := regexp.MustCompile(`(?s:` + pattern + `)\s*$`)
+	p.waits(func(screen string) (missing string) {
+		if p.emulator.IsAltScreen() || !end.MatchString(screen) {
+			return pattern
+		}
+		return ""
+	})
+}
+
+// waits waits until nothing is missing on the screen.
+func (p *pageTest) waits(look func(screen string) (missing string)) {
+	p.t.Helper()
 	for deadline := time.Now().Add(pageWait); ; time.Sleep(10 * time.Millisecond) {
 		screen := "\n" + strings.Join(p.lines(), "\n") + "\n"
-		missing := slices.IndexFunc(texts, func(text string) bool {
-			unwanted, not := strings.CutPrefix(text, "!")
-			return not && strings.Contains(screen, unwanted) || !not && !strings.Contains(screen, text)
-		})
-		if missing < 0 {
+		missing := look(screen)
+		if missing == "" {
 			return
 		}
 		if time.Now().After(deadline) {
-			p.t.Fatalf("the page never had %q:\n%s", texts[missing], screen)
+			p.t.Fatalf("the page never had %q:\n%s", missing, screen)
 		}
 	}
 }
+
+// What a shell and a command that has ended ask.
+const (
+	askPrompt = `[$#]`
+	askKey    = `Press a key to go back to the page\.`
+)
 
 // resize gives the terminal another size.
 func (p *pageTest) resize(width, height int) {
@@ -303,15 +331,15 @@ func TestPageCheck(t *testing.T) {
 	p.send("n")
 	p.shows("hive-01 was not checked.", "1 unknown")
 	p.send("cy")
-	p.shows("First contact with hive-01", "pinned? [y/N]")
+	p.asks(`First contact with hive-01.*pinned\? \[y/N]`)
 	p.send("n\n")
-	p.shows("check: exit status 3.", "Press a key to go back to the page.")
+	p.asks(`check: exit status 3\.\s+` + askKey)
 	p.send("\x03") // is a key here
 	p.shows("> hive-01", "check hive-01: exit status 3")
 	p.send("cY")
-	p.shows("pinned? [y/N]")
+	p.asks(`pinned\? \[y/N]`)
 	p.send("y\n")
-	p.shows("Press a key", "hive-01  online")
+	p.asks(`hive-01  online.*` + askKey)
 	p.send(" ")
 	p.shows("1 node: 1 online", "hive-01 was checked.", "yes  1 ")
 	p.send("q")
@@ -319,13 +347,6 @@ func TestPageCheck(t *testing.T) {
 	if server.Log() == "" {
 		t.Error("nobody logged in")
 	}
-}
-
-// prompts waits for the prompt of a shell.
-func (p *pageTest) prompts() {
-	p.t.Helper()
-	prompt := regexp.MustCompile(`[$#]\s*$`)
-	waitFor(p.t, "a prompt", func() bool { return prompt.MatchString(strings.Join(p.lines(), "\n")) && !p.emulator.IsAltScreen() })
 }
 
 // vaultFiles returns which files of the vault a process has open.
@@ -357,7 +378,7 @@ func TestPageShell(t *testing.T) {
 	h.must("node", "update", "hive-01", "--label", "rack=1")
 	p.shows("rack=1")
 	p.send("s")
-	p.prompts()
+	p.asks(askPrompt)
 	p.send("echo in $((40+2)); stty size\n")
 	p.shows("in 42", "\n24 80")
 	if files := vaultFiles(t, p.cmd.Process.Pid); len(files) > 0 {
@@ -373,13 +394,13 @@ func TestPageShell(t *testing.T) {
 	h.must("node", "update", "hive-01", "--label", "rack=2")
 	p.shows("rack=2")
 	p.send("s")
-	p.prompts()
+	p.asks(askPrompt)
 	p.send("exit 7\n")
-	p.shows("ssh: exit status 7.", "Press a key to go back")
+	p.asks(`ssh: exit status 7\.\s+` + askKey)
 	p.send("x")
 	p.shows("> hive-01", "ssh hive-01: exit status 7")
 	p.send("s")
-	p.prompts()
+	p.asks(askPrompt)
 	p.cmd.Process.Signal(syscall.SIGTERM) // ends ssh first
 	p.leaves(exitInterrupted)
 	h.wantEmpty()
