@@ -102,11 +102,19 @@ func (c *pageCommand) runIn(signals <-chan os.Signal) (stopped bool, err error) 
 			}
 		case err := <-ended:
 			fmt.Fprint(c.out, endPasteMode)
+			dropKeys(c.in)
 			if err != nil {
 				err = statusOf(err)
 			}
 			return stopped, err
 		}
+	}
+}
+
+// dropKeys drops what was typed for a command that has not read it.
+func dropKeys(in io.Reader) {
+	if f, ok := in.(*os.File); ok {
+		unix.IoctlSetInt(int(f.Fd()), unix.TCFLSH, unix.TCIFLUSH)
 	}
 }
 

@@ -338,7 +338,7 @@ func TestPageCheck(t *testing.T) {
 	p.shows("> hive-01", "check hive-01: exit status 3")
 	p.send("cY")
 	p.asks(`pinned\? \[y/N]`)
-	p.send("y\n")
+	p.send("y\n ") // the space is typed too early
 	p.asks(`hive-01  online.*` + askKey)
 	p.send(" ")
 	p.shows("1 node: 1 online", "hive-01 was checked.", "yes  1 ")

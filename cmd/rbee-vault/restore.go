@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/spf13/cobra"
 
 	"github.com/rbee-keeper/rbee-vault/backup"
+	"github.com/rbee-keeper/rbee-vault/internal/durable"
 	"github.com/rbee-keeper/rbee-vault/internal/wire"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
@@ -93,6 +95,9 @@ func runRestore(ctx context.Context, a *app, o restoreOptions, args []string) er
 		return err
 	}
 	if o.sheet {
+		if err := o.worthTyping(a, args); err != nil {
+			return restoreHint(err)
+		}
 		if err := a.offerTyped(ctx); err != nil {
 			return err
 		}
@@ -105,6 +110,29 @@ func runRestore(ctx context.Context, a *app, o restoreOptions, args []string) er
 		return restorePart(ctx, a, o, from)
 	}
 	return restoreWhole(ctx, a, o, from)
+}
+
+// worthTyping refuses what would else be refused once the operator has typed an identity: a file
+// that is not there, and a vault in place that is not to be replaced.
+func (o restoreOptions) worthTyping(a *app, args []string) error {
+	if len(args) == 1 && args[0] != "-" {
+		if _, _, remote := parsePlace(args[0]); !remote {
+			if _, err := os.Stat(args[0]); err != nil {
+				return err
+			}
+		}
+	}
+	if o.replace || o.isPart() {
+		return nil
+	}
+	path, err := a.path()
+	if err != nil {
+		return err
+	}
+	if exists, err := durable.Exists(path); err != nil || !exists {
+		return err
+	}
+	return fmt.Errorf("%q %w", path, vault.ErrExists)
 }
 
 // restoreWhole makes a vault from the backup, or with --dry-run does as much of it as leaves

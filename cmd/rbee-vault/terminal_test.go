@@ -483,7 +483,15 @@ func TestRestoreTypedSheet(t *testing.T) {
 	identity := regexp.MustCompile(`AGE-SECRET-KEY-1[0-9A-Z]+`).FindString(string(paper))
 	signer := regexp.MustCompile(`(?m)^# signer: (.*)$`).FindStringSubmatch(string(paper))[1]
 	db := filepath.Join(t.TempDir(), "new", "v.db")
-	c := startConsole(t, env, "restore", file, "--sheet", "--no-keyring", "--db", db)
+	c := startConsole(t, env, "restore", file+".not", "--sheet", "--no-keyring", "--db", db)
+	if code := c.exit(); code != exitNotFound || strings.Contains(c.screen(), "Recovery identity") {
+		t.Errorf("a file that is not there: exit code %d:\n%s", code, c.screen())
+	}
+	c = startConsole(t, env, "restore", file, "--sheet", "--no-keyring")
+	if code := c.exit(); code != exitExists || strings.Contains(c.screen(), "Recovery identity") {
+		t.Errorf("a vault in place: exit code %d:\n%s", code, c.screen())
+	}
+	c = startConsole(t, env, "restore", file, "--sheet", "--no-keyring", "--db", db)
 	c.expect(`Recovery identity on the sheet .*: $`)
 	c.send(identity + "Q\n")
 	c.expect(`is too many\.\nRecovery identity on the sheet .*: $`)
