@@ -42,12 +42,12 @@ func templateJSON(v any) (string, error) {
 }
 
 func templateJoin(v any, separator string) (string, error) {
-	list, ok := v.([]any)
+	values, ok := v.(array)
 	if !ok && v != "" { // null
 		return "", fmt.Errorf("join takes a list, not %v", v)
 	}
-	texts := make([]string, len(list))
-	for i, v := range list {
+	texts := make([]string, len(values))
+	for i, v := range values {
 		texts[i] = fmt.Sprint(v)
 	}
 	return strings.Join(texts, separator), nil
@@ -88,24 +88,60 @@ func plainValue(v any) any {
 		for i := range v {
 			v[i] = plainValue(v[i])
 		}
+		return array(v)
 	case map[string]any:
 		for key := range v {
-			v[key] = plainValue(v[key])
-		}
-		if labels, ok := v["labels"].(map[string]any); ok {
-			v["labels"] = labelTexts(labels)
+			v[key] = plainField(key, v[key])
 		}
 	}
 	return v
 }
 
-// labelTexts returns labels of which index gives "" where there is none.
-func labelTexts(labels map[string]any) map[string]string {
-	texts := make(map[string]string, len(labels))
-	for key, value := range labels {
-		texts[key] = fmt.Sprint(value)
+// plainField is plainValue for a field. Those of a node that hold several values are ranged over
+// and indexed also where they are null.
+func plainField(name string, v any) any {
+	several, isMap := v.(map[string]any)
+	switch {
+	case name == "backends" && v == nil:
+		return array(nil)
+	case name == "devices" && v == nil:
+		return counts(nil)
+	case name == "devices" && isMap:
+		devices := counts{}
+		for device, count := range several {
+			devices[wire.Clean(device)], _ = plainValue(count).(int64)
+		}
+		return devices
+	case name == "labels" && isMap:
+		labels := make(map[string]string, len(several))
+		for key, value := range several {
+			labels[wire.Clean(key)] = fmt.Sprint(plainValue(value))
+		}
+		return labels
 	}
-	return texts
+	return plainValue(v)
+}
+
+// array holds values. Null is printed as nothing.
+type array []any
+
+// String implements [fmt.Stringer].
+func (a array) String() string {
+	if a == nil {
+		return ""
+	}
+	return fmt.Sprint([]any(a))
+}
+
+// counts holds how many of each there are: of what is not there, 0. Null is printed as nothing.
+type counts map[string]int64
+
+// String implements [fmt.Stringer].
+func (c counts) String() string {
+	if c == nil {
+		return ""
+	}
+	return fmt.Sprint(map[string]int64(c))
 }
 
 var noEntry = regexp.MustCompile(`map has no entry for key "([^"]*)"`)

@@ -9,13 +9,17 @@ import (
 
 // TestFormat: a template sees the fields of --json, in clean text; what it cannot have is named.
 func TestFormat(t *testing.T) {
-	object := map[string]any{"name": "n1", "size": 1700000000000, "share": 0.5, "key": nil, "list": []string{"a", "b\x1b"}, "labels": map[string]string{"rack": "3"}}
+	object := map[string]any{"name": "n1", "size": 1700000000000, "share": 0.5, "key": nil, "list": []string{"a", "b\x1b"}, "labels": map[string]string{"rack": "3"}, "backends": nil, "devices": map[string]int{"cuda": 2}, "found": map[string]any{"devices": nil}}
 	for _, c := range []struct{ template, want, failure string }{
 		{`{{.name}} {{.size}} {{.share}}{{.key}}`, "n1 1700000000000 0.5", ""},
 		{`{{join .list ","}} {{json .list}}`, `a,b? ["a","b?"]`, ""},
 		{`{{index .labels "rack"}}{{index .labels "zone"}}`, "3", ""},
 		{`{{if .key}}key{{else}}none{{end}}`, "none", ""},
 		{`{{join .key ","}}`, "", ""},
+		{`{{range .backends}}x{{end}}{{.backends}}{{join .backends ","}}{{json .backends}}`, "null", ""},
+		{`{{range .list}}<{{.}}>{{end}}{{.list}}`, "<a><b?>[a b?]", ""},
+		{`{{index .devices "cuda"}}{{index .devices "metal"}}{{.devices.cuda}} {{json .devices}}`, `202 {"cuda":2}`, ""},
+		{`{{index .found.devices "cuda"}}{{.found.devices}}{{range .found.devices}}x{{end}}{{json .found.devices}}`, "0null", ""},
 		{`{{.nme}}`, "", `there is no field "nme"`},
 		{`{{join .name ","}}`, "", "does not fit"},
 		{`{{.name`, "", "a template such as"},
