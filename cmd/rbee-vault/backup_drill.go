@@ -200,19 +200,6 @@ func namedRecord(records []backup.Record, name string) *backup.Record {
 	return nil
 }
 
-// offerTyped has the command open with an identity that the operator types from paper, in the
-// place of --identity.
-func (a *app) offerTyped(ctx context.Context) error {
-	if len(a.identities) > 0 {
-		return usagef("give either --identity or --sheet")
-	}
-	typed, err := a.askIdentity(ctx)
-	if err == nil {
-		a.offers = []vault.Offer{{Name: "what was typed", Identities: []age.Identity{typed}}}
-	}
-	return err
-}
-
 // askIdentity asks for an identity that the operator types from paper.
 func (a *app) askIdentity(ctx context.Context) (age.Identity, error) {
 	if !a.interactive() {

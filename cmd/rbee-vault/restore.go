@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 
+	"filippo.io/age"
 	"github.com/spf13/cobra"
 
 	"github.com/rbee-keeper/rbee-vault/backup"
@@ -95,11 +96,8 @@ func runRestore(ctx context.Context, a *app, o restoreOptions, args []string) er
 		return err
 	}
 	if o.sheet {
-		if err := o.worthTyping(a, args); err != nil {
+		if err := o.offerTyped(ctx, a, args); err != nil {
 			return restoreHint(err)
-		}
-		if err := a.offerTyped(ctx); err != nil {
-			return err
 		}
 	}
 	from, err := o.wanted(ctx, a, args)
@@ -110,6 +108,22 @@ func runRestore(ctx context.Context, a *app, o restoreOptions, args []string) er
 		return restorePart(ctx, a, o, from)
 	}
 	return restoreWhole(ctx, a, o, from)
+}
+
+// offerTyped has the command open with an identity that the operator types from paper, in the
+// place of --identity.
+func (o restoreOptions) offerTyped(ctx context.Context, a *app, args []string) error {
+	if len(a.identities) > 0 {
+		return usagef("give either --identity or --sheet")
+	}
+	if err := o.worthTyping(a, args); err != nil {
+		return err
+	}
+	typed, err := a.askIdentity(ctx)
+	if err == nil {
+		a.offers = []vault.Offer{{Name: "what was typed", Identities: []age.Identity{typed}}}
+	}
+	return err
 }
 
 // worthTyping refuses what would else be refused once the operator has typed an identity: a file

@@ -148,8 +148,15 @@ func (c *console) send(text string) {
 	}
 }
 
+// exit waits until the command has ended and all that it wrote is on the screen.
 func (c *console) exit() int {
+	c.t.Helper()
 	c.cmd.Wait()
+	select {
+	case <-c.read:
+	case <-time.After(30 * time.Second):
+		c.t.Fatalf("the terminal is still open elsewhere:\n%s", c.screen())
+	}
 	return c.cmd.ProcessState.ExitCode()
 }
 

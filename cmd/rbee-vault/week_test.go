@@ -110,7 +110,6 @@ func (w *week) ends(c *console, want int) {
 	if code := c.exit(); code != want {
 		w.t.Errorf("%v: exit code %d, want %d:\n%s", c.cmd.Args[1:], code, want, c.screen())
 	}
-	<-c.read
 	fresh, slave := openTerminal(w.t.(*testing.T))
 	slave.Close()
 	if got, want := termios(w.t.(*testing.T), c.master), termios(w.t.(*testing.T), fresh); got != want {
