@@ -211,7 +211,7 @@ func TestS3Silence(t *testing.T) {
 	proxy.Strike(func(w http.ResponseWriter, r *http.Request, n int, next http.Handler) {
 		<-release
 	})
-	s, err := openS3(t.Context(), bucketTarget(proxy.URL, server.Root), 50*time.Millisecond)
+	s, err := openS3(t.Context(), bucketTarget(proxy.URL, server.Root), time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -235,7 +235,7 @@ func TestS3Silence(t *testing.T) {
 // TestPatientConn: a connection on which one direction moves is kept, though the other
 // waits for longer than the patience.
 func TestPatientConn(t *testing.T) {
-	const patience = time.Second
+	const patience = 3 * time.Second
 	ours, theirs := net.Pipe()
 	defer theirs.Close()
 	c := patientConn{ours, patience}

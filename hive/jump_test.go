@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 
@@ -29,8 +30,12 @@ func (f fleet) jump(t testing.TB, name, through string) {
 // logins counts the logins that a server has logged.
 func logins(s sshdtest.Server) int { return strings.Count(s.Log(), "Accepted publickey") }
 
+// wantLogins compares the logins of two servers. sshd logs one only after it has told the client.
 func wantLogins(t *testing.T, a, b sshdtest.Server, wantA, wantB int) {
 	t.Helper()
+	for end := time.Now().Add(20 * time.Second); (logins(a) < wantA || logins(b) < wantB) && time.Now().Before(end); {
+		time.Sleep(10 * time.Millisecond)
+	}
 	if logins(a) != wantA || logins(b) != wantB {
 		t.Errorf("%d and %d logins, want %d and %d\n%s\n%s", logins(a), logins(b), wantA, wantB, a.Log(), b.Log())
 	}

@@ -83,7 +83,7 @@ func TestRunInterrupted(t *testing.T) {
 				<-on
 				cancel()
 			}()
-			exit, err := conn.Run(ctx, `trap '' INT; echo on; while :; do sleep 0.1; done`, on, io.Discard)
+			exit, err := conn.Run(ctx, `trap '' INT; echo on; while kill -0 $PPID; do sleep 0.1; done`, on, io.Discard)
 			if !errors.Is(err, context.Canceled) || errors.Is(err, hive.ErrUnknownOutcome) != row.unknown || exit.Status != row.status {
 				t.Errorf("%+v, %v", exit, err)
 			}

@@ -218,6 +218,8 @@ func TestNoCheckpointOutsideTheLock(t *testing.T) {
 	if !lines.Scan() || lines.Text() != "still" {
 		t.Errorf("the database file: %q, want still", lines.Text())
 	}
+	for lines.Scan() { // until it has given the lock back
+	}
 	if err := insert("hive-02"); err != nil {
 		t.Error(err)
 	}

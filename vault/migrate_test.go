@@ -224,7 +224,7 @@ type watching struct {
 }
 
 func (w watching) Unwrap(stanzas []*age.Stanza) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	lock := durable.NewLock(w.lock)
 	if err := lock.Shared(ctx); err != nil {

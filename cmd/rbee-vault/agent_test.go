@@ -321,8 +321,8 @@ func TestAgentInherited(t *testing.T) {
 func giveWay(t *testing.T, db string) {
 	t.Helper()
 	turn, lock := durable.NewLock(db+".turn"), durable.NewLock(db+".lock")
-	if free, err := turn.TryExclusive(); err != nil || !free {
-		t.Fatalf("the turn: %t, %v", free, err)
+	if err := turn.Exclusive(t.Context()); err != nil {
+		t.Fatal(err)
 	}
 	defer turn.Unlock()
 	waitFor(t, "the vault", func() bool {

@@ -291,7 +291,7 @@ func TestRestoreFromPipeLocksNothing(t *testing.T) {
 	p := startProcess(t, env, r, nil, "restore", "-", "--replace", "--no-keyring", "--signer", signer, "--identity", recovery)
 	half := len(data) / 2
 	feed(t, w, string(data[:half]))
-	if code, _, stderr := command(t, env, "rotate", "--no-input", "--wait", "1ms", "--identity", recovery); code != exitOK {
+	if code, _, stderr := command(t, env, "rotate", "--no-input", "--wait", "1s", "--identity", recovery); code != exitOK {
 		t.Errorf("rotate: exit code %d:\n%s", code, stderr)
 	}
 	if _, err := w.Write(data[half:]); err != nil {

@@ -74,9 +74,7 @@ func (c *pageCommand) Run() error {
 	if err != nil {
 		fmt.Fprintf(c.out, "\n%s: %v.", c.args[0], err)
 	}
-	fmt.Fprint(c.out, "\nPress a key to go back to the page.")
-	waitForKey(c.in, signals)
-	fmt.Fprint(c.out, "\n")
+	c.waitForKey(signals)
 	return err
 }
 
@@ -127,17 +125,19 @@ func ends(s os.Signal) bool { return s == syscall.SIGTERM || s == syscall.SIGHUP
 // keyPoll is how long a wait for a key goes on behind a signal.
 const keyPoll = 100 * time.Millisecond
 
-// waitForKey waits for a key on the terminal, or for a signal that ends the page.
-func waitForKey(in io.Reader, signals <-chan os.Signal) {
-	f, ok := in.(*os.File)
+// waitForKey asks for a key, and waits for it, or for a signal that ends the page.
+func (c *pageCommand) waitForKey(signals <-chan os.Signal) {
+	f, ok := c.in.(*os.File)
 	if !ok {
 		return
 	}
-	state, err := term.MakeRaw(int(f.Fd())) // so that Ctrl-C is a key
+	state, err := term.MakeRaw(int(f.Fd())) // before the question, so that Ctrl-C is a key
 	if err != nil {
 		return
 	}
 	defer term.Restore(int(f.Fd()), state)
+	fmt.Fprint(c.out, "\r\nPress a key to go back to the page.")
+	defer fmt.Fprint(c.out, "\r\n")
 	fds := []unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLIN}}
 	for {
 		select {

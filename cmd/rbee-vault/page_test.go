@@ -141,6 +141,14 @@ func termios(t *testing.T, f *os.File) unix.Termios {
 func (p *pageTest) leaves(want int) {
 	p.t.Helper()
 	kill := time.AfterFunc(pageWait, func() { p.cmd.Process.Kill() })
+	for open := true; open; {
+		select {
+		case <-p.read:
+			open = false
+		case <-time.After(10 * time.Millisecond):
+			p.lines() // so that the terminal answers
+		}
+	}
 	code := p.exit()
 	if !kill.Stop() || code != want {
 		p.t.Errorf("exit code %d, want %d:\n%s", code, want, strings.Join(p.lines(), "\n"))

@@ -245,7 +245,7 @@ func (w *world) shell(t *testing.T) *readmeShell {
 	in.Close()
 	out.Close()
 	go func() {
-		c.exit()
+		c.cmd.Wait()
 		close(s.ended)
 	}()
 	t.Cleanup(func() {

@@ -195,11 +195,14 @@ func TestServeLoad(t *testing.T) {
 	l.check()
 	deadline := time.Now().Add(30 * time.Second)
 	end := l.resources(p)
-	for (end.goroutines > idle.goroutines+2 || end.descriptors > idle.descriptors+poolDescriptors) && time.Now().Before(deadline) {
+	grown := func() bool {
+		return end.goroutines > idle.goroutines+2 || end.descriptors > idle.descriptors+poolDescriptors || end.kilobytes > warm.kilobytes*3/2
+	}
+	for grown() && time.Now().Before(deadline) {
 		time.Sleep(10 * time.Millisecond) // connections that the clients have closed
 		end = l.resources(p)
 	}
-	if end.goroutines > idle.goroutines+2 || end.descriptors > idle.descriptors+poolDescriptors || end.kilobytes > warm.kilobytes*5/4 {
+	if grown() {
 		t.Errorf("idle %+v, warm %+v, at the end %+v", idle, warm, end)
 	}
 	t.Logf("idle %+v, warm %+v, at the end %+v", idle, warm, end)

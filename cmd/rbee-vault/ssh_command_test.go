@@ -151,9 +151,10 @@ func TestSSHCommand(t *testing.T) {
 		h.expectSSH(0, "in", "hive-01", "echo in")
 		h.expectSSH(0, "identityagent /dev/shm/rbee-vault-ssh-", "-G", "hive-01")
 	}
-	if after, err := filepath.Glob("/dev/shm/rbee-vault-ssh-*"); err != nil || len(after) != len(before) {
-		t.Errorf("left: %v, %v", after, err)
-	}
+	waitFor(t, "no more of them", func() bool { // others may have some for a while
+		after, err := filepath.Glob("/dev/shm/rbee-vault-ssh-*")
+		return err == nil && len(after) <= len(before)
+	})
 }
 
 // knownHosts writes a known_hosts file with the host key of a server.

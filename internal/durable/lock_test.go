@@ -37,7 +37,11 @@ func TestLockBetweenProcesses(t *testing.T) {
 			if test.ours == "shared" {
 				take = lock.Shared
 			}
-			err := take(soon(t))
+			wait := soon(t)
+			if test.free {
+				wait = t.Context()
+			}
+			err := take(wait)
 			if test.free {
 				if err != nil {
 					t.Fatal(err)

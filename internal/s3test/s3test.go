@@ -5,8 +5,10 @@ package s3test
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -63,6 +65,18 @@ func StartIn(t testing.TB, region string) *Server {
 			t.Fatal(err)
 		}
 	}
+	for attempt := 1; !s.start(t, dir); attempt++ {
+		if attempt == 3 {
+			t.Fatalf("versitygw ended:\n%s", s.log)
+		}
+	}
+	return s
+}
+
+// start starts the program at a free port. It is false if somebody else got the port, so that the
+// program has ended.
+func (s *Server) start(t testing.TB, dir string) bool {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -70,29 +84,34 @@ func StartIn(t testing.TB, region string) *Server {
 	addr := l.Addr().String()
 	l.Close()
 	s.URL = "http://" + addr
-	cmd := exec.Command(s.program, "--port", addr, "--region", region, "--iam-dir", filepath.Join(dir, "users"), "--iam-cache-disable", "--quiet", "--keep-alive",
-		"posix", "--versioning-dir", filepath.Join(dir, "versions"), s.Dir)
+	alive := "/alive-" + rand.Text() // to which no other server at that port answers
+	cmd := exec.Command(s.program, "--port", addr, "--region", s.region, "--iam-dir", filepath.Join(dir, "users"), "--iam-cache-disable", "--quiet", "--keep-alive",
+		"--health", alive, "posix", "--versioning-dir", filepath.Join(dir, "versions"), s.Dir)
 	cmd.Env = append(os.Environ(), "ROOT_ACCESS_KEY="+s.Root.AccessKey, "ROOT_SECRET_KEY="+s.Root.Secret)
 	cmd.Stdout, cmd.Stderr = s.log, s.log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	ended := make(chan struct{})
+	go func() {
+		cmd.Wait()
+		close(ended)
+	}()
 	t.Cleanup(func() {
 		cmd.Process.Kill()
 		<-ended
 	})
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		conn, err := net.Dial("tcp", addr)
+		answer, err := http.Get(s.URL + alive)
 		if err == nil {
-			conn.Close()
-			return s
+			answer.Body.Close()
+			if answer.StatusCode == http.StatusOK {
+				return true
+			}
 		}
 		select {
-		case err := <-ended:
-			ended <- err
-			t.Fatalf("versitygw ended: %v\n%s", err, s.log)
+		case <-ended:
+			return false
 		default:
 		}
 		if time.Now().After(deadline) {

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -25,8 +26,19 @@ type Server struct {
 	log *lockedBuffer
 }
 
-// Log returns what the server has written to its log so far.
+// Log returns what the server has written to its log so far. It tells a client of a login before
+// it logs it.
 func (s Server) Log() string { return s.log.String() }
+
+// Logs waits until the log has a text.
+func (s Server) Logs(t testing.TB, text string) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(s.Log(), text); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("sshd never logged %q:\n%s", text, s.Log())
+		}
+	}
+}
 
 // Addr returns host and port.
 func (s Server) Addr() string { return net.JoinHostPort(s.Host, s.Port) }
@@ -73,21 +85,14 @@ func start(t testing.TB, below []string, authorized string, options []string) Se
 	if err := os.WriteFile(keys, []byte(authorized), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, s.Port, _ = net.SplitHostPort(l.Addr().String())
-	l.Close()
-	fmt.Fprintf(&config, `ListenAddress 127.0.0.1:%s
-AuthorizedKeysFile %s
+	fmt.Fprintf(&config, `AuthorizedKeysFile %s
 PidFile none
 StrictModes no
 UsePAM no
 PasswordAuthentication no
 KbdInteractiveAuthentication no
 PermitRootLogin yes
-`, s.Port, keys)
+`, keys)
 	file := filepath.Join(dir, "sshd_config")
 	if err := os.WriteFile(file, config.Bytes(), 0o600); err != nil {
 		t.Fatal(err)
@@ -96,28 +101,59 @@ PermitRootLogin yes
 	if err != nil {
 		sshd = "/usr/sbin/sshd"
 	}
-	s.log = &lockedBuffer{}
 	line := append(below, sshd, "-D", "-e", "-f", file)
-	cmd := exec.Command(line[0], line[1:]...)
-	cmd.Stderr = s.log
-	if err := cmd.Start(); err != nil {
+	for attempt := 1; ; attempt++ {
+		s.Port = freePort(t)
+		s.log = &lockedBuffer{}
+		cmd := exec.Command(line[0], append(line[1:], "-o", "ListenAddress=127.0.0.1:"+s.Port)...)
+		cmd.Stderr = s.log
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan struct{})
+		go func() {
+			cmd.Wait()
+			close(ended)
+		}()
+		t.Cleanup(func() {
+			cmd.Process.Kill()
+			<-ended
+		})
+		switch {
+		case s.listens(t, ended):
+			return s
+		case attempt == 3: // somebody else got the port
+			t.Fatalf("sshd ended:\n%s", s.Log())
+		}
+	}
+}
+
+// freePort returns a port that nobody else has. Somebody may get it until it is used.
+func freePort(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		cmd.Process.Kill()
-		cmd.Wait()
-	})
-	for deadline := time.Now().Add(20 * time.Second); ; {
-		conn, err := net.Dial("tcp", s.Addr())
-		if err == nil {
-			conn.Close()
-			return s
+	defer l.Close()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	return port
+}
+
+// listens waits until the server says that it listens. It is false if the server has ended.
+func (s Server) listens(t testing.TB, ended <-chan struct{}) bool {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(s.Log(), "Server listening on 127.0.0.1 port "+s.Port+"."); time.Sleep(10 * time.Millisecond) {
+		select {
+		case <-ended:
+			return false
+		default:
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("sshd does not listen: %v\n%s", err, s.Log())
+			t.Fatalf("sshd does not listen:\n%s", s.Log())
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
+	return true
 }
 
 type lockedBuffer struct {
