@@ -202,7 +202,18 @@ func (t *transition) created() Created {
 	}
 }
 
-// mustNotExist returns [ErrExists] for any file at the database's path.
+// CheckAbsent returns the error that [Create], or a [Restore] that does not replace, has for what
+// is at the path of a database: [ErrExists], with [ErrPlaintext] for an ordinary SQLite database,
+// or [ErrInvalid] for a link that leads nowhere.
+func CheckAbsent(path string) error {
+	p, err := newPaths(path)
+	if err != nil {
+		return err
+	}
+	return mustNotExist(p)
+}
+
+// mustNotExist is CheckAbsent.
 func mustNotExist(p paths) error {
 	ok, err := durable.Exists(p.db)
 	if err != nil || !ok {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -321,7 +322,9 @@ func TestAgentInherited(t *testing.T) {
 func giveWay(t *testing.T, db string) {
 	t.Helper()
 	turn, lock := durable.NewLock(db+".turn"), durable.NewLock(db+".lock")
-	if err := turn.Exclusive(t.Context()); err != nil {
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if err := turn.Exclusive(ctx); err != nil {
 		t.Fatal(err)
 	}
 	defer turn.Unlock()

@@ -27,11 +27,8 @@ type openedBackup struct {
 // pipe or an object is read to its end first, so that the vault in place is not locked while
 // the data comes in.
 func (o readOptions) openBackup(ctx context.Context, a *app, arg string) (openedBackup, error) {
-	if f, ok := a.stdin.(*os.File); ok && arg == "-" && term.IsTerminal(int(f.Fd())) {
-		return openedBackup{}, fmt.Errorf("%w: standard input is a terminal, not a backup", vault.ErrInvalid)
-	}
-	if o.storeOptions != (storeOptions{}) && !isBucketURL(arg) {
-		return openedBackup{}, usagef("--endpoint, --region and --profile go with s3://BUCKET/PREFIX alone")
+	if err := o.checkSource(a, arg); err != nil {
+		return openedBackup{}, err
 	}
 	place, object, remote := parsePlace(arg)
 	if !remote {
@@ -48,6 +45,21 @@ func (o readOptions) openBackup(ctx context.Context, a *app, arg string) (opened
 		return openedBackup{}, err
 	}
 	return a.fetch(ctx, store, place, object)
+}
+
+// checkSource refuses what can be no backup, without opening anything. What is not in this
+// machine's files may be in a target.
+func (o readOptions) checkSource(a *app, arg string) error {
+	if f, ok := a.stdin.(*os.File); ok && arg == "-" && term.IsTerminal(int(f.Fd())) {
+		return fmt.Errorf("%w: standard input is a terminal, not a backup", vault.ErrInvalid)
+	}
+	if o.storeOptions != (storeOptions{}) && !isBucketURL(arg) {
+		return usagef("--endpoint, --region and --profile go with s3://BUCKET/PREFIX alone")
+	}
+	if _, _, remote := parsePlace(arg); remote || arg == "-" {
+		return nil
+	}
+	return checkInput(arg)
 }
 
 // parsePlace tells a backup in a target or a bucket from a file. place is the name or the

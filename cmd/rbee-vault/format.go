@@ -42,12 +42,12 @@ func templateJSON(v any) (string, error) {
 }
 
 func templateJoin(v any, separator string) (string, error) {
-	values, ok := v.(array)
-	if !ok && v != "" { // null
+	list, ok := v.([]any)
+	if _, none := v.(noList); !ok && !none && v != "" {
 		return "", fmt.Errorf("join takes a list, not %v", v)
 	}
-	texts := make([]string, len(values))
-	for i, v := range values {
+	texts := make([]string, len(list))
+	for i, v := range list {
 		texts[i] = fmt.Sprint(v)
 	}
 	return strings.Join(texts, separator), nil
@@ -88,22 +88,23 @@ func plainValue(v any) any {
 		for i := range v {
 			v[i] = plainValue(v[i])
 		}
-		return array(v)
 	case map[string]any:
-		for key := range v {
-			v[key] = plainField(key, v[key])
+		fields := make(map[string]any, len(v))
+		for name, value := range v {
+			fields[wire.Clean(name)] = plainField(name, value)
 		}
+		return fields
 	}
 	return v
 }
 
-// plainField is plainValue for a field. Those of a node that hold several values are ranged over
-// and indexed also where they are null.
+// plainField is plainValue for a field. A template can range over the backends and the devices of
+// a node, and index them, also where they are null.
 func plainField(name string, v any) any {
 	several, isMap := v.(map[string]any)
 	switch {
 	case name == "backends" && v == nil:
-		return array(nil)
+		return noList(nil)
 	case name == "devices" && v == nil:
 		return counts(nil)
 	case name == "devices" && isMap:
@@ -122,18 +123,13 @@ func plainField(name string, v any) any {
 	return plainValue(v)
 }
 
-// array holds values. Null is printed as nothing.
-type array []any
+// noList is null in the place of a list. It is printed as nothing.
+type noList []any
 
 // String implements [fmt.Stringer].
-func (a array) String() string {
-	if a == nil {
-		return ""
-	}
-	return fmt.Sprint([]any(a))
-}
+func (noList) String() string { return "" }
 
-// counts holds how many of each there are: of what is not there, 0. Null is printed as nothing.
+// counts has a number for each name, and 0 for any other. Null is printed as nothing.
 type counts map[string]int64
 
 // String implements [fmt.Stringer].

@@ -28,14 +28,7 @@ type input struct {
 
 // openInput opens a file. It blocks on a FIFO until somebody writes to it, or ctx ends.
 func openInput(ctx context.Context, path string) (*input, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if info.IsDir() || info.Mode()&fs.ModeDevice != 0 {
-		return nil, fmt.Errorf("%w: %q is not a file that can be read", vault.ErrInvalid, path)
-	}
-	if err := vault.CheckNotOpen(path); err != nil {
+	if err := checkInput(path); err != nil {
 		return nil, err
 	}
 	f, err := identity.Await(ctx, func() (*os.File, error) { return os.Open(path) })
@@ -43,6 +36,18 @@ func openInput(ctx context.Context, path string) (*input, error) {
 		return nil, err
 	}
 	return newInput(ctx, f), nil
+}
+
+// checkInput refuses what openInput would not open.
+func checkInput(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if info.IsDir() || info.Mode()&fs.ModeDevice != 0 {
+		return fmt.Errorf("%w: %q is not a file that can be read", vault.ErrInvalid, path)
+	}
+	return vault.CheckNotOpen(path)
 }
 
 // openArgument opens the file that an argument names, or standard input for '-'. what

@@ -11,6 +11,9 @@ import (
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"github.com/spf13/cobra"
+
+	"github.com/rbee-keeper/rbee-vault/hive"
+	"github.com/rbee-keeper/rbee-vault/internal/wire"
 )
 
 // jsonSchema is docs/json.schema.json.
@@ -119,6 +122,23 @@ func checkOutput(args []string, code int, stdout, stderr string) error {
 // output, or files.
 var withoutJSON = []string{
 	"ssh", "ui", "completion", "agent lock", "agent unlock", "node export", "setup",
+}
+
+// TestJSONMachine: what a node with GPUs has is in the schema. No node of the tests has any.
+func TestJSONMachine(t *testing.T) {
+	s, err := readJSONSchema()
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := checked{machine: &hive.Machine{Devices: map[string][]string{hive.BackendCUDA: {"GPU 0", "GPU 1"}}}}
+	found.Outcome = hive.Online
+	line, err := wire.Marshal(found.json())
+	if err != nil || !strings.Contains(string(line), `"devices":{"cpu":1,"cuda":2},"found":{"cuda":["GPU 0","GPU 1"]}`) {
+		t.Errorf("%s, %v", line, err)
+	}
+	if err := s.check(string(line), s.objects("check")...); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestJSONSchema: each command that prints JSON is in the schema, and no other.

@@ -141,10 +141,13 @@ func termios(t *testing.T, f *os.File) unix.Termios {
 func (p *pageTest) leaves(want int) {
 	p.t.Helper()
 	kill := time.AfterFunc(pageWait, func() { p.cmd.Process.Kill() })
+	deadline := time.After(2 * pageWait)
 	for open := true; open; {
 		select {
 		case <-p.read:
 			open = false
+		case <-deadline:
+			p.t.Fatalf("something still has the terminal open:\n%s", strings.Join(p.lines(), "\n"))
 		case <-time.After(10 * time.Millisecond):
 			p.lines() // so that the terminal answers
 		}

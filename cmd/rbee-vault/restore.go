@@ -4,13 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 
 	"filippo.io/age"
 	"github.com/spf13/cobra"
 
 	"github.com/rbee-keeper/rbee-vault/backup"
-	"github.com/rbee-keeper/rbee-vault/internal/durable"
 	"github.com/rbee-keeper/rbee-vault/internal/wire"
 	"github.com/rbee-keeper/rbee-vault/vault"
 )
@@ -92,7 +90,7 @@ type restoreJSON struct {
 }
 
 func runRestore(ctx context.Context, a *app, o restoreOptions, args []string) error {
-	if err := o.check(); err != nil {
+	if err := o.check(args); err != nil {
 		return err
 	}
 	if o.sheet {
@@ -126,27 +124,30 @@ func (o restoreOptions) offerTyped(ctx context.Context, a *app, args []string) e
 	return err
 }
 
-// worthTyping refuses what would else be refused once the operator has typed an identity: a file
-// that is not there, and a vault in place that is not to be replaced.
+// worthTyping refuses early what would fail after the operator has typed an identity: a backup
+// that is not there, a vault in place that is not to be replaced, or one that is missing.
 func (o restoreOptions) worthTyping(a *app, args []string) error {
-	if len(args) == 1 && args[0] != "-" {
-		if _, _, remote := parsePlace(args[0]); !remote {
-			if _, err := os.Stat(args[0]); err != nil {
-				return err
-			}
-		}
+	var err error
+	if o.at == "" {
+		err = o.checkSource(a, args[0])
+	} else {
+		_, err = parseMoment("at", o.at, a.now())
 	}
-	if o.replace || o.isPart() {
-		return nil
+	if err != nil || o.replace {
+		return err
 	}
 	path, err := a.path()
 	if err != nil {
 		return err
 	}
-	if exists, err := durable.Exists(path); err != nil || !exists {
-		return err
+	absent := vault.CheckAbsent(path)
+	switch {
+	case !o.isPart():
+		return absent
+	case absent == nil:
+		return fmt.Errorf("%w at %q", vault.ErrNoVault, path)
 	}
-	return fmt.Errorf("%q %w", path, vault.ErrExists)
+	return nil
 }
 
 // restoreWhole makes a vault from the backup, or with --dry-run does as much of it as leaves

@@ -20,9 +20,11 @@ type partOptions struct {
 	diff   bool
 }
 
-// check checks the flags against those of a whole restore.
-func (o restoreOptions) check() error {
+// check checks the arguments, and the flags against those of a whole restore.
+func (o restoreOptions) check(args []string) error {
 	switch {
+	case (o.at == "") != (len(args) == 1):
+		return usagef("give a FILE, or --at TIME in its place")
 	case !o.isPart() && o.prefer != "":
 		return usagef("--prefer goes with --node or --merge")
 	case o.prefer != "" && o.prefer != string(registry.PreferBackup) && o.prefer != string(registry.PreferLive):

@@ -35,11 +35,8 @@ func (w wantedBackup) expect(opts backup.ReadOptions, opened openedBackup) backu
 
 // wanted returns the backup that the arguments or --at name.
 func (o restoreOptions) wanted(ctx context.Context, a *app, args []string) (wantedBackup, error) {
-	switch {
-	case o.at == "" && len(args) == 1:
+	if o.at == "" {
 		return wantedBackup{name: args[0]}, nil
-	case o.at == "" || len(args) > 0:
-		return wantedBackup{}, usagef("give a FILE, or --at TIME in its place")
 	}
 	at, err := parseMoment("at", o.at, a.now())
 	if err != nil {

@@ -196,7 +196,7 @@ func TestServeLoad(t *testing.T) {
 	deadline := time.Now().Add(30 * time.Second)
 	end := l.resources(p)
 	grown := func() bool {
-		return end.goroutines > idle.goroutines+2 || end.descriptors > idle.descriptors+poolDescriptors || end.kilobytes > warm.kilobytes*3/2
+		return end.goroutines > idle.goroutines+2 || end.descriptors > idle.descriptors+poolDescriptors || end.kilobytes > warm.kilobytes*5/4
 	}
 	for grown() && time.Now().Before(deadline) {
 		time.Sleep(10 * time.Millisecond) // connections that the clients have closed

@@ -490,15 +490,26 @@ func TestRestoreTypedSheet(t *testing.T) {
 	identity := regexp.MustCompile(`AGE-SECRET-KEY-1[0-9A-Z]+`).FindString(string(paper))
 	signer := regexp.MustCompile(`(?m)^# signer: (.*)$`).FindStringSubmatch(string(paper))[1]
 	db := filepath.Join(t.TempDir(), "new", "v.db")
-	c := startConsole(t, env, "restore", file+".not", "--sheet", "--no-keyring", "--db", db)
-	if code := c.exit(); code != exitNotFound || strings.Contains(c.screen(), "Recovery identity") {
-		t.Errorf("a file that is not there: exit code %d:\n%s", code, c.screen())
+	for _, refused := range []struct {
+		code int
+		args []string
+	}{
+		{exitUsage, nil},
+		{exitUsage, []string{file, "--at", "3d"}},
+		{exitUsage, []string{file, "--endpoint", "https://example.org"}},
+		{exitInvalid, []string{"--at", "nonsense", "--replace"}},
+		{exitInvalid, []string{"-"}},
+		{exitInvalid, []string{filepath.Dir(file)}},
+		{exitNotFound, []string{file + ".not", "--db", db}},
+		{exitExists, []string{file}},
+		{exitNoVault, []string{file, "--merge", "--db", db}},
+	} {
+		c := startConsole(t, env, append([]string{"restore", "--sheet"}, refused.args...)...)
+		if code := c.exit(); code != refused.code || strings.Contains(c.screen(), "Recovery identity") {
+			t.Errorf("%q: exit code %d, want %d:\n%s", refused.args, code, refused.code, c.screen())
+		}
 	}
-	c = startConsole(t, env, "restore", file, "--sheet", "--no-keyring")
-	if code := c.exit(); code != exitExists || strings.Contains(c.screen(), "Recovery identity") {
-		t.Errorf("a vault in place: exit code %d:\n%s", code, c.screen())
-	}
-	c = startConsole(t, env, "restore", file, "--sheet", "--no-keyring", "--db", db)
+	c := startConsole(t, env, "restore", file, "--sheet", "--no-keyring", "--db", db)
 	c.expect(`Recovery identity on the sheet .*: $`)
 	c.send(identity + "Q\n")
 	c.expect(`is too many\.\nRecovery identity on the sheet .*: $`)

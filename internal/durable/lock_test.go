@@ -13,8 +13,8 @@ import (
 )
 
 // soon is a deadline for a lock that cannot be taken.
-func soon(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+func within(t *testing.T, wait time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), wait)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -37,11 +37,11 @@ func TestLockBetweenProcesses(t *testing.T) {
 			if test.ours == "shared" {
 				take = lock.Shared
 			}
-			wait := soon(t)
+			wait := 20 * time.Millisecond
 			if test.free {
-				wait = t.Context()
+				wait = 30 * time.Second
 			}
-			err := take(wait)
+			err := take(within(t, wait))
 			if test.free {
 				if err != nil {
 					t.Fatal(err)
@@ -115,7 +115,7 @@ func TestLockAdmitsOneGoroutine(t *testing.T) {
 	if err := lock.Exclusive(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := lock.Exclusive(soon(t)); !errors.Is(err, durable.ErrLocked) {
+	if err := lock.Exclusive(within(t, 20*time.Millisecond)); !errors.Is(err, durable.ErrLocked) {
 		t.Errorf("a second: %v, want ErrLocked", err)
 	}
 	if err := lock.Unlock(); err != nil {

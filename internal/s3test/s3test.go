@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -73,8 +74,8 @@ func StartIn(t testing.TB, region string) *Server {
 	return s
 }
 
-// start starts the program at a free port. It is false if somebody else got the port, so that the
-// program has ended.
+// start starts the program at a free port. It is false if the program has ended: most likely
+// somebody else got the port.
 func (s *Server) start(t testing.TB, dir string) bool {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -101,13 +102,15 @@ func (s *Server) start(t testing.TB, dir string) bool {
 		cmd.Process.Kill()
 		<-ended
 	})
+	client := http.Client{Timeout: time.Second}
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		answer, err := http.Get(s.URL + alive)
+		answer, err := client.Get(s.URL + alive)
 		if err == nil {
 			answer.Body.Close()
 			if answer.StatusCode == http.StatusOK {
 				return true
 			}
+			err = errors.New(answer.Status)
 		}
 		select {
 		case <-ended:

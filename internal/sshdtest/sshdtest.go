@@ -122,7 +122,7 @@ PermitRootLogin yes
 		switch {
 		case s.listens(t, ended):
 			return s
-		case attempt == 3: // somebody else got the port
+		case attempt == 3: // most likely somebody else got the port
 			t.Fatalf("sshd ended:\n%s", s.Log())
 		}
 	}
