@@ -103,7 +103,7 @@ func runFleetPage(p *fleetPage, in, out *os.File) error {
 		return err
 	}
 	if p.panicked != "" {
-		fmt.Fprintln(os.Stderr, cleanLines(p.panicked))
+		fmt.Fprintln(p.notes.to, cleanLines(p.panicked))
 	}
 	return p.err
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -518,7 +519,8 @@ func TestPagePanic(t *testing.T) {
 	master, slave := openTerminal(t)
 	before := termios(t, slave)
 	a := &app{}
-	a.ui = newUI(t.Context(), a, slave, io.Discard)
+	var errs bytes.Buffer
+	a.ui = newUI(t.Context(), a, slave, &errs)
 	p := newFleetPage(t.Context(), a.ui, fakeReader{}, holdNotes(a.ui), nil)
 	shown := make(chan string, 1)
 	go func() {
@@ -527,6 +529,9 @@ func TestPagePanic(t *testing.T) {
 	}()
 	if err := runFleetPage(p, slave, slave); !errors.Is(err, errPagePanic) {
 		t.Errorf("%v", err)
+	}
+	if !strings.Contains(errs.String(), "a bug\ngoroutine ") || !strings.Contains(errs.String(), "page_test.go") {
+		t.Errorf("standard error has no cause: %s", &errs)
 	}
 	if after := termios(t, slave); after != before {
 		t.Errorf("the terminal has other settings:\n%+v\n%+v", before, after)
