@@ -35,9 +35,9 @@ demo: ## the first minute of README.md, in a throwaway directory
 	@scripts/install $(BUILD) $(STOCK)
 	@scripts/demo
 
+# Many tests wait for the disk. The package that takes longest comes first.
 test: ## everything, with the real parts
 	@scripts/install $(TEST)
-	# Many tests wait for the disk. The package that takes longest comes first.
 	go test -race -shuffle=on -parallel 8 -timeout 60m ./vault ./...
 
 bench: ## ratios to a plaintext registry, and to OpenSSH, in one run

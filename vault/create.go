@@ -213,7 +213,7 @@ func CheckAbsent(path string) error {
 	return mustNotExist(p)
 }
 
-// mustNotExist is CheckAbsent.
+// mustNotExist is [CheckAbsent] for the paths of a database.
 func mustNotExist(p paths) error {
 	ok, err := durable.Exists(p.db)
 	if err != nil || !ok {

@@ -133,19 +133,18 @@ func (o restoreOptions) worthTyping(a *app, args []string) error {
 	} else {
 		_, err = parseMoment("at", o.at, a.now())
 	}
-	if err != nil || o.replace {
+	if err != nil {
 		return err
 	}
 	path, err := a.path()
 	if err != nil {
 		return err
 	}
-	absent := vault.CheckAbsent(path)
-	switch {
-	case !o.isPart():
-		return absent
-	case absent == nil:
+	switch there := vault.CheckAbsent(path); {
+	case there == nil && (o.isPart() || o.at != ""):
 		return fmt.Errorf("%w at %q", vault.ErrNoVault, path)
+	case there != nil && !o.isPart() && !o.replace:
+		return there
 	}
 	return nil
 }

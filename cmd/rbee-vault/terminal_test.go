@@ -503,6 +503,7 @@ func TestRestoreTypedSheet(t *testing.T) {
 		{exitNotFound, []string{file + ".not", "--db", db}},
 		{exitExists, []string{file}},
 		{exitNoVault, []string{file, "--merge", "--db", db}},
+		{exitNoVault, []string{"--at", "3d", "--replace", "--db", db}},
 	} {
 		c := startConsole(t, env, append([]string{"restore", "--sheet"}, refused.args...)...)
 		if code := c.exit(); code != refused.code || strings.Contains(c.screen(), "Recovery identity") {

@@ -12,7 +12,7 @@ import (
 	"github.com/rbee-keeper/rbee-vault/internal/durable"
 )
 
-// soon is a deadline for a lock that cannot be taken.
+// within is a deadline for a lock.
 func within(t *testing.T, wait time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), wait)
 	t.Cleanup(cancel)
