@@ -148,10 +148,13 @@ func (c *console) send(text string) {
 	}
 }
 
-// exit waits until the command has ended and all that it wrote is on the screen.
+// exit waits until the command has ended and all that it wrote is on the screen. One that waits
+// for a key that nobody presses is killed.
 func (c *console) exit() int {
 	c.t.Helper()
+	kill := time.AfterFunc(2*time.Minute, func() { c.cmd.Process.Kill() })
 	c.cmd.Wait()
+	kill.Stop()
 	select {
 	case <-c.read:
 	case <-time.After(30 * time.Second):
